@@ -1,0 +1,105 @@
+"""The agent: PID 1 of the guest, or an ordinary process for tests.
+
+PID 1 listens before it does anything else, answers Health.Check with what it has, and loads the rest when the first client has
+its answer. Outside a virtual machine the address comes from KATA_AGENT_SERVER_ADDR.
+"""
+
+from agent import timeline
+
+timeline.mark("pid1")
+
+import gc  # noqa: E402 - the first stage is marked before anything is imported
+import os  # noqa: E402
+import sys  # noqa: E402
+
+from agent import log, loop  # noqa: E402
+from agent.service.dispatch import Dispatcher  # noqa: E402
+from agent.service.server import listen, serve  # noqa: E402
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # the public module imports enum
+
+VSOCK = "vsock://-1:1024"
+FIRST_CHECK_WAIT = 1.0
+"""Seconds that loading waits for the first client; an import in an emulated guest takes tenths of one."""
+
+
+async def guest() -> None:
+    """PID 1: listen, answer Check, then boot and load."""
+    dispatcher = Dispatcher()
+    # the kernel hands unknown words NAME=value of its command line to PID 1 as environment
+    address = os.environ.get("KATA_AGENT_SERVER_ADDR", VSOCK)
+    loop.spawn(serve(listen(address), dispatcher.answer), name="listener")
+    timeline.mark_listening()
+    if (port := os.environ.get("INNKEEPER_READY", "")).isdigit():
+        from agent.ready import call_host
+
+        loop.spawn(call_host(int(port)), name="ready")
+    try:
+        with loop.timeout(FIRST_CHECK_WAIT):
+            await dispatcher.checked.wait()
+        await loop.sleep(0)
+        timeline.mark("first check answered")
+    except TimeoutError:
+        pass
+    from agent import start
+
+    await start.as_pid1(dispatcher, address)
+
+
+def _ordinary_process() -> int:
+    """Outside of a virtual machine: no mounts of the guest, no power-off."""
+    if root := os.geteuid() == 0:
+        from agent import outside
+
+        outside.seal_program()
+    from agent import config, start
+    from agent.service.dispatch import AGENT_VERSION, API_VERSION
+
+    if config.version_asked(sys.argv[1:]):
+        print(f"innkeeper agent, version {AGENT_VERSION} and API version {API_VERSION} of Kata's agent")
+        return 0
+    settings = config.read(os.devnull, config.argument(sys.argv[1:]))
+    listener = listen(settings.server_addr)
+    if root:
+        outside.isolate()
+    dispatcher = Dispatcher()
+
+    async def process() -> None:
+        loop.spawn(serve(listener, dispatcher.answer), name="listener")
+        timeline.mark_listening()
+        await start.as_process(dispatcher, settings)
+
+    loop.run(process())
+    return 0
+
+
+def _panic() -> None:
+    """PID 1 must not return: say why on the console and end the machine."""
+    log.error("panic: the agent ends the machine")
+    error = sys.exc_info()
+    if error[0] is not None:
+        sys.excepthook(*error)
+    from agent.linux.reboot import end_machine
+
+    end_machine()
+
+
+def main() -> int:
+    gc.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console's Ctrl-C and Ctrl-Alt-Del
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if os.getpid() != 1:
+        return _ordinary_process()
+    try:
+        loop.run(guest())
+    except BaseException:  # noqa: BLE001 - the edge of the process, and of the machine
+        _panic()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Reading what a group has used from its files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class IoStats:
+    """One device's line of io.stat."""
+
+    major: int
+    minor: int
+    values: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStats:
+    """Figures of a group: bytes, microseconds, counts. 0 where the controller is absent; a limit of 0 means none."""
+
+    cpu_usage_usec: int = 0
+    cpu_user_usec: int = 0
+    cpu_system_usec: int = 0
+    cpu_periods: int = 0
+    cpu_throttled_periods: int = 0
+    cpu_throttled_usec: int = 0
+    memory_current: int = 0
+    memory_peak: int = 0
+    memory_limit: int = 0
+    memory_limit_hits: int = 0
+    memory_oom_kills: int = 0
+    swap_current: int = 0
+    swap_limit: int = 0
+    memory_stat: dict[str, int] = field(default_factory=dict)
+    pids_current: int = 0
+    pids_limit: int = 0
+    io: tuple[IoStats, ...] = ()
+    hugetlb: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Page size -> (bytes in use, times the limit was hit)."""
+
+
+def read_stats(read: Callable[[str], str], names: list[str]) -> ContainerStats:
+    """The figures; `read` gives a file's text, "" where it is missing; `names` are the group's files."""
+    cpu = flat(read("cpu.stat"))
+    events = flat(read("memory.events"))
+    sizes = [name.split(".")[1] for name in names if name.startswith("hugetlb.") and name.endswith(".current") and "rsvd" not in name]
+    return ContainerStats(
+        cpu.get("usage_usec", 0),
+        cpu.get("user_usec", 0),
+        cpu.get("system_usec", 0),
+        cpu.get("nr_periods", 0),
+        cpu.get("nr_throttled", 0),
+        cpu.get("throttled_usec", 0),
+        single(read("memory.current")),
+        single(read("memory.peak")),
+        single(read("memory.max")),
+        events.get("max", 0),
+        events.get("oom_kill", 0),
+        single(read("memory.swap.current")),
+        single(read("memory.swap.max")),
+        flat(read("memory.stat")),
+        single(read("pids.current")),
+        single(read("pids.max")),
+        io_stats(read("io.stat")),
+        {size: (single(read(f"hugetlb.{size}.current")), flat(read(f"hugetlb.{size}.events")).get("max", 0)) for size in sizes},
+    )
+
+
+def flat(text: str) -> dict[str, int]:
+    """A flat-keyed file: `name value` a line."""
+    result = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if value.isdecimal():
+            result[name] = int(value)
+    return result
+
+
+def single(text: str) -> int:
+    """A file of one number; 0 for `max` and for none."""
+    value = text.strip()
+    return int(value) if value.isdecimal() else 0
+
+
+def io_stats(text: str) -> tuple[IoStats, ...]:
+    """io.stat: `major:minor key=value ...` a line."""
+    result = []
+    for line in text.splitlines():
+        numbers, *words = line.split()
+        major, _, minor = numbers.partition(":")
+        values = {key: int(value) for key, _, value in (word.partition("=") for word in words) if value.isdecimal()}
+        result.append(IoStats(int(major), int(minor), values))
+    return tuple(result)

@@ -1,0 +1,126 @@
+"""The plan of a spec, printed: what would be made, with what, in which order and why. Nothing is opened or executed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from agent.container import birth, child
+from agent.container.cgroup_plan import writes
+from agent.container.device_program import rules_of
+from agent.container.host import HostContext
+from agent.container.mount_plan import MountPlan
+from agent.container.opened import Opened
+from agent.container.operation import Operation
+from agent.container.plan import ChildPlan
+from agent.container.prepare import NO_CAPABILITIES, bits, init_plan, process_plan
+from agent.container.spec import Spec
+from agent.container.spec_hooks import KINDS
+from agent.container.spec_linux import NAMESPACES
+from agent.container.spec_process import NO_PROCESS, Process
+from agent.container.spec_resources import DeviceRule
+from agent.linux.capability import CAP_MKNOD, NAMES
+
+DRY = -1
+SYSCTL_NAME = str.maketrans("/.", "./")
+"""From a path to a name, as sysctl(8) writes it: an interface's dot becomes a slash."""
+
+
+def plan_lines(spec: Spec, host: HostContext, id: str = "ID") -> Iterator[str]:
+    """The plan, a section each with its lines indented. Raises Refused, as creating the container would for the same words."""
+    process = spec.process or NO_PROCESS
+    opened = Opened(dry=True)
+    root, name = host.group_of(spec.linux.cgroups_path, spec.linux.cgroup_absolute, id)
+    plan = process_plan(process, DRY, spec.linux.seccomp)
+    mounts = MountPlan(spec, str(root / name), opened)
+    init_plan(spec, process, plan, mounts, opened)
+    yield from [f"warning: {warning}" for warning in (*spec.warnings, *plan.warnings, *mounts.warnings)]
+    yield from _section("namespaces", _namespaces(spec, host))
+    yield from _section(f"cgroup {root / name}", _cgroup(spec, process))
+    yield from _section("mounts", _operations(plan.mounts))
+    yield from _section("devices", _operations(plan.devices))
+    yield from _section("restrictions", _operations(plan.restrictions))
+    yield from _section("settings", _settings(spec, plan))
+    yield from _section("process", _process(process, plan))
+    yield from _section("hooks", _hooks(spec))
+    yield from _section("steps of the parent", [f"{step}: {why}" for step, _, why in birth.STEPS])
+    yield from _section("steps of the child", [f"{step}: {why}" for step, _, why in child.INIT_STEPS])
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield title
+        yield from [f"  {line}" for line in lines]
+
+
+def _namespaces(spec: Spec, host: HostContext) -> list[str]:
+    names = {kernels: name for name, kernels in NAMESPACES.items()}
+    overrides = host.overrides()
+    lines = []
+    for kind, listed in spec.linux.namespaces.items():
+        path = listed or overrides.get(kind)
+        lines.append(f"{names[kind]}: {f'join {path}' if path else 'new'}")
+    for title, mappings in (("users", spec.linux.uid_mappings), ("groups", spec.linux.gid_mappings)):
+        lines += [f"map {title} {inner} to {outer} ({size})" for inner, outer, size in mappings]
+    lines += [f"offset {clock} by {seconds}.{nanoseconds:09} s" for clock, seconds, nanoseconds in spec.linux.time_offsets]
+    return lines + [device.describe() for device in spec.linux.net_devices]
+
+
+def _cgroup(spec: Spec, process: Process) -> list[str]:
+    lines = [write.describe() for write in writes(spec.linux.resources)]
+    mknod = bool(process.capabilities and process.capabilities.bounding >> CAP_MKNOD & 1)
+    return lines + [_rule(rule) for rule in rules_of(spec.linux.resources.devices, mknod)]
+
+
+def _rule(rule: DeviceRule) -> str:
+    major, minor = ["*" if number is None else str(number) for number in (rule.major, rule.minor)]
+    return f"{'allow' if rule.allow else 'deny'} device {rule.type} {major}:{minor} {rule.access}"
+
+
+def _operations(operations: Sequence[Operation]) -> list[str]:
+    return [operation.describe() for operation in operations]
+
+
+def _settings(spec: Spec, plan: ChildPlan) -> list[str]:
+    lines = [f"{title} {value}" for title, value in (("hostname", spec.hostname), ("domainname", spec.domainname)) if value]
+    lines += [f"sysctl {path.translate(SYSCTL_NAME)} = {os.fsdecode(value)}" for path, value in plan.sysctl]
+    if plan.personality is not None:
+        lines.append(f"personality {plan.personality:#x}")
+    if spec.linux.memory_policy is not None:
+        lines.append(f"memory policy {spec.linux.memory_policy.mode:#x} of nodes {spec.linux.memory_policy.nodes or 'by default'}")
+    return lines
+
+
+def _process(process: Process, plan: ChildPlan) -> list[str]:
+    if not process.args:
+        return ["none: it cannot be started"]
+    groups = " ".join(map(str, plan.groups)) or "none"
+    lines = [
+        f"run {' '.join(process.args)} in {plan.cwd}{' on a terminal' if plan.terminal else ''}",
+        f"as user {plan.uid}, group {plan.gid}, groups {groups}, umask {plan.umask:04o}",
+    ]
+    capabilities = process.capabilities or NO_CAPABILITIES
+    for kind in fields(capabilities):
+        names = [NAMES[number] for number in bits(getattr(capabilities, kind.name))]
+        lines.append(f"{kind.name} capabilities: {' '.join(names) or 'none'}")
+    lines += [f"limit {kind} to {soft}, at most {hard}" for kind, soft, hard in process.rlimits]
+    lines += [f"write {os.fsdecode(value)!r} to /proc/{path}" for path, value in plan.labels]
+    if process.oom_score_adj is not None:
+        lines.append(f"oom_score_adj {process.oom_score_adj}")
+    if process.scheduler is not None:
+        lines.append(f"scheduler {process.scheduler}")
+    if process.io_priority is not None:
+        lines.append(f"io priority class {process.io_priority >> 13}, {process.io_priority & 7}")
+    lines.append(f"no_new_privs {'set' if plan.no_new_privs else 'not set'}")
+    if plan.seccomp is not None:
+        notified = ", its listener sent away" if plan.notifies else ""
+        lines.append(f"seccomp filter of {len(plan.seccomp.instructions) // 8} instructions, flags {plan.seccomp.flags:#x}{notified}")
+    return lines
+
+
+def _hooks(spec: Spec) -> list[str]:
+    lines = []
+    for kind, field in KINDS.items():
+        for hook in getattr(spec.hooks, field):
+            limit = "without a time limit" if hook.timeout is None else f"within {hook.timeout} s"
+            lines.append(f"{kind}: {hook.path} {limit}")
+    return lines

@@ -1,0 +1,98 @@
+"""`linux.netDevices` of the specification: interfaces of the agent's network namespace that become the container's.
+
+An interface keeps its global addresses; it is taken down, moved and renamed in one request, and brought up inside.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+
+from agent.container.fields import Node, text
+from agent.container.namespaces import Borrowed
+from agent.errors import Refused, StepFailed
+from agent.linux.netlink import Attributes, Route
+from agent.linux.process import CLONE_NEWNET
+
+NAME_MAX = 15
+NAME = re.compile(r"[^/:\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class NetDevice:
+    """An interface and its name inside, which may end in %d for the first free number."""
+
+    field: str
+    name: str
+    inside: str
+
+    def describe(self) -> str:
+        """One line that says what is done."""
+        return f"move network interface {self.name} into the container as {self.inside} ({self.field})"
+
+
+def parse_net_devices(node: Node | None) -> tuple[NetDevice, ...]:
+    """`linux.netDevices` as objects. Raises Refused."""
+    if node is None:
+        return ()
+    result = []
+    for name in node.document:
+        text(name, node.path)
+        entry = Node(node.required(name), node.name(name[:64]), node.warnings)
+        inside = entry.string("name") or name
+        entry.finish()
+        check_name(name, entry.path)
+        check_name(inside, entry.name("name"))
+        result.append(NetDevice(entry.path, name, inside))
+    names = [device.inside for device in result if not device.inside.endswith("%d")]
+    for device in result:
+        if names.count(device.inside) > 1:
+            raise Refused(device.field, f"{device.inside!r} is given to two interfaces")
+    return tuple(result)
+
+
+def check_name(name: str, field: str) -> None:
+    """What the kernel takes as an interface's name (dev_valid_name)."""
+    if not NAME.fullmatch(name) or len(name.encode("utf-8", "surrogateescape")) > NAME_MAX or name in (".", ".."):
+        raise Refused(field, f"{name[:64]!r} is not an interface's name")
+
+
+def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
+    """Move interfaces into the network namespace of a descriptor. Raises Refused, StepFailed; those moved before are moved back then."""
+    with Route() as here:
+        sources = [(device, _index(device)) for device in devices]
+        addresses = [here.permanent_addresses(index) for _device, index in sources]
+        with Borrowed([(namespace, CLONE_NEWNET)]) as borrowed, Route() as inside:
+            moved: list[tuple[NetDevice, int]] = []
+            try:
+                for (device, index), given in zip(sources, addresses, strict=True):
+                    moved.append((device, _move(device, index, here, namespace)))
+                    _settle(moved[-1][1], given, inside)
+            except (OSError, Refused) as error:
+                for device, index in moved:
+                    inside.move_link(index, borrowed.own(CLONE_NEWNET), device.name)
+                if isinstance(error, Refused):
+                    raise
+                raise StepFailed("move network devices", f"{device.name}: {error.strerror}", error.errno or 0) from error
+
+
+def _index(device: NetDevice) -> int:
+    try:
+        return socket.if_nametoindex(device.name)
+    except OSError as error:
+        raise Refused(device.field, f"no interface {device.name!r} here") from error
+
+
+def _move(device: NetDevice, index: int, here: Route, namespace: int) -> int:
+    """The interface's index inside: the kernel keeps the number unless it is taken there."""
+    before = {name for _index, name in socket.if_nameindex()}
+    if device.inside in before:
+        raise Refused(f"{device.field}.name", f"{device.inside!r} exists in the container's network namespace")
+    here.move_link(index, namespace, device.inside)
+    return next(number for number, name in socket.if_nameindex() if name not in before)
+
+
+def _settle(index: int, addresses: list[tuple[bytes, Attributes]], inside: Route) -> None:
+    """The kernel takes the addresses away with the move; the interface gets them again, and comes up."""
+    for kind, attributes in addresses:
+        inside.add_address(index, kind, attributes)
+    inside.bring_up(index)

@@ -1,0 +1,60 @@
+"""Descriptors that a plan needs until its child is born."""
+
+import os
+from collections.abc import Sequence
+
+from agent.linux import mount as m
+from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+
+
+class Opened:
+    """Descriptors of one plan. The caller closes them after the fork, or when anything fails.
+
+    `dry`: a plan that is only to be printed; nothing is opened then, and every descriptor is -1. `shared` are directories that others
+    write: no link in them is followed out of them.
+    """
+
+    def __init__(self, dry: bool = False, shared: Sequence[str] = ()) -> None:
+        self.fds: list[int] = []
+        self.dry = dry
+        self._shared = shared
+
+    def add(self, fd: int) -> int:
+        """Take over a descriptor."""
+        self.fds.append(fd)
+        return fd
+
+    def tree(self, path: str, flags: int = 0, follow: bool = True) -> int:
+        """A detached copy of what is at `path`; AT_RECURSIVE for all below as well; not `follow`: of a link itself. Raises OSError."""
+        if self.dry:
+            return -1
+        for root in self._shared:
+            if path.startswith(f"{root}/"):
+                return self.add(_tree_beneath(root, path, flags, follow))
+        return self.add(m.open_tree(AT_FDCWD, path, m.OPEN_TREE_CLONE | flags | (0 if follow else AT_SYMLINK_NOFOLLOW)))
+
+    def close_all_but(self, kept: int) -> None:
+        """Close them, except one that is still needed (-1: none)."""
+        for fd in self.fds:
+            if fd != kept:
+                os.close(fd)
+        self.fds = [kept] if kept in self.fds else []
+
+    def close(self) -> None:
+        """Close them all, once."""
+        self.close_all_but(-1)
+
+
+def _tree_beneath(root: str, path: str, flags: int, follow: bool) -> int:
+    """A container with a volume in a share may leave a link there, at the name that another's volume has (CVE-2020-2026)."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        last = 0 if follow else os.O_NOFOLLOW
+        place = openat2(directory, path[len(root) :].lstrip("/"), os.O_PATH | last, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    finally:
+        os.close(directory)
+    try:
+        return m.open_tree(place, b"", m.OPEN_TREE_CLONE | AT_EMPTY_PATH | flags)
+    finally:
+        os.close(place)

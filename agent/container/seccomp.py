@@ -1,0 +1,158 @@
+"""Compiling a seccomp profile with libseccomp, in the parent; the child only installs the bytes.
+
+Compiled filters are kept by profile, so a profile costs its compilation once.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+from types import ModuleType
+
+from agent.container.spec_seccomp import OPERATORS, Rule, Seccomp
+from agent.errors import Refused
+from agent.linux.seccomp import Filter
+
+ALLOW, LOG = 0x7FFF0000, 0x7FFC0000
+ENOSYS_ACTION = 0x00050000 | 38
+OPTIMIZE_ABOVE = 32  # rules; libseccomp 2.5.4 misbehaves when asked to sort an empty filter
+CACHE_MAX = 64
+AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+_cache: dict[Seccomp, Filter] = {}
+_library: ModuleType | None = None
+
+
+def library() -> ModuleType:
+    """pyseccomp, loaded on first use.
+
+    It looks for its libraries with ctypes.util, which runs a compiler or ldconfig to find them, and imports 2 MB for that. PID 1 does
+    neither: the names are fixed, and a module that knows no more than these stands in while pyseccomp is imported.
+    """
+    global _library
+    if _library is None:
+        frozen = getattr(sys, "_MEIPASS", "")
+        bundled = os.path.join(frozen, "libseccomp.so.2")
+        stand_in = ModuleType("ctypes.util")
+        names = {"c": "libc.so.6", "seccomp": bundled if frozen and os.path.exists(bundled) else "libseccomp.so.2"}
+        stand_in.find_library = names.get  # type: ignore[attr-defined]
+        real = sys.modules.get("ctypes.util")
+        sys.modules["ctypes.util"] = ctypes.util = stand_in  # type: ignore[attr-defined]
+        try:
+            import pyseccomp
+        finally:
+            del sys.modules["ctypes.util"], ctypes.util  # type: ignore[attr-defined]
+            if real is not None:
+                sys.modules["ctypes.util"] = ctypes.util = real  # type: ignore[attr-defined]
+        _library = pyseccomp
+    return _library
+
+
+def knows_architecture(name: str) -> bool:
+    """Whether this libseccomp knows an architecture by the specification's name."""
+    return hasattr(library().Arch, name.removeprefix("SCMP_ARCH_"))
+
+
+def compile_profile(profile: Seccomp) -> Filter:
+    """The filter of a profile. Raises Refused for what libseccomp does not take."""
+    compiled = _cache.get(profile)
+    if compiled is None:
+        if len(_cache) >= CACHE_MAX:
+            _cache.clear()
+        unknown: list[str] = []
+        compiled = _cache[profile] = Filter(_compile(profile, unknown), profile.flags, tuple(unknown))
+    return compiled
+
+
+def _compile(profile: Seccomp, unknown: list[str]) -> bytes:
+    seccomp = library()
+    filter_ = seccomp.SyscallFilter(profile.default)
+    filter_.set_attr(seccomp.Attr.CTL_NNP, 0)
+    _add_architectures(seccomp, filter_, profile.architectures)
+    count = 0
+    for index, rule in enumerate(profile.rules):
+        if rule.action == profile.default:
+            continue
+        try:
+            count += _add_rule(seccomp, filter_, rule, unknown)
+        except OSError as error:
+            raise Refused(f"linux.seccomp.syscalls[{index}]", error.strerror or "libseccomp refuses it") from error
+    if count > OPTIMIZE_ABOVE:
+        filter_.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)
+    fd = os.memfd_create("seccomp")
+    with os.fdopen(fd, "r+b", buffering=0) as memory:
+        filter_.export_bpf(memory)
+        size = memory.tell()
+        memory.seek(0)
+        return _unknown_calls(seccomp, profile) + (memory.read(size) or b"")
+
+
+def _unknown_calls(seccomp: ModuleType, profile: Seccomp) -> bytes:
+    """Instructions put before the filter: a system call newer than any that the profile names answers ENOSYS, so that a libc falls back.
+
+    Only where the default is an error or an end: such a profile lists what is allowed, and could not list what did not exist yet.
+    """
+    if profile.default >> 16 not in (0x0005, 0x0000, 0x8000, 0x0003) or profile.default == ENOSYS_ACTION:
+        return b""
+    audit_arch = AUDIT_ARCHITECTURES.get(os.uname().machine)
+    numbers = [seccomp.resolve_syscall(seccomp.system_arch(), name) for rule in profile.rules for name in rule.names]
+    highest = max(numbers, default=-1)
+    if audit_arch is None or highest < 0:
+        return b""
+    return b"".join(
+        [
+            _instruction(0x20, k=4),  # load the architecture
+            _instruction(0x15, jt=0, jf=4, k=audit_arch),  # another one's numbers: to the filter
+            _instruction(0x20, k=0),  # load the number
+            _instruction(0x35, jt=2, jf=0, k=0x40000000),  # x32: to the filter
+            _instruction(0x25, jt=0, jf=1, k=highest),
+            _instruction(0x06, k=ENOSYS_ACTION),
+        ]
+    )
+
+
+def _instruction(code: int, jt: int = 0, jf: int = 0, k: int = 0) -> bytes:
+    """One `struct sock_filter`."""
+    return struct.pack("<HBBI", code, jt, jf, k)
+
+
+def _add_architectures(seccomp: ModuleType, filter_: object, names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        token = getattr(seccomp.Arch, name.removeprefix("SCMP_ARCH_"), None)
+        if token is None:
+            raise Refused(f"linux.seccomp.architectures[{index}]", f"{name!r} is unknown to this libseccomp")
+        if token in (seccomp.system_arch(), seccomp.Arch.NATIVE):
+            continue
+        try:
+            filter_.add_arch(token)  # type: ignore[attr-defined]
+        except OSError as error:
+            if error.errno != 17:  # EEXIST: listed twice, or the native one
+                raise Refused(f"linux.seccomp.architectures[{index}]", f"{name!r}: {error.strerror}") from error
+
+
+def _add_rule(seccomp: ModuleType, filter_: object, rule: Rule, unknown: list[str]) -> int:
+    """Add a rule for each of its names that this libseccomp knows; the number added. `unknown` gets the others, if they were restricted."""
+    count = 0
+    for name in rule.names:
+        if seccomp.resolve_syscall(seccomp.system_arch(), name) == -1:
+            # A call of another kernel or machine: the default action answers it. Nothing is lost where the rule would have let it pass.
+            if rule.action not in (ALLOW, LOG):
+                unknown.append(name)
+            continue
+        for args in _alternatives(rule.args):
+            comparisons = [seccomp.Arg(index, op, *_operands(op, value, two)) for index, op, value, two in args]
+            filter_.add_rule(rule.action, name, *comparisons)  # type: ignore[attr-defined]
+            count += 1
+    return count
+
+
+def _operands(operator: int, value: int, value_two: int) -> tuple[int, ...]:
+    return (value, value_two) if operator == OPERATORS["SCMP_CMP_MASKED_EQ"] else (value,)
+
+
+def _alternatives(args: tuple[tuple[int, int, int, int], ...]) -> tuple[tuple[tuple[int, int, int, int], ...], ...]:
+    """All comparisons of a rule must hold. libseccomp cannot join two of one argument: these become rules of their own, as runc does."""
+    indexes = [arg[0] for arg in args]
+    if len(set(indexes)) == len(indexes):
+        return (args,)
+    return tuple([(arg,) for arg in args])

@@ -1,0 +1,1 @@
+"""Devices that appear while the guest runs: uevents, sysfs, PCI paths."""

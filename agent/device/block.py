@@ -1,0 +1,72 @@
+"""Whole disks, by each of the names that a shim has for them."""
+
+import os
+
+from agent.device import pci
+from agent.device.watch import DeviceWatch
+from agent.errors import Refused
+from agent.worker import run_in_worker
+
+FIELD = "storage.source"
+"""What a refusal names unless the caller says otherwise."""
+
+
+async def virtio_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
+    """The node of a virtio disk: `source` is a PCI path, or the node itself (/dev/vdX)."""
+    if pci.looks_like_path(source):
+        path = pci.parse(source, field)
+        return await devices.wait_for(lambda: _virtio_disk(devices, path), f"block device at PCI path {source}")
+    return await named_block(devices, source, field)
+
+
+async def named_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
+    """The node at `source` (below /dev), once the kernel has that disk."""
+    name = source.removeprefix("/dev/")
+    if not source.startswith("/dev/") or os.path.normpath(source) != source or "\0" in source:
+        raise Refused(field, f"{source!r} is no device node below /dev")
+    directory = f"/class/block/{name.replace('/', '!')}"
+    return await devices.wait_for(lambda: devices.node(directory), f"block device {source}")
+
+
+async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
+    """The node of a SCSI disk, `source` being `ID:LUN`. Every host adapter is told to look there first."""
+    identifier, colon, lun = source.partition(":")
+    if not colon or not identifier.isdecimal() or not lun.isdecimal():
+        raise Refused(field, f"{source!r} is not ID:LUN of a SCSI disk")
+    scans = [f"{devices.sys_root}/class/scsi_host/{host}/scan" for host in devices.names("/class/scsi_host")]
+    await run_in_worker(lambda: _scan(scans, f"0 {identifier} {lun}"), "scan of SCSI hosts")
+    return await devices.wait_for(lambda: _scsi_disk(devices, f":0:{identifier}:{lun}"), f"SCSI disk {source}")
+
+
+async def partition(devices: DeviceWatch, node: str, number: int) -> str:
+    """The node of a partition, once the kernel has read the table of the disk at `node`."""
+    disk = os.path.basename(node)
+    name = f"{disk}{'p' if disk[-1].isdecimal() else ''}{number}"
+    return await devices.wait_for(lambda: devices.node(f"/class/block/{name}"), f"partition {number} of {node}")
+
+
+def _scan(files: list[str], target: str) -> None:
+    """In a worker: the kernel answers when the disk has answered."""
+    for path in files:
+        with open(path, "w") as file:
+            file.write(target)
+
+
+def _virtio_disk(devices: DeviceWatch, path: pci.PciPath) -> str | None:
+    directory = pci.resolve(path, devices.sys_root)
+    if directory is None:
+        return None
+    for child in devices.names(directory):
+        if child.startswith("virtio") and child[len("virtio") :].isdecimal():
+            disks = devices.names(f"{directory}/{child}/block")
+            if len(disks) == 1:
+                return devices.node(f"{directory}/{child}/block/{disks[0]}")
+    return None
+
+
+def _scsi_disk(devices: DeviceWatch, ending: str) -> str | None:
+    for address in devices.names("/class/scsi_device"):
+        if address.endswith(ending):
+            for disk in devices.names(f"/class/scsi_device/{address}/device/block"):
+                return devices.node(f"/class/block/{disk}")
+    return None

@@ -1,0 +1,49 @@
+"""The kernel's device events (netlink family KOBJECT_UEVENT, kernel-documentation "uevent")."""
+
+import socket
+from typing import NamedTuple
+
+NETLINK_KOBJECT_UEVENT = 15
+KERNEL_GROUP = 1
+RECEIVE_BYTES = 64 * 1024
+BUFFER_BYTES = 4 * 1024 * 1024
+
+
+class Uevent(NamedTuple):
+    """One event. `devpath` is below /sys and begins with a slash; `devname` is below /dev, empty for what has no node."""
+
+    action: str
+    devpath: str
+    subsystem: str
+    devname: str
+
+
+def parse(datagram: bytes) -> Uevent | None:
+    """An event from its datagram: `action@devpath`, then KEY=value, each ended by NUL. None for what is not one, or is cut off."""
+    first, *pairs = datagram.split(b"\0")
+    if b"@" not in first or not datagram.endswith(b"\0"):
+        return None
+    values: dict[str, str] = {}
+    for pair in pairs[:-1]:
+        key, equals, value = pair.partition(b"=")
+        if not equals:
+            return None
+        values[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+    if not values.get("ACTION") or not values.get("DEVPATH", "").startswith("/"):
+        return None
+    return Uevent(values["ACTION"], values["DEVPATH"], values.get("SUBSYSTEM", ""), values.get("DEVNAME", ""))
+
+
+def open_socket() -> socket.socket:
+    """A socket that receives the kernel's events, not blocking."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    events = socket.socket(socket.AF_NETLINK, kind, NETLINK_KOBJECT_UEVENT)
+    events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    events.bind((0, KERNEL_GROUP))
+    return events
+
+
+def receive(events: socket.socket) -> Uevent | None:
+    """The next event, None for a datagram that is none. BlockingIOError when there is nothing; OSError ENOBUFS when some were lost."""
+    datagram, sender = events.recvfrom(RECEIVE_BYTES)
+    return parse(datagram) if sender[0] == 0 else None

@@ -1,0 +1,72 @@
+"""PCI devices of the host's that the guest has: which they are here, and handing one to the programs of a container."""
+
+import os
+from typing import NamedTuple
+
+from agent.device import pci
+from agent.device.watch import DeviceWatch
+from agent.errors import Refused, WrongState
+from agent.worker import run_in_worker
+
+FIELD = "devices.options"
+DRIVER = "vfio-pci"
+
+
+class Function(NamedTuple):
+    """One PCI function: its address on the host, and its path in the guest."""
+
+    host: str
+    path: str
+
+
+def parse_option(option: str) -> Function:
+    """`0000:3b:02.1=02/01`. Raises Refused."""
+    host, equals, path = option.partition("=")
+    if not equals or not pci.is_function(host):
+        raise Refused(FIELD, f"{option[:64]!r} is not HOST-ADDRESS=PCI-PATH")
+    pci.parse(path, FIELD)
+    return Function(host, path)
+
+
+async def address(devices: DeviceWatch, path: str) -> str:
+    """The address in the guest of the device at a PCI path, once it is there. Raises TimeoutError."""
+    parsed = pci.parse(path, FIELD)
+    return os.path.basename(await devices.wait_for(lambda: pci.resolve(parsed, devices.sys_root), f"PCI device at {path}"))
+
+
+async def take_group(devices: DeviceWatch, addresses: list[str]) -> str:
+    """Give the functions to vfio-pci; the node of their IOMMU group. Raises Refused, WrongState, StepFailed, TimeoutError."""
+    groups = {}
+    for bdf in addresses:
+        await run_in_worker(lambda bdf=bdf: _rebind(devices.sys_root, bdf), f"vfio-pci for {bdf}")  # type: ignore[misc]
+        groups[bdf] = _group(devices.sys_root, bdf)
+    if len(set(groups.values())) != 1:
+        raise Refused(FIELD, f"functions of several IOMMU groups: {', '.join(f'{bdf} of {group}' for bdf, group in groups.items())}")
+    number = groups[addresses[0]]
+    return await devices.wait_for(lambda: devices.named(f"/class/vfio/{number}", f"vfio/{number}"), f"/dev/vfio/{number}")
+
+
+def _rebind(sys_root: str, bdf: str) -> None:
+    """In a worker: take the function from the driver that has it."""
+    device = f"{sys_root}/bus/pci/devices/{bdf}"
+    if not os.path.isdir(f"{sys_root}/bus/pci/drivers/{DRIVER}"):
+        raise WrongState(f"this guest's kernel has no {DRIVER}")
+    driver = os.path.basename(os.path.realpath(f"{device}/driver")) if os.path.exists(f"{device}/driver") else ""
+    if driver == DRIVER:
+        return
+    _write(f"{device}/driver_override", DRIVER)
+    if driver:
+        _write(f"{device}/driver/unbind", bdf)
+    _write(f"{sys_root}/bus/pci/drivers_probe", bdf)
+
+
+def _group(sys_root: str, bdf: str) -> str:
+    try:
+        return os.path.basename(os.readlink(f"{sys_root}/bus/pci/devices/{bdf}/iommu_group"))
+    except FileNotFoundError:
+        raise WrongState(f"{bdf} has no IOMMU group: this guest has no IOMMU") from None
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)

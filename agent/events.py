@@ -1,0 +1,50 @@
+"""What happens to containers, numbered and kept for a while, so that any number of clients can follow it at their own pace."""
+
+import time
+
+from agent import loop
+from agent.errors import Refused
+
+UNKNOWN, CREATED, STARTED, EXITED, OOM, REMOVED = range(6)
+"""Kinds, with the numbers of innkeeper.v1.Event.Kind."""
+KEPT = 1024
+
+
+class Event:
+    """One of them; `number` counts from 1, `time` is seconds since the epoch. `exec_id` is empty for a container's first process."""
+
+    __slots__ = ("container_id", "exec_id", "exit_status", "kind", "number", "time")
+
+    def __init__(self, number: int, kind: int, container_id: str, exec_id: str, exit_status: int) -> None:
+        self.number = number
+        self.time = time.time()
+        self.kind = kind
+        self.container_id = container_id
+        self.exec_id = exec_id
+        self.exit_status = exit_status
+
+
+class Events:
+    """The last KEPT of them."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self._kept: list[Event] = []
+        self._news = loop.Event()
+
+    def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0) -> None:
+        """Add one and wake whoever waits."""
+        self.last += 1
+        self._kept.append(Event(self.last, kind, container_id, exec_id, exit_status))
+        if len(self._kept) > KEPT:
+            del self._kept[0]
+        news, self._news = self._news, loop.Event()
+        news.set()
+
+    async def after(self, number: int) -> list[Event]:
+        """Those with a higher number that are kept; waits for one if there is none. Raises Refused."""
+        if number > self.last:
+            raise Refused("after", f"{number} is beyond the latest event, {self.last}")
+        while number == self.last:
+            await self._news.wait()
+        return self._kept[-min(self.last - number, KEPT) :]

@@ -1,0 +1,76 @@
+"""Calls to the agent, for asyncio.
+
+Each call has a connection of its own: ttRPC cannot cancel, but the agent gives up what only waits when its client is gone. So
+a gRPC call that is cancelled, or whose deadline passes, ends in PID 1 as well.
+"""
+
+import asyncio
+import socket
+from typing import Any, TypeVar
+
+from innkeeper.wire import status
+from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
+from innkeeper.wire.envelope import Request, Response
+from innkeeper.wire.frames import FrameTooLong
+from innkeeper.wire.grpc import MAX_FRAME
+
+R = TypeVar("R")
+READ_SIZE = 256 << 10
+RETRY = 0.005
+"""Seconds until the next attempt while the agent's queue of connections is full."""
+
+
+class Failed(Exception):
+    """A call's status, when it is not OK."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Agent:
+    """The agent at a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def call(self, request: Request) -> bytes:
+        """The payload of the answer. Raises Failed."""
+        connection = Connection(CLIENT, MAX_FRAME)
+        try:
+            connection.send_request(request)
+        except FrameTooLong as error:
+            raise Failed(status.RESOURCE_EXHAUSTED, str(error)) from None
+        try:
+            response = await self._exchange(connection)
+        except OSError as error:
+            raise Failed(status.UNAVAILABLE, f"the agent: {error}") from error
+        if response.code != status.OK:
+            raise Failed(response.code, response.message)
+        return response.payload
+
+    async def ask(self, service: str, method: str, message: Any, response_class: type[R]) -> R:
+        """A call with messages of ours. Raises Failed."""
+        answer = await self.call(Request(service, method, message.SerializeToString()))
+        return response_class.FromString(answer)  # type: ignore[attr-defined, no-any-return]
+
+    async def _exchange(self, connection: Connection) -> Response:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            await self._connect(sock)
+            await loop.sock_sendall(sock, connection.data_to_send())
+            while data := await loop.sock_recv(sock, READ_SIZE):
+                for event in connection.receive_data(data):
+                    if isinstance(event, ResponseReceived):
+                        return event.response
+        raise ConnectionResetError("closed the connection")
+
+    async def _connect(self, sock: socket.socket) -> None:
+        """A unix socket connects at once, or not at all."""
+        while True:
+            try:
+                return sock.connect(self._path)
+            except BlockingIOError:
+                await asyncio.sleep(RETRY)

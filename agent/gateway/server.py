@@ -1,0 +1,110 @@
+"""The gRPC server: which service is served how."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from agent.gateway.agent_client import Agent, Failed
+from agent.gateway.attach import attach
+from agent.gateway.events import events
+from agent.gateway.health import Health
+from agent.gateway.unary import Unary, abort
+from innkeeper.wire import messages
+from innkeeper.wire.grpc import MAX_MESSAGE
+from innkeeper.wire.pb import agent_pb2, guest_pb2
+from innkeeper.wire.pb import health_pb2 as own_health_pb2
+
+MAX_CALLS = 4096
+"""At one time; what is over is refused with RESOURCE_EXHAUSTED."""
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.so_reuseport", 0),
+)
+SERVICES = tuple(name for module in (agent_pb2, own_health_pb2, guest_pb2) for name in module.SERVICES)
+STANDARD = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+
+
+def run(agent_socket: str, grpc_socket: str, ready: int) -> None:
+    """Serve until killed. `ready` is a descriptor that is told, with one byte, when a client can connect."""
+    asyncio.run(_serve(Agent(agent_socket), grpc_socket, ready))
+
+
+async def _serve(agent: Agent, grpc_socket: str, ready: int) -> None:
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+    handlers = Handlers(agent)
+    server.add_generic_rpc_handlers(tuple(handlers.service(name) for name in SERVICES))
+    standard = Health(agent)
+    for name in (*SERVICES, *STANDARD):
+        await standard.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(standard, server)
+    reflection.enable_server_reflection((*SERVICES, *STANDARD), server, pool=Descriptors())
+    server.add_insecure_port(f"unix:{grpc_socket}")
+    await server.start()
+    os.write(ready, b"\n")
+    os.close(ready)
+    await server.wait_for_termination()
+
+
+class Descriptors:
+    """What reflection asks: our descriptors, and those of the standard services, in one pool.
+
+    upb's own pool does not find the file of a method by the method's name, which clients ask for as well.
+    """
+
+    def __init__(self) -> None:
+        self._pool = messages.pool()
+        for module in (health_pb2, reflection_pb2):
+            self._pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        """Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+
+
+class Handlers:
+    """By the descriptors: what is no stream is passed on, and a stream has a handler here."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._unary = Unary(agent)
+
+    def service(self, name: str) -> Any:
+        """A service of ours, for grpcio."""
+        descriptor = messages.pool().FindServiceByName(name)
+        methods = {}
+        for method in descriptor.methods:
+            streaming = method.client_streaming or method.server_streaming
+            methods[method.name] = self._streaming(method.full_name) if streaming else self._unary.handler(name, method.name)
+        return grpc.method_handlers_generic_handler(name, methods)
+
+    def _streaming(self, method: str) -> Any:
+        return {
+            "innkeeper.v1.Guest.Attach": grpc.stream_stream_rpc_method_handler(self._attach),
+            "innkeeper.v1.Guest.Events": grpc.unary_stream_rpc_method_handler(self._events),
+        }[method]
+
+    async def _attach(self, requests: "AsyncIterator[bytes]", context: Any) -> None:
+        try:
+            await attach(self._agent, requests, context)
+        except Failed as error:
+            await abort(context, error)
+
+    async def _events(self, request: bytes, context: Any) -> None:
+        try:
+            await events(self._agent, request, context)
+        except Failed as error:
+            await abort(context, error)

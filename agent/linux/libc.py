@@ -1,0 +1,129 @@
+"""The one door to the kernel that the standard library lacks: `syscall(2)` by number, raising OSError.
+
+Numbers are the same on every architecture from 424 on (the common table); the older ones are listed for the two we build for.
+`PyDLL` keeps the interpreter's lock during a call: a forked child must never find the lock held by nobody.
+"""
+
+import ctypes
+import os
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+X86_64 = {
+    "pivot_root": 155,
+    "umount2": 166,
+    "swapon": 167,
+    "swapoff": 168,
+    "unshare": 272,
+    "setns": 308,
+    "capget": 125,
+    "capset": 126,
+    "prctl": 157,
+    "personality": 135,
+    "keyctl": 250,
+    "ioprio_set": 251,
+    "sched_setattr": 314,
+    "seccomp": 317,
+    "bpf": 321,
+    "set_mempolicy": 238,
+    "setgroups": 116,
+    "setresuid": 117,
+    "setresgid": 119,
+    "prlimit64": 302,
+    "inotify_init1": 294,
+    "inotify_add_watch": 254,
+    "execve": 59,
+}
+AARCH64 = {
+    "pivot_root": 41,
+    "umount2": 39,
+    "swapon": 224,
+    "swapoff": 225,
+    "unshare": 97,
+    "setns": 268,
+    "capget": 90,
+    "capset": 91,
+    "prctl": 167,
+    "personality": 92,
+    "keyctl": 219,
+    "ioprio_set": 30,
+    "sched_setattr": 274,
+    "seccomp": 277,
+    "bpf": 280,
+    "set_mempolicy": 237,
+    "setgroups": 159,
+    "setresuid": 147,
+    "setresgid": 149,
+    "prlimit64": 261,
+    "inotify_init1": 26,
+    "inotify_add_watch": 27,
+    "execve": 221,
+}
+COMMON = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
+}
+
+MACHINE = os.uname().machine
+NUMBERS = {**COMMON, **(AARCH64 if MACHINE == "aarch64" else X86_64)}
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+get_errno = ctypes.get_errno
+
+
+def raw(number: int, *arguments: object) -> int:
+    """Call `number`; answer what the kernel answers, -1 with `get_errno()` set on failure. For the last calls before exec."""
+    return int(_syscall(ctypes.c_long(number), *arguments))
+
+
+def call(name: str, *arguments: object, path: str | bytes | None = None) -> int:
+    """Call `name` with ctypes values, bytes, or None for a null pointer. Raises OSError that names the call and `path`."""
+    result = int(_syscall(ctypes.c_long(NUMBERS[name]), *arguments))
+    if result == -1:
+        raise failure(name, path)
+    return result
+
+
+def failure(name: str, path: str | bytes | None = None) -> OSError:
+    """The OSError of the call that has just failed: its errno, `name: text`, and the path where there is one."""
+    number = ctypes.get_errno()
+    text = f"{name}: {os.strerror(number)}"
+    return OSError(number, text) if path is None else OSError(number, text, os.fsdecode(path))
+
+
+def path_bytes(path: str | bytes) -> bytes:
+    """A path as the kernel takes it. Raises ValueError for an embedded NUL, which C would cut silently."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError(f"a path with a NUL byte: {encoded!r}")
+    return encoded
+
+
+def trim_heap() -> None:
+    """malloc_trim(3): give back what the allocator holds and nobody uses. A fork copies the tables of every resident page."""
+    _libc.malloc_trim(ctypes.c_size_t(0))
+
+
+u32 = ctypes.c_uint32
+s32 = ctypes.c_int32
+u64 = ctypes.c_uint64
+ulong = ctypes.c_ulong

@@ -1,0 +1,203 @@
+"""The file-descriptor mount calls: open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and family, pivot_root(2), umount2(2).
+
+Every mount of a container is built detached, given its attributes and only then placed, by descriptor. No path is resolved twice.
+"""
+
+import ctypes
+import errno
+import os
+
+from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, call, failure, get_errno, path_bytes, raw, s32, u32, u64
+from agent.linux.libc import NUMBERS as _NUMBERS
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_RELATIME = 0x00
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x00100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
+
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+
+MNT_DETACH = 2
+INT_MAX = (1 << 31) - 1
+UMOUNT_NOFOLLOW = 8
+
+PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
+DEVPTS_SUPER_MAGIC = 0x1CD1
+CGROUP2_SUPER_MAGIC = 0x63677270
+
+
+class MountAttr(ctypes.Structure):
+    """`struct mount_attr` of mount_setattr(2)."""
+
+    _fields_ = [("attr_set", u64), ("attr_clr", u64), ("propagation", u64), ("userns_fd", u64)]
+
+
+assert ctypes.sizeof(MountAttr) == 32
+
+
+def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
+    """A descriptor of the mount object at `path`; with OPEN_TREE_CLONE of a detached copy. Always close-on-exec."""
+    encoded = path_bytes(path)
+    return call("open_tree", s32(dirfd), encoded, u32(flags | OPEN_TREE_CLOEXEC), path=encoded)
+
+
+def clone_tree(fd: int, recursive: bool = False) -> int:
+    """A detached copy of the mount that `fd` stands on, from there downwards."""
+    return open_tree(fd, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0))
+
+
+def move_mount(mount_fd: int, target_fd: int, path: str | bytes = b"") -> None:
+    """Place the detached mount `mount_fd` on the object that `target_fd` stands for. `path` is for the message only."""
+    call(
+        "move_mount",
+        s32(mount_fd),
+        b"",
+        s32(target_fd),
+        b"",
+        u32(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+        path=path,
+    )
+
+
+def move_mount_path(mount_fd: int, path: str | bytes) -> None:
+    """Place the detached mount `mount_fd` at a path of the caller's own mount namespace."""
+    encoded = path_bytes(path)
+    call("move_mount", s32(mount_fd), b"", s32(AT_FDCWD), encoded, u32(MOVE_MOUNT_F_EMPTY_PATH), path=encoded)
+
+
+def mount_setattr(fd: int, path: str | bytes, flags: int, set_: int = 0, clear: int = 0, propagation: int = 0, userns_fd: int = 0) -> None:
+    """Change attributes (MOUNT_ATTR_*) or propagation (MS_*) of the mount at `path` below `fd`; AT_RECURSIVE for all below."""
+    encoded = path_bytes(path)
+    attr = MountAttr(set_, clear, propagation, userns_fd)
+    call("mount_setattr", s32(fd), encoded, u32(flags), ctypes.byref(attr), ctypes.c_size_t(32), path=encoded)
+
+
+def set_attributes(fd: int, set_: int = 0, clear: int = 0, recursive: bool = False) -> None:
+    """mount_setattr of the mount that `fd` itself stands for."""
+    mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), set_, clear)
+
+
+def set_propagation(fd: int, propagation: int, recursive: bool = False) -> None:
+    """Propagation (MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE) of the mount that `fd` itself stands for."""
+    mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), propagation=propagation)
+
+
+def set_idmap(fd: int, userns_fd: int, recursive: bool = False) -> None:
+    """Translate owners on a detached mount by the mappings of a user namespace."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    mount_setattr(fd, b"", flags, MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+
+
+def knows_attribute(set_: int, clear: int = 0) -> bool:
+    """Whether the kernel takes a change of MOUNT_ATTR_* bits: it looks at them first, and fails at the descriptor only then."""
+    attr = MountAttr(set_, clear, 0, INT_MAX)
+    raw(_NUMBERS["mount_setattr"], s32(-1), b"", u32(AT_EMPTY_PATH), ctypes.byref(attr), ctypes.c_size_t(32))
+    return get_errno() == errno.EBADF
+
+
+def fsopen(filesystem: str | bytes) -> int:
+    """A configuration context for a new mount of `filesystem`."""
+    encoded = path_bytes(filesystem)
+    return call("fsopen", encoded, u32(FSOPEN_CLOEXEC), path=encoded)
+
+
+_COMMANDS = {FSCONFIG_CMD_CREATE: b"create", FSCONFIG_CMD_RECONFIGURE: b"reconfigure"}
+
+
+def _fsconfig(fd: int, command: int, key: bytes | None, value: bytes | None) -> None:
+    if raw(_NUMBERS["fsconfig"], s32(fd), u32(command), key, value, s32(0)) == -1:
+        name = _COMMANDS[command] if key is None else key if value is None else key + b"=" + value
+        error = failure("fsconfig", name)
+        error.strerror = f"{error.strerror}{_context_log(fd)}"
+        raise error
+
+
+def _context_log(fd: int) -> str:
+    """What the filesystem said about the failure: the context is read like a log, a message a read."""
+    messages = []
+    while True:
+        try:
+            line = os.read(fd, 512)
+        except OSError as error:
+            if error.errno == errno.EINTR:
+                continue
+            break
+        if not line:
+            break
+        messages.append(line.decode("utf-8", "replace").strip())
+    return f" ({'; '.join(messages)})" if messages else ""
+
+
+def new_mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]", attributes: int = 0) -> int:
+    """A detached mount of a new `filesystem` instance. Options are (key, value), None for a bare word. The caller owns the descriptor."""
+    context = fsopen(filesystem)
+    try:
+        for key, value in options:
+            _fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
+        _fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+        return call("fsmount", s32(context), u32(FSMOUNT_CLOEXEC), u32(attributes), path=filesystem)
+    finally:
+        os.close(context)
+
+
+def reconfigure(fd: int, options: "tuple[tuple[bytes, bytes | None], ...]") -> None:
+    """Change options of the filesystem whose mount `fd` stands for (fspick(2)). Raises OSError with what the filesystem says."""
+    context = call("fspick", s32(fd), b"", u32(FSPICK_CLOEXEC | FSPICK_EMPTY_PATH))
+    try:
+        for key, value in options:
+            _fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
+        _fsconfig(context, FSCONFIG_CMD_RECONFIGURE, None, None)
+    finally:
+        os.close(context)
+
+
+def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
+    """pivot_root(2)."""
+    call("pivot_root", path_bytes(new_root), path_bytes(put_old), path=new_root)
+
+
+def umount2(path: str | bytes, flags: int = 0) -> None:
+    """umount2(2)."""
+    encoded = path_bytes(path)
+    call("umount2", encoded, s32(flags), path=encoded)
+
+
+class _Statfs(ctypes.Structure):
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248)]
+
+
+_fstatfs = ctypes.PyDLL(None, use_errno=True).fstatfs
+_fstatfs.argtypes = [ctypes.c_int, ctypes.c_void_p]
+_fstatfs.restype = ctypes.c_int
+
+
+def filesystem_magic(fd: int) -> int:
+    """`f_type` of the filesystem that `fd` is on (statfs(2))."""
+    buffer = _Statfs()
+    if _fstatfs(fd, ctypes.byref(buffer)) == -1:
+        raise failure("fstatfs")
+    return int(buffer.f_type)

@@ -1,0 +1,102 @@
+"""openat2(2), and the few file operations inside a container's root that are built on it.
+
+A path that a container's image or spec names is resolved with RESOLVE_IN_ROOT against the root's descriptor, magic links refused, and
+from then on is that descriptor. This is the one place that opens paths inside a root.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+
+from agent.linux.libc import call, path_bytes, s32, u64
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+STRAIGHT = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+
+
+class OpenHow(ctypes.Structure):
+    """`struct open_how`."""
+
+    _fields_ = [("flags", u64), ("mode", u64), ("resolve", u64)]
+
+
+assert ctypes.sizeof(OpenHow) == 24
+
+
+def openat2(dirfd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
+    """openat2(2), always close-on-exec. Retries EAGAIN, which a rename elsewhere in the tree causes."""
+    encoded = path_bytes(path)
+    how = OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    for _ in range(128):
+        try:
+            return call("openat2", s32(dirfd), encoded, ctypes.byref(how), ctypes.c_size_t(24), path=encoded)
+        except BlockingIOError:
+            continue
+    raise OSError(errno.EAGAIN, "openat2: the tree kept changing", os.fsdecode(encoded))
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, resolve: int = IN_ROOT, mode: int = 0) -> int:
+    """Open `path` as a process chrooted to `root` would."""
+    return openat2(root, path, flags, resolve, mode)
+
+
+def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int = IN_ROOT, links: int = 0) -> int:
+    """A descriptor of the directory `path` inside `root`; what is missing of it is made. Links are followed inside the root only."""
+    try:
+        return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve)
+    except FileNotFoundError:
+        pass
+    parent_path, name = os.path.split(path.rstrip("/"))
+    if name in ("", ".", ".."):
+        raise OSError(errno.ENOENT, "cannot make a directory of this name", path)
+    parent = make_directory_in_root(root, parent_path or "/", mode, resolve, links)
+    try:
+        try:
+            os.mkdir(name, mode, dir_fd=parent)
+        except FileExistsError:
+            # A link that dangles inside the root: make what it points at, there.
+            if resolve & RESOLVE_NO_SYMLINKS or links >= MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+            link = os.readlink(name, dir_fd=parent)
+            return make_directory_in_root(root, os.path.join(parent_path or "/", link), mode, resolve, links + 1)
+        return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(parent)
+
+
+def make_file_in_root(root: int, path: str, mode: int = 0o644) -> int:
+    """A descriptor (O_PATH) of the non-directory `path` inside `root`; an empty file is made, exclusively, where there is none."""
+    try:
+        return openat2(root, path, os.O_PATH, IN_ROOT)
+    except FileNotFoundError:
+        pass
+    parent_path, name = os.path.split(path.rstrip("/"))
+    parent = make_directory_in_root(root, parent_path or "/")
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+        os.close(openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, mode))
+        return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(parent)
+
+
+def read_file_in_root(root: int, path: str, limit: int) -> bytes:
+    """The first `limit` bytes of a regular file inside `root`; b"" where it is missing or anything else than a regular file."""
+    try:
+        fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, IN_ROOT)
+    except OSError:
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b""
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)

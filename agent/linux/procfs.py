@@ -1,0 +1,47 @@
+"""The agent's own procfs: a mount that no container has a path to, for every write to /proc on a container's behalf.
+
+What a container mounted over its /proc, or swapped under a shared directory, cannot redirect these writes (CVE-2025-52881).
+"""
+
+import os
+
+from agent.linux.mount import PROC_SUPER_MAGIC, filesystem_magic, new_mount
+from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
+
+_handle = -1
+
+
+def handle() -> int:
+    """A descriptor of a detached procfs of the agent's pid namespace; made once."""
+    global _handle
+    if _handle < 0:
+        _handle = new_mount(b"proc", ())
+    return _handle
+
+
+def write(path: str, value: bytes) -> None:
+    """Write `value` in one write to `path` below /proc (`self/oom_score_adj`, `sys/net/...`)."""
+    fd = openat2(handle(), path, os.O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
+    try:
+        if filesystem_magic(fd) != PROC_SUPER_MAGIC:
+            raise OSError(f"{path} is not on procfs")
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
+def open_link(path: str) -> int:
+    """A descriptor of what a magic link below /proc (`PID/ns/user`) stands for. The caller closes it."""
+    return openat2(handle(), path, os.O_RDONLY, 0)
+
+
+def read(path: str) -> bytes:
+    """The text of a file below /proc."""
+    fd = openat2(handle(), path, os.O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)

@@ -1,0 +1,94 @@
+"""The agent's log: one JSON object a line on standard error, which is the guest's console when the agent is PID 1.
+
+Keys and level tags are those of Kata's agent, so that the same tools read both. Fields are strings.
+"""
+
+import os
+import time
+from _json import encode_basestring_ascii as _quote  # the json package imports re, which start-up does without
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAGS = {
+    "fatal": "CRIT",
+    "panic": "CRIT",
+    "critical": "CRIT",
+    "error": "ERRO",
+    "warn": "WARN",
+    "warning": "WARN",
+    "info": "INFO",
+    "debug": "DEBG",
+    "trace": "TRCE",
+}
+_ORDER = ("CRIT", "ERRO", "WARN", "INFO", "DEBG", "TRCE")
+_PIECE = 1024
+
+_sink: "Callable[[bytes], None] | None" = None
+_threshold = _ORDER.index("INFO")
+
+
+def set_level(name: str) -> None:
+    """Log this level and what is graver. Raises KeyError for a name that is not in TAGS."""
+    global _threshold
+    _threshold = _ORDER.index(TAGS[name])
+
+
+def line(tag: str, message: str, subsystem: str, fields: "dict[str, object]") -> bytes:
+    """One line of the log, newline included."""
+    now = time.time_ns()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+    pairs = {
+        "msg": message,
+        "level": tag,
+        "ts": f"{stamp}.{now % 1_000_000_000:09d}Z",
+        "name": "kata-agent",
+        "source": "agent",
+        "subsystem": subsystem,
+        "pid": os.getpid(),
+        "version": "0.1.0",
+        **fields,
+    }
+    return ("{" + ",".join(f"{_quote(key)}:{_quote(str(value))}" for key, value in pairs.items()) + "}\n").encode()
+
+
+def set_sink(sink: "Callable[[bytes], None]") -> None:
+    """Give lines to `sink`, which must not wait, in place of standard error; those of a panic go to both."""
+    global _sink
+    _sink = sink
+
+
+def _write(tag: str, message: str, subsystem: str, fields: "dict[str, object]") -> None:
+    if _ORDER.index(tag) > _threshold:
+        return
+    data = line(tag, message, subsystem, fields)
+    if _sink is not None:
+        _sink(data)
+        if tag != "CRIT":
+            return
+    try:
+        while data:
+            data = data[os.write(2, data[:_PIECE]) :]
+    except OSError:
+        pass  # nobody can read it: a log is no reason to fail
+
+
+def debug(message: str, subsystem: str = "root", **fields: object) -> None:
+    """Detail for whoever set agent.log=debug."""
+    _write("DEBG", message, subsystem, fields)
+
+
+def info(message: str, subsystem: str = "root", **fields: object) -> None:
+    """A step of normal life."""
+    _write("INFO", message, subsystem, fields)
+
+
+def warn(message: str, subsystem: str = "root", **fields: object) -> None:
+    """Something is off and the agent goes on."""
+    _write("WARN", message, subsystem, fields)
+
+
+def error(message: str, subsystem: str = "root", **fields: object) -> None:
+    """A failure that no client is told."""
+    _write("ERRO", message, subsystem, fields)

@@ -1,0 +1,33 @@
+"""The guest's own /etc/resolv.conf, as the sandbox's creator wants it."""
+
+import os
+from collections.abc import Sequence
+
+from agent.errors import WrongState
+from agent.linux.mount import clone_tree, move_mount_path
+
+RESOLV_CONF = "/etc/resolv.conf"
+GENERATED = "/run/kata-containers/sandbox/resolv.conf"
+
+
+def set_dns(lines: Sequence[str], resolv_conf: str = RESOLV_CONF, generated: str = GENERATED) -> None:
+    """Write `lines` to a file of the sandbox and bind it over /etc/resolv.conf; does nothing without lines, or without that file.
+
+    WrongState where /etc/resolv.conf is a directory.
+    """
+    if not lines or not os.path.lexists(resolv_conf):
+        return
+    if os.path.isdir(resolv_conf):
+        raise WrongState(f"{resolv_conf} is a directory")
+    os.makedirs(os.path.dirname(generated), mode=0o755, exist_ok=True)
+    with open(generated, "w") as file:
+        file.write("\n".join(line.strip() for line in lines))
+    source = os.open(generated, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mount = clone_tree(source)
+    finally:
+        os.close(source)
+    try:
+        move_mount_path(mount, resolv_conf)
+    finally:
+        os.close(mount)

@@ -1,0 +1,66 @@
+"""Links by name and by hardware address."""
+
+from collections.abc import Iterable
+
+from agent.errors import AgentError, Refused
+from agent.network.netlink import RTM_GETLINK, Message, RouteSocket
+
+IFF_UP, IFF_NOARP = 0x1, 0x80
+IFNAMSIZ = 16
+
+
+class LinkMissing(AgentError):
+    """No such link (yet). Kata's shim looks for the words `Link not found` and tries again."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Link not found ({what})")
+
+
+def links(route: RouteSocket) -> list[Message]:
+    """Every link of this network namespace."""
+    return route.dump(RTM_GETLINK, {})
+
+
+def name_of(link: Message) -> str:
+    """Its name."""
+    return str(link.get_attr("IFLA_IFNAME"))
+
+
+def by_name(known: Iterable[Message], name: str) -> Message | None:
+    """The link called `name`."""
+    return next((link for link in known if name_of(link) == name), None)
+
+
+def by_address(known: Iterable[Message], address: str) -> Message | None:
+    """The link with this hardware address, in any case of letters."""
+    wanted = address.lower()
+    return next((link for link in known if str(link.get_attr("IFLA_ADDRESS")).lower() == wanted), None)
+
+
+def index_of(known: Iterable[Message], name: str) -> int:
+    """The index of the link called `name`; LinkMissing without one."""
+    link = by_name(known, name)
+    if link is None:
+        raise LinkMissing(f"Name: {name}")
+    return int(link["index"])
+
+
+def check_name(field: str, name: str) -> None:
+    """Refuse what the kernel does not take as a name, before anything is changed."""
+    encoded = name.encode()
+    if not 0 < len(encoded) < IFNAMSIZ or name in (".", "..") or any(c in "/:" or c.isspace() or c == "\0" for c in name):
+        raise Refused(field, f"{name!r} is no name for a network interface")
+
+
+HARDWARE_BYTES = 6
+
+
+def check_hardware_address(field: str, address: str) -> None:
+    """Refuse what is not six bytes in hexadecimal with colons between them."""
+    parts = address.split(":")
+    if len(parts) != HARDWARE_BYTES or not all(len(part) == 2 and _is_hexadecimal(part) for part in parts):
+        raise Refused(field, f"{address!r} is no hardware address")
+
+
+def _is_hexadecimal(text: str) -> bool:
+    return all(c in "0123456789abcdefABCDEF" for c in text)

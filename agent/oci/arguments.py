@@ -1,0 +1,112 @@
+"""Reading a command line by a table of options, the way runc reads it.
+
+`--name value`, `--name=value`, `-n value`; a switch takes no value, or `--switch=false`. An option that is known and not applied is
+refused by its name with the reason; an unknown one is an error. `--` ends the options.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.errors import AgentError, Refused
+
+TRUE, FALSE = ("true", "1"), ("false", "0")
+
+
+class UsageError(AgentError):
+    """The command line cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. Without `value`, the placeholder of help, it is a switch; `refused` is the reason why it is not applied."""
+
+    name: str
+    help: str
+    value: str = ""
+    short: str = ""
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    refused: str = ""
+
+    def usage(self) -> str:
+        """As help shows it."""
+        names = f"--{self.name}" + (f", -{self.short}" if self.short else "")
+        return f"{names} {self.value}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a command line says: the values of its options, and the other words."""
+
+    values: Mapping[str, list[str]] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    def text(self, name: str, default: str = "") -> str:
+        """The last value of an option."""
+        return self.values[name][-1] if name in self.values else default
+
+    def switch(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return self.text(name) in TRUE
+
+    def has(self, name: str) -> bool:
+        """Whether an option is given."""
+        return name in self.values
+
+    def many(self, name: str) -> list[str]:
+        """All values of an option, in order."""
+        return list(self.values.get(name, ()))
+
+    def number(self, name: str, default: int = 0) -> int:
+        """The value of an option as a whole number. Raises UsageError."""
+        value = self.text(name)
+        if not value:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise UsageError(f"--{name}: {value!r} is not a whole number") from None
+
+
+def parse(words: Sequence[str], options: Sequence[Option], *, interleaved: bool = True) -> Parsed:
+    """Read `words` by a table. Without `interleaved` the first word that is no option ends them. Raises UsageError, Refused."""
+    by_name = {f"--{option.name}": option for option in options} | {f"-{option.short}": option for option in options if option.short}
+    values: dict[str, list[str]] = {}
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            others += rest
+            break
+        if not word.startswith("-") or word == "-":
+            others.append(word)
+            if interleaved:
+                continue
+            others += rest
+            break
+        name, equals, value = word.partition("=")
+        option = by_name.get(name)
+        if option is None:
+            raise UsageError(f"{name}: unknown option")
+        values.setdefault(option.name, []).append(_value(option, name, value if equals else None, rest))
+    return Parsed(values, tuple(others))
+
+
+def _value(option: Option, name: str, value: str | None, rest: list[str]) -> str:
+    if not option.value:
+        value = "true" if value is None else value
+        if value not in TRUE + FALSE:
+            raise UsageError(f"{name}: {value!r} is neither true nor false")
+        if option.refused and value in TRUE:
+            raise Refused(name, option.refused)
+        return value
+    if value is None:
+        if not rest:
+            raise UsageError(f"{name}: needs a value")
+        value = rest.pop(0)
+    if option.refused:
+        raise Refused(name, option.refused)
+    if option.choices and value not in option.choices:
+        raise UsageError(f"{name}: {value!r} is not one of {', '.join(option.choices)}")
+    return value

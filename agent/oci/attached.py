@@ -1,0 +1,32 @@
+"""A container that another process has created, as the core's object again: its record, its group, its first process."""
+
+from pathlib import Path
+
+from agent.container.cgroup import Cgroup
+from agent.container.container import Container
+from agent.container.host import HostContext
+from agent.container.lifecycle import Status
+from agent.container.process import ContainerProcess
+from agent.container.spec import parse_resources, parse_spec
+from agent.linux.capability import CAP_MKNOD
+from agent.oci.condition import Condition, open_first
+from agent.oci.places import Place
+
+
+def attach(place: Place, condition: Condition) -> Container:
+    """The container. Inside the loop: its first process is watched from now on. A group that somebody has removed is left out."""
+    record = condition.record
+    spec = parse_spec(place.load_config())
+    group = Path(record.cgroup)
+    mknod = bool(spec.process and spec.process.capabilities and spec.process.capabilities.bounding >> CAP_MKNOD & 1)
+    resources = parse_resources(record.resources) if record.resources else spec.linux.resources
+    cgroup = None
+    if record.owns_group():
+        try:
+            cgroup = Cgroup.attach(group, [Path(path) for path in record.made], resources.devices, mknod)
+        except FileNotFoundError:
+            pass
+    started = condition.status not in (Status.CREATING, Status.CREATED)
+    init = ContainerProcess.attach(record.id, record.pid, open_first(record), started)
+    host = HostContext(group.parent, place.path.parent, bundle=Path(record.bundle))
+    return Container.attach(spec, host, cgroup, init)

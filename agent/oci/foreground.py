@@ -1,0 +1,78 @@
+"""Waiting for a process of a container: signals are passed on to it, its terminal is carried, its status becomes ours."""
+
+import errno
+import signal
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from agent import loop
+from agent.container.process import ContainerProcess
+from agent.errors import StepFailed, WrongState
+from agent.linux.reaper import reaper
+from agent.oci.console import Carrier
+
+T = TypeVar("T")
+
+PASSED_ON = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCONT,
+)
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+DRAIN_SECONDS = 5.0
+
+
+async def interruptible(work: Coroutine[Any, Any, T], what: str) -> T:
+    """Do it, unless a signal asks to end: then it is cancelled, which undoes it. Raises StepFailed for that."""
+    task = loop.spawn(work, name=what)
+    for signum in ENDING:
+        loop.on_signal(signum, task.cancel)
+    try:
+        return await task.wait()
+    except loop.Cancelled:
+        if not task.done:
+            task.cancel()
+            raise
+        raise StepFailed(what, "interrupted by a signal", errno.EINTR) from None
+
+
+class Foreground:
+    """Made before the process is: a signal that comes sooner is passed on as soon as the program runs. Used inside the loop."""
+
+    def __init__(self) -> None:
+        self._process: ContainerProcess | None = None
+        self._early: list[int] = []
+        for signum in PASSED_ON:
+            loop.on_signal(signum, partial(self._arrived, signum))
+        loop.on_signal(signal.SIGCHLD, reaper.sweep)
+
+    def _arrived(self, signum: int) -> None:
+        if self._process is None:
+            self._early.append(signum)
+            return
+        try:
+            self._process.signal(signum)
+        except WrongState:
+            pass  # it has just ended
+
+    async def until_end(self, process: ContainerProcess) -> int:
+        """The exit status of a started process: 0..255, 128 + n for signal n."""
+        self._process = process
+        while self._early:
+            self._arrived(self._early.pop(0))
+        if not process.terminal:
+            return await process.wait()
+        with Carrier(process) as carrier:
+            status = await process.wait()
+            try:
+                with loop.timeout(DRAIN_SECONDS):
+                    await carrier.drained()
+            except TimeoutError:
+                pass  # another process of the container keeps the terminal busy
+            return status

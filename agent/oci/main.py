@@ -1,0 +1,127 @@
+"""The command `innkeeper-oci`: options before the verb, the verb, and what an error becomes."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.errors import AgentError, Refused
+from agent.oci import sealed, verbs
+from agent.oci.arguments import Option, Parsed, UsageError, parse
+from agent.oci.log import Log
+from agent.oci.verbs import Context, Verb
+
+NAME = "innkeeper-oci"
+VERSION = "0.1.0"
+DEFAULT_ROOT = "/run/innkeeper-oci"
+NO_SYSTEMD = "no systemd runs here; cgroups are written directly (the engine's cgroup manager must be cgroupfs)"
+PARTS = ("prctl", "_prctl", "pyseccomp")
+MISSING = ": it is part of the extra `oci` (pip install 'innkeeper[oci]')"
+NOT_BY_SYSTEMD = "cgroups are written directly, not by asking systemd; the engine's cgroup manager must be cgroupfs"
+
+OPTIONS = (
+    Option("root", f"folder of the containers' states ({DEFAULT_ROOT})", "DIR"),
+    Option("log", "write messages to FILE, errors to standard error as well", "FILE"),
+    Option("log-format", "text or json", "FORMAT", choices=("text", "json")),
+    Option("log-level", "debug shows more", "LEVEL", choices=("debug", "info", "warning", "error")),
+    Option("debug", "as --log-level debug"),
+    Option("systemd-cgroup", "let systemd make the cgroups: refused"),
+    Option("rootless", "auto or false; true is refused", "WHETHER", choices=("auto", "true", "false")),
+    Option("cgroup-manager", "cgroupfs; systemd is refused", "NAME", choices=("cgroupfs", "systemd", "disabled")),
+    Option("criu", "where criu is: not used", "PATH", refused="this runtime cannot save or restore a container's processes"),
+    Option("version", "print the version", short="v"),
+    Option("help", "print this", short="h"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name); the exit status."""
+    _open_standard_streams()
+    sealed.forget_launcher()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what processes call themselves may be no text at all
+    words = list(sys.argv[1:] if argv is None else argv)
+    log = Log()
+    verb: Verb | None = None
+    try:
+        given = parse(words, OPTIONS, interleaved=False)
+        log = Log(given.text("log"), given.text("log-format") == "json", given.switch("debug") or given.text("log-level") == "debug")
+        if given.switch("version"):
+            return _print_version()
+        if given.switch("help") or not given.words or given.words[0] in ("help", "-h"):
+            return _print_help(given.words[1:])
+        context = _context(given, log)
+        name, *rest = given.words
+        if name in verbs.REFUSED:
+            raise Refused(name, verbs.REFUSED[name])
+        verb = verbs.find(name)
+        if "--help" in rest[:1] or "-h" in rest[:1]:
+            return _print_help([name])
+        parsed = parse(rest, verb.options, interleaved=verb.interleaved)
+        verb.check_words(parsed)
+        if verb.contains:
+            sealed.require()
+        return verb.action(context, parsed)
+    except (AgentError, OSError) as error:
+        log.error(_text(error))
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as error:
+        log.error(str(error) + MISSING if error.name in PARTS else str(error))
+    except Exception as error:  # noqa: BLE001 - the edge of the process: an engine reads one line, not a traceback
+        log.error(": ".join(["internal error", type(error).__name__, str(error)]))
+        if log.debug_too:
+            sys.excepthook(type(error), error, error.__traceback__)
+    return verb.failure if verb is not None else 1
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
+
+
+def _open_standard_streams() -> None:
+    """A stream that the caller closed would be the next file that is opened here, and would go to the container."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _context(given: Parsed, log: Log) -> Context:
+    if given.switch("systemd-cgroup") or given.text("cgroup-manager") == "systemd":
+        option = "--systemd-cgroup" if given.switch("systemd-cgroup") else "--cgroup-manager"
+        raise Refused(option, NOT_BY_SYSTEMD if os.path.isdir("/run/systemd/system") else NO_SYSTEMD)
+    if given.text("cgroup-manager") == "disabled":
+        raise Refused("--cgroup-manager", "a container without a cgroup of its own could not be ended whole")
+    if given.text("rootless") == "true" or os.geteuid() != 0:
+        raise Refused("--rootless", "this runtime needs root")
+    root = given.text("root") or DEFAULT_ROOT
+    return Context(Path(root).absolute(), log)
+
+
+def _print_version() -> int:
+    from agent.container.state import VERSION as SPEC
+
+    print(f"{NAME} version {VERSION}\nspec: {SPEC}")
+    return 0
+
+
+def _print_help(words: Sequence[str]) -> int:
+    if words:
+        verb = verbs.find(words[0])
+        print(f"{NAME} [OPTIONS] {verb.name} [OPTIONS] {verb.words}\n\n{verb.summary}\n")
+        options: Sequence[Option] = verb.options
+    else:
+        print(f"{NAME} [OPTIONS] VERB [OPTIONS] ...\n\nAn OCI container runtime.\n")
+        for name in verbs.FILES:
+            print(f"  {name:<10} {verbs.find(name).summary}")
+        print()
+        options = OPTIONS
+    for option in options:
+        print(f"  {option.usage():<28} {f'refused: {option.refused}' if option.refused else option.help}")
+    return 0
+
+
+__all__ = ["UsageError", "main"]

@@ -1,0 +1,145 @@
+"""Container Device Interface: what a vendor's file says a device needs, put into the specification (CDI specification 0.8).
+
+Kubernetes names devices in annotations `cdi.k8s.io/NAME: vendor.com/class=name,...`. Files are JSON, also where their name ends in .yaml:
+JSON is YAML, and a reader of more is not in the guest.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent import loop
+from agent.errors import Refused
+
+if TYPE_CHECKING:
+    from agent.container.fields import Document
+
+FOLDERS = ("/etc/cdi", "/var/run/cdi")
+"""A later one's devices replace an earlier one's."""
+PREFIX = "cdi.k8s.io/"
+FIELD = "annotations"
+ENDINGS = (".json", ".yaml", ".yml")
+RETRY_SECONDS = 1.0
+MAX_BYTES = 1 << 20
+VARIABLE = "VISIBLE_CDI_DEVICES"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*")
+_EDITS = frozenset(("env", "deviceNodes", "mounts", "hooks", "additionalGids", "additionalGIDs"))
+_NODE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}
+
+Edits = Mapping[str, Any]
+
+
+def wanted(annotations: Mapping[str, str]) -> list[str]:
+    """The devices that annotations name, each once. Raises Refused."""
+    return _names(value for key, value in sorted(annotations.items()) if key.startswith(PREFIX))
+
+
+def wanted_by_environment(environment: Iterable[str]) -> list[str]:
+    """The devices that VISIBLE_CDI_DEVICES names. Raises Refused."""
+    return _names(entry.partition("=")[2] for entry in environment if entry.partition("=")[0] == VARIABLE)
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise Refused(FIELD, f"{name[:64]!r} is not VENDOR/CLASS=NAME")
+    return list(dict.fromkeys(names))
+
+
+async def inject(document: "Document", names: list[str], patience: float, folders: Iterable[str] = FOLDERS) -> "Document":
+    """The document with the edits of each device. Files may still be on their way, for `patience` seconds. Raises Refused."""
+    deadline = patience
+    while True:
+        devices, common = load(folders)
+        missing = [name for name in names if name not in devices]
+        if not missing:
+            break
+        if deadline <= 0:
+            raise Refused(FIELD, f"no CDI device {missing[0]} in {' or '.join(folders)} after {patience:g} s")
+        await loop.sleep(RETRY_SECONDS)
+        deadline -= RETRY_SECONDS
+    edits = [*(common[kind] for kind in dict.fromkeys(name.partition("=")[0] for name in names)), *(devices[name] for name in names)]
+    for edit in edits:
+        try:
+            document = apply(document, edit)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Refused("containerEdits", f"malformed: {type(error).__name__}: {str(error)[:80]}") from None
+    return document
+
+
+def load(folders: Iterable[str]) -> tuple[dict[str, Edits], dict[str, Edits]]:
+    """(device -> its edits, kind -> edits common to its devices). Raises Refused for a file that cannot be understood."""
+    devices: dict[str, Edits] = {}
+    common: dict[str, Edits] = {}
+    for folder in folders:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.endswith(ENDINGS):
+                _load_file(f"{folder}/{name}", devices, common)
+    return devices, common
+
+
+def _load_file(path: str, devices: dict[str, Edits], common: dict[str, Edits]) -> None:
+    with open(path, "rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    try:
+        content = json.loads(text)
+        kind = content["kind"]
+        for device in content["devices"]:
+            devices[f"{kind}={device['name']}"] = device.get("containerEdits", {})
+        common[kind] = content.get("containerEdits", {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(path, f"no CDI file in JSON: {type(error).__name__}: {str(error)[:80]}") from None
+
+
+def apply(document: "Document", edits: Edits) -> "Document":
+    """One set of edits on the document. Raises Refused for what cannot be applied."""
+    for key in edits:
+        if key not in _EDITS:
+            raise Refused(f"containerEdits.{key}", "is not applied in a guest")
+    process, linux = dict(document.get("process", {})), dict(document["linux"])
+    names = {entry.partition("=")[0] for entry in edits.get("env", ())}
+    process["env"] = [entry for entry in process.get("env", ()) if entry.partition("=")[0] not in names] + list(edits.get("env", ()))
+    groups = [*edits.get("additionalGids", ()), *edits.get("additionalGIDs", ())]
+    if groups:
+        user = dict(process.get("user", {}))
+        process["user"] = {**user, "additionalGids": list(dict.fromkeys([*user.get("additionalGids", ()), *groups]))}
+    for node in edits.get("deviceNodes", ()):
+        linux = _with_node(linux, node)
+    mounts = [*document.get("mounts", ()), *[_mount(mount) for mount in edits.get("mounts", ())]]
+    hooks = dict(document.get("hooks", {}))
+    for hook in edits.get("hooks", ()):
+        entry = {key: value for key, value in hook.items() if key != "hookName"}
+        hooks[hook["hookName"]] = [*hooks.get(hook["hookName"], ()), entry]
+    return {**document, "process": process, "linux": linux, "mounts": mounts, **({"hooks": hooks} if hooks else {})}
+
+
+def _with_node(linux: dict[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+    source = node.get("hostPath") or node["path"]
+    kind, major, minor = node.get("type", ""), node.get("major"), node.get("minor")
+    if not kind or major is None or minor is None:
+        try:
+            status = os.stat(source)
+        except OSError as error:
+            raise Refused("containerEdits.deviceNodes", f"{source}: {error.strerror}") from None
+        kind = _NODE_TYPES.get(stat.S_IFMT(status.st_mode), "")
+        if not kind:
+            raise Refused("containerEdits.deviceNodes", f"{source} is no device")
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    entry = {"path": node["path"], "type": kind, "major": major, "minor": minor}
+    entry |= {key: node[key] for key in ("fileMode", "uid", "gid") if key in node}
+    rule = {"allow": True, "type": kind, "major": major, "minor": minor, "access": node.get("permissions") or "rwm"}
+    resources = dict(linux.get("resources", {}))
+    resources["devices"] = [*resources.get("devices", ()), rule]
+    others = [device for device in linux.get("devices", ()) if device.get("path") != node["path"]]
+    return {**linux, "devices": [*others, entry], "resources": resources}
+
+
+def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+    options = list(mount.get("options", ()))
+    kind = mount.get("type") or ("bind" if {"bind", "rbind"} & set(options) else "")
+    entry = {"destination": mount["containerPath"], "source": mount["hostPath"], "options": options}
+    return {**entry, **({"type": kind} if kind else {})}

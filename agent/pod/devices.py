@@ -1,0 +1,153 @@
+"""Devices that the host passes on: found in the guest, and put into the specification by the guest's own numbers."""
+
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.device import vfio
+from agent.device.block import named_block, scsi_block, virtio_block
+from agent.errors import Refused, StepFailed, Unimplemented
+
+if TYPE_CHECKING:
+    from agent.container.fields import Document
+    from agent.device.watch import DeviceWatch
+    from innkeeper.wire.pb.agent_pb2 import Device
+
+ABSENT = {
+    "vfio-ap": "adjunct processors are s390x's",
+    "vfio-ap-cold": "adjunct processors are s390x's",
+    "blk-ccw": "the channel subsystem is s390x's",
+}
+"""Types of the contract that are not served -> why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The node in the guest for an entry of linux.devices. `path`: what the entry is called from now on, "" for what it was."""
+
+    container_path: str
+    node: str
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found for the devices of one request. `addresses`: PCI address on the host -> in the guest."""
+
+    updates: list[Update] = field(default_factory=list)
+    addresses: dict[str, str] = field(default_factory=dict)
+
+
+async def find(requests: "Iterable[Device]", devices: "DeviceWatch") -> Found:
+    """Wait for each device. Raises Refused, Unimplemented, StepFailed."""
+    found = Found()
+    for device in requests:
+        if device.type in ABSENT:
+            raise Unimplemented(f"devices.type: {device.type} is not served: {ABSENT[device.type]}")
+        handler = TYPES.get(device.type)
+        if handler is None:
+            raise Refused("devices.type", f"{device.type[:64]!r} is unknown")
+        if not device.container_path or not (device.id or device.vm_path):
+            raise Refused("devices", f"{device.type}: container_path, and id or vm_path, are needed")
+        if any(update.container_path == device.container_path for update in found.updates):
+            raise Refused("devices.container_path", f"{device.container_path} is given twice")
+        try:
+            await handler(device, devices, found)
+        except TimeoutError as error:
+            raise StepFailed("device", str(error)) from None
+    return found
+
+
+async def _virtio(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+    found.updates.append(Update(device.container_path, await virtio_block(devices, device.id or device.vm_path, "devices.id")))
+
+
+async def _named(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+    found.updates.append(Update(device.container_path, await named_block(devices, device.vm_path or device.id, "devices.vm_path")))
+
+
+async def _scsi(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+    found.updates.append(Update(device.container_path, await scsi_block(devices, device.id, "devices.id")))
+
+
+async def _driven_by_the_guest(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+    """The guest's kernel drives it (a network interface, say): there is no node, only the address changes."""
+    await _addresses(device, devices, found)
+
+
+async def _handed_over(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+    """A program in the container drives it, by the node of its IOMMU group, whose number is the guest's."""
+    node = await vfio.take_group(devices, await _addresses(device, devices, found))
+    found.updates.append(Update(device.container_path, node, node))
+
+
+async def _addresses(device: "Device", devices: "DeviceWatch", found: Found) -> list[str]:
+    functions = [vfio.parse_option(option) for option in device.options]
+    if not functions:
+        raise Refused("devices.options", f"{device.type} {device.id}: no PCI function is given")
+    addresses = []
+    for function in functions:
+        addresses.append(await vfio.address(devices, function.path))
+        found.addresses[function.host] = addresses[-1]
+    return addresses
+
+
+TYPES: dict[str, Callable[..., Awaitable[None]]] = {
+    "blk": _virtio,
+    "mmioblk": _named,
+    "scsi": _scsi,
+    "nvdimm": _named,
+    "vfio-pci-gk": _driven_by_the_guest,
+    "vfio-pci": _handed_over,
+}
+
+
+def apply(document: "Document", found: Found) -> "Document":
+    """The document with the guest's numbers: of the nodes, and of the rules for what was the host's. Raises Refused."""
+    linux = dict(document["linux"])
+    listed: list[dict[str, Any]] = [dict(entry) for entry in linux.get("devices", ())]
+    resources = dict(linux.get("resources", {}))
+    rules: list[dict[str, Any]] = [dict(rule) for rule in resources.get("devices", ())]
+    replaced: dict[tuple[str, int, int], tuple[int, int]] = {}
+    for update in found.updates:
+        entry = next((entry for entry in listed if entry.get("path") == update.container_path), None)
+        if entry is None:
+            raise Refused("linux.devices", f"Missing devices in OCI spec: {update.container_path}")
+        kind, major, minor = _numbers(update.node)
+        host = entry.get("type", ""), entry.get("major", 0), entry.get("minor", 0)
+        if host in replaced:
+            raise Refused("linux.devices", f"two devices have the host's number {host[1]}:{host[2]}")
+        replaced[host] = major, minor
+        entry |= {"path": update.path or entry["path"], "type": kind, "major": major, "minor": minor}
+    for rule in rules:
+        guest = replaced.get((rule.get("type", ""), rule.get("major", -1), rule.get("minor", -1)))
+        if guest is not None:
+            rule["major"], rule["minor"] = guest
+    for (kind, _, _), (major, minor) in replaced.items():
+        rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": "rwm"})
+    resources["devices"] = rules
+    return {**document, "linux": {**linux, "devices": listed, "resources": resources}}
+
+
+def _numbers(node: str) -> tuple[str, int, int]:
+    status = os.stat(node)
+    kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
+    return kind, os.major(status.st_rdev), os.minor(status.st_rdev)
+
+
+def translate(environment: "Iterable[str]", addresses: dict[str, str]) -> list[str]:
+    """An environment with the guest's PCI addresses in PCIDEVICE_*: lists, and in *_INFO JSON that contains them. Raises Refused."""
+    return [_translate(entry, addresses) if entry.startswith("PCIDEVICE_") else entry for entry in environment]
+
+
+def _translate(entry: str, addresses: dict[str, str]) -> str:
+    name, _, value = entry.partition("=")
+    if name.endswith("_INFO"):
+        parts = value.split('"')
+        return f"{name}={chr(34).join(addresses.get(part, part) for part in parts)}"
+    unknown = [word for word in value.split(",") if word and word not in addresses]
+    if unknown:
+        raise Refused("process.env", f"{name}: {unknown[0][:64]!r} is the address of no device that was passed on")
+    return f"{name}={','.join(addresses.get(word, '') for word in value.split(','))}"

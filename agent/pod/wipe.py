@@ -1,0 +1,28 @@
+"""Emptying a directory that mounts may lie in."""
+
+import os
+
+
+def clear_directory(path: str) -> None:
+    """Remove what is below `path`, without entering anything that is mounted there."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        mounted = {line.split(" ")[4].replace("\\040", " ") for line in file}
+    _clear(path, mounted)
+
+
+def _clear(path: str, mounted: set[str]) -> None:
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.path in mounted:
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.path)
+            continue
+        _clear(entry.path, mounted)
+        try:
+            os.rmdir(entry.path)
+        except OSError:
+            pass  # something mounted is below: it stays

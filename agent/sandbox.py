@@ -1,0 +1,298 @@
+"""The guest's state: containers by id, what they share, and the end."""
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import events, log, loop
+from agent.container import timeline
+from agent.container.container import Container
+from agent.container.host import HostContext
+from agent.container.lifecycle import Status
+from agent.container.process import NOTHING_GIVEN, Given
+from agent.container.spec import parse_process, parse_spec
+from agent.container.stdio import Stdio
+from agent.device.watch import DeviceWatch
+from agent.errors import AgentError, AlreadyExists, NotFound, Refused, WrongState
+from agent.pod.adapt import Adapter
+from agent.pod.namespaces import SharedNamespaces
+from agent.pod.signals import would_drop
+from agent.pod.wipe import clear_directory
+from agent.storage.table import StorageTable, mount_storages
+from agent.worker import run_in_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.config import Config
+    from agent.container.fields import Document
+    from agent.container.process import ContainerProcess
+    from agent.container.spec import Spec
+    from agent.container.spec_process import Process
+    from agent.pod.streams import Passthrough
+    from agent.rules.book import Book
+    from agent.storage.copyfile import FileCopies
+    from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest, CreateSandboxRequest
+
+STATE = "/run/kata-containers"
+SHARED = f"{STATE}/shared"
+"""What the host shares with the guest, or copies to it; containers have volumes there."""
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+MAX_EVENTS = 100
+"""That nobody has fetched."""
+OWN = frozenset(("net",))
+"""Namespaces that the sandbox owns though no spec lists them: their sysctls may be set."""
+
+
+class Sandbox:
+    """One guest runs one sandbox. `cgroup_root` is the cgroup2 directory for containers' groups."""
+
+    def __init__(self, settings: "Config", cgroup_root: Path) -> None:
+        self.settings = settings
+        self.cgroup_root = cgroup_root
+        self.id = ""
+        self.containers: dict[str, Container] = {}
+        self.created: dict[str, float] = {}
+        """Container id -> when it was made, seconds since the epoch."""
+        self.shell_processes: dict[str, ContainerProcess] = {}
+        """Processes of the pseudo-container "guest"."""
+        self.devices = DeviceWatch(settings.hotplug_timeout)
+        self.storages = StorageTable(self.devices)
+        self._copies: FileCopies | None = None
+        self.rules: Book | None = None
+        """Policies on what may be asked for."""
+        self.streams: Passthrough | None = None
+        """Connections of the host's for processes' streams, where the settings ask for them."""
+        self.swaps: list[str] = []
+        """Nodes of swap space that the host has added."""
+        self.oom_events: loop.Queue[str] = loop.Queue()
+        self.events = events.Events()
+        self.ended = loop.Event()
+        """Set when the sandbox is destroyed: the agent ends as soon as its answers are out."""
+        self._namespaces = SharedNamespaces()
+        self._adapter = Adapter(settings, self.devices)
+        self._points: dict[str, list[str]] = {}
+        self._creating: set[str] = set()
+
+    @property
+    def copies(self) -> "FileCopies":
+        """Files that the host copies into the guest, where nothing is shared."""
+        if self._copies is None:
+            from agent.storage.copyfile import FileCopies
+
+            self._copies = FileCopies()
+        return self._copies
+
+    # the sandbox itself
+
+    async def create(self, request: "CreateSandboxRequest") -> None:
+        """Set up what the containers share. Raises AlreadyExists, Refused."""
+        if self.id:
+            raise AlreadyExists(f"sandbox {self.id} is there already")
+        _refuse_unsupported(request)
+        self.id = request.sandbox_id or "sandbox"
+        points: list[str] = []
+        try:
+            clear_directory(STATE)
+            os.makedirs(STATE, exist_ok=True)
+            await self._namespaces.make(request.hostname)
+            points = await mount_storages(self.storages, request.storages)
+            if any(line.strip() for line in request.dns):
+                from agent.network.dns import set_dns
+
+                set_dns(list(request.dns))
+            if request.guest_hook_path:
+                self._adapter.use_hooks(request.guest_hook_path)
+        except BaseException:
+            self.id = ""
+            await self.storages.release(points)
+            self._namespaces.unmake()
+            raise
+        self._points[""] = points
+
+    async def destroy(self) -> None:
+        """End every container and take everything down. What cannot be taken down is logged: the machine is about to end."""
+        for container_id in reversed(list(self.containers)):
+            try:
+                await self.remove(container_id)
+            except (OSError, AgentError, TimeoutError) as error:
+                log.error(f"container {container_id}: {error}", "sandbox")
+        for step in (self._swap_off, self.storages.clear):
+            try:
+                await step()
+            except (OSError, AgentError) as error:
+                log.error(f"destroy: {error}", "sandbox")
+        self.oom_events.close()
+        self.devices.close()
+        self.ended.set()
+
+    async def _swap_off(self) -> None:
+        if self.swaps:
+            from agent.linux.swap import swapoff
+
+            nodes, self.swaps = self.swaps, []
+            await run_in_worker(lambda: swapoff(*nodes), "swapoff")
+
+    # containers
+
+    def container(self, container_id: str) -> Container:
+        """Raises NotFound."""
+        try:
+            return self.containers[container_id]
+        except KeyError:
+            raise NotFound(f"container {container_id!r} not found") from None
+
+    def process(self, container_id: str, exec_id: str) -> "ContainerProcess":
+        """A process by ids; "guest" is the guest itself. Raises NotFound."""
+        if container_id == "guest" and container_id not in self.containers:
+            try:
+                return self.shell_processes[exec_id]
+            except KeyError:
+                raise NotFound(f"Process not found: {exec_id!r} in the guest") from None
+        return self.container(container_id).process(exec_id)
+
+    async def create_container(self, request: "CreateContainerRequest", document: "Document") -> None:
+        """Storages, then the container, stopped before its program. Raises AgentError; nothing of it is left then."""
+        container_id = request.container_id
+        check_id("container_id", container_id)
+        check_id("exec_id", request.exec_id or container_id)
+        if container_id in self.containers or container_id in self._creating:
+            raise AlreadyExists(f"container {container_id!r} exists")
+        self._creating.add(container_id)
+        points: list[str] = []
+        try:
+            timeline.mark("begin")
+            spec = parse_spec(await self._adapter.container(request, document), sandbox=OWN)
+            _warn(container_id, spec.warnings)
+            timeline.mark("agent: parse specification")
+            points = await mount_storages(self.storages, request.storages, container_id=container_id)
+            timeline.mark("agent: mount storages")
+            container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns)
+            self.containers[container_id] = container
+            self.storages.settle(points)
+            self._points[container_id] = points
+            self._publish_life(events.CREATED, container_id, "", container.init)
+        except BaseException:
+            self._adapter.forget(container_id)
+            await self.storages.release(points)
+            raise
+        finally:
+            self._creating.discard(container_id)
+
+    async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
+        async with self._namespaces.turn():
+            pids = self._namespaces.pid() if shares_pids else None
+            host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
+            container = await Container.create(container_id, exec_id, spec, host, self._given(spec.process))
+            _warn(container_id, container.warnings)
+            self._namespaces.created(container)
+            return container
+
+    def _given(self, process: "Process | None") -> Given:
+        """Pipes of the size that the settings name."""
+        size = self.settings.container_pipe_size
+        return Given(Stdio(process.terminal, size)) if size and process is not None else NOTHING_GIVEN
+
+    async def start(self, container_id: str) -> None:
+        """Let a container's program run, and watch for its end by lack of memory."""
+        container = self.container(container_id)
+        await container.start()
+        self.events.publish(events.STARTED, container_id)
+        loop.spawn(self._watch_oom(container), name=f"oom {container_id}")
+
+    async def _watch_oom(self, container: Container) -> None:
+        if not await container.oom_killed() or self.oom_events.closed:
+            return
+        self.events.publish(events.OOM, container.id)
+        if len(self.oom_events) < MAX_EVENTS:
+            self.oom_events.put_nowait(container.id)
+        else:
+            log.warn(f"out of memory: event dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container.id)
+
+    def _publish_life(self, kind: int, container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+        """Tell of a new process, and later of its end."""
+
+        async def until_exit() -> None:
+            self.events.publish(events.EXITED, container_id, exec_id, await process.wait())
+
+        self.events.publish(kind, container_id, exec_id)
+        loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}")
+
+    async def exec(self, container_id: str, exec_id: str, document: "Document") -> None:
+        """One more process. What it does not say itself it has from the container's first process."""
+        check_id("exec_id", exec_id)
+        container = self.container(container_id)
+        process = parse_process(self._adapter.process(container_id, document))
+        await container.exec(exec_id, process, self._given(process))
+        self._publish_life(events.STARTED, container_id, exec_id, container.process(exec_id))
+
+    async def wait(self, container_id: str, exec_id: str) -> int:
+        """The exit status; an exec is forgotten with it. Raises NotFound."""
+        process = self.process(container_id, exec_id)
+        status = await process.wait()
+        table = self.shell_processes if container_id == "guest" else self.container(container_id).processes
+        init = self.containers[container_id].init if container_id in self.containers else None
+        if process is not init and table.get(exec_id) is process:
+            del table[exec_id]
+            process.close()
+        return status
+
+    def signal(self, container_id: str, exec_id: str, signum: int) -> None:
+        """One process; with no exec id SIGKILL goes to all of the container, other signals to its first process.
+
+        SIGTERM to a first process that neither handles nor blocks it would be lost (pid_namespaces(7)): it becomes SIGKILL.
+        A process that has ended is no error.
+        """
+        if not 1 <= signum <= 64:
+            raise Refused("signal", f"{signum} is not a signal")
+        if container_id in self.containers and not exec_id and signum == signal.SIGKILL:
+            self.containers[container_id].signal_all(signum)
+            return
+        process = self.process(container_id, exec_id)
+        if process.exit_status is not None:
+            return
+        is_init = container_id in self.containers and process is self.containers[container_id].init
+        if is_init and signum == signal.SIGTERM and would_drop(process.pid, signum):
+            signum = signal.SIGKILL
+        try:
+            process.signal(signum)
+        except WrongState:
+            pass  # it has just ended
+
+    async def remove(self, container_id: str) -> None:
+        """End a container and give back everything of it."""
+        container = self.container(container_id)
+        told = len(container.warnings)
+        await container.remove()
+        _warn(container_id, container.warnings[told:])
+        self._namespaces.removed(container)
+        self.containers.pop(container_id, None)
+        self.created.pop(container_id, None)
+        self.events.publish(events.REMOVED, container_id)
+        self._adapter.forget(container_id)
+        await self.storages.release(self._points.pop(container_id, []))
+        timeline.finished()
+
+
+def _warn(container_id: str, warnings: "Sequence[str]") -> None:
+    for warning in warnings:
+        log.warn(warning, "container", container=container_id)
+
+
+def check_id(field: str, value: str) -> None:
+    """Ids become parts of paths. Raises Refused."""
+    if not ID.fullmatch(value) or len(value) > 255:
+        raise Refused(field, f"{value[:64]!r} must begin with a letter or digit and go on with letters, digits, _ . -")
+
+
+def _refuse_unsupported(request: "CreateSandboxRequest") -> None:
+    if len(request.hostname.encode()) > 64:
+        raise Refused("hostname", "longer than 64 bytes")
+    for module in request.kernel_modules:
+        if module.parameters or not os.path.isdir(f"/sys/module/{module.name}"):
+            raise Refused("kernel_modules", f"{module.name}: this kernel loads no modules")
+
+
+__all__ = ["Sandbox", "Status", "check_id"]

@@ -1,0 +1,125 @@
+"""Calls about containers and their processes."""
+
+import time
+from typing import TYPE_CHECKING
+
+from agent import loop
+from agent.container.spec import parse_resources
+from agent.errors import Refused
+from agent.service import convert
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.agent_pb2 import StatsContainerResponse, WaitProcessResponse
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.pod.streams import Streams
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+
+async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest") -> Empty:
+    _refuse(request, "string_user", "shared_mounts")
+    document = convert.spec_document(request.OCI)
+    streams = await _streams(sandbox, request, request.OCI.Process.Terminal)
+    try:
+        await sandbox.create_container(request, document)
+    except BaseException:
+        _drop(streams)
+        raise
+    if streams is not None:
+        streams.couple(sandbox.container(request.container_id).init)
+    sandbox.created[request.container_id] = time.time()
+    return Empty()
+
+
+async def start_container(sandbox: "Sandbox", request: "agent_pb2.StartContainerRequest") -> Empty:
+    await sandbox.start(request.container_id)
+    return Empty()
+
+
+async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessRequest") -> Empty:
+    _refuse(request, "string_user")
+    document = convert.process_document(request.process)
+    streams = await _streams(sandbox, request, request.process.Terminal)
+    try:
+        await sandbox.exec(request.container_id, request.exec_id, document)
+    except BaseException:
+        _drop(streams)
+        raise
+    if streams is not None:
+        streams.couple(sandbox.process(request.container_id, request.exec_id))
+    return Empty()
+
+
+async def _streams(
+    sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", terminal: bool
+) -> "Streams | None":
+    """The connections that the host has made for the process's streams; None where it names none."""
+    if not (request.stdin_port or request.stdout_port or request.stderr_port):
+        return None
+    if sandbox.streams is None:
+        raise Refused("stdin_port, stdout_port, stderr_port", "agent.passfd_listener_port is not set")
+    return await sandbox.streams.claim(request.stdin_port, request.stdout_port, request.stderr_port, terminal)
+
+
+def _drop(streams: "Streams | None") -> None:
+    if streams is not None:
+        streams.close()
+
+
+async def signal_process(sandbox: "Sandbox", request: "agent_pb2.SignalProcessRequest") -> Empty:
+    sandbox.signal(request.container_id, request.exec_id, request.signal)
+    return Empty()
+
+
+async def wait_process(sandbox: "Sandbox", request: "agent_pb2.WaitProcessRequest") -> WaitProcessResponse:
+    return WaitProcessResponse(status=await sandbox.wait(request.container_id, request.exec_id))
+
+
+async def remove_container(sandbox: "Sandbox", request: "agent_pb2.RemoveContainerRequest") -> Empty:
+    with loop.timeout(request.timeout or None):
+        await sandbox.remove(request.container_id)
+    return Empty()
+
+
+async def update_container(sandbox: "Sandbox", request: "agent_pb2.UpdateContainerRequest") -> Empty:
+    await sandbox.container(request.container_id).update(parse_resources(convert.resources_document(request.resources)))
+    return Empty()
+
+
+async def pause_container(sandbox: "Sandbox", request: "agent_pb2.PauseContainerRequest") -> Empty:
+    await sandbox.container(request.container_id).pause()
+    return Empty()
+
+
+async def resume_container(sandbox: "Sandbox", request: "agent_pb2.ResumeContainerRequest") -> Empty:
+    await sandbox.container(request.container_id).resume()
+    return Empty()
+
+
+async def stats_container(sandbox: "Sandbox", request: "agent_pb2.StatsContainerRequest") -> StatsContainerResponse:
+    from agent.service import stats
+
+    return stats.response(sandbox.container(request.container_id).stats())
+
+
+def _refuse(request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", *fields: str) -> None:
+    """Fields of the interface that are not applied yet."""
+    given = {field.name for field, _ in request.ListFields()}
+    for field in fields:
+        if field in given:
+            raise Refused(field, "not supported yet")
+
+
+METHODS: Handlers = {
+    "CreateContainer": create_container,
+    "StartContainer": start_container,
+    "ExecProcess": exec_process,
+    "SignalProcess": signal_process,
+    "WaitProcess": wait_process,
+    "RemoveContainer": remove_container,
+    "UpdateContainer": update_container,
+    "PauseContainer": pause_container,
+    "ResumeContainer": resume_container,
+    "StatsContainer": stats_container,
+}

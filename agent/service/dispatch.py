@@ -1,0 +1,59 @@
+"""From a request to its handler. Check and Version are answered here, by hand, before anything else is loaded."""
+
+from agent import log
+from agent.loop import Event, timeout
+from agent.service.server import Answer
+from innkeeper.wire import status
+from innkeeper.wire.envelope import Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.service.methods import Methods
+    from innkeeper.wire.envelope import Request
+
+AGENT_VERSION = "4.1.0"
+API_VERSION = "0.0.1"
+
+ONLY_WAIT = frozenset(("ReadStdout", "ReadStderr", "WaitProcess", "GetOOMEvent", "NextEvents"))
+"""Calls that change nothing: given up when their client is gone."""
+
+_SERVING = b"\x08\x01"
+_VERSION = b"\x0a" + bytes((len(API_VERSION),)) + API_VERSION.encode() + b"\x12" + bytes((len(AGENT_VERSION),)) + AGENT_VERSION.encode()
+
+
+class Dispatcher:
+    """Answers Health itself; every other call waits until `methods` is there (the rest of the agent is loaded)."""
+
+    def __init__(self) -> None:
+        self.checked = Event()
+        """The first Check has been answered, or another call has come: time to load the rest."""
+        self.loaded = Event()
+        self.methods: Methods | None = None
+
+    def answer(self, request: "Request") -> Answer:
+        if request.service == "grpc.Health":
+            if request.method == "Check":
+                self.checked.set()
+                return Answer(Response(payload=_SERVING))
+            if request.method == "Version":
+                return Answer(Response(payload=_VERSION))
+        self.checked.set()
+        if self.methods is not None and not self.methods.serves(request.service, request.method):
+            return Answer(_unimplemented(request, self.methods.why_absent(request.service, request.method)))
+        return Answer(call=lambda: self._call(request), abandon=request.method in ONLY_WAIT)
+
+    async def _call(self, request: "Request") -> Response:
+        try:
+            with timeout(request.timeout_nano / 1e9 if request.timeout_nano > 0 else None):
+                await self.loaded.wait()
+                assert self.methods is not None
+                if not self.methods.serves(request.service, request.method):
+                    return _unimplemented(request, self.methods.why_absent(request.service, request.method))
+                return await self.methods.call(request)
+        except TimeoutError:
+            log.warn(f"{request.method}: client's deadline of {request.timeout_nano} ns passed", "rpc")
+            return Response(status.DEADLINE_EXCEEDED, "timeout")
+
+
+def _unimplemented(request: "Request", why: str) -> Response:
+    return Response(status.UNIMPLEMENTED, f"/{request.service}/{request.method} is not supported{': ' if why else ''}{why}")

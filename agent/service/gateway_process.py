@@ -1,0 +1,104 @@
+"""The gateway's process: started so that it says when it listens, watched, ended."""
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from agent import log
+from agent.errors import AgentError
+from agent.linux.reaper import reaper
+from agent.loop import Event, exited, readable, spawn, timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.linux.reaper import Child
+
+START_SECONDS = 120.0
+"""How long it may take until it listens; an emulated guest on a busy machine needs ten."""
+READY = 3
+"""The descriptor on which it says so: one byte."""
+_DEFAULTS = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
+"""Ignored by Python or by PID 1, which an exec would keep so."""
+
+
+class GatewayFailed(AgentError):
+    """It did not start."""
+
+
+class Process:
+    """One life of the gateway. `ended` is set when it is over and reaped."""
+
+    def __init__(self, child: "Child") -> None:
+        self.pid = child.pid
+        self.ended = Event()
+        self._child = child
+        spawn(self._watch(), name="gateway")
+
+    async def _watch(self) -> None:
+        await exited(self._child.pidfd)
+        status = reaper.collect(self._child)
+        os.close(self._child.pidfd)
+        log.warn(f"gateway ended with status {status}; the next connection starts another", "grpc")
+        self.ended.set()
+
+    async def kill(self) -> None:
+        """End it, whatever it does."""
+        if not self.ended.is_set:
+            try:
+                signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has just ended
+        await self.ended.wait()
+
+
+async def start(arguments: "Sequence[str]") -> Process:
+    """Start it; returns when it listens. `arguments` are its own. Raises OSError, TimeoutError, GatewayFailed, and it is gone then."""
+    ready, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        try:
+            process = _spawn(arguments, told)
+        finally:
+            os.close(told)
+        try:
+            with timeout(START_SECONDS):
+                await readable(ready)
+            if not os.read(ready, 1):
+                raise GatewayFailed("the gateway ended before it listened")
+        except BaseException:
+            await process.kill()
+            raise
+    finally:
+        os.close(ready)
+    log.info("gateway started", "grpc", pid=process.pid)
+    return process
+
+
+def _spawn(arguments: "Sequence[str]", told: int) -> Process:
+    argv, environment = _program()
+    pid = os.posix_spawn(
+        argv[0],
+        [*argv, *arguments, str(READY)],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, 2, 1),
+            (os.POSIX_SPAWN_DUP2, told, READY),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTS,
+    )
+    return Process(reaper.adopt(pid, os.pidfd_open(pid)))
+
+
+def _program() -> tuple[list[str], dict[str, str]]:
+    """Command and environment. Of our own environment nothing but PATH is passed on."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
+    if getattr(sys, "frozen", False):
+        program = f"{os.path.dirname(sys._MEIPASS)}/gateway"  # type: ignore[attr-defined]
+        # rootfs/init.c says what these are for
+        return [program], {**environment, "_PYI_ARCHIVE_FILE": program, "_PYI_PARENT_PROCESS_LEVEL": "-1"}
+    tree = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable, "-m", "agent.gateway"], {**environment, "PYTHONPATH": tree}

@@ -1,0 +1,74 @@
+"""Calls about the guest as a machine: details, clock, entropy."""
+
+import fcntl
+import os
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.service.dispatch import AGENT_VERSION
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.agent_pb2 import AgentDetails, GuestDetailsResponse
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+RNDADDTOENTCNT = 0x40045201
+RNDRESEEDCRNG = 0x5207
+MEMORY = "/sys/devices/system/memory"
+LATEST = (1 << 63) // 1_000_000_000 - 1
+"""Seconds since the epoch: the kernel counts nanoseconds in 63 bits."""
+
+
+async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetailsRequest") -> GuestDetailsResponse:
+    from agent.storage.table import DRIVERS
+
+    details = AgentDetails(
+        version=AGENT_VERSION,
+        init_daemon=os.getpid() == 1,
+        storage_handlers=sorted(DRIVERS),
+        supports_seccomp=True,
+        extra_features=["seccomp"],
+    )
+    response = GuestDetailsResponse(agent_details=details)
+    if request.mem_block_size:
+        response.mem_block_size_bytes = int(_read(f"{MEMORY}/block_size_bytes") or "0", 16)
+    if request.mem_hotplug_probe:
+        response.support_mem_hotplug_probe = os.path.exists(f"{MEMORY}/probe")
+    return response
+
+
+async def set_guest_date_time(sandbox: "Sandbox", request: "agent_pb2.SetGuestDateTimeRequest") -> Empty:
+    if not 0 <= request.Sec <= LATEST:
+        raise Refused("Sec", f"{request.Sec} is no time that the kernel knows")
+    if not 0 <= request.Usec < 1_000_000:
+        raise Refused("Usec", f"{request.Usec} is not below a second")
+    time.clock_settime_ns(time.CLOCK_REALTIME, request.Sec * 1_000_000_000 + request.Usec * 1000)
+    return Empty()
+
+
+async def reseed_random_dev(sandbox: "Sandbox", request: "agent_pb2.ReseedRandomDevRequest") -> Empty:
+    """Mix the bytes in, credit them, and make the generator use them at once (random(4))."""
+    with open("/dev/random", "wb", buffering=0) as device:
+        device.write(request.data)
+        fcntl.ioctl(device.fileno(), RNDADDTOENTCNT, struct.pack("i", len(request.data) * 8))
+        fcntl.ioctl(device.fileno(), RNDRESEEDCRNG)
+    return Empty()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+METHODS: Handlers = {
+    "GetGuestDetails": get_guest_details,
+    "SetGuestDateTime": set_guest_date_time,
+    "ReseedRandomDev": reseed_random_dev,
+}

@@ -1,0 +1,125 @@
+"""Calls about processors, memory and swap that the host has added to the running guest."""
+
+import os
+import time
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING
+
+from agent.device.block import named_block, virtio_block
+from agent.errors import AgentError, Refused, WrongState
+from agent.linux.swap import swapon
+from agent.service.handler import Handlers
+from agent.worker import run_in_worker
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+CPUS = "/sys/devices/system/cpu"
+MEMORY = "/sys/devices/system/memory"
+ONLINE_TRIES = 100
+ONLINE_PAUSE = 0.05
+CPUS_MAX = 8192
+"""Linux's own limit for x86-64 (NR_CPUS)."""
+
+
+async def online_cpu_mem(sandbox: "Sandbox", request: "agent_pb2.OnlineCPUMemRequest") -> Empty:
+    """Bring up what the host has plugged in: the processors it names a count of, then all memory.
+
+    Containers use them at once: with cgroup v2 a group without a list of its own has the processors of the whole guest.
+    """
+    if request.nb_cpus > CPUS_MAX:
+        raise Refused("nb_cpus", f"{request.nb_cpus} is more than a kernel can have")
+
+    def work() -> None:
+        if request.nb_cpus:
+            _online_cpus(request.nb_cpus)
+        if not request.cpu_only:
+            _online_memory()
+
+    await run_in_worker(work, "online")
+    return Empty()
+
+
+def _online_cpus(wanted: int) -> None:
+    """In the worker: processors appear one by one after the host has plugged them."""
+    online = 0
+    for _ in range(ONLINE_TRIES):
+        online = _online(f"{CPUS}/{name}/online" for name in os.listdir(CPUS) if name.startswith("cpu") and name[3:].isdecimal())
+        if online >= wanted:
+            return
+        time.sleep(ONLINE_PAUSE)
+    raise AgentError(f"failed to online {wanted} CPU(s): {online} are")
+
+
+def _online_memory() -> None:
+    if os.path.isdir(MEMORY):
+        _online(f"{MEMORY}/{name}/online" for name in sorted(os.listdir(MEMORY)) if name[:6] == "memory" and name[6:].isdecimal())
+
+
+def _online(switches: Iterable[str]) -> int:
+    """Turn on what is off; how many are on. The first processor has no such file and is always on. One just gone is passed over."""
+    on = 0
+    for path in switches:
+        try:
+            with open(path, encoding="ascii") as file:
+                off = file.read().strip() == "0"
+            if off:
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("1")
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(path)):
+                continue
+        on += 1
+    return on
+
+
+async def mem_hotplug_by_probe(sandbox: "Sandbox", request: "agent_pb2.MemHotplugByProbeRequest") -> Empty:
+    """Tell a kernel that learns of new memory by no firmware (arm64) where it is. Raises WrongState where the kernel asks for none."""
+    probe = f"{MEMORY}/probe"
+    if not os.path.exists(probe):
+        raise WrongState(f"this kernel has no {probe}: it learns of memory by itself")
+
+    def work() -> None:
+        for address in request.memHotplugProbeAddr:
+            with open(probe, "w", encoding="ascii") as file:
+                file.write(f"{address:#x}")
+
+    await run_in_worker(work, "memory probe")
+    return Empty()
+
+
+async def add_swap(sandbox: "Sandbox", request: "agent_pb2.AddSwapRequest") -> Empty:
+    """Swap on a virtio disk, by the slots of its PCI path."""
+    if not request.PCIPath:
+        raise Refused("PCIPath", "is empty")
+    path = "/".join(f"{slot:02x}" for slot in request.PCIPath)
+    await _swap_on(sandbox, await _appeared(virtio_block(sandbox.devices, path, "PCIPath")))
+    return Empty()
+
+
+async def add_swap_path(sandbox: "Sandbox", request: "agent_pb2.AddSwapPathRequest") -> Empty:
+    """Swap on a disk by its node."""
+    await _swap_on(sandbox, await _appeared(named_block(sandbox.devices, request.path, "path")))
+    return Empty()
+
+
+async def _appeared(node: Awaitable[str]) -> str:
+    try:
+        return await node
+    except TimeoutError as error:
+        raise AgentError(str(error)) from None
+
+
+async def _swap_on(sandbox: "Sandbox", node: str) -> None:
+    await run_in_worker(lambda: swapon(node), "swapon")
+    sandbox.swaps.append(node)
+
+
+METHODS: Handlers = {
+    "OnlineCPUMem": online_cpu_mem,
+    "MemHotplugByProbe": mem_hotplug_by_probe,
+    "AddSwap": add_swap,
+    "AddSwapPath": add_swap_path,
+}

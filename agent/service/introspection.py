@@ -1,0 +1,199 @@
+"""innkeeper.v1.Guest: what the agent and the guest are doing, a shell, the end."""
+
+import os
+from typing import TYPE_CHECKING
+
+from agent import timeline
+from agent.errors import AlreadyExists, Refused
+from agent.linux.capability import NAMES
+from agent.linux.reaper import reaper
+from agent.sandbox import Status, check_id
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.empty_pb2 import Empty
+from innkeeper.wire.pb.guest_pb2 import (
+    BootTimelineResponse,
+    Event,
+    FeaturesResponse,
+    ListContainersResponse,
+    ListProcessesResponse,
+    NextEventsResponse,
+)
+
+if TYPE_CHECKING:
+    from agent import events
+    from agent.container.container import Container
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import guest_pb2
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SHELL = "/bin/sh"
+SHELL_ENV = ("PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/", "TERM=linux")
+ALL_CAPABILITIES = ("bounding", "effective", "permitted")
+
+
+async def boot_timeline(sandbox: "Sandbox", request: Empty) -> BootTimelineResponse:
+    resident, threads = _own_memory()
+    return BootTimelineResponse(
+        stages=[BootTimelineResponse.Stage(name=name, boottime_ns=when) for name, when in timeline.stages],
+        startup_modules=timeline.startup_modules,
+        resident_bytes=resident,
+        threads=threads,
+        orphans_reaped=reaper.orphans,
+    )
+
+
+def _own_memory() -> tuple[int, int]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"])
+
+
+async def features(sandbox: "Sandbox", request: Empty) -> FeaturesResponse:
+    """What the core supports, in the format of the runtime specification's features.md."""
+    import json  # here alone, and 100 kB of PID 1
+
+    from agent.container.features import features
+
+    return FeaturesResponse(features=json.dumps(features(sandbox.cgroup_root)).encode())
+
+
+async def list_containers(sandbox: "Sandbox", request: Empty) -> ListContainersResponse:
+    return ListContainersResponse(containers=[_container(sandbox, container) for container in sandbox.containers.values()])
+
+
+def _container(sandbox: "Sandbox", container: "Container") -> ListContainersResponse.Container:
+    status = container.status
+    stopped = status is Status.STOPPED
+    return ListContainersResponse.Container(
+        id=container.id,
+        status=status.value,
+        pid=0 if stopped else container.init.pid,
+        exit_status=container.init.exit_status or 0,
+        created=sandbox.created.get(container.id, 0.0),
+        annotations=dict(container.spec.annotations),
+    )
+
+
+async def list_processes(sandbox: "Sandbox", request: "guest_pb2.ListProcessesRequest") -> ListProcessesResponse:
+    container = sandbox.container(request.container_id)
+    exec_ids = {process.pid: exec_id for exec_id, process in container.processes.items() if process.exit_status is None}
+    boot = _boot_time()
+    processes = []
+    for pid in container.pids():
+        try:
+            processes.append(_process(pid, exec_ids.get(pid, ""), boot))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return ListProcessesResponse(processes=processes)
+
+
+def _process(pid: int, exec_id: str, boot: float) -> ListProcessesResponse.Process:
+    """Figures of one process, by proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        stat = file.read()
+    # the name in parentheses may hold anything, parentheses and spaces too
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        arguments = [word.decode(errors="replace") for word in file.read().rstrip(b"\0").split(b"\0")]
+    return ListProcessesResponse.Process(
+        pid=pid,
+        parent_pid=int(fields[1]),
+        uid=os.stat(f"/proc/{pid}").st_uid,
+        state=fields[0].decode(),
+        cpu_time_ns=(int(fields[11]) + int(fields[12])) * TICK_NS,
+        resident_bytes=int(fields[21]) * PAGE,
+        started=boot + int(fields[19]) * TICK_NS / 1e9,
+        args=arguments,
+        exec_id=exec_id,
+    )
+
+
+def _boot_time() -> float:
+    with open("/proc/stat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("btime "):
+                return float(line.split()[1])
+    raise OSError("/proc/stat has no btime")
+
+
+async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest") -> Empty:
+    """A process with all of the guest's rights. Release images have no program that it could run, so it answers what exec answers."""
+    from agent.container import child
+    from agent.container.opened import Opened
+    from agent.container.prepare import process_plan
+    from agent.container.process import ContainerProcess
+    from agent.container.spec import parse_process
+
+    check_id("exec_id", request.exec_id)
+    if request.exec_id in sandbox.shell_processes:
+        raise AlreadyExists(f"process {request.exec_id!r} exists in the guest")
+    if not request.args and not os.path.exists(SHELL):
+        raise Refused("args", "this image has no shell; only the debug variant has")
+    own = _own_capabilities()
+    process = parse_process(
+        {
+            "args": list(request.args) or [SHELL],
+            "env": list(request.env) or list(SHELL_ENV),
+            "cwd": request.cwd or "/",
+            "terminal": request.terminal,
+            "consoleSize": {"height": request.rows, "width": request.columns},
+            "capabilities": dict.fromkeys(ALL_CAPABILITIES, own),
+        }
+    )
+    added = ContainerProcess(request.exec_id, process.terminal)
+    opened = Opened()
+    try:
+        try:
+            control = opened.add(added.control_pair().detach())
+            added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, opened.fds)
+        finally:
+            opened.close()  # our copy of the child's end: its last close is what says that the program runs
+        await added.created()
+        await added.start()
+    except BaseException:
+        await added.kill()
+        added.close()
+        raise
+    sandbox.shell_processes[request.exec_id] = added
+    return Empty()
+
+
+def _own_capabilities() -> list[str]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm:"))
+    return [name for number, name in enumerate(NAMES) if mask >> number & 1]
+
+
+async def next_events(sandbox: "Sandbox", request: "guest_pb2.NextEventsRequest") -> NextEventsResponse:
+    if not request.HasField("after"):
+        return NextEventsResponse(last=sandbox.events.last)
+    happened = await sandbox.events.after(request.after)
+    return NextEventsResponse(events=[_event(event) for event in happened], last=happened[-1].number)
+
+
+def _event(event: "events.Event") -> Event:
+    return Event(
+        number=event.number,
+        time=event.time,
+        kind=event.kind,  # type: ignore[arg-type]  # upb takes a number for an enumerated value
+        container_id=event.container_id,
+        exec_id=event.exec_id,
+        exit_status=event.exit_status,
+    )
+
+
+async def power_off(sandbox: "Sandbox", request: Empty) -> Empty:
+    sandbox.ended.set()
+    return Empty()
+
+
+METHODS: Handlers = {
+    "BootTimeline": boot_timeline,
+    "Features": features,
+    "ListContainers": list_containers,
+    "ListProcesses": list_processes,
+    "StartShell": start_shell,
+    "NextEvents": next_events,
+    "PowerOff": power_off,
+}

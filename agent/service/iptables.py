@@ -1,0 +1,35 @@
+"""Calls that read and replace the guest's packet filter, by the programs that know its format."""
+
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.service.handler import Handlers
+from agent.storage.program import run_program
+from innkeeper.wire.pb.agent_pb2 import GetIPTablesResponse, SetIPTablesResponse
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+
+def _program(is_ipv6: bool, verb: str) -> str:
+    return f"{'ip6tables' if is_ipv6 else 'iptables'}-{verb}"
+
+
+async def get_ip_tables(sandbox: "Sandbox", request: "agent_pb2.GetIPTablesRequest") -> GetIPTablesResponse:
+    """All tables as iptables-save(8) writes them."""
+    return GetIPTablesResponse(data=await run_program(_program(request.is_ipv6, "save"), (), field="is_ipv6"))
+
+
+async def set_ip_tables(sandbox: "Sandbox", request: "agent_pb2.SetIPTablesRequest") -> SetIPTablesResponse:
+    """Replace the tables that `data` lists, each at once or not at all (iptables-restore(8)). The answer holds what the program wrote."""
+    if not request.data.strip():
+        raise Refused("data", "is empty")
+    program = _program(request.is_ipv6, "restore")
+    return SetIPTablesResponse(data=await run_program(program, ("--wait", "10"), request.data, field="is_ipv6"))
+
+
+METHODS: Handlers = {
+    "GetIPTables": get_ip_tables,
+    "SetIPTables": set_ip_tables,
+}

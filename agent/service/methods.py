@@ -1,0 +1,101 @@
+"""The table of methods and what is common to all calls: decoding, encoding, errors.
+
+A handler is `async def name(sandbox, request) -> response`; the modules beside this one hold them by topic.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+
+from agent import log
+from agent.errors import AgentError
+from agent.service import containers, guest, introspection, network, sandboxes, streams
+from agent.service.handler import Handler, Handlers
+from innkeeper.wire import status
+from innkeeper.wire.envelope import Request, Response
+from innkeeper.wire.pb import agent_pb2, guest_pb2
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+
+AGENT_SERVICE: Handlers = {
+    **sandboxes.METHODS,
+    **containers.METHODS,
+    **streams.METHODS,
+    **network.METHODS,
+    **guest.METHODS,
+}
+LATE = {
+    "agent.service.hotplug": ("OnlineCPUMem", "MemHotplugByProbe", "AddSwap", "AddSwapPath"),
+    "agent.service.volumes": ("GetVolumeStats", "ResizeVolume", "UpdateEphemeralMounts"),
+    "agent.service.iptables": ("GetIPTables", "SetIPTables"),
+    "agent.service.metrics": ("GetMetrics",),
+    "agent.service.diagnostics": ("GetDiagnosticData",),
+    "agent.service.policies": ("SetPolicy",),
+}
+"""Modules that the first call of one of their methods imports: few pods make them, and PID 1 stays small."""
+ABSENT = {
+    "MemAgentMemcgSet": "there is no mem-agent here: the kernel's own reclaim, free page reporting and memory.high do its work",
+    "MemAgentCompactSet": "there is no mem-agent here: the kernel compacts by itself",
+}
+"""Methods that are not served -> why."""
+
+
+class Methods:
+    """Serves everything but Health."""
+
+    def __init__(self, sandbox: "Sandbox") -> None:
+        self._sandbox = sandbox
+        self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
+        self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
+        late = {method: _late(module, method) for module, methods in LATE.items() for method in methods}
+        self._add("grpc.AgentService", late, agent_pb2.SERVICES)
+        self._add("innkeeper.v1.Guest", introspection.METHODS, guest_pb2.SERVICES)
+
+    def _add(self, service: str, handlers: Handlers, services: Any) -> None:
+        for method, handler in handlers.items():
+            self._table[service, method] = handler, services[service][method][0]
+
+    def why_absent(self, service: str, method: str) -> str:
+        """Why a method is not served, where there is more to say than that."""
+        return ABSENT.get(method, "") if service == "grpc.AgentService" else ""
+
+    def serves(self, service: str, method: str) -> bool:
+        return (service, method) in self._table
+
+    async def call(self, request: Request) -> Response:
+        """Run the handler; whatever it raises becomes a status."""
+        handler, request_class = self._table[request.service, request.method]
+        try:
+            message = request_class.FromString(request.payload)
+        except DecodeError as error:
+            return Response(status.INVALID_ARGUMENT, f"{request.method}: undecodable request: {error}")
+        request.payload = b""  # the message has it now; the call may last
+        try:
+            if self._sandbox.rules is not None:
+                self._sandbox.rules.check(request.service, request.method, message)
+            response = await handler(self._sandbox, message)
+            return Response(payload=response.SerializeToString())
+        except AgentError as error:
+            log.debug(f"{request.method}: {error}", "rpc")
+            return Response(error.code, str(error))
+        except TimeoutError as error:
+            return Response(status.DEADLINE_EXCEEDED, f"{request.method}: {error}")
+        except OSError as error:
+            log.warn(f"{request.method}: {error}", "rpc")
+            return Response(status.INTERNAL, f"{request.method}: {error}")
+        except Exception as error:  # noqa: BLE001 - the edge of a call: the agent outlives any handler
+            log.error(f"{request.method}: {type(error).__name__}: {error}", "rpc")
+            sys.excepthook(type(error), error, error.__traceback__)
+            return Response(status.INTERNAL, f"{request.method}: {type(error).__name__}: {error}")
+
+
+def _late(module: str, method: str) -> Handler:
+    """The handler `method` of a module that is imported when it is first called."""
+
+    async def handler(sandbox: "Sandbox", request: Any) -> Any:
+        __import__(module)
+        return await sys.modules[module].METHODS[method](sandbox, request)
+
+    return handler

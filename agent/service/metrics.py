@@ -1,0 +1,205 @@
+"""GetMetrics: the agent's and the guest's figures as Prometheus text, with the names and items of Kata's agent.
+
+All is read in a worker: a file system of the host's may keep statvfs(3) waiting. Values are what the kernel's files say, except that
+/proc/meminfo's kilobytes become bytes.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.service.handler import Handlers
+from agent.worker import run_in_worker
+from innkeeper.wire.pb.agent_pb2 import Metrics
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+Labels = tuple[tuple[str, str], ...]
+Samples = Iterable[tuple[Labels, float]]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
+STATUS_ITEMS = """
+vmpeak vmsize vmlck vmpin vmhwm vmrss rssanon rssfile rssshmem vmdata vmstk vmexe vmlib vmpte vmswap hugetlbpages
+voluntary_ctxt_switches nonvoluntary_ctxt_switches
+"""
+CPU_ITEMS = "user nice system idle iowait irq softirq steal guest guest_nice"
+NETDEV_ITEMS = """
+recv_bytes recv_packets recv_errs recv_drop recv_fifo recv_frame recv_compressed recv_multicast
+sent_bytes sent_packets sent_errs sent_drop sent_fifo sent_colls sent_carrier sent_compressed
+"""
+DISK_ITEMS = """
+reads merged sectors_read time_reading writes writes_merged sectors_written time_writing in_progress time_in_progress
+weighted_time_in_progress discards discards_merged sectors_discarded time_discarding flushes time_flushing
+"""
+MEMINFO_NAMES = {
+    "AnonHugePages": "anon_hugepages",
+    "FileHugePages": "file_hugepages",
+    "ShmemHugePages": "shmem_hugepages",
+    "HugePages_Total": "hugepages_total",
+    "HugePages_Free": "hugepages_free",
+    "HugePages_Rsvd": "hugepages_rsvd",
+    "HugePages_Surp": "hugepages_surp",
+    "Percpu": "per_cpu",
+    "DirectMap4k": "direct_map_4k",
+    "DirectMap2M": "direct_map_2M",
+    "DirectMap4M": "direct_map_4M",
+    "DirectMap1G": "direct_map_1G",
+}
+"""Names that the rule of `snake` does not give."""
+WITHOUT_SPACE = """
+autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs fusectl mqueue nsfs proc pstore securityfs sysfs tracefs
+"""
+"""Filesystems that hold no files of anybody's."""
+_scrapes = 0
+
+
+class Family(NamedTuple):
+    """One metric: `name`, what its line of help says, how it is read."""
+
+    name: str
+    help: str
+    kind: str
+    samples: Samples
+
+
+async def get_metrics(sandbox: "Sandbox", request: "agent_pb2.GetMetricsRequest") -> Metrics:
+    """The text of all families. A family that cannot be read is left out."""
+    global _scrapes
+    _scrapes += 1
+    pid, scrapes = os.getpid(), _scrapes
+    return Metrics(metrics=(await run_in_worker(lambda: text(pid, scrapes).encode(), "metrics")).decode())
+
+
+def text(pid: int, scrapes: int) -> str:
+    """What `pid`, the agent, and the guest look like now, in the exposition format 0.0.4."""
+    lines = []
+    for family in (*_agent(pid, scrapes), *_guest()):
+        lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
+        for labels, value in family.samples:
+            within = ",".join(f'{key}="{_escape(word)}"' for key, word in labels)
+            lines.append(f"{family.name}{f'{{{within}}}' if within else ''} {value:.16g}")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _agent(pid: int, scrapes: int) -> Iterator[Family]:
+    stat = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    times = dict(zip(("utime", "stime", "cutime", "cstime"), map(float, stat[11:15]), strict=True))
+    said = {key.lower(): _number(value) for key, value in _pairs(f"/proc/{pid}/status")}
+    status = {item: said.get(item, 0.0) for item in STATUS_ITEMS.split()}
+    yield Family("kata_agent_io_stat", "Agent process IO statistics.", "gauge", _items(_pairs(f"/proc/{pid}/io")))
+    yield Family("kata_agent_proc_stat", "Agent process statistics.", "gauge", _labelled(times))
+    yield Family("kata_agent_proc_status", "Agent process status.", "gauge", _labelled(status))
+    yield Family("kata_agent_scrape_count", "Metrics scrape count.", "counter", [((), float(scrapes))])
+    yield Family("kata_agent_threads", "Agent process threads.", "gauge", [((), float(stat[17]))])
+    yield Family("kata_agent_total_time", "Agent process total time.", "gauge", [((), (times["utime"] + times["stime"]) / TICKS)])
+    yield Family("kata_agent_total_vm", "Agent process total VM size.", "gauge", [((), float(stat[20]))])
+    yield Family("kata_agent_total_rss", "Agent process total RSS size.", "gauge", [((), float(stat[21]) * PAGE)])
+
+
+def _guest() -> Iterator[Family]:
+    load = _read("/proc/loadavg").split()
+    running, _, tasks = load[3].partition("/")
+    loads = dict(zip(("load1", "load5", "load15"), map(float, load), strict=False))
+    memory = {snake(key): _number(value) * (1024 if value.endswith("kB") else 1) for key, value in _pairs("/proc/meminfo")}
+    vmstat = [tuple(line.split(None, 1)) for line in _read("/proc/vmstat").splitlines()]
+    yield Family("kata_guest_load", "Guest system load.", "gauge", _labelled(loads))
+    yield Family("kata_guest_tasks", "Guest system load.", "gauge", _labelled({"cur": float(running), "max": float(tasks)}))
+    yield Family("kata_guest_cpu_time", "Guest CPU statistics.", "gauge", _cpu_times(_read("/proc/stat")))
+    yield Family("kata_guest_vm_stat", "Guest virtual memory statistics.", "gauge", _items(vmstat))
+    yield Family("kata_guest_meminfo", "Statistics about memory usage in the system.", "gauge", _labelled(memory))
+    yield Family("kata_guest_netdev_stat", "Guest net devices statistics.", "gauge", _netdevs(_read("/proc/net/dev")))
+    yield Family("kata_guest_diskstat", "Disks statistics in system.", "gauge", _disks(_read("/proc/diskstats")))
+    yield from _filesystems(_read("/proc/self/mounts"))
+
+
+def snake(name: str) -> str:
+    """The item of a line of /proc/meminfo: `Active(anon)` is active_anon, `SUnreclaim` is s_unreclaim."""
+    if name in MEMINFO_NAMES:
+        return MEMINFO_NAMES[name]
+    words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()
+
+
+def _cpu_times(stat: str) -> Iterator[tuple[Labels, float]]:
+    for line in stat.splitlines():
+        name, *figures = line.split()
+        if name.startswith("cpu"):
+            for item, figure in zip(CPU_ITEMS.split(), figures, strict=False):
+                yield (("cpu", name[3:] or "total"), ("item", item)), float(figure)
+
+
+def _netdevs(table: str) -> Iterator[tuple[Labels, float]]:
+    for line in table.splitlines()[2:]:
+        name, _, figures = line.partition(":")
+        for item, figure in zip(NETDEV_ITEMS.split(), figures.split(), strict=False):
+            yield (("interface", name.strip()), ("item", item)), float(figure)
+
+
+def _disks(table: str) -> Iterator[tuple[Labels, float]]:
+    for line in table.splitlines():
+        _major, _minor, name, *figures = line.split()
+        for item, figure in zip(DISK_ITEMS.split(), figures, strict=False):
+            yield (("disk", name), ("item", item)), float(figure)
+
+
+def _filesystems(mounts: str) -> list[Family]:
+    space: list[tuple[Labels, float]] = []
+    inodes: list[tuple[Labels, float]] = []
+    without_space = set(WITHOUT_SPACE.split())
+    for line in mounts.splitlines():
+        device, mount, kind = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), word) for word in line.split(" ")[:3]]
+        if kind in without_space:
+            continue
+        try:
+            found = os.statvfs(mount)
+        except OSError:
+            continue  # covered by another mount, or its host is gone
+        unit = found.f_frsize
+        for target, total, free, available in (
+            (space, found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit),
+            (inodes, found.f_files, found.f_ffree, found.f_favail),
+        ):
+            for item, figure in (("total", total), ("free", free), ("available", available)):
+                target.append(((("mount", mount), ("device", device), ("item", item)), float(figure)))
+    return [
+        Family("kata_guest_filesystem_bytes", "Guest filesystem space.", "gauge", space),
+        Family("kata_guest_filesystem_inodes", "Guest filesystem inodes.", "gauge", inodes),
+    ]
+
+
+def _read(path: str) -> str:
+    """The text; "" for a file that this kernel has not."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _pairs(path: str) -> list[tuple[str, str]]:
+    """The lines `key: value`."""
+    return [(key, value.strip()) for key, _, value in (line.partition(":") for line in _read(path).splitlines())]
+
+
+def _number(value: str) -> float:
+    first = value.split(None, 1)[0] if value else ""
+    return float(first) if first.isdecimal() else 0.0
+
+
+def _items(pairs: Iterable[tuple[str, ...]]) -> Samples:
+    return [((("item", key),), _number(value)) for key, value in pairs]
+
+
+def _labelled(values: dict[str, float]) -> Samples:
+    return [((("item", key),), value) for key, value in values.items()]
+
+
+METHODS: Handlers = {"GetMetrics": get_metrics}

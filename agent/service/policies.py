@@ -1,0 +1,22 @@
+"""SetPolicy."""
+
+from typing import TYPE_CHECKING
+
+from agent.rules.book import Book
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+
+async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") -> Empty:
+    """A policy from now on. One that is in force already has had its say on this call."""
+    book = sandbox.rules or Book()
+    book.set(request.policy)
+    sandbox.rules = book
+    return Empty()
+
+
+METHODS: Handlers = {"SetPolicy": set_policy}

@@ -1,0 +1,74 @@
+"""Calls about the sandbox as a whole."""
+
+import os
+from typing import TYPE_CHECKING
+
+from agent import log, loop
+from agent.errors import AgentError
+from agent.service.handler import Handlers
+from agent.worker import run_in_worker
+from innkeeper.wire.pb.agent_pb2 import OOMEvent
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+STALE_SECONDS = 5.0
+SHARED = "/run/kata-containers/shared/containers/"
+
+
+async def create_sandbox(sandbox: "Sandbox", request: "agent_pb2.CreateSandboxRequest") -> Empty:
+    await sandbox.create(request)
+    return Empty()
+
+
+async def destroy_sandbox(sandbox: "Sandbox", request: "agent_pb2.DestroySandboxRequest") -> Empty:
+    await sandbox.destroy()
+    return Empty()
+
+
+async def copy_file(sandbox: "Sandbox", request: "agent_pb2.CopyFileRequest") -> Empty:
+    await sandbox.copies.copy(request)
+    return Empty()
+
+
+async def get_oom_event(sandbox: "Sandbox", request: "agent_pb2.GetOOMEventRequest") -> OOMEvent:
+    """Waits for the next one. At the sandbox's end the answer is an error without text, which is how the shim knows of it."""
+    try:
+        return OOMEvent(container_id=await sandbox.oom_events.get())
+    except loop.QueueClosed:
+        raise AgentError("") from None
+
+
+async def remove_stale_virtiofs_share_mounts(sandbox: "Sandbox", request: "agent_pb2.RemoveStaleVirtiofsShareMountsRequest") -> Empty:
+    """Look at every mount below the share: what the host has unmounted there is dropped then, and the host's daemon can let go of it.
+
+    In a worker with a time limit: a daemon that does not answer must not fail the host's stop of a container.
+    """
+    try:
+        with loop.timeout(STALE_SECONDS):
+            await run_in_worker(_look_at_shares, "stale mounts")
+    except TimeoutError:
+        log.warn(f"the share has not answered for {STALE_SECONDS} s", "mount")
+    return Empty()
+
+
+def _look_at_shares() -> None:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [line.split(" ")[4] for line in file]
+    for point in points:
+        if point.startswith(SHARED):
+            try:
+                os.stat(point)
+            except OSError:
+                continue  # stale: the kernel has dropped it now
+
+
+METHODS: Handlers = {
+    "CreateSandbox": create_sandbox,
+    "DestroySandbox": destroy_sandbox,
+    "CopyFile": copy_file,
+    "GetOOMEvent": get_oom_event,
+    "RemoveStaleVirtiofsShareMounts": remove_stale_virtiofs_share_mounts,
+}

@@ -1,0 +1,84 @@
+"""A container's figures as Kata's message, which has the shape of cgroup v1."""
+
+from agent.container.cgroup_stats import ContainerStats
+from innkeeper.wire.pb.agent_pb2 import (
+    BlkioStats,
+    BlkioStatsEntry,
+    CgroupStats,
+    CpuStats,
+    CpuUsage,
+    HugetlbStats,
+    MemoryData,
+    MemoryStats,
+    NetworkStats,
+    PidsStats,
+    StatsContainerResponse,
+    ThrottlingData,
+)
+
+_COUNTERS = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
+_COLUMNS = (0, 1, 2, 3, 8, 9, 10, 11)
+
+
+def response(stats: ContainerStats) -> StatsContainerResponse:
+    """Microseconds become nanoseconds; the network's figures are those of the guest, which its containers share."""
+    cgroup = CgroupStats(
+        cpu_stats=_cpu(stats),
+        memory_stats=_memory(stats),
+        pids_stats=PidsStats(current=stats.pids_current, limit=stats.pids_limit),
+        blkio_stats=_blkio(stats),
+        hugetlb_stats={size: HugetlbStats(usage=usage, failcnt=hits) for size, (usage, hits) in stats.hugetlb.items()},
+    )
+    return StatsContainerResponse(cgroup_stats=cgroup, network_stats=network_stats())
+
+
+def _cpu(stats: ContainerStats) -> CpuStats:
+    return CpuStats(
+        cpu_usage=CpuUsage(
+            total_usage=stats.cpu_usage_usec * 1000,
+            usage_in_kernelmode=stats.cpu_system_usec * 1000,
+            usage_in_usermode=stats.cpu_user_usec * 1000,
+        ),
+        throttling_data=ThrottlingData(
+            periods=stats.cpu_periods,
+            throttled_periods=stats.cpu_throttled_periods,
+            throttled_time=stats.cpu_throttled_usec * 1000,
+        ),
+    )
+
+
+def _memory(stats: ContainerStats) -> MemoryStats:
+    return MemoryStats(
+        cache=stats.memory_stat.get("file", 0),
+        usage=MemoryData(
+            usage=stats.memory_current, max_usage=stats.memory_peak, failcnt=stats.memory_limit_hits, limit=stats.memory_limit
+        ),
+        swap_usage=MemoryData(usage=stats.swap_current, limit=stats.swap_limit),
+        kernel_usage=MemoryData(usage=stats.memory_stat.get("kernel", 0)),
+        use_hierarchy=True,
+        stats=stats.memory_stat,
+    )
+
+
+def _blkio(stats: ContainerStats) -> BlkioStats:
+    bytes_, operations = [], []
+    for device in stats.io:
+        for op, letter in (("Read", "r"), ("Write", "w")):
+            size, count = device.values.get(f"{letter}bytes", 0), device.values.get(f"{letter}ios", 0)
+            bytes_.append(BlkioStatsEntry(major=device.major, minor=device.minor, op=op, value=size))
+            operations.append(BlkioStatsEntry(major=device.major, minor=device.minor, op=op, value=count))
+    return BlkioStats(io_service_bytes_recursive=bytes_, io_serviced_recursive=operations)
+
+
+def network_stats(path: str = "/proc/net/dev") -> list[NetworkStats]:
+    """Every interface but loopback, from proc_pid_net(5)."""
+    with open(path, encoding="ascii") as file:
+        lines = file.readlines()[2:]
+    result = []
+    for line in lines:
+        name, _, figures = line.partition(":")
+        columns = [int(figure) for figure in figures.split()]
+        if name.strip() != "lo":
+            counters = {counter: columns[column] for counter, column in zip(_COUNTERS, _COLUMNS, strict=True)}
+            result.append(NetworkStats(name=name.strip(), **counters))
+    return result

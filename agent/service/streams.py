@@ -1,0 +1,60 @@
+"""Calls about a process's standard streams and terminal."""
+
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.agent_pb2 import ReadStreamResponse, WriteStreamResponse
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+MAX_READ = 1 << 20
+
+
+async def write_stdin(sandbox: "Sandbox", request: "agent_pb2.WriteStreamRequest") -> WriteStreamResponse:
+    """Empty data is the end of input."""
+    process = sandbox.process(request.container_id, request.exec_id)
+    if not request.data:
+        process.close_stdin()
+        return WriteStreamResponse()
+    return WriteStreamResponse(len=await process.write_stdin(request.data))
+
+
+async def read_stdout(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest") -> ReadStreamResponse:
+    process = sandbox.process(request.container_id, request.exec_id)
+    return ReadStreamResponse(data=await process.read_stdout(_size(request.len)))
+
+
+async def read_stderr(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest") -> ReadStreamResponse:
+    process = sandbox.process(request.container_id, request.exec_id)
+    return ReadStreamResponse(data=await process.read_stderr(_size(request.len)))
+
+
+def _size(wanted: int) -> int:
+    if not wanted:
+        raise Refused("len", "must be above 0: an empty answer means the end")
+    return min(wanted, MAX_READ)
+
+
+async def close_stdin(sandbox: "Sandbox", request: "agent_pb2.CloseStdinRequest") -> Empty:
+    sandbox.process(request.container_id, request.exec_id).close_stdin()
+    return Empty()
+
+
+async def tty_win_resize(sandbox: "Sandbox", request: "agent_pb2.TtyWinResizeRequest") -> Empty:
+    if request.row > 65535 or request.column > 65535:
+        raise Refused("row, column", "above 65535")
+    sandbox.process(request.container_id, request.exec_id).resize(request.row, request.column)
+    return Empty()
+
+
+METHODS: Handlers = {
+    "WriteStdin": write_stdin,
+    "ReadStdout": read_stdout,
+    "ReadStderr": read_stderr,
+    "CloseStdin": close_stdin,
+    "TtyWinResize": tty_win_resize,
+}

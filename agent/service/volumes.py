@@ -1,0 +1,100 @@
+"""Calls about volumes that are in place: figures, growth, a new size for memory."""
+
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.linux import grow
+from agent.linux.mount import reconfigure, set_attributes
+from agent.linux.openat2 import openat2
+from agent.service.handler import Handlers
+from agent.storage import ephemeral
+from agent.storage.driver import refuse_driver_options
+from agent.storage.mounted import mounted_type
+from agent.storage.options import Options, parse
+from agent.storage.place import STRAIGHT, check_path
+from agent.worker import run_in_worker
+from innkeeper.wire.pb.csi_pb2 import VolumeCondition, VolumeStatsResponse, VolumeUsage
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import agent_pb2
+
+FIELD = "volume_guest_path"
+_FIGURES = struct.Struct("=6Q")
+_GROW = {"ext4": grow.grow_ext4, "xfs": grow.grow_xfs}
+
+
+async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRequest") -> VolumeStatsResponse:
+    """What a volume has in bytes and inodes; of a raw block device, its size. In a worker: the volume may be a share whose host is slow."""
+    path = request.volume_guest_path
+    check_path(FIELD, path)
+    figures = await run_in_worker(lambda: _figures(path), f"statvfs {path}")
+    total, free, available, inodes, inodes_free, inodes_available = _FIGURES.unpack(figures)
+    usage = [VolumeUsage(unit=VolumeUsage.BYTES, total=total, used=total - free, available=available)]
+    if inodes:
+        usage.append(VolumeUsage(unit=VolumeUsage.INODES, total=inodes, used=inodes - inodes_free, available=inodes_available))
+    return VolumeStatsResponse(usage=usage, volume_condition=VolumeCondition(abnormal=False, message=""))
+
+
+def _figures(path: str) -> bytes:
+    if stat.S_ISBLK(os.stat(path).st_mode):
+        size = grow.device_bytes(path)
+        return _FIGURES.pack(size, 0, 0, 0, 0, 0)
+    found = os.statvfs(path)
+    unit = found.f_frsize
+    return _FIGURES.pack(found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit, found.f_files, found.f_ffree, found.f_favail)
+
+
+async def resize_volume(sandbox: "Sandbox", request: "agent_pb2.ResizeVolumeRequest") -> Empty:
+    """Let a mounted ext4 or xfs grow to `size` bytes of its device, which the host has enlarged before."""
+    path = request.volume_guest_path
+    check_path(FIELD, path)
+    filesystem = mounted_type(path)
+    if filesystem is None:
+        raise Refused(FIELD, f"nothing is mounted at {path}")
+    work = _GROW.get(filesystem)
+    if work is None:
+        raise Refused(FIELD, f"{path} is {filesystem}; only {' and '.join(sorted(_GROW))} grow while mounted")
+    if not request.size:
+        raise Refused("size", "is 0")
+    await run_in_worker(lambda: work(path.rstrip("/"), request.size), f"grow {path}")
+    return Empty()
+
+
+async def update_ephemeral_mounts(sandbox: "Sandbox", request: "agent_pb2.UpdateEphemeralMountsRequest") -> Empty:
+    """New options, above all a new size, for volumes in memory that are there. All are checked before the first is changed."""
+    changes = [_change(storage) for storage in request.storages]
+    for path, options in changes:
+        target = openat2(-100, path, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+        try:
+            reconfigure(target, tuple((key.encode(), None if value is None else value.encode()) for key, value in options.data))
+            if options.attributes or options.cleared:
+                set_attributes(target, options.attributes, options.cleared)
+        finally:
+            os.close(target)
+    return Empty()
+
+
+def _change(storage: "agent_pb2.Storage") -> tuple[str, Options]:
+    if storage.driver != ephemeral.NAME:
+        raise Refused("storages.driver", f"{storage.driver!r}: only {ephemeral.NAME} storages can be updated")
+    refuse_driver_options(storage)
+    check_path("storages.mount_point", storage.mount_point)
+    options = parse(storage.options)
+    if not options.remount:
+        raise Refused("storages.options", "remount is missing: an update changes what is there")
+    if mounted_type(storage.mount_point) != "tmpfs":
+        raise Refused("storages.mount_point", f"no tmpfs is mounted at {storage.mount_point}")
+    # the group was given when the volume was made, and what is in it is the pod's by now
+    return storage.mount_point, options._replace(data=tuple(item for item in options.data if item[0] != "fsgid"))
+
+
+METHODS: Handlers = {
+    "GetVolumeStats": get_volume_stats,
+    "ResizeVolume": resize_volume,
+    "UpdateEphemeralMounts": update_ephemeral_mounts,
+}

@@ -1,0 +1,194 @@
+"""CopyFile: files that the host puts into the guest where nothing is shared (6.3 of Kata's contract).
+
+All below one directory, whatever links lie there: every path is resolved with RESOLVE_IN_ROOT against it, by a worker that Landlock keeps
+there. A file appears at once, under its own name, when its last byte has come.
+"""
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused, WrongState
+from agent.linux.landlock import confine
+from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
+from agent.storage.place import open_directory, remove_tree
+from agent.worker import run_in_worker
+
+if TYPE_CHECKING:
+    from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
+
+SHARED_CONTAINERS = "/run/kata-containers/shared/containers"
+MAX_OPEN = 64
+"""files begun and not finished; the oldest is given up for one more"""
+PREFIX = ".copy-"
+
+
+class _Begun:
+    """A file of which parts have come."""
+
+    __slots__ = ("received", "size", "temporary")
+
+    def __init__(self, temporary: str, size: int) -> None:
+        self.temporary = temporary
+        self.size = size
+        self.received = 0
+
+
+class FileCopies:
+    """The copies of one sandbox, at `root`."""
+
+    def __init__(self, root: str = SHARED_CONTAINERS) -> None:
+        self.root = root
+        self._begun: dict[str, _Begun] = {}
+
+    async def copy(self, request: "CopyFileRequest") -> None:
+        """Make the directory or symbolic link, or take the next part of the file, that `request` describes.
+
+        Refused for a path outside `root`, a kind of file other than these, or sizes that do not fit; WrongState for a part that is
+        not the next one of a file that was begun.
+        """
+        path = self._inside(request.path)
+        for field, number in (("uid", request.uid), ("gid", request.gid)):
+            if number < 0:
+                raise Refused(field, f"{number} is below 0")
+        kind = stat.S_IFMT(request.file_mode)
+        if kind == stat.S_IFDIR:
+            await run_in_worker(lambda: _make_directory(self.root, path, request), f"copy {request.path}")
+        elif kind == stat.S_IFLNK:
+            await run_in_worker(lambda: _make_link(self.root, path, request), f"copy {request.path}")
+        elif kind in (stat.S_IFREG, 0):
+            await self._take_part(path, request)
+        else:
+            raise Refused("file_mode", f"{request.file_mode:#o} is no directory, symbolic link or regular file")
+
+    def _inside(self, path: str) -> str:
+        """`path` relative to the root."""
+        parts = path.split("/")
+        if not path.startswith(f"{self.root}/") or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
+            raise Refused("path", f"{path!r} is no plain path below {self.root}/")
+        return path[len(self.root) + 1 :]
+
+    async def _take_part(self, path: str, request: "CopyFileRequest") -> None:
+        if request.offset < 0 or request.file_size < 0 or request.offset + len(request.data) > request.file_size:
+            raise Refused("offset", f"{len(request.data)} bytes at {request.offset} are not within a file of {request.file_size}")
+        begun = await self._begin(path, request) if request.offset == 0 else self._begun.get(path)
+        if begun is None or begun.received != request.offset or begun.size != request.file_size:
+            raise WrongState(f"{request.path}: the part at {request.offset} is not the next one of a copy in progress")
+        last = request.offset + len(request.data) == request.file_size
+        if not last and not request.data:
+            raise Refused("data", "is empty, and the file is not")
+        self._begun[path] = begun
+        try:
+            await run_in_worker(lambda: _write(self.root, path, begun.temporary, request, last), f"copy {request.path}")
+        except BaseException:
+            self._begun.pop(path, None)
+            raise
+        begun.received += len(request.data)
+        if last:
+            self._begun.pop(path, None)
+
+    async def _begin(self, path: str, request: "CopyFileRequest") -> _Begun:
+        """A fresh copy; one of the same file, and the oldest one of too many, are given up."""
+        given_up = [path] if path in self._begun else []
+        if len(self._begun) >= MAX_OPEN:
+            given_up.append(next(iter(self._begun)))
+        for old in dict.fromkeys(given_up):
+            temporary = self._begun.pop(old).temporary
+            await run_in_worker(lambda old=old, temporary=temporary: _give_up(self.root, old, temporary), f"copy {old}")  # type: ignore[misc]
+        return _Begun(PREFIX + os.urandom(8).hex(), request.file_size)
+
+
+# What follows runs in the worker.
+
+
+def _make_directory(root: str, path: str, request: "CopyFileRequest") -> None:
+    parent, name = _open_parent(root, path, request)
+    kind = _kind(parent, name)
+    if kind not in (None, stat.S_IFDIR):
+        os.unlink(name, dir_fd=parent)
+    if kind != stat.S_IFDIR:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    os.fchown(directory, request.uid, request.gid)
+    os.fchmod(directory, stat.S_IMODE(request.file_mode))
+
+
+def _make_link(root: str, path: str, request: "CopyFileRequest") -> None:
+    parent, name = _open_parent(root, path, request)
+    temporary = PREFIX + os.urandom(8).hex()
+    os.symlink(request.data, temporary.encode(), dir_fd=parent)
+    try:
+        os.chown(temporary, request.uid, request.gid, dir_fd=parent, follow_symlinks=False)
+        _replace(parent, temporary, name)
+    except OSError:
+        os.unlink(temporary, dir_fd=parent)
+        raise
+
+
+def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", last: bool) -> None:
+    """A part, and with the last one the file's owner, mode and name. A failure removes what there was."""
+    parent, name = _open_parent(root, path, request)
+    flags = os.O_CREAT | os.O_EXCL if request.offset == 0 else 0
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
+        data = memoryview(request.data)
+        position = request.offset
+        while data:
+            written = os.pwrite(file, data, position)
+            data, position = data[written:], position + written
+        if last:
+            os.fchown(file, request.uid, request.gid)
+            os.fchmod(file, stat.S_IMODE(request.file_mode))
+            _replace(parent, temporary, name)
+    except OSError:
+        _unlink(parent, temporary)
+        raise
+
+
+def _give_up(root: str, path: str, temporary: str) -> None:
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    confine(directory)
+    try:
+        parent = openat2(directory, os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY, IN_ROOT)
+    except FileNotFoundError:
+        return
+    _unlink(parent, temporary)
+
+
+def _unlink(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+
+
+def _open_parent(root: str, path: str, request: "CopyFileRequest") -> tuple[int, str]:
+    """The directory that `path` is in, made where missing with `dir_mode` and, itself, the owner of the file; and the last name."""
+    directory = open_directory(root)
+    confine(directory)
+    above, name = os.path.split(path)
+    if not above:
+        return directory, name
+    try:
+        return openat2(directory, above, os.O_PATH | os.O_DIRECTORY, IN_ROOT), name
+    except FileNotFoundError:
+        mode = stat.S_IMODE(request.dir_mode) or 0o750
+        os.umask(0)
+        parent = make_directory_in_root(directory, above, mode)
+        os.chown(f"/proc/self/fd/{parent}", request.uid, request.gid)
+        return parent, name
+
+
+def _kind(parent: int, name: str) -> int | None:
+    """The file type at `name`, None for nothing."""
+    try:
+        return stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def _replace(parent: int, temporary: str, name: str) -> None:
+    """Rename onto `name`. A directory there goes first, with all in it; anything else the rename replaces."""
+    if _kind(parent, name) == stat.S_IFDIR:
+        remove_tree(parent, name)
+    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -1,0 +1,56 @@
+"""A volume's group: who may use what is on it."""
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from agent.linux.openat2 import openat2
+from agent.storage import options as mount_options
+from agent.storage.place import STRAIGHT
+from agent.worker import run_in_worker
+
+if TYPE_CHECKING:
+    from innkeeper.wire.pb.agent_pb2 import Storage
+
+ON_ROOT_MISMATCH = 1
+READ_WRITE, READ_ONLY = 0o660, 0o440
+ENTER, SETGID = 0o110, 0o2000
+
+
+async def apply(storage: "Storage") -> None:
+    """Give all below the mount point to `fs_group.group_id` if there is one. Symbolic links get the group and nothing else."""
+    if not storage.HasField("fs_group"):
+        return
+    bits = READ_ONLY if mount_options.parse(storage.options).read_only else READ_WRITE
+    group, policy = storage.fs_group.group_id, storage.fs_group.group_change_policy
+    await run_in_worker(lambda: _give_all(storage.mount_point, group, bits, policy == ON_ROOT_MISMATCH), f"group of {storage.mount_point}")
+
+
+def _give_all(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -> None:
+    root = openat2(-100, mount_point, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
+    try:
+        status = os.fstat(root)
+        wanted = bits | ENTER | SETGID
+        if only_on_mismatch and status.st_gid == group and status.st_mode & wanted == wanted:
+            return
+        for _, directories, files, directory in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
+            for name in (*directories, *files):
+                _give(name, directory, group, bits)
+        _give(".", root, group, bits)
+    finally:
+        os.close(root)
+
+
+def _give(name: str, directory: int, group: int, bits: int) -> None:
+    """By descriptor: a link that takes the file's place meanwhile leads nowhere."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            os.chown(name, -1, group, dir_fd=directory, follow_symlinks=False)
+            return
+        extra = ENTER | SETGID if stat.S_ISDIR(mode) else 0
+        os.chown(f"/proc/self/fd/{fd}", -1, group)
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode) | bits | extra)
+    finally:
+        os.close(fd)

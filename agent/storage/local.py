@@ -1,0 +1,58 @@
+"""A directory of the guest's own, for a volume on its disk."""
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.linux.openat2 import openat2
+from agent.storage.driver import Context, Detach, refuse_driver_options
+from agent.storage.place import STRAIGHT, open_directory
+
+if TYPE_CHECKING:
+    from innkeeper.wire.pb.agent_pb2 import Storage
+
+NAME = "local"
+STAYS = True
+SETGID = 0o2000
+
+
+async def attach(storage: "Storage", context: Context) -> Detach | None:
+    """Make the directory with `mode=` (octal) and group `fsgid=`, which is then inherited by what is made in it."""
+    refuse_driver_options(storage)
+    mode, group = 0o777, None
+    for option in storage.options:
+        key, _, value = option.partition("=")
+        if key == "mode":
+            mode = number("storage.options", option, value, 8)
+        elif key == "fsgid":
+            group = number("storage.options", option, value, 10)
+        else:
+            raise Refused("storage.options", f"{option} makes no sense with driver local")
+    os.close(open_directory(storage.mount_point))
+    give(storage.mount_point, mode, group)
+    return None
+
+
+def give(path: str, mode: int | None, group: int | None) -> None:
+    """Set the mode of a directory, and its group; a group brings the setgid bit."""
+    directory = openat2(-100, path, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
+    try:
+        if mode is None:
+            mode = os.fstat(directory).st_mode & 0o7777
+        if group is not None:
+            os.fchown(directory, -1, group)
+            mode |= SETGID
+        os.fchmod(directory, mode)
+    finally:
+        os.close(directory)
+
+
+def number(field: str, option: str, text: str, base: int) -> int:
+    """A number of an option; Refused names it."""
+    try:
+        value = int(text, base)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise Refused(field, f"{option} is no number")
+    return value

@@ -1,0 +1,18 @@
+"""A virtio disk of a machine without PCI, by node."""
+
+from typing import TYPE_CHECKING
+
+from agent.device.block import named_block
+from agent.storage.disk import mount_disk, read
+from agent.storage.driver import Context, Detach
+
+if TYPE_CHECKING:
+    from innkeeper.wire.pb.agent_pb2 import Storage
+
+NAME = "mmioblk"
+
+
+async def attach(storage: "Storage", context: Context) -> Detach | None:
+    """Wait for the disk; partition, verification and formatting as asked; mount it."""
+    disk = read(storage)
+    return await mount_disk(disk, await named_block(context.devices, storage.source), storage.mount_point, context)

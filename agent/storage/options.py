@@ -1,0 +1,125 @@
+"""Words of a mount, sorted: attributes of the mount, propagation, and what the filesystem itself is given."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from agent.errors import Refused
+from agent.linux.mount import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_PRIVATE,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+)
+
+_SET_AND_CLEAR = {
+    "ro": (MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, MOUNT_ATTR_RDONLY),
+    "nosuid": (MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, MOUNT_ATTR_NOSUID),
+    "nodev": (MOUNT_ATTR_NODEV, 0),
+    "dev": (0, MOUNT_ATTR_NODEV),
+    "noexec": (MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, MOUNT_ATTR_NOEXEC),
+    "noatime": (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+    "strictatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+    "relatime": (0, MOUNT_ATTR__ATIME),
+    "atime": (0, MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, MOUNT_ATTR__ATIME),
+    "norelatime": (0, MOUNT_ATTR__ATIME),
+    "nodiratime": (MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
+}
+_PROPAGATION = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
+_QUOTED = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
+"""SELinux's words: their values may stand in double quotes, for the commas in them (mount(8))."""
+_PAGE = 4096
+
+
+class Options(NamedTuple):
+    """Sorted words. `data` goes to the filesystem in its order, the value None for a bare word."""
+
+    attributes: int
+    cleared: int
+    propagation: int
+    propagate_below: bool
+    bind: bool
+    recursive: bool
+    remount: bool
+    data: tuple[tuple[str, str | None], ...]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether `ro` was the last word on it."""
+        return bool(self.attributes & MOUNT_ATTR_RDONLY)
+
+    def value(self, key: str) -> str | None:
+        """The last value of a word with a value."""
+        return next((value for name, value in reversed(self.data) if name == key), None)
+
+
+def words(options: Iterable[str]) -> list[str]:
+    """The single words: each option may be several, with commas between them. One after a backslash or in quotes belongs to the word."""
+    found: list[str] = []
+    for option in options:
+        if "\0" in option:
+            raise Refused("storage.options", "an option with a NUL character")
+        parts = option.split(",")
+        while parts:
+            word = parts.pop(0)
+            while parts and (_ends_in_escape(word) or _in_quotes(word)):
+                word += "," + parts.pop(0)
+            if word:
+                found.append(word)
+    if sum(len(word) + 1 for word in found) > _PAGE:
+        raise Refused("storage.options", f"more than {_PAGE} characters")
+    return found
+
+
+def _ends_in_escape(word: str) -> bool:
+    return (len(word) - len(word.rstrip("\\"))) % 2 == 1
+
+
+def _in_quotes(word: str) -> bool:
+    return word.partition("=")[0] in _QUOTED and word.count('"') == 1
+
+
+def parse(options: Iterable[str]) -> Options:
+    """Sort `options`; of two that contradict each other the last one counts. `loop` is refused: there is no loop device to set up here."""
+    attributes = cleared = propagation = 0
+    propagate_below = bind = recursive = remount = False
+    data: list[tuple[str, str | None]] = []
+    for word in words(options):
+        key, equals, value = word.partition("=")
+        if key == "loop":
+            raise Refused("storage.options", "loop devices are not set up in the guest")
+        if word in _SET_AND_CLEAR:
+            set_, clear = _SET_AND_CLEAR[word]
+            attributes = attributes & ~clear | set_
+            cleared = (cleared | clear) & ~set_
+        elif word in _PROPAGATION:
+            propagation, propagate_below = _PROPAGATION[word], False
+        elif word.startswith("r") and word[1:] in _PROPAGATION:
+            propagation, propagate_below = _PROPAGATION[word[1:]], True
+        elif word in ("bind", "rbind"):
+            bind, recursive = True, recursive or word == "rbind"
+        elif word == "remount":
+            remount = True
+        elif word != "defaults":
+            data.append((key, (value.strip('"') if key in _QUOTED else value) if equals else None))
+    return Options(attributes, cleared | _atime_field(attributes), propagation, propagate_below, bind, recursive, remount, tuple(data))
+
+
+def _atime_field(attributes: int) -> int:
+    """mount_setattr(2) wants the whole field cleared before one of its values is set."""
+    return MOUNT_ATTR__ATIME if attributes & MOUNT_ATTR__ATIME else 0

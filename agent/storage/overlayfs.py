@@ -1,0 +1,98 @@
+"""Layers over each other: a container's root."""
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.errors import Refused
+from agent.linux.openat2 import openat2
+from agent.storage.driver import Context, Detach, mount_filesystem, mounting, plain_options, refuse_driver_options
+from agent.storage.mounted import Mounted
+from agent.storage.options import Options
+from agent.storage.place import STRAIGHT, check_path, open_directory, remove_tree
+from agent.worker import run_in_worker
+
+if TYPE_CHECKING:
+    from innkeeper.wire.pb.agent_pb2 import Storage
+
+NAME = "overlayfs"
+CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
+READ_WRITE = "io.katacontainers.fs-opt.overlay-rw"
+CONTAINERS = "/run/kata-containers"
+
+
+async def attach(storage: "Storage", context: Context) -> Detach | None:
+    """Make the directories asked for, then mount. `overlay-rw` adds an upper layer of the container's own, in the guest's memory."""
+    made = refuse_driver_options(storage, CREATE_DIRECTORY).get(CREATE_DIRECTORY, [])
+    options = plain_options(storage)
+    own: list[str] = []
+    if (READ_WRITE, None) in options.data:
+        options, own = _with_own_upper(options, context.container_id)
+        made = [*made, *own]
+    for path in made:
+        check_path("storage.driver_options", path)
+    options = options._replace(data=tuple(layers(options.data)))
+
+    def mount() -> Mounted:
+        try:
+            for path in made:
+                os.close(open_directory(path))
+            return mount_filesystem("overlay", storage.source or "overlay", storage.mount_point, options)
+        except BaseException:
+            remove(own)
+            raise
+
+    unmount = await mounting(mount, storage.mount_point)
+
+    async def detach() -> None:
+        await unmount()
+        await run_in_worker(lambda: remove(own), f"remove {own}")
+
+    return detach if own else unmount
+
+
+def remove(directories: list[str]) -> None:
+    """Remove directories of a container's own with all in them; one that is gone is no error."""
+    for path in directories:
+        above, name = os.path.split(path)
+        try:
+            parent = openat2(-100, above, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+            remove_tree(parent, name)
+        except FileNotFoundError:
+            continue
+        os.close(parent)
+
+
+def _with_own_upper(options: Options, container_id: str) -> tuple[Options, list[str]]:
+    if not container_id:
+        raise Refused("storage.options", f"{READ_WRITE} needs a container")
+    upper, work = f"{CONTAINERS}/{container_id}/upper", f"{CONTAINERS}/{container_id}/work"
+    data = tuple(item for item in options.data if item[0] != READ_WRITE)
+    return options._replace(data=(*data, ("upperdir", upper), ("workdir", work))), [upper, work]
+
+
+def layers(data: "tuple[tuple[str, str | None], ...]") -> "list[tuple[str, str | None]]":
+    """`lowerdir=a:b::c` as the single layers that fsconfig(2) takes (its values end at 256 bytes): lowerdir+=a, lowerdir+=b, datadir+=c."""
+    found: list[tuple[str, str | None]] = []
+    for key, value in data:
+        if key != "lowerdir" or value is None:
+            found.append((key, value))
+            continue
+        kind = "lowerdir+"
+        for position, part in enumerate(split_layers(value)):
+            if part:
+                found.append((kind, part))
+            elif position:
+                kind = "datadir+"
+    return found
+
+
+def split_layers(text: str) -> list[str]:
+    """Split at colons; a backslash takes the next character as it is. An empty part stands between `::`."""
+    parts = [""]
+    characters = iter(text)
+    for character in characters:
+        if character == ":":
+            parts.append("")
+        else:
+            parts[-1] += next(characters, "\\") if character == "\\" else character
+    return parts

@@ -1,0 +1,65 @@
+"""Running one of the guest's own programs to its end."""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Never
+
+from agent.errors import Refused
+from agent.worker import run_in_worker
+
+FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+ENVIRONMENT = {"PATH": ":".join(FOLDERS)}
+MAX_TEXT = 4096
+"""Bytes of what a program writes on standard error that a failure quotes."""
+MAX_OUTPUT = 4 << 20
+EIO = 5
+
+
+def find(name: str) -> str | None:
+    """The path of a program of the guest's; None where its image has it not."""
+    return next((path for folder in FOLDERS if os.access(path := f"{folder}/{name}", os.X_OK)), None)
+
+
+async def run_program(name: str, arguments: Sequence[str], stdin: bytes = b"", *, field: str) -> bytes:
+    """Run it with `stdin` and return its standard output. Refused (of `field`) where the guest lacks it; StepFailed with what it said."""
+    path = find(name)
+    if path is None:
+        raise Refused(field, f"this guest's image has no {name}")
+    source, target = os.memfd_create("stdin"), os.memfd_create("stdout")
+    try:
+        with os.fdopen(os.dup(source), "wb") as file:
+            file.write(stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        await run_in_worker(lambda: _run(path, [name, *arguments], source, target), name, keep=(source, target))
+        if os.fstat(target).st_size > MAX_OUTPUT:
+            raise Refused(field, f"{name} wrote more than {MAX_OUTPUT} bytes")
+        return os.pread(target, MAX_OUTPUT, 0)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
+    """In the worker: run the program, and raise with the last of what it said if it fails."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _become(path, arguments, (stdin, stdout, write_end))
+    os.close(write_end)
+    text = b""
+    while piece := os.read(read_end, MAX_TEXT):
+        text = (text + piece)[-MAX_TEXT:]
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        raise OSError(EIO, f"status {status}: {text.decode(errors='replace').strip()}")
+
+
+def _become(path: str, arguments: list[str], streams: tuple[int, int, int]) -> Never:
+    try:
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(path, arguments, ENVIRONMENT)
+    finally:
+        os._exit(127)
