@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Makes a private virtual environment once, then hands over to `innkeeper.cli`. Standard library only.
+
+The environment lives in the cache, named by what it is made from (pyproject.toml, this Python, this tree); a marker file
+says that it is complete, and a lock keeps two first runs apart. `--help` tells the commands.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+COMPLETE = "complete"
+
+
+def main() -> int:
+    """Run the command line in the private environment; does not return unless making that fails."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python shall say so, not fail somewhere
+        print(f"innkeeper: python 3.11 or later is needed, this is {sys.version.split()[0]}", file=sys.stderr)
+        return 125
+    sys.path.insert(0, str(ROOT))
+    if "--no-install" in sys.argv[1:]:
+        os.environ["INNKEEPER_NO_INSTALL"] = "1"
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    extra = "test" if verb in ("test", "bench") else ""  # both run the agent from the source tree
+    from innkeeper.errors import InnkeeperError
+
+    try:
+        python = environment(extra)
+    except InnkeeperError as error:
+        print(f"innkeeper: {error.message}", *([f"  {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
+        return error.exit_status
+    from innkeeper.paths import cache_root
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_root() / "pycache"))
+    return os.execv(python, [str(python), "-m", "innkeeper.cli", *sys.argv[1:]])
+
+
+def environment(extra: str) -> Path:
+    """The Python of the complete environment for `extra` ("" or "test"), made if it is not there yet."""
+    from innkeeper.paths import cache_root
+
+    made_from = [(ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), os.path.realpath(sys.executable).encode()]
+    key = hashlib.sha256(b"\0".join(made_from))
+    base = cache_root() / "venv" / key.hexdigest()[:16]
+    for folder in (base.with_name(f"{base.name}-{extra}"),) if extra else (base, base.with_name(f"{base.name}-test")):
+        if (folder / COMPLETE).exists():
+            return folder / "bin" / "python"
+    folder = base.with_name(f"{base.name}-{extra}") if extra else base
+    _make_locked(folder, extra)
+    return folder / "bin" / "python"
+
+
+def _make_locked(folder: Path, extra: str) -> None:
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / COMPLETE).exists():
+            _make(folder, extra)
+
+
+def _make(folder: Path, extra: str) -> None:
+    import shutil
+    import tomllib
+
+    from innkeeper import programs, progress
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    if extra == "test":
+        programs.require_all(("gcc", "sys/capability.h", "Python.h"))
+    shutil.rmtree(folder, ignore_errors=True)
+    with progress.step(f"making the private Python environment{f' for {extra}' if extra else ''}"):
+        try:
+            pip = _bare_environment(folder)
+            _run([*pip, "install", "--quiet", "--no-input", "--disable-pip-version-check", *wanted], folder)
+            (folder / COMPLETE).touch()
+        except BaseException:  # an interrupted or failed one must not look finished, nor stay
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _bare_environment(folder: Path) -> list[str]:
+    """An empty virtual environment in `folder`; returns the command that is its pip, however this host provides one."""
+    import importlib.util
+
+    from innkeeper import programs
+
+    python = folder / "bin" / "python"
+    if not _has_ensurepip() and not (importlib.util.find_spec("pip") or _pip_wheel()):
+        programs.require("ensurepip")
+    if _has_ensurepip():
+        _run([sys.executable, "-m", "venv", str(folder)], folder)
+        return [str(python), "-m", "pip"]
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
+    if wheel := _pip_wheel():
+        return [str(python), f"{wheel}/pip"]
+    return [sys.executable, "-m", "pip", "--python", str(python)]
+
+
+def _has_ensurepip() -> bool:
+    """Whether `python -m venv` can put pip in: Debian ships ensurepip, or its wheels, in a package of its own."""
+    import subprocess
+
+    return subprocess.run([sys.executable, "-c", "import ensurepip; ensurepip.version()"], capture_output=True, check=False).returncode == 0
+
+
+def _pip_wheel() -> Path | None:
+    return next(iter(sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"), reverse=True)), None)
+
+
+def _run(argv: list[str], folder: Path) -> None:
+    """Run a step of making `folder`; its output goes into the error if it fails."""
+    import subprocess
+
+    from innkeeper.errors import InnkeeperError
+
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, check=False)
+    if done.returncode != 0:
+        last = "\n".join(done.stdout.decode(errors="replace").splitlines()[-8:])
+        raise InnkeeperError(
+            f"{' '.join(argv[:6])} ... failed with status {done.returncode}:\n{last}",
+            hint=f"the environment would be {folder}; pip needs a package index (see pip's own configuration)",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""Innkeeper, the host's side."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,163 @@
+"""The guest: how it boots, how large it is, and what a container costs in it once it is warm."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from innkeeper import programs, progress
+from innkeeper.bench.calls import Containers, bare_round_trips, library_round_trips
+from innkeeper.bench.figures import Figure, Section, figure, throughput
+from innkeeper.bench.subject import shuffled, timed
+from innkeeper.build import Artifacts
+from innkeeper.client import Agent, connect
+from innkeeper.image import Image, RunOptions
+from innkeeper.image.plan import RunPlan, plan_run
+from innkeeper.machine import AGENT_PORT, Disk, Machine, MachineSpec
+from innkeeper.wire.pb import agent_pb2, guest_pb2
+
+KERNEL_BUDGET, ROOT_BUDGET = 6_000_000, 25_000_000
+RESIDENT_BUDGET = 18_000_000
+CHECK_REFERENCE = "no later than Kata's own guest (1.79 s seen on an idle machine)"
+BOOT_SECONDS = 180.0
+HOLDER = "bench-holder"
+SCRATCH_BYTES = 1 << 30
+STAGES = {"pid1": "PID 1 starts", "listening": "PID 1 listens"}
+
+
+def sizes(artifacts: Artifacts) -> Section:
+    """The artifacts against their budgets."""
+    section = Section("sizes")
+    for name, path, budget in (("kernel (bzImage)", artifacts.bzImage, KERNEL_BUDGET), ("root file system", artifacts.rootfs, ROOT_BUDGET)):
+        size = path.stat().st_size
+        section.figures.append(Figure(name, "MB", size / 1e6, size / 1e6, 1, f"at most {budget / 1e6:g}", size <= budget))
+    return section
+
+
+class Boot:
+    """One boot: seconds from QEMU's start to each stage, and what the guest says of itself."""
+
+    def __init__(self, stages: dict[str, float], timeline: guest_pb2.BootTimelineResponse) -> None:
+        self.stages = stages
+        self.timeline = timeline
+
+
+def boot(machine: Machine) -> Boot:
+    """Start `machine`, wait for the first answered Check, then ask the guest when it was where.
+
+    Guest times are since the kernel began to keep time; they are laid on the host's clock by the one event that both saw, the first
+    answered Check.
+    """
+    started = time.monotonic()
+    machine.start()
+    prepared = machine.started - started
+    machine.wait_ready(BOOT_SECONDS)
+    answered = time.monotonic() - started - prepared
+    with connect(machine.address(AGENT_PORT), 30) as client:
+        timeline = Agent(client).boot_timeline()
+    seen = {stage.name: stage.boottime_ns / 1e9 for stage in timeline.stages}
+    offset = answered - seen.get("first check answered", answered)
+    stages = {"kernel begins": offset}
+    stages |= {shown: seen[name] + offset for name, shown in STAGES.items() if name in seen}
+    return Boot({**stages, "first Check answered": answered}, timeline)
+
+
+def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Section], str]:
+    """The boot timeline of `count` boots one after the other, what PID 1 is like then, and the accelerator used."""
+    done: list[Boot] = []
+    used = ""
+    for number in range(count):
+        with (
+            progress.step(f"boot {number + 1} of {count}"),
+            Machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as machine,
+        ):
+            done.append(boot(machine))
+            used = f"{machine.accel}, {machine.machine_type}"
+            machine.kill()
+    section = Section("boot, from QEMU's start", note=used)
+    for stage in done[0].stages:
+        budget = CHECK_REFERENCE if stage == "first Check answered" else ""
+        section.figures.append(figure(stage, "s", [boot.stages[stage] for boot in done if stage in boot.stages], budget))
+    return [section, _pid1([boot.timeline for boot in done])], used
+
+
+def _pid1(timelines: list[guest_pb2.BootTimelineResponse]) -> Section:
+    resident = [timeline.resident_bytes / 1e6 for timeline in timelines]
+    threads = [float(timeline.threads) for timeline in timelines]
+    imports = [float(len(timeline.startup_modules)) for timeline in timelines]
+    return Section(
+        "PID 1, everything loaded",
+        [
+            figure("resident memory", "MB", resident, f"at most {RESIDENT_BUDGET / 1e6:g}", RESIDENT_BUDGET / 1e6),
+            figure("threads", "count", threads, "1", 1),
+            figure("modules imported before it listens", "count", imports, "named in a file"),
+        ],
+    )
+
+
+def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabytes: int, accel: str | None) -> list[Section]:
+    """Containers, execs, streams and calls in a guest that has run some before."""
+    scratch = folder / "scratch.img"
+    with scratch.open("wb") as file:
+        file.truncate(SCRATCH_BYTES)
+    subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
+    disks = (Disk(image.erofs, read_only=True), Disk(scratch, volatile=True))
+    with _booted(MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
+        holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
+        containers = Containers(agent, holder.document)
+        agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
+        _copy_files(agent, holder)
+        containers.create(HOLDER, holder.document, holder.storages)
+        return [_latencies(containers, agent, image, rounds), _wire(containers, address, megabytes)]
+
+
+@contextmanager
+def _booted(spec: MachineSpec) -> Iterator[tuple[Agent, str]]:
+    """The agent of a running guest, and its address."""
+    with Machine(spec) as machine:
+        machine.start()
+        machine.wait_ready(BOOT_SECONDS)
+        address = machine.address(AGENT_PORT)
+        with connect(address, 30) as client:
+            yield Agent(client), address
+        machine.kill()
+
+
+def _copy_files(agent: Agent, run: RunPlan) -> None:
+    for place in run.copied_files.values():
+        agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o100644, dir_mode=0o755))
+
+
+def _latencies(containers: Containers, agent: Agent, image: Image, rounds: int) -> Section:
+    number = iter(range(1_000_000))
+    planned: list[tuple[str, RunPlan]] = []
+
+    def plan() -> None:
+        container_id = f"bench-{next(number)}"
+        run = plan_run(image, RunOptions(args=["/bin/true"], mac="apparmor"), container_id)
+        _copy_files(agent, run)
+        planned.append((container_id, run))
+
+    def run_one() -> float:
+        plan()
+        container_id, run = planned.pop()
+        document: dict[str, Any] = run.document
+        return timed(lambda: containers.run(container_id, document, run.storages))()
+
+    times = shuffled({"create, start, exit, remove": run_one, "exec": timed(lambda: containers.exec(HOLDER))}, rounds)
+    section = Section("a container in a warm guest")
+    section.figures = [figure(name, "ms", [value * 1e3 for value in values]) for name, values in times.items()]
+    return section
+
+
+def _wire(containers: Containers, address: str, megabytes: int) -> Section:
+    size = megabytes << 20
+    section = Section("calls and streams over vsock")
+    section.figures.append(figure("round trip of Check", "us", [value * 1e6 for value in bare_round_trips(address, 200)]))
+    library = [value * 1e6 for value in library_round_trips(containers.agent, 200)]
+    section.figures.append(figure("the same by the client library", "us", library))
+    section.figures.append(throughput("standard output", [containers.stdout(HOLDER, size) for _ in range(3)]))
+    section.figures.append(throughput("standard input", [containers.stdin(HOLDER, size) for _ in range(3)]))
+    return section

@@ -1,0 +1,54 @@
+"""Whether the hundredth container costs what the first does, and what fifty that live at once take of the agent."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from innkeeper.bench.calls import Containers
+from innkeeper.bench.figures import Figure, Section, figure, ratio
+
+IN_A_ROW = 100
+ALIVE = 50
+EACH_KB = 150.0
+PART = 10
+"""Of the first and the last so many the median is taken."""
+
+
+def section(containers: Containers, placed: Mapping[str, Any]) -> Section:
+    """`placed` is a whole specification of a container that ends at once."""
+    result = Section("many containers, outside of a guest", note=f"{IN_A_ROW} one after the other, {ALIVE} alive at once")
+    _in_a_row(result, containers, placed)
+    _alive(result, containers, placed)
+    return result
+
+
+def _in_a_row(result: Section, containers: Containers, placed: Mapping[str, Any]) -> None:
+    times = []
+    for number in range(IN_A_ROW):
+        start = time.perf_counter()
+        containers.run(f"row-{number}", placed)
+        times.append((time.perf_counter() - start) * 1e3)
+    _linear(result, "one after the other", times)
+
+
+def _alive(result: Section, containers: Containers, placed: Mapping[str, Any]) -> None:
+    waiting = {**placed, "process": {**placed["process"], "args": ["/bin/sleep", "100000"]}}
+    times: list[float] = []
+    before = containers.agent.boot_timeline().resident_bytes
+    try:
+        for number in range(ALIVE):
+            start = time.perf_counter()
+            containers.create(f"alive-{number}", waiting)
+            times.append((time.perf_counter() - start) * 1e3)
+        each = (containers.agent.boot_timeline().resident_bytes - before) / 1e3 / ALIVE
+    finally:
+        for number in range(len(times)):
+            containers.agent.remove_container(f"alive-{number}")
+    _linear(result, "create and start, others alive", times)
+    result.figures.append(Figure("the agent's memory for each alive", "kB", each, each, ALIVE, f"at most {EACH_KB:g}", each <= EACH_KB))
+
+
+def _linear(result: Section, name: str, times: list[float]) -> None:
+    first, last = times[:PART], times[-PART:]
+    result.figures += [figure(f"{name}: first {PART}", "ms", first), figure(f"{name}: last {PART}", "ms", last)]
+    result.figures.append(ratio(f"{name}: last / first", last, first, None))

@@ -1,0 +1,69 @@
+"""Everything that was asked for, one after the other."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper import build, progress
+from innkeeper.bench import guest, native
+from innkeeper.bench.figures import Section
+from innkeeper.bench.image import make_layout, make_root
+from innkeeper.image import RunOptions, build_spec, resolve
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure and how often."""
+
+    in_guest: bool
+    on_host: bool
+    rounds: int
+    boots: int
+    megabytes: int
+    accel: str | None
+    step_by_step: bool = False
+    """Only where the time of one container goes, outside of a guest."""
+
+
+def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
+    """(facts about this host, the sections). Raises InnkeeperError; nothing is left behind."""
+    host = _host()
+    sections: list[Section] = []
+    with tempfile.TemporaryDirectory(prefix="innkeeper-bench-") as name:
+        folder = Path(name)
+        rootfs = folder / "rootfs"
+        make_root(rootfs)
+        image = resolve(make_layout(rootfs, folder / "layout"))
+        if wanted.in_guest:
+            artifacts = build.build()
+            sections.append(guest.sizes(artifacts))
+            booted, host["machine"] = guest.boots(artifacts, wanted.boots, wanted.accel)
+            sections += booted
+            with progress.step("measuring in a warm guest"):
+                sections += guest.warm(artifacts, image, folder, wanted.rounds, wanted.megabytes, wanted.accel)
+        if wanted.on_host:
+            document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
+            if reason := native.why_not():
+                sections.append(Section("containers outside of a guest", left_out=f"left out: {reason}"))
+            else:
+                with progress.step("measuring beside runc and crun"):
+                    measured, versions = native.measure(
+                        folder, document, rootfs, rounds=wanted.rounds, megabytes=wanted.megabytes, step_by_step=wanted.step_by_step
+                    )
+                sections += measured
+                host |= versions
+    return host, sections
+
+
+def _host() -> dict[str, str]:
+    system = os.uname()
+    facts = {"kernel": system.release, "machine type": system.machine, "processors": str(os.cpu_count())}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not every architecture names its processor there
+    facts["load"] = f"{os.getloadavg()[0]:.1f}"
+    return facts

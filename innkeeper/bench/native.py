@@ -1,0 +1,219 @@
+"""The agent as an ordinary process on this machine, beside runc and crun.
+
+All of it runs in a process of its own, in a mount namespace where cgroup2 alone is mounted: the same ground for all three, also on a
+host that has both versions (where crun refuses to work).
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from innkeeper import paths, programs
+from innkeeper.bench import many, steps
+from innkeeper.bench.calls import Containers, bare_round_trips, library_round_trips
+from innkeeper.bench.figures import Figure, Section, figure, ratio, throughput
+from innkeeper.bench.runtimes import Runtime
+from innkeeper.bench.subject import shuffled, timed
+from innkeeper.client import Agent, RpcError, connect
+from innkeeper.errors import InnkeeperError
+
+AGENT_NEEDS = ("google.protobuf", "prctl", "pyseccomp", "pyroute2")
+START_SECONDS = 30.0
+HOLDER = "bench-holder"
+CGROUP2_ALONE = """
+place="$1"; shift
+if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    mount --bind "$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)" "$place"
+    umount -R -l /sys/fs/cgroup
+    mount --move "$place" /sys/fs/cgroup
+fi
+exec "$@"
+"""
+"""Puts the machine's cgroup2 mount where runc and crun look. A new mount of it would change the hierarchy's options for everybody."""
+RUN_BUDGET, STEPS_BUDGET = 0.2, 0.6
+EXEC_RUNC_BUDGET, EXEC_CRUN_BUDGET = 0.15, 1.0
+ROUND_TRIP_BUDGET = 100.0
+"""microseconds"""
+
+
+def why_not() -> str:
+    """Why nothing can be measured here, or an empty string."""
+    if os.geteuid() != 0:
+        return "containers outside of a guest need root"
+    missing = [name for name in AGENT_NEEDS if not _installed(name)]
+    if missing:
+        return f"this Python lacks what the agent is made of: {', '.join(missing)} (pip install 'innkeeper[test]')"
+    return ""
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def measure(
+    folder: Path, document: Mapping[str, Any], rootfs: Path, *, rounds: int, megabytes: int, step_by_step: bool
+) -> tuple[list[Section], dict[str, str]]:
+    """The sections, and the versions of what was compared."""
+    order: dict[str, Any] = {"folder": str(folder), "document": document, "rootfs": str(rootfs)}
+    order |= {"rounds": rounds, "megabytes": megabytes, "step_by_step": step_by_step}
+    (folder / "order.json").write_text(json.dumps(order))
+    place = folder / "cgroup"
+    place.mkdir()
+    argv = [
+        str(programs.require("setpriv")), "--pdeathsig", "TERM",
+        str(programs.require("unshare")), "--mount", "--propagation", "private",
+        "/bin/sh", "-ec", CGROUP2_ALONE, "sh", str(place),
+        sys.executable, "-m", "innkeeper.bench.native", str(folder / "order.json"), str(folder / "answer.json"),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise InnkeeperError(f"measuring beside runc and crun failed with status {done.returncode}: {last[0]}")
+    answer = json.loads((folder / "answer.json").read_text())
+    sections = [Section(**{**section, "figures": [Figure(**row) for row in section["figures"]]}) for section in answer["sections"]]
+    return sections, answer["versions"]
+
+
+def _measure_here(order: Mapping[str, Any]) -> dict[str, Any]:
+    folder, rootfs, document, rounds = Path(order["folder"]), Path(order["rootfs"]), order["document"], order["rounds"]
+    placed = {**document, "root": {**document["root"], "path": str(rootfs)}}
+    if order["step_by_step"]:
+        record = folder / "steps.jsonl"
+        with running(folder, {steps.VARIABLE: str(record)}) as agent:
+            return {"sections": [asdict(steps.section(Containers(agent, document), placed, record, rounds))], "versions": {}}
+    with ExitStack() as stack:
+        agent = stack.enter_context(running(folder))
+        containers = Containers(agent, document)
+        containers.create(HOLDER, _holding(document, rootfs))
+        stack.callback(_remove, agent)
+        runtimes = [stack.enter_context(Runtime(programs.require(name), folder, document, rootfs)) for name in ("runc", "crun")]
+        sections = [
+            _runs(containers, runtimes, placed, rounds),
+            _execs(containers, runtimes, rounds),
+            many.section(containers, placed),
+            _wire(containers, _address(folder), order["megabytes"]),
+        ]
+        return {"sections": [asdict(section) for section in sections], "versions": {each.name: each.version() for each in runtimes}}
+
+
+def _address(folder: Path) -> str:
+    return f"unix://{folder}/agent.sock"
+
+
+@contextmanager
+def running(folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Agent]:
+    """An agent from the source tree on a unix socket in `folder`; it makes namespaces and a cgroup of its own."""
+    address = _address(folder)
+    log = folder / "agent.log"
+    variables = {"KATA_AGENT_SERVER_ADDR": address, "KATA_AGENT_LOG_LEVEL": "warn", "PYTHONPATH": str(paths.project_root())}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **variables, **(more or {})},
+        )
+    try:
+        yield from _connected(process, address, log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _connected(process: "subprocess.Popen[bytes]", address: str, log: Path) -> Iterator[Agent]:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client = connect(address, 1)
+            break
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise InnkeeperError(f"the agent did not start: {error}; it said: {log.read_text(errors='replace')[-500:]}") from error
+            time.sleep(0.02)
+    with client:
+        agent = Agent(client)
+        agent.check(START_SECONDS)
+        yield agent
+
+
+def _holding(document: Mapping[str, Any], rootfs: Path) -> dict[str, Any]:
+    return {
+        **document,
+        "root": {**document["root"], "path": str(rootfs)},
+        "process": {**document["process"], "args": ["/bin/sleep", "100000"]},
+    }
+
+
+def _remove(agent: Agent) -> None:
+    agent.signal_process(HOLDER, "", 9)
+    agent.remove_container(HOLDER)
+
+
+def _runs(containers: Containers, runtimes: list[Runtime], placed: Mapping[str, Any], rounds: int) -> Section:
+    number = iter(range(1_000_000))
+    subjects = {"agent": timed(lambda: containers.run(f"bench-{next(number)}", placed))}
+    for runtime in runtimes:
+        subjects[f"{runtime.name} run"] = timed(runtime.run)
+        subjects[f"{runtime.name} create, start, wait, delete"] = timed(runtime.steps)
+    times = shuffled(subjects, rounds)
+    section = Section(
+        "a container from creation to removal, outside of a guest", note="the same specification for all, shuffled, with gaps"
+    )
+    section.figures = [figure(name, "ms", [value * 1e3 for value in values]) for name, values in times.items()]
+    limits = {"runc run": RUN_BUDGET, "crun create, start, wait, delete": STEPS_BUDGET}
+    for name, values in times.items():
+        if name != "agent":
+            section.figures.append(ratio(f"agent / {name}", times["agent"], values, limits.get(name)))
+    return section
+
+
+def _execs(containers: Containers, runtimes: list[Runtime], rounds: int) -> Section:
+    subjects = {"agent": timed(lambda: containers.exec(HOLDER)), **{runtime.name: timed(runtime.exec) for runtime in runtimes}}
+    times = shuffled(subjects, rounds)
+    section = Section("exec in a running container, outside of a guest")
+    section.figures = [figure(f"{name} exec", "ms", [value * 1e3 for value in values]) for name, values in times.items()]
+    for name, limit in (("runc", EXEC_RUNC_BUDGET), ("crun", EXEC_CRUN_BUDGET)):
+        section.figures.append(ratio(f"agent / {name} exec", times["agent"], times[name], limit))
+    return section
+
+
+def _wire(containers: Containers, address: str, megabytes: int) -> Section:
+    section = Section("calls and streams over a unix socket, outside of a guest")
+    bare = [value * 1e6 for value in bare_round_trips(address, 500)]
+    section.figures.append(figure("round trip of Check", "us", bare, f"at most {ROUND_TRIP_BUDGET:g}", ROUND_TRIP_BUDGET))
+    library = [value * 1e6 for value in library_round_trips(containers.agent, 500)]
+    section.figures.append(figure("the same by the client library", "us", library))
+    size = megabytes << 20
+    section.figures.append(throughput("standard output", [containers.stdout(HOLDER, size) for _ in range(3)]))
+    section.figures.append(throughput("standard input", [containers.stdin(HOLDER, size) for _ in range(3)]))
+    return section
+
+
+def main(order: str, answer: str) -> int:
+    """The process that measures: what to do from a file, the figures into another."""
+    try:
+        result = _measure_here(json.loads(Path(order).read_text()))
+    except (InnkeeperError, RpcError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    Path(answer).write_text(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""Names for annotations, which nobody evaluates in the frozen agent: 0.4 MB less of PID 1 than the original.
+
+What classes are really made of (NamedTuple) works as in the original; the rest can be subscripted, joined by | and inherited from.
+"""
+
+from collections import namedtuple
+
+TYPE_CHECKING = False
+
+
+class _Form:
+    def __getitem__(self, item):
+        return self
+
+    def __or__(self, other):
+        return self
+
+    __ror__ = __or__
+
+
+Any = BinaryIO = Callable = ClassVar = Collection = Dict = Final = IO = Iterable = Iterator = _Form()
+Literal = Never = Optional = Self = Tuple = Union = _Form()
+_GenericAlias = _Form
+"""What dataclasses looks for in annotations that are not text."""
+
+
+class Generic:
+    def __class_getitem__(cls, item):
+        return cls
+
+
+class Protocol(Generic):
+    pass
+
+
+def TypeVar(name, *bounds, **variance):
+    return Any
+
+
+def cast(kind, value):
+    return value
+
+
+def get_origin(kind):
+    """functools.singledispatch asks: None, since nothing here is made of something else."""
+
+
+def get_args(kind):
+    return ()
+
+
+def overload(function):
+    return function
+
+
+class _NamedTupleMeta(type):
+    """Makes a namedtuple of a class's annotations, with its defaults and methods."""
+
+    def __new__(meta, name, bases, namespace):
+        fields = namespace.get("__annotations__", {})
+        made = namedtuple(name, fields, defaults=[namespace[field] for field in fields if field in namespace])
+        made.__module__ = namespace["__module__"]
+        for key, value in namespace.items():
+            if key not in fields and not key.startswith("__"):
+                setattr(made, key, value)
+        return made
+
+
+NamedTuple = type.__new__(_NamedTupleMeta, "NamedTuple", (), {})

@@ -1,0 +1,86 @@
+"""The order of the steps, the budgets of their sizes, and what is left in the output folder."""
+
+import os
+from pathlib import Path
+
+from innkeeper import paths, progress
+from innkeeper.build import Artifacts, Variant, policy
+from innkeeper.build.builder import Builder, builder
+from innkeeper.build.disk import make_disk
+from innkeeper.build.freeze import AGENT, GATEWAY, PACKAGES, freeze
+from innkeeper.build.kernel import build_kernel
+from innkeeper.build.manifest import make_manifest
+from innkeeper.build.rootfs import make_rootfs
+from innkeeper.build.store import Store
+from innkeeper.errors import InnkeeperError
+
+BUDGETS = {"bzImage": 6_000_000, "rootfs.erofs": 25_000_000}
+"""Most that an artifact may be, in bytes: the kernel with all of the contract built in, and the root with the agent."""
+
+
+def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
+    """`innkeeper.build.build`, with a store and a source tree of the caller's choice."""
+    store = store or Store(paths.store_root())
+    project = project or paths.project_root()
+    if not (project / "agent" / "requirements.lock").exists():
+        raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
+    boxes: dict[str, Builder] = {"agent": builder(PACKAGES, store), "policy": builder(policy.PACKAGES, store)}
+
+    def kernel_builder(packages: object) -> Builder:
+        assert isinstance(packages, list)
+        return boxes.setdefault("kernel", builder(packages, store))
+
+    agent = freeze(store, boxes["agent"], project, AGENT)
+    gateway = freeze(store, boxes["agent"], project, GATEWAY)
+    policies = policy.compile_policies(store, boxes["policy"], project)
+    rootfs = make_rootfs(store, boxes["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
+    disk = make_disk(store, rootfs)
+    kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
+    outputs = {
+        "vmlinux": kernel / "vmlinux",
+        "bzImage": kernel / "bzImage",
+        "config": kernel / "config",
+        "rootfs.erofs": rootfs / "root.erofs",
+        "innkeeper.img": disk / "innkeeper.img",
+    }
+    check_budgets(outputs, show=output is not None)
+    packages = {name: box.package_list() for name, box in boxes.items()}
+    manifest = make_manifest(
+        store, variant, [agent, gateway, policies, rootfs, disk, kernel], packages, project / "agent" / "requirements.lock", outputs
+    )
+    outputs["manifest.json"] = manifest / "manifest.json"
+    if output is not None:
+        outputs = link(outputs, output)
+    return Artifacts(
+        vmlinux=outputs["vmlinux"],
+        bzImage=outputs["bzImage"],
+        config=outputs["config"],
+        rootfs=outputs["rootfs.erofs"],
+        disk=outputs["innkeeper.img"],
+        manifest=outputs["manifest.json"],
+    )
+
+
+def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
+    """Raise InnkeeperError if an artifact is over its budget; `show`: print each size beside it."""
+    over = []
+    for name, budget in BUDGETS.items():
+        size = outputs[name].stat().st_size
+        if show:
+            progress.note(f"{name}: {size / 1e6:.2f} MB of {budget / 1e6:.0f} MB")
+        if size > budget:
+            over.append(f"{name} has {size} bytes, its budget is {budget}")
+    if over:
+        raise InnkeeperError("; ".join(over), hint="take something out, or argue for a larger budget in innkeeper/build/pipeline.py")
+
+
+def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Leave links to `outputs` in `folder`, each replaced at once, so that a reader sees the old file or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {}
+    for name, path in outputs.items():
+        fresh = folder / f".{name}.{os.getpid()}"
+        fresh.symlink_to(path.absolute())
+        fresh.replace(folder / name)
+        links[name] = folder / name
+    return links

@@ -1,0 +1,56 @@
+"""The command line: one file a verb, each a client of `innkeeper.build`, `innkeeper.image`, `innkeeper.machine`, `innkeeper.client`."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from innkeeper.errors import InnkeeperError
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end; raised so that everything open is closed on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signum)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit status; 125 is a failure of our own, told in one or two lines on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, _interrupt)
+    try:
+        return _invoke(words)
+    except InnkeeperError as error:
+        if os.environ.get("INNKEEPER_DEBUG"):
+            raise
+        print(f"innkeeper: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.exit_status
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # the edge of the process: a bug is told in one line, in full with --debug
+        if os.environ.get("INNKEEPER_DEBUG"):
+            raise
+        print(f"innkeeper: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  this is a bug in innkeeper: run the command again with --debug for the traceback", file=sys.stderr)
+        return 125
+
+
+def _invoke(words: list[str]) -> int:
+    from innkeeper.cli.app import run_app
+
+    return run_app(words)

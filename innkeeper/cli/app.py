@@ -1,0 +1,102 @@
+"""The verbs, put together. A verb's file imports nothing heavy at its top, so that `--help` and `ps` are quick."""
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from innkeeper import programs, progress
+
+VERBS = {
+    "run": "run",
+    "exec": "exec_",
+    "ps": "ps",
+    "logs": "logs",
+    "stop": "stop",
+    "kill": "kill",
+    "rm": "rm",
+    "inspect": "inspect_",
+    "shell": "shell",
+    "proxy": "proxy",
+    "build": "build",
+    "explain": "explain",
+    "kata": "kata",
+    "doctor": "doctor",
+    "test": "test",
+    "bench": "bench",
+    "keeper": "keeper",
+}
+"""Verb -> module in this package, in the order of use."""
+
+
+class InOrder(TyperGroup):
+    """Lists the verbs in the order of their registration, which is the order of use."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override, unused-ignore]
+        return list(self.commands)
+
+
+app = typer.Typer(
+    name="innkeeper",
+    cls=InOrder,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit status: the container's; 125 our own failure, 126 cannot be invoked, 127 not found, 128+n killed by signal n.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from innkeeper import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of failures.")] = False,
+    no_install: Annotated[bool, typer.Option("--no-install", help="Never install a host program; print the command instead.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
+    if quiet:
+        progress.be_quiet()
+    if debug:
+        os.environ["INNKEEPER_DEBUG"] = "1"
+    if no_install:
+        os.environ[programs.NO_INSTALL_ENV] = "1"
+
+
+def _register(words: list[str]) -> None:
+    """Register the verb that `words` name, or all of them for help and completion: each costs time to look at."""
+    named = next((word for word in words if not word.startswith("-")), "")
+    modules = [VERBS[named]] if named in VERBS else VERBS.values()
+    for module in modules:
+        importlib.import_module(f"innkeeper.cli.{module}").register(app)
+
+
+def run_app(words: list[str]) -> int:
+    """Run the verb that `words` name; usage errors are printed and give 125, as docker does."""
+    _register(words)
+    try:
+        result = typer.main.get_command(app).main(args=words, prog_name=program_name(), standalone_mode=False)
+    except typer.Abort:
+        return 130
+    except typer.TyperException as error:
+        print(f"innkeeper: {error.format_message()}", file=sys.stderr)
+        print(f"  see {program_name()} --help", file=sys.stderr)
+        return 125
+    return int(result or 0)
+
+
+def program_name() -> str:
+    """How the user calls us: `./build.py` in a source tree, else `innkeeper`."""
+    return "innkeeper" if os.path.basename(sys.argv[0]) == "innkeeper" else "build.py"

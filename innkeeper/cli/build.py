@@ -1,0 +1,30 @@
+"""`build`: the guest's kernel and images as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from innkeeper.build import Variant
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("build", epilog="Examples:  build;  build --output /srv/guest;  build --variant debug;  build --oci")(build)
+
+
+def build(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out"),
+    variant: Annotated[Variant, typer.Option("--variant", help="debug adds a shell, selinux SELinux's policy.")] = "release",
+    oci: Annotated[bool, typer.Option("--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest.")] = False,
+) -> None:
+    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, manifest.json."""
+    if oci:
+        from innkeeper.build.oci import build_command
+
+        build_command(output)
+    else:
+        from innkeeper import build as pipeline
+
+        pipeline.build(output, variant)
+    print(output)

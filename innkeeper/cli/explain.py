@@ -1,0 +1,27 @@
+"""`explain`: what the container core would do for a specification, without doing it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command(
+        "explain", epilog="Examples:  explain config.json;  explain ./bundle;  inspect web | jq .[0].spec >spec.json; explain spec.json"
+    )(explain)
+
+
+def explain(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A config.json of the OCI specification, or a bundle.")]) -> None:
+    """Print the plan of a specification: namespaces, control group, mounts, devices, and each step with its reason.
+
+    The runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
+    """
+    from innkeeper import paths
+    from innkeeper.build.oci import PROGRAM, freeze_command
+    from innkeeper.build.store import Store
+
+    program = freeze_command(Store(paths.store_root()), paths.project_root()) / PROGRAM
+    os.execv(program, [str(program), "explain", str(spec)])

@@ -1,0 +1,40 @@
+"""`inspect`: everything known about containers."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("inspect", epilog="Examples:  inspect web;  inspect web | jq '.[0].spec.process.capabilities'")(inspect)
+
+
+def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")]) -> None:
+    """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
+    from innkeeper.cli import records, show
+
+    show.print_json([_known(records.lookup(name)) for name in names])
+
+
+def _known(container: "records.Container") -> dict[str, Any]:
+    import json
+
+    from innkeeper.cli import guest
+    from innkeeper.cli.records import RUNNING
+    from innkeeper.errors import InnkeeperError
+
+    known = {**container.document(), "machine": {k: v for k, v in container.machine.state.items() if k != "container"}}
+    if (path := container.folder / "spec.json").exists():
+        known["spec"] = json.loads(path.read_text())
+    if container.facts.status == RUNNING:
+        try:
+            with guest.connected(container) as agent:
+                known["guest"] = guest.figures(agent, container.id)
+        except InnkeeperError as error:
+            known["guest"] = {"error": error.message}
+    return known
+
+
+if TYPE_CHECKING:
+    from innkeeper.cli import records

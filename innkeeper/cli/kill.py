@@ -1,0 +1,24 @@
+"""`kill`: a signal to a container's first process."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("kill", epilog="Examples:  kill web;  kill -s HUP web")(kill)
+
+
+def kill(
+    names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")],
+    signal: Annotated[str, typer.Option("--signal", "-s", help="Name or number.")] = "KILL",
+) -> None:
+    """Send containers a signal."""
+    from innkeeper.cli import guest, records, signals
+
+    number = signals.parse(signal)
+    for container in [records.lookup(name) for name in names]:
+        with guest.connected(container) as agent:
+            guest.Process(agent, container.id, container.id).signal(number)
+        print(container.name)

@@ -1,0 +1,58 @@
+"""The log of a detached container: one JSON object a line with `time` (RFC 3339), `stream` and either `data` or, where the bytes
+are no UTF-8, `base64`. Put together in order, the pieces of a stream are its exact bytes."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from innkeeper.cli.show import clock
+
+
+class LogWriter:
+    """Appends pieces of streams to the log at `path`; usable from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._lock = threading.Lock()
+
+    def stream(self, name: str) -> Callable[[bytes], None]:
+        """The function that appends bytes of stream `name`."""
+
+        def write(data: bytes) -> None:
+            entry: dict[str, Any] = {"time": clock(time.time()), "stream": name}
+            try:
+                entry["data"] = data.decode()
+            except UnicodeDecodeError:
+                entry["base64"] = base64.b64encode(data).decode()
+            line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+            with self._lock:
+                self._file.write(line)
+
+        return write
+
+    def close(self) -> None:
+        """Close the file; later writes are errors."""
+        self._file.close()
+
+
+def entries(path: Path, follow: Callable[[], bool] | None = None) -> Iterator[dict[str, Any]]:
+    """The log's entries in order. With `follow`, wait for more as long as it returns true."""
+    pending = b""
+    with path.open("rb") as file:
+        while True:
+            alive = follow is not None and follow()
+            while data := file.read(1 << 20):
+                *lines, pending = (pending + data).split(b"\n")
+                yield from map(json.loads, lines)
+            if not alive:
+                return
+            time.sleep(0.1)
+
+
+def payload(entry: dict[str, Any]) -> bytes:
+    """The bytes of one entry."""
+    return base64.b64decode(entry["base64"]) if "base64" in entry else entry["data"].encode()

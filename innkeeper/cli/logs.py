@@ -1,0 +1,82 @@
+"""`logs`: what a detached container wrote."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from innkeeper.cli.show import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("logs", epilog="Examples:  logs web;  logs -f --tail 20 web;  logs --json web")(logs)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(metavar="CONTAINER")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only the last N lines of what there is.", min=0)] = None,
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Put the time before each line.")] = False,
+    json: Json = False,
+) -> None:
+    """Print what a container that was started with -d wrote: its stdout to stdout, its stderr to stderr."""
+    import json as codec
+    import os
+
+    from innkeeper.cli import logfile, records
+    from innkeeper.errors import InnkeeperError
+
+    container = records.lookup(name)
+    path = container.folder / records.LOG
+    if not path.exists():
+        raise InnkeeperError(f"container {container.name} has no log: it ran in the foreground", hint="containers started with -d have one")
+    skip = _lines_before_tail(path, tail) if tail is not None else 0
+    printer = _Printer(timestamps, skip)
+    for entry in logfile.entries(path, container.still_alive if follow else None):
+        if json:
+            os.write(1, codec.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        else:
+            printer.write(entry)
+
+
+def _lines_before_tail(path: "Path", tail: int) -> int:
+    """How many lines to leave out so that the last `tail` remain."""
+    from innkeeper.cli import logfile
+
+    lines, last = 0, b"\n"
+    for entry in logfile.entries(path):
+        data = logfile.payload(entry)
+        lines += data.count(b"\n")
+        last = data[-1:] or last
+    return max(0, lines + (last != b"\n") - tail)
+
+
+class _Printer:
+    """Writes entries to our own streams, without the first `skip` lines, with times before lines if asked."""
+
+    def __init__(self, timestamps: bool, skip: int) -> None:
+        self._timestamps = timestamps
+        self._skip = skip
+        self._at_start = {"stdout": True, "stderr": True}
+
+    def write(self, entry: dict[str, Any]) -> None:
+        from innkeeper.cli import logfile, stdio
+
+        data = logfile.payload(entry)
+        while self._skip and data:
+            _, newline, data = data.partition(b"\n")
+            self._skip -= bool(newline)
+        if self._timestamps and data:
+            data = self._stamp(data, entry["time"].encode() + b" ", entry["stream"])
+        stdio.to_descriptor(2 if entry["stream"] == "stderr" else 1)(data)
+
+    def _stamp(self, data: bytes, time: bytes, stream: str) -> bytes:
+        ends = data.endswith(b"\n")
+        body = data[:-1] if ends else data
+        stamped = (time if self._at_start[stream] else b"") + body.replace(b"\n", b"\n" + time) + (b"\n" if ends else b"")
+        self._at_start[stream] = ends
+        return stamped
+
+
+if TYPE_CHECKING:
+    from pathlib import Path

@@ -1,0 +1,91 @@
+"""`ps`: containers, or the processes of one."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from innkeeper.cli.show import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("ps", epilog="Examples:  ps -a;  ps --json;  ps web")(ps)
+
+
+def ps(
+    name: Annotated[str, typer.Argument(metavar="[CONTAINER]", help="Show the processes in this container.")] = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that have ended.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only.")] = False,
+    json: Json = False,
+) -> None:
+    """List containers; with CONTAINER, the processes in it."""
+    if name:
+        _processes(name, json)
+        return
+    from innkeeper.cli import records, show
+
+    found = [one for one in records.all_containers() if everything or one.alive]
+    if json:
+        show.print_json([one.document() for one in found])
+    elif quiet:
+        for one in found:
+            print(one.id)
+    else:
+        rows = [
+            (
+                one.id,
+                one.facts.image,
+                " ".join(one.facts.command),
+                f"{show.ago(one.created)} ago",
+                _state(one.facts),
+                " ".join(one.facts.ports),
+                one.name,
+            )
+            for one in found
+        ]
+        show.table(("CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"), [tuple(map(_short, row)) for row in rows])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _state(facts: "records.Facts") -> str:
+    from innkeeper.cli import show
+
+    if facts.status == "running":
+        return f"up {show.ago(facts.started)}"
+    if facts.status == "exited":
+        return f"exited ({facts.exit_status}) {show.ago(facts.finished)} ago"
+    return facts.status
+
+
+def _processes(name: str, json: bool) -> None:
+    import datetime
+
+    from innkeeper.cli import guest, records, show
+
+    container = records.lookup(name)
+    with guest.connected(container) as agent:
+        found = guest.list_processes(agent, container.id)
+    if json:
+        show.print_json(found)
+        return
+    rows = [
+        (
+            str(process["pid"]),
+            str(process["parent_pid"]),
+            str(process["uid"]),
+            process["state"],
+            f"{process['cpu_time_ns'] / 1e9:.2f}",
+            f"{process['resident_bytes'] / 1e6:.1f}M",
+            datetime.datetime.fromtimestamp(process["started"]).strftime("%H:%M:%S"),
+            _short(" ".join(process["args"])),
+        )
+        for process in found
+    ]
+    show.table(("PID", "PPID", "UID", "S", "CPU", "RSS", "STARTED", "COMMAND"), rows)
+
+
+if TYPE_CHECKING:
+    from innkeeper.cli import records

@@ -1,0 +1,34 @@
+"""`rm`: forget containers."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("rm", epilog="Examples:  rm web;  rm -f web;  rm $(build.py ps -aq)")(rm)
+
+
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also running ones; one that does not exist is no error.")] = False,
+) -> None:
+    """Remove containers and their logs."""
+    from innkeeper.cli import ending, records
+    from innkeeper.errors import InnkeeperError
+    from innkeeper.machine import registry
+
+    for name in names:
+        try:
+            container = records.lookup(name)
+        except InnkeeperError:
+            if force:
+                continue
+            raise
+        if container.alive:
+            if not force:
+                raise InnkeeperError(f"container {container.name} is {container.facts.status}", hint=f"stop it, or: rm -f {container.name}")
+            ending.end_owner(container)
+        registry.remove(container.machine)
+        print(container.name)

@@ -1,0 +1,36 @@
+"""`shell`: a shell in the guest itself, beside its containers."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("shell", context_settings={"allow_interspersed_args": False}, epilog="Examples:  shell web;  shell web dmesg")(shell)
+
+
+def shell(
+    name: Annotated[str, typer.Argument(metavar="CONTAINER")],
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND [ARG...]]", show_default=False)] = None,
+) -> int:
+    """Open a shell in the guest around CONTAINER, which must have been started with --debug-guest."""
+    import os
+    import secrets
+
+    from innkeeper.cli import guest, interact, records, terminal
+    from innkeeper.errors import InnkeeperError
+    from innkeeper.wire.pb import guest_pb2
+
+    container = records.lookup(name)
+    tty = os.isatty(0) and not command
+    exec_id = f"shell-{secrets.token_hex(6)}"
+    rows, columns = terminal.size() or (0, 0)
+    with guest.connected(container) as agent:
+        if not container.facts.debug_guest:
+            raise InnkeeperError(f"the guest around {container.name} has no shell", hint="start the container with --debug-guest")
+        variables = [f"TERM={os.environ.get('TERM', 'xterm')}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"]
+        agent.start_shell(
+            guest_pb2.StartShellRequest(exec_id=exec_id, args=command or [], env=variables, terminal=tty, rows=rows, columns=columns)
+        )
+        return interact.attend(guest.Process(agent, "guest", exec_id), interactive=True, tty=tty)

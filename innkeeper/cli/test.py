@@ -1,0 +1,118 @@
+"""`test`: every test of the source tree, by pytest."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+EXAMPLES = "Examples:  test;  test tests/unit;  test -k redis -x;  CI=true test --long"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One folder of tests: what it holds and the host programs that it wants."""
+
+    title: str
+    programs: tuple[str, ...] = ()
+    root: bool = False
+    guest: bool = False
+
+
+PARTS = {
+    "tests/unit": Part("units, no root"),
+    "tests/contract": Part("the wire's contract, no root", ("go",)),
+    "tests/root": Part(
+        "real system calls", ("gcc", "go", "busybox", "runc", "crun", "buildah", "skopeo", "mkfs.erofs", "iptables-save"), root=True
+    ),
+    "tests/oci": Part(
+        "the runtime command",
+        ("busybox", "buildah", "mmdebstrap", "runc", "crun", "go", "podman", "ctr", "unshare"),
+        root=True,
+    ),
+    "tests/escape": Part("escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd"), root=True, guest=True),
+    "tests/interop": Part(
+        "Kata's own shim",
+        ("qemu-system-x86_64", "ctr", "cni", "ip", "iptables-save", "busybox", "sfdisk", "mke2fs", "xz"),
+        root=True,
+        guest=True,
+    ),
+    "tests/vm": Part(
+        "boots the guest",
+        (
+            "qemu-system-x86_64",
+            "virtiofsd",
+            "buildah",
+            "skopeo",
+            "mmdebstrap",
+            "mkfs.erofs",
+            "mke2fs",
+            "veritysetup",
+            "sfdisk",
+            "busybox",
+            "redis-server",
+            "redis-benchmark",
+            "nginx",
+            "docker-registry",
+            "curl",
+            "gcc",
+            "go",
+        ),
+        guest=True,
+    ),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("test", context_settings=settings, epilog=EXAMPLES)(test)
+
+
+def test(
+    context: typer.Context,
+    expression: Annotated[str, typer.Option("-k", metavar="EXPRESSION", help="Only tests whose names match.")] = "",
+    long: Annotated[bool, typer.Option("--long", help="Also tests that take minutes.")] = False,
+) -> None:
+    """Run unit tests, tests that need root, and tests that boot the guest. Paths and further options go to pytest.
+
+    What this host lacks is left out with the reason; with CI=true that is a failure.
+    """
+    from innkeeper.errors import InnkeeperError
+    from innkeeper.paths import project_root
+
+    if not (project_root() / "tests").is_dir():
+        raise InnkeeperError("the tests are part of the source tree, not of an installed innkeeper", hint="run ./build.py test in a clone")
+    os.chdir(project_root())
+    paths = [word for word in context.args if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
+    others = [word for word in context.args if word not in paths]
+    chosen = {folder: part for folder, part in PARTS.items() if os.path.isdir(folder) and (not paths or _touches(paths, folder))}
+    _prepare(chosen)
+    argv = [sys.executable, "-m", "pytest", *(paths or chosen), *others]
+    argv += [*(["-k", expression] if expression else []), *(["--long"] if long else [])]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv)
+
+
+def _touches(paths: list[str], folder: str) -> bool:
+    return any(os.path.normpath(path).startswith(folder) or folder.startswith(os.path.normpath(path)) for path in paths)
+
+
+def _prepare(chosen: dict[str, Part]) -> None:
+    """Install what the parts want, say what cannot be had, and build the guest, so that no test looks as if it hung."""
+    from innkeeper import build, programs, progress
+    from innkeeper.errors import InnkeeperError
+
+    for folder, part in chosen.items():
+        lacking = []
+        if part.root and os.geteuid() != 0:
+            lacking.append("needs root")
+        elif part.programs:
+            try:
+                programs.require_all(part.programs)
+            except InnkeeperError as error:
+                lacking.append(error.message)
+        progress.note(f"{folder:<16} {part.title}{': tests are left out: ' + '; '.join(lacking) if lacking else ''}")
+        if part.guest and not lacking:
+            build.build(None)

@@ -1,0 +1,146 @@
+"""The agent's methods by name, with messages typed."""
+
+from collections.abc import Sequence
+
+from innkeeper.client.client import Client
+from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2, oci_pb2, types_pb2
+
+SHORT = 60.0
+"""Seconds for a call that does not wait for a process; emulated guests are slow."""
+_AGENT = "grpc.AgentService"
+_GUEST = "innkeeper.v1.Guest"
+
+
+class Agent:
+    """One method an RPC. Raises RpcError."""
+
+    def __init__(self, client: Client, timeout: float = SHORT) -> None:
+        self.client = client
+        self.timeout = timeout
+
+    def _empty(self, method: str, request: object) -> None:
+        self.client.call(_AGENT, method, request, empty_pb2.Empty, self.timeout)
+
+    def check(self, timeout: float | None = None) -> int:
+        """The serving status; 1 is SERVING."""
+        response = self.client.call(
+            "grpc.Health", "Check", health_pb2.CheckRequest(), health_pb2.HealthCheckResponse, timeout or self.timeout
+        )
+        return int(response.status)
+
+    def version(self) -> health_pb2.VersionCheckResponse:
+        return self.client.call("grpc.Health", "Version", health_pb2.CheckRequest(), health_pb2.VersionCheckResponse, self.timeout)
+
+    def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
+        self._empty("CreateSandbox", request)
+
+    def destroy_sandbox(self) -> None:
+        self._empty("DestroySandbox", agent_pb2.DestroySandboxRequest())
+
+    def create_container(self, request: agent_pb2.CreateContainerRequest) -> None:
+        self._empty("CreateContainer", request)
+
+    def start_container(self, container_id: str) -> None:
+        self._empty("StartContainer", agent_pb2.StartContainerRequest(container_id=container_id))
+
+    def remove_container(self, container_id: str, seconds: int = 0) -> None:
+        self._empty("RemoveContainer", agent_pb2.RemoveContainerRequest(container_id=container_id, timeout=seconds))
+
+    def exec_process(self, container_id: str, exec_id: str, process: oci_pb2.Process) -> None:
+        request = agent_pb2.ExecProcessRequest(container_id=container_id, exec_id=exec_id, process=process)
+        self._empty("ExecProcess", request)
+
+    def signal_process(self, container_id: str, exec_id: str, signum: int) -> None:
+        """An empty `exec_id` means the whole container when the signal is SIGKILL, else its init process."""
+        self._empty("SignalProcess", agent_pb2.SignalProcessRequest(container_id=container_id, exec_id=exec_id, signal=signum))
+
+    def wait_process(self, container_id: str, exec_id: str, timeout: float | None = None) -> int:
+        """0-255; 128+n for a process that signal n ended. The agent forgets the process with the answer."""
+        request = agent_pb2.WaitProcessRequest(container_id=container_id, exec_id=exec_id)
+        return self.client.call(_AGENT, "WaitProcess", request, agent_pb2.WaitProcessResponse, timeout).status
+
+    def read_stdout(self, container_id: str, exec_id: str, size: int) -> bytes:
+        """b"" at the end."""
+        request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=size)
+        return self.client.call(_AGENT, "ReadStdout", request, agent_pb2.ReadStreamResponse).data
+
+    def read_stderr(self, container_id: str, exec_id: str, size: int) -> bytes:
+        """b"" at the end."""
+        request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=size)
+        return self.client.call(_AGENT, "ReadStderr", request, agent_pb2.ReadStreamResponse).data
+
+    def write_stdin(self, container_id: str, exec_id: str, data: bytes) -> int:
+        request = agent_pb2.WriteStreamRequest(container_id=container_id, exec_id=exec_id, data=data)
+        return self.client.call(_AGENT, "WriteStdin", request, agent_pb2.WriteStreamResponse).len
+
+    def close_stdin(self, container_id: str, exec_id: str) -> None:
+        self._empty("CloseStdin", agent_pb2.CloseStdinRequest(container_id=container_id, exec_id=exec_id))
+
+    def tty_win_resize(self, container_id: str, exec_id: str, rows: int, columns: int) -> None:
+        request = agent_pb2.TtyWinResizeRequest(container_id=container_id, exec_id=exec_id, row=rows, column=columns)
+        self._empty("TtyWinResize", request)
+
+    def stats_container(self, container_id: str) -> agent_pb2.StatsContainerResponse:
+        request = agent_pb2.StatsContainerRequest(container_id=container_id)
+        return self.client.call(_AGENT, "StatsContainer", request, agent_pb2.StatsContainerResponse, self.timeout)
+
+    def update_container(self, container_id: str, resources: oci_pb2.LinuxResources) -> None:
+        self._empty("UpdateContainer", agent_pb2.UpdateContainerRequest(container_id=container_id, resources=resources))
+
+    def pause_container(self, container_id: str) -> None:
+        self._empty("PauseContainer", agent_pb2.PauseContainerRequest(container_id=container_id))
+
+    def resume_container(self, container_id: str) -> None:
+        self._empty("ResumeContainer", agent_pb2.ResumeContainerRequest(container_id=container_id))
+
+    def update_interface(self, interface: types_pb2.Interface) -> types_pb2.Interface:
+        request = agent_pb2.UpdateInterfaceRequest(interface=interface)
+        return self.client.call(_AGENT, "UpdateInterface", request, types_pb2.Interface, self.timeout)
+
+    def update_routes(self, routes: Sequence[types_pb2.Route]) -> Sequence[types_pb2.Route]:
+        request = agent_pb2.UpdateRoutesRequest(routes=agent_pb2.Routes(Routes=routes))
+        return self.client.call(_AGENT, "UpdateRoutes", request, agent_pb2.Routes, self.timeout).Routes
+
+    def list_interfaces(self) -> Sequence[types_pb2.Interface]:
+        request = agent_pb2.ListInterfacesRequest()
+        return self.client.call(_AGENT, "ListInterfaces", request, agent_pb2.Interfaces, self.timeout).Interfaces
+
+    def list_routes(self) -> Sequence[types_pb2.Route]:
+        return self.client.call(_AGENT, "ListRoutes", agent_pb2.ListRoutesRequest(), agent_pb2.Routes, self.timeout).Routes
+
+    def guest_details(self) -> agent_pb2.GuestDetailsResponse:
+        request = agent_pb2.GuestDetailsRequest(mem_block_size=True, mem_hotplug_probe=True)
+        return self.client.call(_AGENT, "GetGuestDetails", request, agent_pb2.GuestDetailsResponse, self.timeout)
+
+    def set_guest_date_time(self, seconds: int, microseconds: int) -> None:
+        self._empty("SetGuestDateTime", agent_pb2.SetGuestDateTimeRequest(Sec=seconds, Usec=microseconds))
+
+    def reseed_random(self, data: bytes) -> None:
+        self._empty("ReseedRandomDev", agent_pb2.ReseedRandomDevRequest(data=data))
+
+    def copy_file(self, request: agent_pb2.CopyFileRequest) -> None:
+        self._empty("CopyFile", request)
+
+    def get_oom_event(self) -> str:
+        """Waits for the next; the container's id."""
+        return self.client.call(_AGENT, "GetOOMEvent", agent_pb2.GetOOMEventRequest(), agent_pb2.OOMEvent).container_id
+
+    def boot_timeline(self) -> guest_pb2.BootTimelineResponse:
+        return self.client.call(_GUEST, "BootTimeline", empty_pb2.Empty(), guest_pb2.BootTimelineResponse, self.timeout)
+
+    def features(self) -> bytes:
+        """A JSON document."""
+        return self.client.call(_GUEST, "Features", empty_pb2.Empty(), guest_pb2.FeaturesResponse, self.timeout).features
+
+    def list_containers(self) -> Sequence[guest_pb2.ListContainersResponse.Container]:
+        return self.client.call(_GUEST, "ListContainers", empty_pb2.Empty(), guest_pb2.ListContainersResponse, self.timeout).containers
+
+    def list_processes(self, container_id: str) -> Sequence[guest_pb2.ListProcessesResponse.Process]:
+        request = guest_pb2.ListProcessesRequest(container_id=container_id)
+        return self.client.call(_GUEST, "ListProcesses", request, guest_pb2.ListProcessesResponse, self.timeout).processes
+
+    def start_shell(self, request: guest_pb2.StartShellRequest) -> None:
+        self.client.call(_GUEST, "StartShell", request, empty_pb2.Empty, self.timeout)
+
+    def power_off(self) -> None:
+        self.client.call(_GUEST, "PowerOff", empty_pb2.Empty(), empty_pb2.Empty, self.timeout)

@@ -1,0 +1,47 @@
+"""A look into an oci-archive without unpacking it, so that a run of a cached image costs no copy of it.
+
+skopeo unpacks the whole archive to tell an image's config. Anything unusual here is left to skopeo.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+BLOB_MAX = 4 << 20
+"""Bytes of a manifest or config that are read; the same limit as containers/image has."""
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def peek_config(source: str) -> bytes | None:
+    """The raw config of the one image in `oci-archive:PATH`, or None when this is not as simple as that."""
+    transport, _, path = source.partition(":")
+    if transport != "oci-archive" or ":" in path:
+        return None
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = {member.name.removeprefix("./"): member for member in archive if member.isreg()}
+            manifests = json.loads(_read(archive, members, "index.json"))["manifests"]
+            if len(manifests) != 1 or manifests[0].get("mediaType", _MANIFEST) != _MANIFEST:
+                return None
+            manifest = json.loads(_blob(archive, members, manifests[0]["digest"]))
+            return _blob(archive, members, manifest["config"]["digest"])
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _blob(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], digest: Any) -> bytes:
+    algorithm, _, value = str(digest).partition(":")
+    data = _read(archive, members, f"blobs/{algorithm}/{value}")
+    if algorithm != "sha256" or hashlib.sha256(data).hexdigest() != value:
+        raise ValueError(f"blob {digest} is not what its name says")
+    return data
+
+
+def _read(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], name: str) -> bytes:
+    member = members[name]
+    file = archive.extractfile(member)
+    if member.size > BLOB_MAX or file is None:
+        raise ValueError(f"{name} is too large")
+    return file.read()

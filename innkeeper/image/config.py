@@ -1,0 +1,71 @@
+"""The part of an image's config that running it needs (OCI image-spec 1.1 `config.md`; docker's v2 config is the same)."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from innkeeper.errors import InnkeeperError
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """`volumes` are paths that docker gives a volume of their own; here the scratch disk takes their writes like any other."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_config(document: object) -> ImageConfig:
+    """Read an image config. Raises InnkeeperError for another platform's image and for values of the wrong kind."""
+    top = _mapping(document, "config")
+    system, machine = top.get("os", ""), top.get("architecture", "")
+    ours = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    if system not in ("", "linux") or machine not in ("", ours):
+        raise InnkeeperError(f"the image is for {system}/{machine}, the guest is linux/{ours}")
+    inner = _mapping(top.get("config"), "config.config")
+    return ImageConfig(
+        entrypoint=_strings(inner, "Entrypoint"),
+        cmd=_strings(inner, "Cmd"),
+        env=_strings(inner, "Env"),
+        user=_string(inner, "User"),
+        working_dir=_string(inner, "WorkingDir"),
+        volumes=tuple(sorted(_mapping(inner.get("Volumes"), "Volumes"))),
+        stop_signal=_string(inner, "StopSignal"),
+        exposed_ports=tuple(sorted(_mapping(inner.get("ExposedPorts"), "ExposedPorts"))),
+        labels={key: str(value) for key, value in _mapping(inner.get("Labels"), "Labels").items()},
+    )
+
+
+def _mapping(value: object, name: str) -> Mapping[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InnkeeperError(f"the image's {name} is not an object")
+    return value
+
+
+def _string(inner: Mapping[str, object], name: str) -> str:
+    value = inner.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InnkeeperError(f"the image's {name} is not a string")
+    return value
+
+
+def _strings(inner: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = inner.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise InnkeeperError(f"the image's {name} is not a list of strings")
+    return tuple(value)

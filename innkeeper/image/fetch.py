@@ -1,0 +1,212 @@
+"""An image reference becomes a block device in the cache.
+
+An image's id is the sha256 of its config, which lists the digests of its uncompressed layers; so the same id means
+the same content, from whatever transport. Under <cache>/images there is a folder `<id>-<format>` for each:
+
+    image.erofs    the merged tree
+    image.json     the config, and /etc/passwd and /etc/group as they are in the tree
+
+A file `pin-...` remembers which id a reference by digest means on this machine, so that it costs no question to a registry.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from innkeeper import paths, progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.image import archive, skopeo
+from innkeeper.image import reference as references
+from innkeeper.image.config import ImageConfig, parse_config
+from innkeeper.image.erofs import write_erofs
+from innkeeper.image.layer import read_layer
+from innkeeper.image.tree import Inode, lookup, merge, new_directory, read, real_directory
+
+FORMAT = "v2"
+"""Changes when the same image would give another device, so that older cache entries are not used."""
+ACCOUNTS_MAX = 1 << 20
+"""Bytes of /etc/passwd or /etc/group that are looked at."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the cache. `id` is `sha256:...`; `passwd` and `group` are None when the image has no such (sane) file.
+
+    `volumes` maps each volume of the config to the folder it is in the tree, without links, or to None when there is none.
+    """
+
+    reference: str
+    id: str
+    config: ImageConfig
+    erofs: Path
+    passwd: bytes | None
+    group: bytes | None
+    volumes: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def resolve(reference: str) -> Image:
+    """Find the image `reference`, fetch and convert it unless the cache has it. Raises InnkeeperError, naming the reference."""
+    root = paths.images_root()
+    root.mkdir(parents=True, exist_ok=True)
+    pin = root / f"pin-{_sha256(reference.encode())}"
+    if "@sha256:" in reference and pin.exists():
+        image_id = pin.read_text()
+        if (folder := root / f"{image_id}-{FORMAT}").exists():
+            return _load(reference, image_id, folder)
+    with _scratch(root) as scratch:
+        source, image_id = _locate(reference, scratch)
+    folder = root / f"{image_id}-{FORMAT}"
+    if not folder.exists():
+        with _locked(root / f"{image_id}.lock"):
+            if not folder.exists():
+                with progress.step(f"fetching image {reference}"):
+                    _build(reference, source, image_id, folder)
+    if source.startswith("docker://") and "@sha256:" in reference:
+        _replace(pin, image_id)
+    return _load(reference, image_id, folder)
+
+
+def _locate(reference: str, scratch: Path) -> tuple[str, str]:
+    """(skopeo source, image id)."""
+    if references.has_transport(reference):
+        source = references.check_transport(reference)
+        config = archive.peek_config(source) or skopeo.inspect_config(source, scratch)
+        return source, _sha256(config)
+    references.check_name(reference)
+    if local := skopeo.local_image_id(reference):
+        return f"containers-storage:@{local}", local
+    failures = []
+    for source in references.remote_candidates(reference):
+        try:
+            return source, _sha256(skopeo.inspect_config(source, scratch))
+        except InnkeeperError as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    raise InnkeeperError(f"image {reference} not found in any configured registry: " + "; ".join(error.message for error in failures))
+
+
+def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
+    """Make the cache entry `folder`; the caller holds its lock, so what an interrupted one left can be removed."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        blobs = partial / "blobs"
+        skopeo.copy_to_dir(source, blobs, partial)
+        config, layers = _read_manifest(reference, blobs, image_id)
+        tree = new_directory()
+        for layer in layers:
+            tree = merge(tree, read_layer(layer, tree))
+        write_erofs(tree, partial / "image.erofs", uuid=bytes.fromhex(image_id)[:16])
+        record: dict[str, object] = {
+            "reference": reference,
+            "config": config,
+            "volumes": _volume_folders(tree, parse_config(config).volumes),
+        }
+        record |= {name: _account_file(tree, name) for name in ("passwd", "group")}
+        _write_synced(partial / "image.json", json.dumps(record, indent=1).encode())
+        shutil.rmtree(blobs)
+        partial.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise InnkeeperError(f"cannot make the device of image {reference}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[str, object], list[Path]]:
+    """The config, and the layers from the lowest up."""
+    try:
+        manifest = json.loads((blobs / "manifest.json").read_bytes())
+        if manifest["schemaVersion"] != 2:
+            raise InnkeeperError(f"image {reference}: manifests of schema {manifest['schemaVersion']} are not supported")
+        layers = [_hex(layer["digest"]) for layer in manifest["layers"]]
+        raw = (blobs / _hex(manifest["config"]["digest"])).read_bytes()
+        config = json.loads(raw)
+        listed = [_hex(digest) for digest in config["rootfs"]["diff_ids"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InnkeeperError(f"image {reference}: not an image that can be run: its manifest or config lacks {error}") from error
+    if _sha256(raw) != image_id:
+        raise InnkeeperError(f"image {reference} changed while it was fetched", hint="run it again")
+    if layers != listed:
+        raise InnkeeperError(f"image {reference}: its layers are not those that its config lists")
+    parse_config(config)  # refuses what cannot be run before the work is done
+    return config, [blobs / layer for layer in layers]
+
+
+def _account_file(tree: Inode, name: str) -> str | None:
+    """Bounded, and inside the image whatever links there are: never a device, a fifo or the host's file."""
+    node = lookup(tree, f"/etc/{name}".encode())
+    data = read(node, ACCOUNTS_MAX) if node is not None else None
+    return None if data is None else data.decode("utf-8", "surrogateescape")
+
+
+def _volume_folders(tree: Inode, volumes: Sequence[str]) -> dict[str, str | None]:
+    """Where each volume is, its links followed now and inside the image: in the guest nothing of the image is to lead anywhere."""
+    found = {volume: real_directory(tree, volume.encode()) for volume in volumes}
+    return {volume: None if path is None else path.decode("utf-8", "surrogateescape") for volume, path in found.items()}
+
+
+def _load(reference: str, image_id: str, folder: Path) -> Image:
+    record = json.loads((folder / "image.json").read_bytes())
+    passwd, group = (None if record[name] is None else record[name].encode("utf-8", "surrogateescape") for name in ("passwd", "group"))
+    config = parse_config(record["config"])
+    return Image(reference, f"sha256:{image_id}", config, folder / "image.erofs", passwd, group, record["volumes"])
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    """A folder for skopeo's own temporary files; those of processes that were killed are removed."""
+    for old in root.glob(".scratch-*"):
+        if not Path(f"/proc/{old.name.split('-')[1]}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".scratch-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file so that others see all of it or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _hex(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise InnkeeperError(f"digest {digest} is not a sha256 digest")
+    return value

@@ -1,0 +1,221 @@
+"""One layer (an uncompressed tar) read into a tree of its own: names, whiteouts, links, attributes.
+
+OCI image-spec 1.1 `layer.md`. Nothing is unpacked, so nothing in a layer can reach the host's files; names that
+would leave the image are refused.
+"""
+
+import re
+import stat
+import tarfile
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+from innkeeper import progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.tree import NAME_MAX, PATH_MAX, Extent, Inode, lookup, new_directory, split
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+AUFS_METADATA = b".wh..wh."
+XATTR = "SCHILY.xattr."
+# overlayfs would obey these in the guest's lower layer; an image does not get to steer it.
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+ID_MAX = 2**32 - 2
+_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]*)?")
+
+_KINDS = {
+    tarfile.REGTYPE: stat.S_IFREG,
+    tarfile.AREGTYPE: stat.S_IFREG,
+    tarfile.CONTTYPE: stat.S_IFREG,
+    tarfile.GNUTYPE_SPARSE: stat.S_IFREG,
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+}
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """tarfile takes a broken header in the middle for the end of the archive; a layer must not lose files that way."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"broken header: {error}") from error
+
+
+def read_layer(path: Path, lower: Inode) -> Inode:
+    """Read the tar at `path` into a tree. `lower` is what the layers below show: hard links may point there.
+
+    Raises InnkeeperError for a broken archive, a name or link outside the image, or an unknown kind of entry.
+    """
+    reader = _Reader(path, lower)
+    try:
+        for member in _members(path):
+            reader.add(member)
+    except (tarfile.TarError, EOFError) as error:
+        raise InnkeeperError(f"layer {path.name}: {error}", hint="the image is damaged; build or pull it again") from error
+    return reader.root
+
+
+def _members(path: Path) -> Iterator[tarfile.TarInfo]:
+    size = path.stat().st_size
+    with tarfile.open(path, "r:", tarinfo=_StrictHeader, encoding="utf-8", errors="surrogateescape") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            stored = sum(length for _, length in sparse) if (sparse := _sparse_map(member)) is not None else member.size
+            if member.isreg() and member.offset_data + stored > size:
+                raise tarfile.ReadError(f"{member.name}: archive ends inside the file")
+            yield member
+
+
+class _Reader:
+    def __init__(self, path: Path, lower: Inode) -> None:
+        self.path = path
+        self.lower = lower
+        self.root = new_directory()
+        self.seen_xattrs: set[bytes] = set()
+
+    def refuse(self, name: bytes, why: str) -> InnkeeperError:
+        return InnkeeperError(f"layer {self.path.name}: {name.decode(errors='replace')}: {why}")
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        full = _bytes(member.name)
+        parts = split(full)
+        self.check_name(full, parts)
+        if not parts:
+            if not member.isdir():
+                raise self.refuse(full, "the root is not a directory")
+            self.describe(self.root, member, full)
+            return
+        name = parts[-1]
+        if name == OPAQUE:
+            self.parent(parts, full).opaque = True
+        elif name.startswith(AUFS_METADATA):
+            return  # aufs kept its own state under these names; no runtime unpacks them
+        elif name.startswith(WHITEOUT):
+            self.whiteout(self.parent(parts, full), name[len(WHITEOUT) :], full)
+        else:
+            self.place(self.parent(parts, full), name, member, full)
+
+    def check_name(self, full: bytes, parts: list[bytes]) -> None:
+        if b".." in parts:
+            raise self.refuse(full, "the name leaves its directory with ..")
+        if b"\0" in full or len(full) >= PATH_MAX or any(len(part) > NAME_MAX for part in parts):
+            raise self.refuse(full, "the name is longer than Linux allows or holds a NUL")
+
+    def parent(self, parts: list[bytes], full: bytes) -> Inode:
+        """The directory the entry goes to; links are followed inside this layer only, as overlayfs' layers are unpacked."""
+        directory = self.root
+        for index, part in enumerate(parts[:-1]):
+            found = directory.children.get(part)
+            if found is not None and found.is_symlink:
+                found = lookup(self.root, b"/".join(parts[: index + 1]))
+                if found is None or not found.is_dir:
+                    raise self.refuse(full, "a parent is a symbolic link to nothing in this layer")
+            elif found is None:
+                found = directory.children[part] = new_directory()
+                found.opaque = part in directory.whiteouts  # removed, then made anew: nothing of the old one shows
+                directory.whiteouts.discard(part)
+            elif not found.is_dir:
+                raise self.refuse(full, "a parent is not a directory")
+            directory = found
+        return directory
+
+    def whiteout(self, directory: Inode, name: bytes, full: bytes) -> None:
+        if name in (b"", b".", b".."):
+            raise self.refuse(full, "a whiteout of nothing")
+        again = directory.children.get(name)  # a whiteout hides what is below this layer, in whatever order it comes
+        if again is None:
+            directory.whiteouts.add(name)
+        elif again.is_dir:
+            again.opaque = True
+
+    def place(self, directory: Inode, name: bytes, member: tarfile.TarInfo, full: bytes) -> None:
+        old = directory.children.get(name)
+        if member.islnk():
+            node = self.link_target(member, full)
+        elif member.type not in _KINDS:
+            raise self.refuse(full, f"unknown kind of entry {member.type!r}")
+        elif member.ischr() and (member.devmajor, member.devminor) == (0, 0):
+            directory.children.pop(name, None)  # how overlayfs itself writes a whiteout
+            self.whiteout(directory, name, full)
+            return
+        else:
+            node = old if member.isdir() and old is not None and old.is_dir else Inode(_KINDS[member.type])
+            self.describe(node, member, full)
+        if node.is_dir and node is not old and name in directory.whiteouts:
+            node.opaque = True
+        directory.children[name] = node
+        directory.whiteouts.discard(name)
+
+    def link_target(self, member: tarfile.TarInfo, full: bytes) -> Inode:
+        target = _bytes(member.linkname)
+        if b".." in split(target):
+            raise self.refuse(full, "a hard link that leaves the image")
+        node = lookup(self.root, target, follow_last=False) or lookup(self.lower, target, follow_last=False)
+        if node is None or node.is_dir:
+            raise self.refuse(full, f"a hard link to {target.decode(errors='replace')}, which is not a file in the image")
+        return node
+
+    def describe(self, node: Inode, member: tarfile.TarInfo, full: bytes) -> None:
+        if not (0 <= member.uid <= ID_MAX and 0 <= member.gid <= ID_MAX):
+            raise self.refuse(full, f"owner {member.uid}:{member.gid} is out of range")
+        node.mode = _KINDS[member.type] | (member.mode & 0o7777)
+        node.uid, node.gid = member.uid, member.gid
+        node.mtime_ns = _mtime_ns(member)
+        node.xattrs = self.xattrs(member, full)
+        node.implied = False
+        if node.is_symlink:
+            node.mode = stat.S_IFLNK | 0o777
+            node.target = _bytes(member.linkname)
+            if not 0 < len(node.target) < PATH_MAX or b"\0" in node.target:
+                raise self.refuse(full, "a symbolic link with no or too long a target")
+            node.size = len(node.target)
+        elif member.ischr() or member.isblk():
+            node.rdev = (member.devmajor, member.devminor)
+        elif node.is_file:
+            node.size = member.size
+            node.extents = _extents(member, self.path)
+
+    def xattrs(self, member: tarfile.TarInfo, full: bytes) -> dict[bytes, bytes]:
+        found = {_bytes(key[len(XATTR) :]): _bytes(value) for key, value in member.pax_headers.items() if key.startswith(XATTR)}
+        for name in [name for name in found if name.startswith(OVERLAY_XATTRS)]:
+            progress.warn(f"{full.decode(errors='replace')}: attribute {name.decode(errors='replace')} of the image is left out")
+            del found[name]
+        return found
+
+
+def _sparse_map(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
+    """(offset, length) of each part that is stored, or None for an ordinary file."""
+    return getattr(member, "sparse", None)
+
+
+def _extents(member: tarfile.TarInfo, source: Path) -> list[Extent]:
+    sparse = _sparse_map(member)
+    if sparse is None:
+        return [Extent(0, member.size, source, member.offset_data)] if member.size else []
+    extents, position = [], member.offset_data
+    for offset, length in sparse:
+        if length:
+            extents.append(Extent(offset, length, source, position))
+            position += length
+    return extents
+
+
+def _mtime_ns(member: tarfile.TarInfo) -> int:
+    """Exact: tarfile's own float loses nanoseconds."""
+    text = member.pax_headers.get("mtime")
+    if not text:
+        return int(member.mtime) * 10**9
+    if _SECONDS.fullmatch(text) is None:
+        raise tarfile.ReadError(f"{member.name}: time {text[:40]!r}")
+    return int(Decimal(text).scaleb(9))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,211 @@
+"""Parsers of docker's flag syntaxes. Each raises InnkeeperError that names the flag and the value."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.options import Port, RunOptions, Tmpfs, Ulimit, Volume
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
+_TMPFS_WORDS = frozenset(
+    {
+        *("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "sync", "async", "noatime", "atime"),
+        *("nodiratime", "diratime", "relatime", "norelatime", "strictatime", "nostrictatime"),
+    }
+)
+_TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})
+_PROPAGATION = frozenset({"private", "rprivate", "slave", "rslave"})
+ULIMITS = frozenset(
+    {
+        *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"),
+        *("rtprio", "rttime", "sigpending", "stack"),
+    }
+)
+
+
+def parse_size(text: str, flag: str = "--memory") -> int:
+    """Bytes of `512m`, `1.5g`, `100` (docker/go-units RAMInBytes: powers of 1024, case does not matter)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.lower())
+    if match is None:
+        raise InnkeeperError(f"{flag} {text}: not a size", hint="use a number with b, k, m or g, like 512m")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_memory(text: str) -> int:
+    """`--memory`: at least 6 MiB, as docker."""
+    size = parse_size(text)
+    if size < 6 << 20:
+        raise InnkeeperError(f"--memory {text}: the least is 6m")
+    return size
+
+
+def parse_cpus(text: str) -> float:
+    """`--cpus 1.5`, at least 0.01."""
+    try:
+        cpus = float(text)
+    except ValueError:
+        cpus = 0.0
+    if not 0.01 <= cpus <= 8192:
+        raise InnkeeperError(f"--cpus {text}: not a number of CPUs from 0.01 up")
+    return cpus
+
+
+def parse_volume(text: str) -> Volume:
+    """`-v HOST:GUEST[:OPTIONS]`; options ro, rw, z, Z and a propagation word. The host's path must exist."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(parts[:2]):
+        raise InnkeeperError(f"-v {text}: not HOST:GUEST[:ro]", hint="name a folder or file of the host by its absolute path")
+    source, destination = parts[0], parts[1]
+    if not source.startswith(("/", ".", "~")):
+        hint = f"for a folder here: -v ./{source}:{destination}"
+        raise InnkeeperError(f"-v {text}: {source} is a named volume, which is not supported", hint=hint)
+    if not destination.startswith("/") or os.path.normpath(destination) == "/":
+        raise InnkeeperError(f"-v {text}: the place in the container must be an absolute path, not /")
+    host = Path(os.path.abspath(os.path.expanduser(source)))
+    if not host.exists():
+        raise InnkeeperError(f"-v {text}: no such file on the host: {host}")
+    read_only, propagation = False, "rprivate"
+    for word in parts[2].split(",") if len(parts) == 3 else ():
+        if word in ("ro", "rw"):
+            read_only = word == "ro"
+        elif word in _PROPAGATION:
+            propagation = word
+        elif word in ("z", "Z") and not os.path.exists("/sys/fs/selinux/enforce"):
+            pass  # asks for SELinux labels, of which this host has none, as docker
+        else:
+            raise InnkeeperError(f"-v {text}: option {word!r} is not supported", hint="use ro or rw")
+    return Volume(host, os.path.normpath(destination), read_only, propagation)
+
+
+def parse_ports(text: str) -> list[Port]:
+    """`-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, ports or ranges of the same length; an IPv6 address in brackets."""
+    mapping, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if protocol not in ("tcp", "udp"):
+        raise InnkeeperError(f"-p {text}: protocol {protocol} is not supported", hint="use tcp or udp")
+    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[0-9.]*):)?(?:([0-9-]*):)?([0-9-]+)", mapping)
+    if match is None:
+        raise InnkeeperError(f"-p {text}: not [[IP:]HOST:]CONTAINER[/tcp|udp]")
+    address, host, container = match.groups()
+    if host is None and address is not None:  # HOST:CONTAINER: the first group took the host's port
+        address, host = ("", address) if "." not in address and not address.startswith("[") else (address, "")
+    inside = _port_range(container, text)
+    outside = _port_range(host, text) if host else [0] * len(inside)
+    if len(outside) != len(inside):
+        raise InnkeeperError(f"-p {text}: the ranges differ in length")
+    return [Port(_address(address, text), out, into, protocol) for out, into in zip(outside, inside, strict=True)]
+
+
+def _port_range(text: str, flag: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    try:
+        low = int(first)
+        high = int(last) if dash else low
+    except ValueError:
+        low = high = 0
+    if not 1 <= low <= high <= 65535:
+        raise InnkeeperError(f"-p {flag}: {text} is not a port or range")
+    return list(range(low, high + 1))
+
+
+def _address(text: str | None, flag: str) -> str:
+    if not text:
+        return "0.0.0.0"
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError as error:
+        raise InnkeeperError(f"-p {flag}: {text} is not an address") from error
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """`--ulimit nofile=1024[:2048]`."""
+    match = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", text)
+    if match is None or match[1] not in ULIMITS:
+        raise InnkeeperError(f"--ulimit {text}: not NAME=SOFT[:HARD] of a known limit", hint=f"limits: {', '.join(sorted(ULIMITS))}")
+    soft = int(match[2])
+    hard = int(match[3]) if match[3] else soft
+    if min(soft, hard) < -1 or max(soft, hard) >= 2**63:
+        raise InnkeeperError(f"--ulimit {text}: out of range")
+    if hard != -1 and (soft > hard or soft == -1):
+        raise InnkeeperError(f"--ulimit {text}: the soft limit is above the hard one")
+    return Ulimit(match[1], soft, hard)
+
+
+def parse_tmpfs(text: str) -> Tmpfs:
+    """`--tmpfs PATH[:OPTIONS]`; docker's defaults noexec, nosuid and nodev come first."""
+    destination, _, options = text.partition(":")
+    if not destination.startswith("/") or os.path.normpath(destination) == "/":
+        raise InnkeeperError(f"--tmpfs {text}: not an absolute path")
+    words = [word for word in options.split(",") if word]
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (word in _TMPFS_WORDS or (equals and key in _TMPFS_VALUES and re.fullmatch(r"[0-9a-zA-Z%]+", value))):
+            raise InnkeeperError(f"--tmpfs {text}: option {word!r} is not known")
+    return Tmpfs(os.path.normpath(destination), (*_TMPFS_DEFAULTS, *words))
+
+
+def parse_sysctl(text: str) -> tuple[str, str]:
+    """`--sysctl NAME=VALUE`; which names are allowed is decided in the guest."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InnkeeperError(f"--sysctl {text}: not NAME=VALUE")
+    return name, value
+
+
+def parse_security_opts(values: Sequence[str], options: RunOptions) -> None:
+    """Apply `--security-opt` values to `options`; both `=` and docker's old `:` separate."""
+    for text in values:
+        name, value = [*re.split("[=:]", text, maxsplit=1), ""][:2]
+        if name == "no-new-privileges" and value in ("", "true", "false"):
+            options.no_new_privileges = value != "false"
+        elif name == "seccomp" and value:
+            options.seccomp = value
+        elif name == "apparmor" and value:
+            options.apparmor = value
+        elif name == "label" and value:
+            options.label = [*options.label, value]
+        elif name == "systempaths" and value == "unconfined":
+            options.unmask = True
+        else:
+            known = "seccomp=, no-new-privileges, apparmor=, label=, systempaths=unconfined"
+            raise InnkeeperError(f"--security-opt {text}: not known", hint=f"known: {known}")
+
+
+def resolve_env(env: Sequence[str], env_files: Sequence[Path], environ: Mapping[str, str]) -> list[str]:
+    """The variables of `--env-file` and `-e`, in docker's order (files first).
+
+    A `NAME` alone is taken from `environ`. One that is not there is left out of a file, and stays `NAME` for `-e NAME`: the image's own is
+    to be removed.
+    """
+    result = [found for path in env_files for entry in read_env_file(path) if "=" in (found := _from_environ(entry, environ))]
+    for entry in env:
+        if not entry.partition("=")[0] or "\0" in entry:
+            raise InnkeeperError(f"-e {entry!r}: not NAME or NAME=VALUE")
+        result.append(_from_environ(entry, environ))
+    return result
+
+
+def _from_environ(entry: str, environ: Mapping[str, str]) -> str:
+    return f"{entry}={environ[entry]}" if "=" not in entry and entry in environ else entry
+
+
+def read_env_file(path: Path) -> list[str]:
+    """Lines `NAME=VALUE` or `NAME`; empty ones and those starting with `#` do not count. Nothing is unquoted, as in docker."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InnkeeperError(f"--env-file {path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}") from error
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        name = line.partition("=")[0]
+        if not name or re.search(r"\s", name):
+            raise InnkeeperError(f"--env-file {path}: line {number}: {name!r} is not a variable's name")
+        entries.append(line)
+    return entries

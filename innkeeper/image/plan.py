@@ -1,0 +1,147 @@
+"""All that a run needs from the machine and the agent, worked out before the machine starts.
+
+Places in the guest are those of the contract with Kata's shim, so that the agent has one layout.
+"""
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.fetch import Image
+from innkeeper.image.labels import mount_context
+from innkeeper.image.options import Port, RunOptions, Volume
+from innkeeper.image.spec import build_spec
+from innkeeper.wire.pb import agent_pb2
+
+SANDBOX = "/run/kata-containers/sandbox"
+CONTAINERS = "/run/kata-containers"
+COPIED_FILES = "/run/kata-containers/shared/containers"
+"""Where CopyFile may write."""
+ANONYMOUS = f"{SANDBOX}/image-volumes"
+"""A second, writable view of the image, of which a container with a read-only root gets the image's own volumes."""
+ETC_FILES = ("resolv.conf", "hosts", "hostname")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A folder or file of the host for the machine to share by virtio-fs under `tag`."""
+
+    tag: str
+    host: Path
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """`storages` go into CreateContainer, `document` through `to_proto`; `copied_files` maps a name in /etc to its place in the guest."""
+
+    shares: tuple[Share, ...]
+    forwards: tuple[Port, ...]
+    storages: tuple[agent_pb2.Storage, ...]
+    copied_files: Mapping[str, str]
+    document: dict[str, object]
+    stop_signal: str
+
+
+def plan_run(
+    image: Image, options: RunOptions, container_id: str, *, image_disk: str = "/dev/vdb", scratch_disk: str = "/dev/vdc"
+) -> RunPlan:
+    """Plan a run of `image` in a container `container_id`. Raises InnkeeperError that names the flag which cannot be done."""
+    shares, sources = plan_volumes(options.volumes)
+    context = mount_context(options, container_id)
+    storages = [*_root_storages(container_id, image_disk, scratch_disk, context), *[_share_storage(share, context) for share in shares]]
+    anonymous = _anonymous_volumes(image, options)
+    if anonymous:
+        storages.append(_anonymous_storage(container_id, [source for source, exists in anonymous.values() if not exists], context))
+    copied = {name: f"{COPIED_FILES}/{container_id}-{name}" for name in ETC_FILES}
+    document = build_spec(
+        image,
+        options,
+        container_id=container_id,
+        root_path=f"{CONTAINERS}/{container_id}/rootfs",
+        volume_sources=sources,
+        files={f"/etc/{name}": place for name, place in copied.items()}
+        | {place: f"{ANONYMOUS}{source}" for place, (source, _) in anonymous.items()},
+    )
+    stop_signal = options.stop_signal or image.config.stop_signal or "SIGTERM"
+    return RunPlan(tuple(shares), tuple(options.ports), tuple(storages), copied, document, stop_signal)
+
+
+def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
+    """The shares for `volumes`, and for each volume its source in the guest.
+
+    virtio-fs shares folders only, so the machine shares a single file as a folder with just this file in it: the guest sees no other one.
+    The same folder or file with the same access is shared once.
+    """
+    shares: dict[tuple[Path, bool], Share] = {}
+    sources = []
+    for volume in volumes:
+        mode = volume.host.stat().st_mode
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+            raise InnkeeperError(f"-v {volume.host}: only folders and regular files can be shared with a virtual machine")
+        host = volume.host.resolve()
+        name = "" if stat.S_ISDIR(mode) else f"/{host.name}"
+        share = shares.setdefault((host, volume.read_only), Share(f"volume{len(shares)}", host, volume.read_only))
+        sources.append(f"{_share_place(share)}{name}")
+    return list(shares.values()), sources
+
+
+def _share_place(share: Share) -> str:
+    return f"{SANDBOX}/volumes/{share.tag.removeprefix('volume')}"
+
+
+def _share_storage(share: Share, context: Sequence[str]) -> agent_pb2.Storage:
+    options = [*(["ro"] if share.read_only else []), *context]
+    return agent_pb2.Storage(driver="virtio-fs", source=share.tag, fstype="virtiofs", mount_point=_share_place(share), options=options)
+
+
+def _anonymous_volumes(image: Image, options: RunOptions) -> dict[str, tuple[str, bool]]:
+    """Place in the container -> (folder in the image, whether it is there) of the volumes that the image's config asks for.
+
+    docker gives each a volume, filled from the image. Here the container's own root is as good: it is written to the scratch disk, and goes
+    with the container as an anonymous volume does with --rm. Only a read-only root makes a difference: these stay writable.
+    """
+    if not options.read_only:
+        return {}
+    taken = {volume.destination for volume in options.volumes} | {tmpfs.destination for tmpfs in options.tmpfs}
+    found = {}
+    for volume in image.config.volumes:
+        place = os.path.normpath(volume)
+        if not volume.startswith("/") or place == "/":
+            raise InnkeeperError(f"image {image.reference}: its volume {volume!r} is not an absolute path below /")
+        if place not in taken:
+            folder = image.volumes.get(volume)
+            found[place] = (folder or place, folder is not None)
+    return dict(sorted(found.items(), key=lambda entry: entry[0].count("/")))
+
+
+def _anonymous_storage(container_id: str, missing: Sequence[str], context: Sequence[str]) -> agent_pb2.Storage:
+    base = f"{SANDBOX}/scratch/{container_id}"
+    upper, work = f"{base}/volumes-upper", f"{base}/volumes-work"
+    return _overlay(ANONYMOUS, upper, work, context, [f"{upper}{path}" for path in missing])
+
+
+def _root_storages(container_id: str, image_disk: str, scratch_disk: str, context: Sequence[str]) -> list[agent_pb2.Storage]:
+    """The image below, a folder of the scratch disk above."""
+    lower, scratch = f"{SANDBOX}/image", f"{SANDBOX}/scratch"
+    upper, work = f"{scratch}/{container_id}/upper", f"{scratch}/{container_id}/work"
+    return [
+        agent_pb2.Storage(driver="blk", source=image_disk, fstype="erofs", mount_point=lower, options=["ro"]),
+        agent_pb2.Storage(driver="blk", source=scratch_disk, fstype="ext4", mount_point=scratch),
+        _overlay(f"{CONTAINERS}/{container_id}/rootfs", upper, work, context),
+    ]
+
+
+def _overlay(place: str, upper: str, work: str, context: Sequence[str], more: Sequence[str] = ()) -> agent_pb2.Storage:
+    """The image with a writable layer over it. `more` are folders that the upper layer has from the start."""
+    return agent_pb2.Storage(
+        driver="overlayfs",
+        driver_options=[f"io.katacontainers.volume.overlayfs.create_directory={path}" for path in (upper, work, *more)],
+        source="none",
+        fstype="overlay",
+        mount_point=place,
+        options=[f"lowerdir={SANDBOX}/image", f"upperdir={upper}", f"workdir={work}", *context],
+    )

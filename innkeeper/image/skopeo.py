@@ -1,0 +1,76 @@
+"""skopeo and buildah as we use them: which options, and their errors as one line."""
+
+import ipaddress
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+
+
+def inspect_config(source: str, scratch: Path) -> bytes:
+    """The raw bytes of the config of image `source` (for a list: of this machine's platform). Their sha256 is the image's id."""
+    return _run(["inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source], scratch, f"image {source} not found")
+
+
+def copy_to_dir(source: str, destination: Path, scratch: Path) -> None:
+    """Copy image `source` into the folder `destination` (transport `dir:`), layers uncompressed. skopeo checks each blob's digest."""
+    options = ["--quiet", "--remove-signatures", "--dest-decompress", *tls_options(source, "--src-tls-verify")]
+    _run(["copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
+
+
+def local_image_id(name: str) -> str | None:
+    """The id (hex) of the image that local containers-storage has under the short or full `name`, or None."""
+    buildah = programs.find("buildah")
+    if buildah is None:
+        return None
+    command = [str(buildah), "inspect", "--type", "image", "--format", "{{.FromImageID}}", name]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = done.stdout.strip().removeprefix("sha256:")
+    return found if done.returncode == 0 and re.fullmatch("[0-9a-f]{64}", found) else None
+
+
+def tls_options(source: str, option: str) -> list[str]:
+    """Turn certificate checks off for a registry on this machine, and only there, as docker does (127.0.0.0/8, ::1, localhost)."""
+    if not source.startswith("docker://"):
+        return []
+    host = source.removeprefix("docker://").split("/")[0]
+    host = host[1:].split("]")[0] if host.startswith("[") else host.rsplit(":", 1)[0]
+    return [f"{option}=false"] if _is_local(host) else []
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _run(arguments: Sequence[str], scratch: Path, failure: str) -> bytes:
+    # It must not go on writing into the cache when this process is killed.
+    command = [str(programs.require("setpriv")), "--pdeathsig", "KILL", str(programs.require("skopeo")), *arguments]
+    environment = {**os.environ, "TMPDIR": str(scratch)}  # archives are unpacked there, not into /var/tmp
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise InnkeeperError(f"{failure}: {_reason(done.stderr.decode(errors='replace'))}", hint=_hint(done.stderr))
+    return done.stdout
+
+
+def _reason(stderr: str) -> str:
+    """skopeo's own last message, without its log format."""
+    messages = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', stderr)
+    if messages:
+        return str(messages[-1]).replace('\\"', '"')
+    lines = stderr.strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def _hint(stderr: bytes) -> str | None:
+    if b"unauthorized" in stderr or b"authentication required" in stderr:
+        return "log in with: skopeo login REGISTRY"
+    return None

@@ -1,0 +1,199 @@
+"""An image and the flags of `run` become an OCI runtime specification document, with docker's defaults."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.image import defaults
+from innkeeper.image.fetch import Image
+from innkeeper.image.labels import apparmor_profile, selinux_labels
+from innkeeper.image.options import RunOptions
+from innkeeper.image.parse import resolve_env
+from innkeeper.image.seccomp import load_profile
+from innkeeper.image.users import User, resolve_user
+
+OCI_VERSION = "1.1.0"
+INIT_SOURCE = "/usr/libexec/innkeeper/init"
+"""Where the guest's root has the small init for `--init`."""
+INIT = "/sbin/docker-init"
+UNLIMITED = 2**64 - 1
+
+
+def build_spec(
+    image: Image,
+    options: RunOptions,
+    *,
+    container_id: str,
+    root_path: str,
+    volume_sources: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, object]:
+    """The `config.json` document for running `image`.
+
+    `root_path`, `volume_sources` (one for each of `options.volumes`) and `files` (place in the container -> source, as
+    /etc/resolv.conf) are paths in the guest. `environ` is the environment that `-e NAME` takes from, this process's by default.
+    Raises InnkeeperError, naming the flag or the image's field.
+    """
+    user = resolve_user(image.config.user if options.user is None else options.user, image.passwd, image.group)
+    hostname = options.hostname or container_id[:12]
+    capabilities = select_capabilities(options.cap_add, options.cap_drop)
+    labels = selinux_labels(options, container_id)
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": {
+            **_process(image, options, user, hostname, capabilities, os.environ if environ is None else environ),
+            **_labels(options, labels),
+        },
+        "root": {"path": root_path, "readonly": options.read_only},
+        "hostname": hostname,
+        "mounts": _mounts(options, volume_sources, files or {}),
+        "linux": {**_linux(options, capabilities), **({"mountLabel": labels[1]} if labels else {})},
+    }
+
+
+def command_line(image: Image, options: RunOptions) -> list[str]:
+    """Entrypoint and command, as docker puts them together: an own entrypoint also drops the image's command."""
+    if options.entrypoint is not None:
+        argv = [options.entrypoint] if options.entrypoint else []
+        argv += options.args
+    else:
+        argv = [*image.config.entrypoint, *(options.args or image.config.cmd)]
+    if not argv:
+        raise InnkeeperError(f"image {image.reference} has no command", hint="give one behind the image's name")
+    if not argv[0] or any("\0" in arg for arg in argv):
+        raise InnkeeperError(f"command {argv!r}: its name is empty, or it holds a NUL byte")
+    return argv
+
+
+def environment(image: Image, options: RunOptions, home: str, hostname: str, environ: Mapping[str, str]) -> list[str]:
+    """docker's variables, then the image's, then the user's; the last of a name wins, in the place of the first."""
+    base = [f"PATH={defaults.PATH}", f"HOSTNAME={hostname}"]
+    if options.tty:
+        base.append(f"TERM={options.term}")
+    merged: dict[str, str] = {}
+    for entry in [*base, *image.config.env]:
+        name, equals, value = entry.partition("=")
+        if not name or not equals:
+            raise InnkeeperError(f"image {image.reference}: Env {entry!r} is not NAME=VALUE")
+        merged[name] = value
+    for entry in resolve_env(options.env, options.env_files, environ):
+        name, equals, value = entry.partition("=")
+        if equals:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
+    if not merged.get("HOME"):
+        merged["HOME"] = home
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def select_capabilities(add: Sequence[str], drop: Sequence[str]) -> list[str]:
+    """docker's default set with `--cap-add` and `--cap-drop` applied, in the kernel's order. ALL is every capability."""
+    added, dropped = _capability_names("--cap-add", add), _capability_names("--cap-drop", drop)
+    if "ALL" in added:
+        chosen = set(defaults.ALL_CAPABILITIES) - dropped
+    elif "ALL" in dropped:
+        chosen = added
+    else:
+        chosen = (set(defaults.CAPABILITIES) - dropped) | added
+    return [name for name in defaults.ALL_CAPABILITIES if name in chosen]
+
+
+def _capability_names(flag: str, names: Sequence[str]) -> set[str]:
+    found = set()
+    for name in names:
+        upper = name.upper()
+        full = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+        if full != "ALL" and full not in defaults.ALL_CAPABILITIES:
+            raise InnkeeperError(f"{flag} {name}: no such capability")
+        found.add(full)
+    return found
+
+
+def _process(
+    image: Image, options: RunOptions, user: User, hostname: str, capabilities: list[str], environ: Mapping[str, str]
+) -> dict[str, object]:
+    argv = command_line(image, options)
+    process: dict[str, object] = {
+        "terminal": options.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "args": [INIT, "--", *argv] if options.init else argv,
+        "env": environment(image, options, user.home, hostname, environ),
+        "cwd": _working_directory(image, options),
+        # Inheritable and ambient stay empty: a process of another user than root gets nothing through exec.
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": options.no_new_privileges,
+    }
+    if options.tty and options.terminal_size:
+        rows, columns = options.terminal_size
+        process["consoleSize"] = {"height": rows, "width": columns}
+    if options.ulimits:
+        process["rlimits"] = [
+            {"type": f"RLIMIT_{limit.name.upper()}", "soft": _limit(limit.soft), "hard": _limit(limit.hard)} for limit in options.ulimits
+        ]
+    return process
+
+
+def _labels(options: RunOptions, labels: tuple[str, str] | None) -> dict[str, str]:
+    profile = apparmor_profile(options)
+    asked = {"apparmorProfile": profile, "selinuxLabel": labels[0] if labels else None}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _limit(value: int) -> int:
+    return UNLIMITED if value == -1 else value
+
+
+def _working_directory(image: Image, options: RunOptions) -> str:
+    if options.workdir is not None and not options.workdir.startswith("/"):
+        raise InnkeeperError(f"-w {options.workdir}: must be an absolute path")
+    return os.path.normpath("/" + (options.workdir or image.config.working_dir).lstrip("/"))
+
+
+def _mounts(options: RunOptions, volume_sources: Sequence[str], files: Mapping[str, str]) -> list[dict[str, object]]:
+    """Defaults first, then what was asked for, a shorter path before what lies below it; an own mount takes the place of a default."""
+    own = [defaults.mount(place, "bind", source, "rbind", "rprivate") for place, source in files.items()]
+    asked: dict[str, dict[str, object]] = {}
+    for volume, source in zip(options.volumes, volume_sources, strict=True):
+        mode = "ro" if volume.read_only else "rw"
+        _add(asked, defaults.mount(volume.destination, "bind", source, "rbind", volume.propagation, mode), "-v")
+    for tmpfs in options.tmpfs:
+        _add(asked, defaults.mount(tmpfs.destination, "tmpfs", "tmpfs", *tmpfs.options), "--tmpfs")
+    standard = [entry for entry in [*defaults.mounts(options.shm_size), *own] if entry["destination"] not in asked]
+    wanted = sorted(asked.values(), key=lambda entry: str(entry["destination"]).count("/"))
+    init = [defaults.mount(INIT, "bind", INIT_SOURCE, "bind", "ro")] if options.init else []
+    return [*standard, *wanted, *init]
+
+
+def _add(asked: dict[str, dict[str, object]], entry: dict[str, object], flag: str) -> None:
+    destination = str(entry["destination"])
+    if destination in asked:
+        raise InnkeeperError(f"{flag}: two mounts at {destination}")
+    asked[destination] = entry
+
+
+def _linux(options: RunOptions, capabilities: list[str]) -> dict[str, object]:
+    linux: dict[str, object] = {"namespaces": [{"type": kind} for kind in defaults.NAMESPACES]}
+    if resources := _resources(options):
+        linux["resources"] = resources
+    if options.sysctls:
+        linux["sysctl"] = dict(options.sysctls)
+    if not options.unmask:
+        linux["maskedPaths"] = list(defaults.MASKED_PATHS)
+        linux["readonlyPaths"] = list(defaults.READONLY_PATHS)
+    if options.seccomp != "unconfined":
+        linux["seccomp"] = load_profile(Path(options.seccomp) if options.seccomp else None, capabilities)
+    return linux
+
+
+def _resources(options: RunOptions) -> dict[str, object]:
+    resources: dict[str, object] = {}
+    if options.memory is not None:
+        resources["memory"] = {"limit": options.memory}
+    if options.cpus is not None:
+        resources["cpu"] = {"period": defaults.CPU_PERIOD, "quota": round(options.cpus * defaults.CPU_PERIOD)}
+    if options.pids_limit is not None and options.pids_limit > 0:
+        resources["pids"] = {"limit": options.pids_limit}
+    return resources

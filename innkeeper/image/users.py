@@ -1,0 +1,110 @@
+"""Who the container's process is: `USER[:GROUP]` by name or number, resolved from the image's own account files.
+
+As docker (moby/sys/user GetExecUser): a number is always a number, also when an account has it for its name. The files are bytes from an
+untrusted image: bounded when read, parsed here, never handed to the host's name services.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from innkeeper.errors import InnkeeperError
+
+ID_MAX = 2**32 - 2
+
+
+@dataclass(frozen=True)
+class User:
+    """`home` is the account's folder, "/" when there is no account."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+@dataclass(frozen=True)
+class _Account:
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+def resolve_user(text: str, passwd: bytes | None, group: bytes | None) -> User:
+    """Resolve `text` ("" is root). Raises InnkeeperError when a name is not in the files or a number is out of range."""
+    wanted, colon, wanted_group = text.partition(":")
+    if colon and not wanted_group:
+        raise InnkeeperError(f"user {text!r}: no group behind the colon")
+    wanted = wanted or "0"
+    account = _find_account(wanted, passwd)
+    if account is None and not _is_number(wanted):
+        raise InnkeeperError(f"user {wanted!r} is not in the image's /etc/passwd", hint="use a number, or a user that the image has")
+    uid = account.uid if account else _number(wanted)
+    gid, groups = (account.gid, _groups_of(account.name, group)) if account else (0, [])
+    if wanted_group:
+        gid, groups = _find_group(wanted_group, group), []
+    extra = tuple(dict.fromkeys([gid, *groups]))
+    return User(uid, gid, extra, account.home if account and account.home else "/")
+
+
+def _find_account(wanted: str, passwd: bytes | None) -> _Account | None:
+    number = _number(wanted) if _is_number(wanted) else None
+    for account in _accounts(passwd):
+        if account.uid == number if number is not None else account.name == wanted:
+            return account
+    return None
+
+
+def _find_group(wanted: str, group: bytes | None) -> int:
+    if _is_number(wanted):
+        return _number(wanted)
+    for name, gid, _ in _group_entries(group):
+        if name == wanted:
+            return gid
+    raise InnkeeperError(f"group {wanted!r} is not in the image's /etc/group", hint="use a number, or a group that the image has")
+
+
+def _groups_of(name: str, group: bytes | None) -> list[int]:
+    return [gid for _, gid, members in _group_entries(group) if name in members]
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch("-?[0-9]+", text) is not None
+
+
+def _number(text: str) -> int:
+    value = int(text) if len(text) < 12 else -1
+    if not 0 <= value <= ID_MAX:
+        raise InnkeeperError(f"id {text} is not between 0 and {ID_MAX}")
+    return value
+
+
+def _accounts(passwd: bytes | None) -> Iterator[_Account]:
+    for fields in _lines(passwd, 7):
+        ids = _ids(fields[2:4])
+        if ids is not None:
+            yield _Account(fields[0], ids[0], ids[1], fields[5])
+
+
+def _group_entries(group: bytes | None) -> Iterator[tuple[str, int, Sequence[str]]]:
+    for fields in _lines(group, 4):
+        ids = _ids(fields[2:3])
+        if ids is not None:
+            yield fields[0], ids[0], fields[3].split(",")
+
+
+def _lines(data: bytes | None, count: int) -> Iterator[list[str]]:
+    for line in (data or b"").decode("utf-8", "surrogateescape").split("\n"):
+        fields = line.strip().split(":")
+        if len(fields) >= count and fields[0] and not fields[0].startswith("#"):
+            yield fields
+
+
+def _ids(fields: Sequence[str]) -> list[int] | None:
+    """The numbers, or None when one is not: such a line is no account."""
+    if all(field.isascii() and field.isdigit() and len(field) < 11 for field in fields):
+        values = [int(field) for field in fields]
+        if max(values) <= ID_MAX:
+            return values
+    return None

@@ -1,0 +1,34 @@
+"""What was found out about this host and holds until it boots again, one small JSON file a fact below the cache."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from innkeeper.paths import cache_root
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def recall(name: str) -> Any:
+    """What was remembered under `name` since the host booted, or None."""
+    try:
+        known = json.loads(_path(name).read_bytes())
+        if known["boot_id"] == BOOT_ID.read_text().strip():
+            return known["value"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing remembered, or nothing that we wrote
+    return None
+
+
+def remember(name: str, value: Any) -> None:
+    """Remember `value` (JSON) until the next boot."""
+    path = _path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"boot_id": BOOT_ID.read_text().strip(), "value": value}))
+    part.replace(path)
+
+
+def _path(name: str) -> Path:
+    return cache_root() / f"host-{name}.json"

@@ -1,0 +1,137 @@
+"""Processes that end with their owner, and finding those that did not.
+
+A process started here is killed by the kernel when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
+`spawn` always starts it from a thread that lives as long as the process: the main one, or one of our own.
+Every process has its machine's folder as working directory: by that `stragglers` finds one whose owner was killed in
+the moment between fork and prctl.
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from innkeeper import programs
+
+TERM_SECONDS = 2.0
+"""How long a helper process gets between SIGTERM and SIGKILL."""
+
+_Job = tuple[list[str], Path, Path, tuple[int, ...], "queue.SimpleQueue[subprocess.Popen[bytes] | OSError]"]
+_spawner: tuple[int, "queue.SimpleQueue[_Job]"] | None = None
+_spawner_lock = threading.Lock()
+
+
+def spawn(argv: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+    """Start `argv` in `folder`, output to `log`, with descriptors `fds` kept; it dies when this process does. Raises OSError."""
+    setpriv = str(programs.require("setpriv"))
+    return _in_lasting_thread([setpriv, "--pdeathsig", "KILL", "--", *argv], folder, log, tuple(fds))
+
+
+def spawn_python(script: Path, arguments: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+    """As `spawn`, for a script of ours that needs only the standard library; it sees to PR_SET_PDEATHSIG itself."""
+    return _in_lasting_thread([sys.executable, "-I", "-S", str(script), str(os.getpid()), *arguments], folder, log, tuple(fds))
+
+
+def _in_lasting_thread(argv: list[str], folder: Path, log: Path, fds: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    if threading.current_thread() is threading.main_thread():
+        return _popen(argv, folder, log, fds)
+    global _spawner
+    with _spawner_lock:
+        if _spawner is None or _spawner[0] != os.getpid():  # none yet, or left behind by a fork
+            jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(jobs,), name="spawner", daemon=True).start()
+            _spawner = (os.getpid(), jobs)
+        jobs = _spawner[1]
+    answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+    jobs.put((argv, folder, log, fds, answer))
+    result = answer.get()
+    if isinstance(result, OSError):
+        raise result
+    return result
+
+
+def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
+    while True:
+        argv, folder, log, fds, answer = jobs.get()
+        try:
+            answer.put(_popen(argv, folder, log, fds))
+        except OSError as error:
+            answer.put(error)
+
+
+def _popen(argv: list[str], folder: Path, log: Path, fds: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    with open(log, "ab") as output:
+        # A session of its own: Ctrl-C on the terminal is for the command line, which ends the machine in order.
+        return subprocess.Popen(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=fds, start_new_session=True
+        )
+
+
+def end(process: "subprocess.Popen[bytes]", *, grace: float = TERM_SECONDS) -> int:
+    """End `process` and reap it: SIGTERM, after `grace` seconds SIGKILL. Returns its return code (negative: signal)."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            return process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def stragglers(folder: Path) -> list[int]:
+    """Processes (but this one) whose working directory is `folder`."""
+    found = []
+    wanted = os.path.realpath(folder)
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            if os.readlink(f"/proc/{name}/cwd").removesuffix(" (deleted)") == wanted:
+                found.append(int(name))
+        except OSError:
+            continue  # gone, or somebody else's
+    return found
+
+
+def kill_stragglers(folder: Path) -> int:
+    """Kill what still runs in `folder` whose owner is dead; returns how many. Waits until they are gone, at most 5 s."""
+    deadline = time.monotonic() + 5
+    killed: set[int] = set()
+    while (pids := _own(stragglers(folder))) and time.monotonic() < deadline:
+        for pid in pids:
+            _kill(pid, folder)
+            killed.add(pid)
+        time.sleep(0.01)
+    return len(killed)
+
+
+def _own(pids: Sequence[int]) -> list[int]:
+    """Those that are helpers of a machine: a user's shell may stand in the folder too."""
+    return [pid for pid in pids if _program(pid) in ("qemu-system-x86", "vhost-device-vs", "virtiofsd", "setpriv")]
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _kill(pid: int, folder: Path) -> None:
+    """SIGKILL through a pidfd, so that a pid that was used again in between is not hit."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid in stragglers(folder):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)

@@ -1,0 +1,90 @@
+"""Run by `shares` as a program of its own: make a mount namespace, bind the source into it, become virtiofsd.
+
+    share_entry.py OWNER-PID ro|rw SOURCE STAND COMMAND...
+
+Standard library only, and nothing of ours: it runs with -I -S. Without root a user namespace is made first.
+"""
+
+import ctypes
+import os
+import signal
+import stat
+import sys
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_BIND, MS_REC, MS_SLAVE = 0x1000, 0x4000, 0x80000
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+MOUNT_ATTR_RDONLY = 1
+SYS_MOUNT_SETATTR = 442
+PR_SET_PDEATHSIG = 1
+PID_FILES = "/run/virtiofsd"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    """End with a message if a system call failed."""
+    if result < 0:
+        sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
+
+
+def die_with(owner: int) -> None:
+    """Be killed when the thread that started us ends; end now if it has already."""
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if os.getppid() != owner:
+        sys.exit("the owner has gone")
+
+
+def new_namespace() -> None:
+    """A mount namespace whose mounts nobody else sees."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        check(libc.unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)")
+    else:
+        check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare(CLONE_NEWUSER)")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None), "mount(MS_SLAVE)")
+
+
+def own_pid_files() -> None:
+    """An empty folder for the pid file of QEMU 7.2's virtiofsd, which it names by its socket alone: another machine's would be locked."""
+    if os.geteuid() == 0:
+        os.makedirs(PID_FILES, mode=0o700, exist_ok=True)
+        check(libc.mount(b"pid", PID_FILES.encode(), b"tmpfs", 0, b"size=64k,mode=700"), f"mount tmpfs at {PID_FILES}")
+
+
+def bind(source: str, stand: str, read_only: bool) -> None:
+    """Bind `source` to `stand`; a file goes into it under its own name."""
+    target = stand
+    if not stat.S_ISDIR(os.stat(source).st_mode):
+        # The folder around the file has to be unwritable too, or a guest could fill the host's cache.
+        check(libc.mount(b"file", os.fsencode(stand), b"tmpfs", 0, b"size=64k,mode=755"), f"mount tmpfs at {stand}")
+        target = os.path.join(stand, os.path.basename(source))
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+    check(libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND | MS_REC, None), f"bind {source}")
+    if target != stand:
+        set_read_only(stand, recursive=read_only)
+    elif read_only:
+        set_read_only(stand, recursive=True)
+
+
+def set_read_only(path: str, recursive: bool) -> None:
+    """Make the mount at `path`, and with `recursive` those below it, read-only (mount_setattr(2), Linux 5.12)."""
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    check(libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, attributes, 32), f"mount_setattr {path}")
+
+
+def main() -> None:
+    """See the top of the file."""
+    owner, mode, source, stand, *command = sys.argv[1:]
+    die_with(int(owner))
+    new_namespace()
+    own_pid_files()
+    bind(source, stand, mode == "ro")
+    os.execv(command[0], command)
+
+
+main()

@@ -1,0 +1,108 @@
+"""What a machine is made of: plain values, checked when they are made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+
+AGENT_PORT = 1024
+"""vsock port of the agent's ttRPC server."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A raw image that becomes a virtio block device.
+
+    `volatile`: the content dies with the machine, so flushes are not carried through to the host's disk.
+    """
+
+    path: Path
+    read_only: bool = False
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """A folder or a single file of the host, offered by virtio-fs under `tag` (at most 36 bytes).
+
+    A file is offered as a folder that holds just this file, under its own name.
+    """
+
+    tag: str
+    source: Path
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.tag or len(self.tag.encode()) > 36 or "," in self.tag or "/" in self.tag:
+            raise InnkeeperError(f"share tag {self.tag!r} must have 1 to 36 bytes, no comma and no slash")
+        if not self.source.exists():
+            raise InnkeeperError(f"{self.source}: no such file or folder on the host, it cannot be shared")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A port of the host that leads to a port of the guest. `host_port` 0 asks for a free one (see `network.settle`)."""
+
+    protocol: str
+    host_address: str
+    host_port: int
+    guest_port: int
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("tcp", "udp"):
+            raise InnkeeperError(f"port forward: protocol {self.protocol!r} is neither tcp nor udp")
+        if not 0 <= self.host_port <= 65535 or not 1 <= self.guest_port <= 65535:
+            raise InnkeeperError(f"port forward {self}: a port is out of range")
+
+    def __str__(self) -> str:
+        return f"{self.host_address or '0.0.0.0'}:{self.host_port}->{self.guest_port}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """One virtual machine.
+
+    `kernel`      vmlinux (PVH) or bzImage
+    `root`        the guest's root, read-only, /dev/vda
+    `root_device`, `root_type`  as the kernel is told: `root=`, `rootfstype=`
+    `disks`       /dev/vdb, /dev/vdc, ... in this order
+    `network`     a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2, name server 10.0.2.3)
+    `accel`       "kvm" or "tcg"; None: KVM if a guest has proven that it works
+    `cmdline`     words added to the kernel's command line, last (so they win)
+    `calls_out`   the guest tells when it listens (kernel word `INNKEEPER_READY=PORT`); False: it has to be dialled until it answers
+    `machine_type` "q35" or "microvm"; None: whichever serves
+    """
+
+    kernel: Path
+    root: Path
+    memory_mib: int = 512
+    cpus: int = 1
+    disks: tuple[Disk, ...] = ()
+    shares: tuple[Share, ...] = ()
+    network: bool = True
+    forwards: tuple[Forward, ...] = ()
+    accel: str | None = None
+    cmdline: tuple[str, ...] = ()
+    machine_type: str | None = None
+    root_device: str = "/dev/vda"
+    root_type: str = "erofs"
+    calls_out: bool = True
+    quiet: bool = True
+
+    def __post_init__(self) -> None:
+        for name, path in (("kernel", self.kernel), ("root", self.root), *((f"disk {i}", d.path) for i, d in enumerate(self.disks))):
+            if not path.is_file():
+                raise InnkeeperError(f"{name} of the machine: {path} is not a file")
+        if self.memory_mib < 64:
+            raise InnkeeperError(f"a machine needs at least 64 MiB of memory, not {self.memory_mib}")
+        if self.cpus < 1:
+            raise InnkeeperError(f"a machine needs at least one cpu, not {self.cpus}")
+        if self.accel not in (None, "kvm", "tcg"):
+            raise InnkeeperError(f"accelerator {self.accel!r} is neither kvm nor tcg")
+        if self.machine_type not in (None, "q35", "microvm"):
+            raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35 nor microvm")
+        if self.forwards and not self.network:
+            raise InnkeeperError("ports cannot be forwarded to a machine without a network")
+        tags = [s.tag for s in self.shares]
+        if len(set(tags)) != len(tags):
+            raise InnkeeperError(f"two shares have the same tag: {', '.join(tags)}")

@@ -1,0 +1,1 @@
+"""What both sides agree on: frames, the connection machine, envelope, status codes, messages. No I/O."""

@@ -1,0 +1,265 @@
+"""One ttRPC connection as a machine without sockets: bytes in, events out, bytes to send.
+
+    for event in connection.receive_data(data): ...
+    connection.send_response(stream, Response(...))
+    sock.send(connection.data_to_send())
+
+What is wrong with one call is answered on its stream, or becomes that call's response; the connection goes on.
+"""
+
+from innkeeper.wire import frames, status
+from innkeeper.wire.envelope import DecodeError, Request, Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLIENT = "client"
+SERVER = "server"
+
+
+class RequestReceived:
+    """A call has begun. `streaming`: the client expects data frames; `ended`: it sends none itself."""
+
+    __slots__ = ("ended", "request", "stream", "streaming")
+
+    def __init__(self, stream: int, request: Request, streaming: bool, ended: bool) -> None:
+        self.stream = stream
+        self.request = request
+        self.streaming = streaming
+        self.ended = ended
+
+
+class ResponseReceived:
+    """A call has ended."""
+
+    __slots__ = ("response", "stream")
+
+    def __init__(self, stream: int, response: Response) -> None:
+        self.stream = stream
+        self.response = response
+
+
+class DataReceived:
+    """A message of a streaming call; `data` None: the frame had flags only. `ended`: the other side sends no more."""
+
+    __slots__ = ("data", "ended", "stream")
+
+    def __init__(self, stream: int, data: bytes | None, ended: bool) -> None:
+        self.stream = stream
+        self.data = data
+        self.ended = ended
+
+
+Event = RequestReceived | ResponseReceived | DataReceived
+
+
+class _Stream:
+    """What may still travel on an open stream, in each direction. `broken`: answered from below, its user does not know yet."""
+
+    __slots__ = ("broken", "local_open", "remote_open", "streaming")
+
+    def __init__(self, streaming: bool, local_open: bool, remote_open: bool) -> None:
+        self.streaming = streaming
+        self.local_open = local_open
+        self.remote_open = remote_open
+        self.broken = False
+
+
+class StreamsExhausted(Exception):
+    """Every stream id of this connection has been used: ids are never used twice."""
+
+
+class Connection:
+    """The machine. `role` is CLIENT or SERVER; `limit` the longest payload, which both ends must agree on if it is another."""
+
+    def __init__(self, role: str, limit: int = frames.MAX_PAYLOAD) -> None:
+        self.role = role
+        self.limit = limit
+        self.streams: dict[int, _Stream] = {}
+        self._highest = 0
+        self._next = 1
+        self._buffer = bytearray()
+        self._discard = 0
+        self._out: list[bytes] = []
+        self.outgoing = 0
+        """Bytes queued and not yet handed out by data_to_send."""
+
+    @property
+    def mid_frame(self) -> bool:
+        """An end of file now would cut a frame."""
+        return bool(self._buffer) or self._discard > 0
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame that is arriving still lacks; 0 between frames and within a header."""
+        if self._discard:
+            return self._discard
+        if len(self._buffer) < frames.HEADER.size:
+            return 0
+        return int(frames.HEADER.size + frames.HEADER.unpack_from(self._buffer)[0] - len(self._buffer))
+
+    # receiving
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take in what was read, in pieces of any size; returns what it completes."""
+        if self._discard:
+            skipped = min(self._discard, len(data))
+            self._discard -= skipped
+            data = data[skipped:]
+        self._buffer += data
+        events: list[Event] = []
+        for stream, kind, flags, payload in self._frames():
+            event = self._on_frame(stream, kind, flags, payload)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _frames(self) -> "Iterator[tuple[int, int, int, bytes | None]]":
+        """Takes whole frames off the buffer; a payload of None was too long and is being discarded."""
+        buffer, position = self._buffer, 0
+        try:
+            while len(buffer) - position >= frames.HEADER.size:
+                length, stream, kind, flags = frames.HEADER.unpack_from(buffer, position)
+                start = position + frames.HEADER.size
+                if length > self.limit:
+                    position = min(start + length, len(buffer))
+                    self._discard = start + length - position
+                    yield stream, kind, flags, None
+                    continue
+                if len(buffer) - start < length:
+                    return
+                position = start + length
+                yield stream, kind, flags, bytes(memoryview(buffer)[start:position])
+        finally:
+            del buffer[:position]
+
+    def _on_frame(self, stream: int, kind: int, flags: int, payload: bytes | None) -> Event | None:
+        """One whole frame. Types that have no meaning for this role are ignored: a later protocol may know them."""
+        if self.role == CLIENT:
+            if kind == frames.RESPONSE:
+                return self._on_response(stream, payload)
+            return self._on_data(stream, flags, payload) if kind == frames.DATA else None
+        if kind not in (frames.REQUEST, frames.DATA):
+            return None
+        if stream % 2 == 0:
+            return self._fail(stream, status.INVALID_ARGUMENT, "stream id must be odd")
+        return self._on_request(stream, flags, payload) if kind == frames.REQUEST else self._on_data(stream, flags, payload)
+
+    def _on_request(self, stream: int, flags: int, payload: bytes | None) -> Event | None:
+        """An id lower than one before is taken: callers that number their calls before they queue for the socket send them so."""
+        if stream in self.streams:
+            return self._fail(stream, status.INVALID_ARGUMENT, "stream id is in use")
+        self._highest = max(self._highest, stream)
+        if payload is None:
+            return self._fail(stream, status.RESOURCE_EXHAUSTED, f"message is over the limit of {self.limit} bytes")
+        try:
+            request = Request.decode(payload)
+        except DecodeError as error:
+            return self._fail(stream, status.INVALID_ARGUMENT, f"undecodable request: {error}")
+        remote_open = bool(flags & frames.REMOTE_OPEN)
+        streaming = remote_open or bool(flags & frames.REMOTE_CLOSED)
+        self.streams[stream] = _Stream(streaming, local_open=True, remote_open=remote_open)
+        return RequestReceived(stream, request, streaming, not remote_open)
+
+    def _on_response(self, stream: int, payload: bytes | None) -> Event | None:
+        if self.streams.pop(stream, None) is None:
+            return None  # late: the caller has given up, which the protocol cannot tell the server
+        if payload is None:
+            message = f"response is over the limit of {self.limit} bytes"
+            return ResponseReceived(stream, Response(status.RESOURCE_EXHAUSTED, message))
+        try:
+            return ResponseReceived(stream, Response.decode(payload))
+        except DecodeError as error:
+            return ResponseReceived(stream, Response(status.INTERNAL, f"undecodable response: {error}"))
+
+    def _on_data(self, stream: int, flags: int, payload: bytes | None) -> Event | None:
+        state = self.streams.get(stream)
+        if state is None:
+            if self.role == SERVER and stream > self._highest:
+                return self._fail(stream, status.INVALID_ARGUMENT, "data on a stream that was never opened")
+            return None
+        if state.broken:
+            return None
+        if payload is None:
+            return self._break(stream, status.RESOURCE_EXHAUSTED, f"message is over the limit of {self.limit} bytes")
+        if not state.streaming:
+            return self._break(stream, status.INVALID_ARGUMENT, "data on a unary call")
+        if not state.remote_open:
+            return self._break(stream, status.INVALID_ARGUMENT, "data after the end of the stream")
+        ended = bool(flags & frames.REMOTE_CLOSED)
+        if ended:
+            state.remote_open = False
+            if self.role == CLIENT:
+                del self.streams[stream]  # a server that says so has finished the call; no response follows
+        return DataReceived(stream, None if flags & frames.NO_DATA else payload, ended)
+
+    def _fail(self, stream: int, code: int, message: str) -> Event | None:
+        """Answer a call that was never handed to the user, so there is no event."""
+        self._send(frames.encode(stream, frames.RESPONSE, 0, Response(code, message).encode()))
+        return None
+
+    def _break(self, stream: int, code: int, message: str) -> Event | None:
+        """End an open call from below: the server answers; the client's caller gets the error as a response.
+
+        On the server the id stays taken until the call's user has responded too, so that this late response meets no other call.
+        """
+        if self.role == SERVER:
+            self.streams[stream].broken = True
+            self._fail(stream, code, message)
+            return DataReceived(stream, None, ended=True)
+        del self.streams[stream]
+        return ResponseReceived(stream, Response(code, message))
+
+    # sending
+
+    def send_request(self, request: Request, *, streaming: bool = False, ended: bool = False) -> int:
+        """Begin a call; returns its stream id. `ended`: a streaming call whose only message is the request's.
+
+        Raises FrameTooLong, StreamsExhausted, with nothing queued.
+        """
+        if self._next > frames.MAX_STREAM:
+            raise StreamsExhausted
+        flags = 0
+        if streaming:
+            flags = frames.REMOTE_CLOSED if ended else frames.REMOTE_OPEN
+        frame = frames.encode(self._next, frames.REQUEST, flags, request.encode(), self.limit)
+        stream, self._next = self._next, self._next + 2
+        self.streams[stream] = _Stream(streaming, local_open=streaming and not ended, remote_open=True)
+        self._send(frame)
+        return stream
+
+    def send_response(self, stream: int, response: Response) -> None:
+        """End a call; does nothing when it is over already. One that is too long becomes RESOURCE_EXHAUSTED."""
+        state = self.streams.pop(stream, None)
+        if state is None or state.broken:
+            return
+        try:
+            frame = frames.encode(stream, frames.RESPONSE, 0, response.encode(), self.limit)
+        except frames.FrameTooLong as error:
+            frame = frames.encode(stream, frames.RESPONSE, 0, Response(status.RESOURCE_EXHAUSTED, str(error)).encode())
+        self._send(frame)
+
+    def send_data(self, stream: int, data: bytes | None, *, ended: bool = False) -> None:
+        """A message of a streaming call; None with `ended` closes our direction. Raises KeyError (call over), FrameTooLong."""
+        state = self.streams[stream]
+        if state.broken or not state.local_open:
+            raise KeyError(stream)
+        flags = (frames.REMOTE_CLOSED if ended else 0) | (frames.NO_DATA if data is None else 0)
+        self._send(frames.encode(stream, frames.DATA, flags, data or b"", self.limit))
+        state.local_open = not ended
+
+    def forget(self, stream: int) -> None:
+        """The caller has given up: a response that still comes is dropped."""
+        self.streams.pop(stream, None)
+
+    def data_to_send(self) -> bytes:
+        """Everything queued since the last call."""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self.outgoing = 0
+        return data
+
+    def _send(self, frame: bytes) -> None:
+        self._out.append(frame)
+        self.outgoing += len(frame)
