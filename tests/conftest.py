@@ -1,0 +1,49 @@
+"""Parts that a host lacks: skipped with the reason, a failure with CI=true, and summed up at the end (see `tests/needs.py`)."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from tests.needs import OF_MARKER, in_ci, why_missing
+
+_left_out: pytest.StashKey[defaultdict[str, list[str]]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    config.stash[_left_out] = left_out
+
+
+def _parts(item: pytest.Item) -> Iterator[str]:
+    for marker, parts in OF_MARKER.items():
+        if item.get_closest_marker(marker):
+            yield from parts
+    for mark in item.iter_markers("needs"):
+        yield from mark.args
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") and not item.config.getoption("--long"):
+        pytest.skip("takes minutes: only with --long")
+    for part in dict.fromkeys(_parts(item)):
+        reason = why_missing(part)
+        if reason is None:
+            continue
+        if in_ci():
+            pytest.fail(f"left out although CI=true: {reason}", pytrace=False)
+        item.config.stash[_left_out][reason].append(item.nodeid)
+        pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash[_left_out]
+    if not left_out:
+        return
+    terminalreporter.section("left out on this host")
+    for reason, tests in left_out.items():
+        terminalreporter.line(f"{len(tests):4d} test(s): {reason}")

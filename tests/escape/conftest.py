@@ -1,0 +1,95 @@
+"""Fixtures of the escape suite: the payload, an agent to attack, and the assertion that after each test nothing is left or changed."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from innkeeper import programs
+from tests.escape.canary import tree
+from tests.escape.ground import Ground
+from tests.escape.ground_guest import Guest
+from tests.escape.ground_native import Native
+
+SOURCES = Path(__file__).resolve().parents[1] / "payload"
+SETTLE_SECONDS = 20.0
+"""For what ends by itself soon after a test: a last worker, a client's thread. Not a limit that a test measures."""
+
+
+@pytest.fixture(scope="session")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The attacker's program."""
+    program = tmp_path_factory.mktemp("payload") / "payload"
+    flags = ["-static", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([programs.require("gcc"), *flags, "-o", program, *sorted(SOURCES.glob("*.c"))], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def native(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
+    """One agent for the whole suite, so that whatever stays behind adds up."""
+    ground = Native(tmp_path_factory.mktemp("escape"), payload)
+    yield ground
+    ground.close()
+
+
+@pytest.fixture(scope="session")
+def guest(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """One machine for the whole suite."""
+    ground = Guest(tmp_path_factory.mktemp("escape-guest"), payload)
+    yield ground
+    ground.close()
+
+
+@pytest.fixture(scope="session", params=["native", pytest.param("guest", marks=pytest.mark.vm)])
+def battlefield(request: pytest.FixtureRequest) -> Ground:
+    """Each in turn. Of the session, so that all tests of one run together."""
+    ground: Ground = request.getfixturevalue(request.param)
+    ground.settle()
+    return ground
+
+
+@pytest.fixture
+def ground(battlefield: Ground) -> Iterator[Ground]:
+    """The agent under attack, held to what it had before."""
+    yield from _held(battlefield)
+
+
+@pytest.fixture
+def here(native: Native) -> Iterator[Native]:
+    """The agent on this machine alone: for what would take minutes in an emulated guest, or what a guest has not."""
+    native.settle()
+    yield from _held(native)
+
+
+@pytest.fixture
+def inside(guest: Guest) -> Iterator[Guest]:
+    """The agent of a guest alone: for what this machine's hierarchy or kernel has not."""
+    guest.settle()
+    yield from _held(guest)
+
+
+G = TypeVar("G", bound=Ground)
+
+
+def _held(ground: G) -> Iterator[G]:
+    """Run a test between two looks at the agent, the canary and the kernel's settings. What one test left is not held against the next."""
+    before = ground.before or (ground.holdings(), tree(ground.canary))
+    ground.before = None
+    yield ground
+    assert ground.agent.check(SETTLE_SECONDS) == 1
+    deadline = time.monotonic() + SETTLE_SECONDS
+    after = (ground.holdings(), tree(ground.canary))
+    while (after[0] - before[0] or after[1] != before[1]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        after = (ground.holdings(), tree(ground.canary))
+    assert after[0] - before[0] == Counter(), "stayed behind"
+    gone = before[0] - after[0]
+    # What others of this machine unmount goes here too. That the canary is whole says the rest.
+    assert [holding for holding in gone if not holding.startswith("mount")] == [], "is gone"
+    assert after[1] == before[1]
+    ground.before = after

@@ -1,0 +1,26 @@
+"""The table of rules and the tests agree."""
+
+import re
+
+from tests.escape.rules import RULES
+from tests.escape.table import DOCUMENT, document, held_by
+
+
+def test_every_rule_is_held_by_a_test() -> None:
+    held = held_by()
+    assert [rule.id for rule in RULES if not held[rule.id]] == []
+
+
+def test_every_mark_names_a_rule() -> None:
+    assert set(held_by()) <= {rule.id for rule in RULES}
+
+
+def test_rules_are_in_order_and_say_where_they_come_from() -> None:
+    ids = [rule.id for rule in RULES]
+    assert ids == sorted(set(ids))
+    assert all(re.fullmatch(r"E\d\d", id) for id in ids)
+    assert all(rule.origin and rule.rule for rule in RULES)
+
+
+def test_the_document_is_the_table() -> None:
+    assert DOCUMENT.read_text() == document()

@@ -1,0 +1,128 @@
+"""A node that runs pods in our guest by Kata's own shim: containerd, the shim, its virtiofsd, and QEMU without KVM.
+
+The shim and what lets it run on a machine without KVM and vhost-vsock lie beside the project where it is developed.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from innkeeper import paths
+from innkeeper.build.builder import builder
+from innkeeper.build.store import JSON, Store
+from tests.vm.guest import artifacts
+
+HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"
+SECONDS = 300
+RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
+IMAGE = "localhost/busybox:1"
+
+# The shim wants the virtiofsd in Rust, which Debian 12 has not. Debian 13's runs anywhere with its own loader and libraries.
+_TAKE = """
+set -eu
+cp /usr/libexec/virtiofsd /out/program
+for file in $(ldd /out/program | grep -o '/[^ ]*'); do cp -L "$file" /out/; done
+cp -L "$(ldd /out/program | sed -n 's/^[[:space:]]*\\(\\/[^ ]*ld-linux[^ ]*\\).*/\\1/p')" /out/loader
+cat > /out/virtiofsd <<'EOF'
+#!/bin/sh
+folder=$(dirname "$(readlink -f "$0")")
+exec "$folder/loader" --library-path "$folder" "$folder/program" "$@"
+EOF
+chmod 755 /out/virtiofsd
+"""
+
+
+def why_missing() -> str | None:
+    """Why the shim cannot be run here, or None."""
+    return None if HARNESS.exists() else "Kata's shim is not beside the project (../shared/interop)"
+
+
+def virtiofsd() -> Path:
+    """Debian 13's virtiofsd with what it is linked with, taken once."""
+    store = Store(paths.store_root())
+    inputs: dict[str, JSON] = {"script": _TAKE}
+
+    def make(out: Path) -> None:
+        with builder(["virtiofsd"], store) as box:
+            box.run(["sh", "-c", _TAKE], mounts={out: "/out"}, log=store.log_of(out))
+
+    return store.step("test-virtiofsd", inputs, make) / "virtiofsd"
+
+
+class Node:
+    """It is up from `up` to `down`. `folder` must be short: the addresses of sockets are in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        built = artifacts()
+        self._environment = {
+            **os.environ,
+            "INTEROP_DIR": str(folder),
+            "KERNEL": str(built.bzImage),
+            "IMAGE": str(built.disk),
+            "ROOTFS_TYPE": "erofs",
+            "VIRTIOFSD": str(virtiofsd()),
+        }
+
+    def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":
+        """Run one of its verbs; whatever comes of it."""
+        return subprocess.run(
+            [HARNESS, verb], env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+        )
+
+    def up(self) -> None:
+        """Start it, with the images busybox and pause."""
+        done = self.harness("up")
+        assert done.returncode == 0, done.stderr
+
+    def down(self) -> None:
+        """End it and remove what is its own."""
+        done = self.harness("down")
+        assert done.returncode == 0, done.stderr
+
+    def argv(self, *words: str) -> list[str]:
+        """A command line of containerd's client."""
+        return ["ctr", "--address", f"{self.folder}/containerd.sock", *words]
+
+    def ctr(self, *words: str, seconds: float = SECONDS, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run it. Its input is a pipe that stays open: where ctr's ends, the shim waits for an end that does not come."""
+        reading, writing = os.pipe()
+        try:
+            return subprocess.run(
+                self.argv(*words), **{"stdin": reading, "capture_output": True, "text": True, "timeout": seconds, "check": False, **options}
+            )
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    def run(
+        self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """A container of the busybox image in a guest of its own."""
+        return self.ctr("run", *options, *RUNTIME, str(configuration or self.folder / "kata.toml"), IMAGE, id, *command)
+
+
+PLACES = (b"/run/vc/", b"/run/kata-containers/")
+"""Where the shim keeps what belongs to a machine: it is on the command line of whatever it starts."""
+
+
+def groups() -> set[Path]:
+    """Control groups of containerd's namespaces. The shim leaves its own, empty, where a host has version 1."""
+    root = Path("/sys/fs/cgroup")
+    tops = [hierarchy / namespace for hierarchy in (root, *root.iterdir()) for namespace in ("default", "k8s.io")]
+    return {group for top in tops if top.is_dir() for group in (top, *(path for path in top.rglob("*") if path.is_dir()))}
+
+
+def left_behind(folder: Path) -> set[str]:
+    """Mounts and network interfaces that are there now, and processes of the shim's or of the node in `folder`."""
+    found = {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    found |= {f"interface {path.name}" for path in Path("/sys/class/net").iterdir()}
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = command.read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if any(place in line for place in (*PLACES, os.fsencode(folder) + b"/")):
+            found.add(f"process {command.parent.name} {line[:80]!r}")
+    return found

@@ -1,0 +1,64 @@
+"""Pods of several containers, by CRI, in our guest; beside one of runc's."""
+
+import os
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.interop.node import Node
+from tests.interop.pods import Pod
+from tests.interop.test_shim import pytestmark as pytestmark
+
+INNKEEPER, RUNC = "kata", "runc"
+"""Runtime handlers of the node's containerd: its name for our guest is the shim's."""
+
+
+@pytest.fixture
+def make(node: Node) -> Iterator[Callable[[str, str], Pod]]:
+    made: list[Pod] = []
+
+    def make_one(name: str, handler: str) -> Pod:
+        made.append(Pod(node, name, handler))
+        return made[-1]
+
+    yield make_one
+    for pod in made:
+        pod.remove()
+
+
+def wait_for_line(pod: Pod, name: str, line: str) -> None:
+    deadline = time.monotonic() + 60
+    while line not in pod.log(name):
+        assert time.monotonic() < deadline, pod.log(name)
+        time.sleep(0.1)
+
+
+def test_five_containers_of_a_pod(make: Callable[[str, str], Pod]) -> None:
+    """Each serves a page; each is reached by the others over localhost and from the host. One floods its output meanwhile."""
+    pod = make("five", INNKEEPER)
+    flood = pod.start("flood", "while :; do head -c 1000000 /dev/zero | tr '\\0' '\\n'; done")
+    containers = []
+    for number in range(4):
+        script = f"mkdir /tmp/www; echo page {number} > /tmp/www/index.html; echo serving; httpd -f -p 800{number} -h /tmp/www"
+        containers.append(pod.start(f"web-{number}", script))
+        wait_for_line(pod, f"web-{number}", "serving")
+    for number, id in enumerate(containers):
+        other = (number + 1) % 4
+        assert pod.crictl("exec", id, "wget", "-q", "-O", "-", f"http://127.0.0.1:800{other}/") == f"page {other}"
+        with urllib.request.urlopen(f"http://{pod.address()}:800{number}/", timeout=20) as answer:
+            assert answer.read().decode() == f"page {number}\n"
+    pod.crictl("stop", flood)
+    assert pod.crictl("exec", "-i", containers[0], "sha256sum", data=b"").split()[0].startswith("e3b0c44298fc1c14")
+
+
+def test_each_handler_has_its_kernel(make: Callable[[str, str], Pod]) -> None:
+    """The same image under runc and in our guest, ready at once."""
+    pods = {handler: make(f"kernel-{handler}", handler) for handler in (RUNC, INNKEEPER)}
+    kernels = {}
+    for handler, pod in pods.items():
+        kernels[handler] = pod.crictl("exec", pod.start("main", "exec sleep 1000"), "uname", "-r")
+    assert all(pod.ready() for pod in pods.values())
+    assert kernels[RUNC] == os.uname().release
+    assert kernels[INNKEEPER].endswith("-innkeeper")

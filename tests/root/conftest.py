@@ -1,0 +1,74 @@
+"""Fixtures of tests that make real containers, and the assertion that nothing of them stays."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.container.host import HostContext
+from tests.root.container_kit import FIRST, Box, busybox_root, cgroup2, open_parents
+
+
+@pytest.fixture(scope="session")
+def container_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A busybox root that tests leave as it is."""
+    return busybox_root(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture
+def own_root(tmp_path: Path) -> Path:
+    """A busybox root of the test's own."""
+    return busybox_root(tmp_path / "rootfs")
+
+
+@pytest.fixture
+def cgroup_parent() -> Iterator[Path]:
+    """A cgroup for this test's containers; whatever stays in it fails the test."""
+    parent = cgroup2() / f"innkeeper-test-{os.getpid()}"
+    parent.mkdir()
+    yield parent
+    left = [path.name for path in parent.iterdir() if path.is_dir()]
+    for name in left:
+        (parent / name / "cgroup.kill").write_text("1")
+    if not left:
+        parent.rmdir()
+    assert left == []
+
+
+def _mounts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def _descriptors() -> set[str]:
+    """What this process has open, without the programs and handles that are kept by design."""
+    result = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            result.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+        except FileNotFoundError:
+            continue
+    return {entry for entry in result if "anon_inode:bpf-prog" not in entry and not entry.endswith(" /")}
+
+
+@pytest.fixture
+def box(container_root: Path, cgroup_parent: Path, tmp_path: Path) -> Iterator[Box]:
+    """A place for one container; afterwards no mount, process, cgroup or descriptor is left."""
+    before = _mounts(), _children(), _descriptors()
+    yield Box(container_root, HostContext(cgroup_parent, tmp_path / "state"), "box")
+    assert (_mounts(), _children(), _descriptors()) == before
+
+
+@pytest.fixture
+def mapped(own_root: Path, box: Box) -> Box:
+    """A root that belongs to the mapped users."""
+    for directory, _, files in os.walk(own_root):
+        for name in [directory, *[os.path.join(directory, file) for file in files]]:
+            status = os.lstat(name)
+            os.chown(name, FIRST + status.st_uid, FIRST + status.st_gid, follow_symlinks=False)
+    open_parents(own_root)
+    return Box(own_root, box.host, "box")

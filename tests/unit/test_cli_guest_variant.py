@@ -1,0 +1,25 @@
+"""Which guest `run` boots, what its kernel is told, and which module of mandatory access control it then runs."""
+
+import pytest
+
+from innkeeper.build import Variant
+from innkeeper.cli import planning
+from innkeeper.errors import InnkeeperError
+
+
+@pytest.mark.parametrize(
+    ("chosen", "debug", "guest"),
+    [("release", False, "release"), ("release", True, "debug"), ("debug", True, "debug"), ("selinux", False, "selinux")],
+)
+def test_debug_is_short_for_a_variant(chosen: Variant, debug: bool, guest: str) -> None:
+    assert planning.guest_variant(chosen, debug) == guest
+
+
+def test_a_guest_has_one_variant() -> None:
+    with pytest.raises(InnkeeperError, match="--debug-guest and --guest-variant selinux"):
+        planning.guest_variant("selinux", True)
+
+
+def test_the_kernels_word_and_the_module_belong_together() -> None:
+    told = {guest: (planning.mandatory_access_control(guest), planning.boot_words(guest)) for guest in ("release", "debug", "selinux")}
+    assert told == {"release": ("apparmor", ()), "debug": ("apparmor", ()), "selinux": ("selinux", ("lsm=landlock,selinux",))}

@@ -1,0 +1,145 @@
+"""docker's flag syntaxes."""
+
+from pathlib import Path
+
+import pytest
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.image import parse
+from innkeeper.image.options import Port, RunOptions, Tmpfs, Ulimit, Volume
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("6291456", 6 << 20),
+        ("512m", 512 << 20),
+        ("1g", 1 << 30),
+        ("1.5G", 3 << 29),
+        ("10240kb", 10 << 20),
+        ("1GiB", 1 << 30),
+        ("64 MB", 64 << 20),
+    ],
+)
+def test_memory(text: str, size: int) -> None:
+    assert parse.parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "5m", "1x", "1e9", "0x10", "1mm", "nan"])
+def test_bad_memory(text: str) -> None:
+    with pytest.raises(InnkeeperError, match="--memory"):
+        parse.parse_memory(text)
+
+
+def test_cpus() -> None:
+    assert parse.parse_cpus("1.5") == 1.5
+    for text in ("0", "-1", "nan", "inf", "two", "0.001"):
+        with pytest.raises(InnkeeperError, match="--cpus"):
+            parse.parse_cpus(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("80", [Port("0.0.0.0", 0, 80)]),
+        ("8080:80", [Port("0.0.0.0", 8080, 80)]),
+        ("53:5353/udp", [Port("0.0.0.0", 53, 5353, "udp")]),
+        ("127.0.0.1:8080:80", [Port("127.0.0.1", 8080, 80)]),
+        ("127.0.0.1::80", [Port("127.0.0.1", 0, 80)]),
+        ("[::1]:8080:80", [Port("::1", 8080, 80)]),
+        ("9000-9002:80-82/tcp", [Port("0.0.0.0", 9000 + n, 80 + n) for n in range(3)]),
+        ("7000-7001", [Port("0.0.0.0", 0, 7000), Port("0.0.0.0", 0, 7001)]),
+    ],
+)
+def test_ports(text: str, ports: list[Port]) -> None:
+    assert parse.parse_ports(text) == ports
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0:80", "80:0", "65536", "80:81-82", "82-80", "a:80", "80/sctp", "1.2.3:80:80", "300.1.1.1:1:1", "80:", "1:2:3:4", "-", "1-:2"],
+)
+def test_bad_ports(text: str) -> None:
+    with pytest.raises(InnkeeperError, match="-p"):
+        parse.parse_ports(text)
+
+
+def test_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert parse.parse_volume(f"{tmp_path}:/srv/") == Volume(tmp_path, "/srv")
+    assert parse.parse_volume("./data:/a//b:ro") == Volume(tmp_path / "data", "/a/b", True)
+    assert parse.parse_volume(f"{tmp_path}:/x:rw,rslave") == Volume(tmp_path, "/x", False, "rslave")
+    for bad in (
+        "/srv",
+        "name:/srv",
+        f"{tmp_path}:srv",
+        f"{tmp_path}:/",
+        f"{tmp_path}:/x/..",
+        f"{tmp_path}:/x:nocopy",
+        "/no/such/file:/x",
+        f"{tmp_path}:",
+    ):
+        with pytest.raises(InnkeeperError, match="-v"):
+            parse.parse_volume(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("nofile=1024", Ulimit("nofile", 1024, 1024)),
+        ("nproc=5:10", Ulimit("nproc", 5, 10)),
+        ("core=-1", Ulimit("core", -1, -1)),
+        ("core=0:-1", Ulimit("core", 0, -1)),
+    ],
+)
+def test_ulimits(text: str, limit: Ulimit) -> None:
+    assert parse.parse_ulimit(text) == limit
+
+
+@pytest.mark.parametrize("text", ["nofile", "nofile=", "files=1", "nofile=10:5", "nofile=-1:5", "nofile=-2", "nofile=1:2:3", "NOFILE=1"])
+def test_bad_ulimits(text: str) -> None:
+    with pytest.raises(InnkeeperError, match="--ulimit"):
+        parse.parse_ulimit(text)
+
+
+def test_tmpfs() -> None:
+    assert parse.parse_tmpfs("/run") == Tmpfs("/run", ("noexec", "nosuid", "nodev"))
+    assert parse.parse_tmpfs("/run:size=64m,mode=1777,exec").options[-3:] == ("size=64m", "mode=1777", "exec")
+    for bad in ("run", "/", "/run:bind", "/run:size", "/run:size=1;2", "/run:uid=$(id)"):
+        with pytest.raises(InnkeeperError, match="--tmpfs"):
+            parse.parse_tmpfs(bad)
+
+
+def test_security_options() -> None:
+    options = RunOptions()
+    parse.parse_security_opts(["seccomp=unconfined", "no-new-privileges:false", "apparmor=unconfined", "systempaths=unconfined"], options)
+    assert (options.seccomp, options.no_new_privileges, options.apparmor, options.unmask) == ("unconfined", False, "unconfined", True)
+    parse.parse_security_opts(["no-new-privileges", "seccomp:/a=b.json", "label=disable"], options)
+    assert options.no_new_privileges is True
+    assert options.label == ["disable"]
+    for bad in ("seccomp", "seccomp=", "no-new-privileges=maybe", "systempaths=all", "credentialspec=x", ""):
+        with pytest.raises(InnkeeperError, match="--security-opt"):
+            parse.parse_security_opts([bad], options)
+
+
+def test_environment(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("\ufeff# comment\n\nA=1\n  B='quoted' # kept\nFROM_HOST\nUNSET\nWITH=equals=sign\r\n")
+    entries = parse.resolve_env(["A=2", "HOME", "EMPTY=", "MISSING"], [file], {"FROM_HOST": "x", "HOME": "/h"})
+    assert entries == ["A=1", "B='quoted' # kept", "FROM_HOST=x", "WITH=equals=sign", "A=2", "HOME=/h", "EMPTY=", "MISSING"]
+    for text in ("=x\n", "A B=1\n"):
+        file.write_text(text)
+        with pytest.raises(InnkeeperError, match="line 1"):
+            parse.read_env_file(file)
+    with pytest.raises(InnkeeperError, match="No such file"):
+        parse.read_env_file(tmp_path / "none")
+    with pytest.raises(InnkeeperError, match="-e"):
+        parse.resolve_env(["=x"], [], {})
+
+
+def test_sysctl() -> None:
+    assert parse.parse_sysctl("net.core.somaxconn=10") == ("net.core.somaxconn", "10")
+    for bad in ("x", "=1"):
+        with pytest.raises(InnkeeperError, match="--sysctl"):
+            parse.parse_sysctl(bad)

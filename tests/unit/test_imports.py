@@ -1,0 +1,143 @@
+"""Which package may import which (design: "Import direction"), read from the source without importing it."""
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Longest matching prefix decides. A module may always import from its own package and what is listed.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "agent.errors": (),
+    "agent.linux": ("agent.errors",),
+    "agent.loop": ("agent.errors", "agent.linux"),
+    "agent.container": ("agent.errors", "agent.linux", "agent.loop"),
+    "agent.worker": ("agent.errors", "agent.linux", "agent.loop"),
+    "agent.storage": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "agent.device", "innkeeper.wire"),
+    "agent.device": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "innkeeper.wire"),
+    "agent.network": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "agent.device", "innkeeper.wire"),
+    "agent.log": ("agent.errors", "agent.linux"),
+    "agent.config": ("agent.errors", "agent.log"),
+    "agent.events": ("agent.errors", "agent.loop"),
+    "agent.pod": (
+        "agent.config",
+        "agent.errors",
+        "agent.linux",
+        "agent.log",
+        "agent.loop",
+        "agent.worker",
+        "agent.container",
+        "agent.storage",
+        "agent.device",
+        "innkeeper.wire",
+    ),
+    "agent.rules": ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire"),
+    "agent.sandbox": (
+        "agent.config",
+        "agent.errors",
+        "agent.events",
+        "agent.linux",
+        "agent.log",
+        "agent.loop",
+        "agent.worker",
+        "agent.container",
+        "agent.pod",
+        "agent.rules",
+        "agent.storage",
+        "agent.device",
+        "agent.network",
+        "innkeeper.wire",
+    ),
+    "agent": ("agent", "innkeeper.wire"),
+    "innkeeper.wire": ("innkeeper.errors",),
+    "innkeeper.errors": (),
+    "innkeeper.client": ("innkeeper.errors", "innkeeper.wire"),
+    "innkeeper": ("innkeeper",),
+}
+# Wires the floors together, so it may import all of the agent.
+OPEN = ("agent.boot", "agent.__main__", "agent.service", "agent.gateway", "agent.oci")
+
+
+def _modules() -> list[tuple[str, Path]]:
+    found = []
+    for top in ("agent", "innkeeper"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found.append((name, path))
+    return found
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _below(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def _floor(name: str) -> tuple[str, tuple[str, ...]]:
+    if any(_below(name, prefix) for prefix in OPEN):
+        return "agent", ALLOWED["agent"]
+    home = max((prefix for prefix in ALLOWED if _below(name, prefix)), key=len)
+    return home, ALLOWED[home]
+
+
+def forbidden(name: str, path: Path) -> list[str]:
+    """What module `name` imports of ours although its floor may not."""
+    home, allowed = _floor(name)
+    ours = [module for module in _imports(name, path) if _below(module, "agent") or _below(module, "innkeeper")]
+    return [module for module in ours if not any(_below(module, prefix) for prefix in (home, *allowed))]
+
+
+@pytest.mark.parametrize(("name", "path"), _modules(), ids=[name for name, _ in _modules()])
+def test_import_direction(name: str, path: Path) -> None:
+    assert forbidden(name, path) == []
+
+
+STANDARD = ROOT / "innkeeper/build/inside/standard"
+PID1 = [(n, p) for n, p in _modules() if (_below(n, "agent") and not _below(n, "agent.gateway")) or _below(n, "innkeeper.wire")]
+
+
+@pytest.mark.parametrize(("name", "path"), PID1, ids=[name for name, _ in PID1])
+def test_the_guests_small_standard_modules_have_what_is_asked_of_them(name: str, path: Path) -> None:
+    for small in STANDARD.glob("*.py"):
+        asked = {module.removeprefix(f"{small.stem}.") for module in _imports(name, path) if _below(module, small.stem)} - {small.stem}
+        assert asked <= vars(_load(small)).keys()
+
+
+def _load(path: Path) -> object:
+    spec = importlib.util.spec_from_file_location(f"small_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "wrong"),
+    [
+        ("agent.linux.mount", "from agent.sandbox import Sandbox", ["agent.sandbox.Sandbox"]),
+        ("agent.linux.mount", "import ctypes\nfrom agent.errors import StepFailed", []),
+        ("agent.container.child", "def f():\n    import innkeeper.build", ["innkeeper.build"]),
+        ("innkeeper.wire.frames", "from ..client import Client", ["innkeeper.client.Client"]),
+        ("innkeeper.cli.run", "import agent.boot", ["agent.boot"]),
+    ],
+)
+def test_the_check_itself(tmp_path: Path, name: str, source: str, wrong: list[str]) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    assert forbidden(name, path) == wrong

@@ -1,0 +1,210 @@
+"""QEMU's argument list, the kernel's command line, port forwards: pure functions of their input."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.machine import cmdline, network, qemu, shares, tsc
+from innkeeper.machine.spec import Disk, Forward, MachineSpec, Share
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    out = {name: tmp_path / name for name in ("kernel", "root", "image,with comma", "scratch")}
+    for path in out.values():
+        path.write_bytes(b"x")
+    return out
+
+
+def spec_of(files: dict[str, Path], **fields: object) -> MachineSpec:
+    return MachineSpec(kernel=files["kernel"], root=files["root"], **fields)  # type: ignore[arg-type]
+
+
+def argv_of(spec: MachineSpec, machine_type: str = "q35", accel: str = "tcg", **fields: object) -> list[str]:
+    return qemu.arguments(
+        qemu.Plan(spec=spec, program="qemu", name="id", machine_type=machine_type, accel=accel, cmdline="a b", **fields)  # type: ignore[arg-type]
+    )
+
+
+def values(argv: list[str], option: str) -> list[str]:
+    return [argv[i + 1] for i, word in enumerate(argv) if word == option]
+
+
+def test_disks_come_in_order_and_with_their_access(files: dict[str, Path]) -> None:
+    spec = spec_of(files, disks=(Disk(files["image,with comma"], read_only=True), Disk(files["scratch"], volatile=True)))
+    nodes = [json.loads(v) for v in values(argv_of(spec), "-blockdev")]
+    assert [n["file"]["filename"] for n in nodes] == [str(files[n]) for n in ("root", "image,with comma", "scratch")]
+    assert [n["read-only"] for n in nodes] == [True, True, False]
+    assert nodes[2]["cache"] == {"no-flush": True}
+    assert "discard" in nodes[2] and "discard" not in nodes[0]
+    assert [v.split(",")[1] for v in values(argv_of(spec), "-device") if v.startswith("virtio-blk")] == [f"drive=disk{i}" for i in range(3)]
+
+
+def test_qemu_is_confined_and_given_nothing_by_default(files: dict[str, Path]) -> None:
+    argv = argv_of(spec_of(files))
+    assert values(argv, "-sandbox") == ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
+    assert values(argv, "-display") == ["none"]
+    assert not {"-monitor", "-qmp"} & set(argv)
+
+
+def test_microvm_devices_sit_in_fixed_slots(files: dict[str, Path]) -> None:
+    argv = argv_of(spec_of(files), "microvm", vsock_device="vhost-vsock,guest-cid=7,vhostfd=5")
+    devices = values(argv, "-device")
+    assert [d.split(",")[1] for d in devices] == [f"bus=virtio-mmio-bus.{7 - i}" for i in range(len(devices))]
+    assert not any("-pci" in d for d in devices)
+    assert "virtio-mmio.force-legacy=false" in values(argv, "-global")
+    assert "vhost-vsock-device,bus=virtio-mmio-bus.6,guest-cid=7,vhostfd=5" in devices
+
+
+def test_microvm_until_its_slots_are_used_up(files: dict[str, Path], tmp_path: Path) -> None:
+    three = tuple(Disk(files["scratch"]) for _ in range(4))
+    assert qemu.choose_machine(spec_of(files, disks=three)) == "microvm"
+    assert qemu.choose_machine(spec_of(files, disks=(*three, Disk(files["scratch"])))) == "q35"
+    with pytest.raises(InnkeeperError, match="8 virtio devices"):
+        qemu.choose_machine(spec_of(files, disks=(*three, Disk(files["scratch"])), machine_type="microvm"))
+    assert qemu.choose_machine(spec_of(files, machine_type="q35")) == "q35"
+    assert qemu.choose_machine(spec_of(files), clock=False) == "q35"
+
+
+def test_kvm_gets_the_host_cpu(files: dict[str, Path]) -> None:
+    assert values(argv_of(spec_of(files), accel="kvm"), "-cpu") == ["host"]
+    assert values(argv_of(spec_of(files), accel="tcg"), "-accel")[0].startswith("tcg")
+
+
+def test_shares_are_descriptors_and_tags(files: dict[str, Path], tmp_path: Path) -> None:
+    spec = spec_of(files, shares=(Share("one", tmp_path), Share("two", tmp_path)))
+    argv = argv_of(spec, share_fds=(11, 12))
+    assert values(argv, "-chardev")[1:] == ["socket,id=share0,fd=11", "socket,id=share1,fd=12"]
+    assert [d for d in values(argv, "-device") if "fs" in d] == [
+        f"vhost-user-fs-pci,chardev=share{i},tag={t}" for i, t in enumerate(("one", "two"))
+    ]
+
+
+def test_no_network_means_no_card(files: dict[str, Path]) -> None:
+    assert values(argv_of(spec_of(files, network=False)), "-netdev") == []
+    with pytest.raises(InnkeeperError, match="without a network"):
+        spec_of(files, network=False, forwards=(Forward("tcp", "", 80, 80),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"memory_mib": 16}, "64 MiB"),
+        ({"cpus": 0}, "one cpu"),
+        ({"accel": "hvf"}, "hvf"),
+        ({"machine_type": "pc"}, "pc"),
+        ({"disks": (Disk(Path("/nowhere")),)}, "disk 0.*/nowhere"),
+    ],
+)
+def test_a_spec_is_refused_by_name(files: dict[str, Path], fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InnkeeperError, match=message):
+        spec_of(files, **fields)
+
+
+def test_a_share_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InnkeeperError, match="no such file"):
+        Share("tag", tmp_path / "missing")
+    with pytest.raises(InnkeeperError, match="tag"):
+        Share("t" * 37, tmp_path)
+    with pytest.raises(InnkeeperError, match="tag"):
+        Share("a,b", tmp_path)
+
+
+def test_kernel_words_are_quoted_as_the_kernel_takes_them() -> None:
+    assert cmdline.quote("quiet") == "quiet"
+    assert cmdline.quote("dm-mod.create=dm-verity,,,ro,0 8 verity") == 'dm-mod.create="dm-verity,,,ro,0 8 verity"'
+    for bad in ('a="b"', "a\nb", "", "a\0"):
+        with pytest.raises(InnkeeperError):
+            cmdline.quote(bad)
+    with pytest.raises(InnkeeperError, match="the kernel takes"):
+        cmdline.join(["x" * 2048])
+
+
+def test_the_command_line_tells_what_the_machine_is() -> None:
+    def line(machine_type: str, ready: int | None, quiet: bool = True) -> list[str]:
+        return cmdline.build(
+            machine_type=machine_type, quiet=quiet, root_device="/dev/vda", root_type="erofs", ready_port=ready, extra=["last=1"]
+        ).split()
+
+    assert "acpi=off" in line("microvm", None)
+    assert "acpi=off" not in line("q35", None)
+    assert "INNKEEPER_READY=77" in line("q35", 77)
+    assert not [w for w in line("q35", None) if w.startswith("innkeeper.ready")]
+    assert "quiet" not in line("q35", None, quiet=False)
+    assert not [w for w in line("microvm", None) if w.startswith("tsc_early_khz")]
+    assert line("q35", None)[-1] == "last=1"
+    assert {"root=/dev/vda", "rootfstype=erofs", "ro", "panic=-1"} <= set(line("q35", None))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8080:80", [Forward("tcp", "", 8080, 80)]),
+        ("127.0.0.1:8080:80/tcp", [Forward("tcp", "127.0.0.1", 8080, 80)]),
+        ("localhost:8080:80", [Forward("tcp", "127.0.0.1", 8080, 80)]),
+        ("53:53/udp", [Forward("udp", "", 53, 53)]),
+        ("80", [Forward("tcp", "", 0, 80)]),
+        ("127.0.0.1::80", [Forward("tcp", "127.0.0.1", 0, 80)]),
+        ("8000-8001:80-81/udp", [Forward("udp", "", 8000, 80), Forward("udp", "", 8001, 81)]),
+    ],
+)
+def test_forwards_are_parsed(text: str, expected: list[Forward]) -> None:
+    assert network.parse_forward(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a:b", "80:70000", "1.2.3:80:80", "1:2:3:4", "80:80/sctp", "8000-8002:80-81", "99999:80", "80:0"])
+def test_wrong_forwards_are_refused(text: str) -> None:
+    with pytest.raises(InnkeeperError):
+        network.parse_forward(text)
+
+
+def test_a_free_port_is_found_and_a_used_one_is_named() -> None:
+    (forward,) = network.settle([Forward("tcp", "127.0.0.1", 0, 80)])
+    assert forward.host_port > 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
+            network.settle([Forward("tcp", "127.0.0.1", port, 80)])
+    with pytest.raises(InnkeeperError, match=r"192\.0\.2\.1 is not an address"):
+        network.settle([Forward("tcp", "192.0.2.1", 0, 80)])
+
+
+def test_the_same_port_twice_is_refused() -> None:
+    (free,) = network.settle([Forward("udp", "127.0.0.1", 0, 80)])
+    with pytest.raises(InnkeeperError, match="in use"):
+        network.settle([free, free])
+
+
+def test_forwards_reach_qemu_and_its_complaint_comes_back_in_words() -> None:
+    assert network.netdev([Forward("udp", "127.0.0.1", 53, 5353)]) == "user,id=net,hostfwd=udp:127.0.0.1:53-:5353"
+    said = "qemu: -netdev user,id=net: Could not set up host forwarding rule 'tcp::6379-:6379'"
+    assert network.explain(said) == "port 6379/tcp of the host is in use"
+    assert network.explain("something else") is None
+
+
+def test_both_virtiofsd_take_a_path_with_a_comma(tmp_path: Path) -> None:
+    stand = tmp_path / "a,b"
+    assert f"source={tmp_path}/a\\,b," in shares.command(Path("/x/virtiofsd"), stand, "s.sock", rust=False)[-1]
+    assert f"--shared-dir={stand}" in shares.command(Path("/x/virtiofsd"), stand, "s.sock", rust=True)
+
+
+def test_the_time_stamp_counter_is_measured_or_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path))
+    first = tsc.khz()
+    assert first is None or 100_000 <= first < 20_000_000
+    monkeypatch.setattr(tsc, "measure", lambda: pytest.fail("measured twice in one boot"))
+    if first is not None:
+        assert tsc.khz() == first
+
+
+def test_paths_hold_wherever_qemu_stands(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files["kernel"].parent)
+    argv = argv_of(MachineSpec(kernel=Path("kernel"), root=Path("root")))
+    assert values(argv, "-kernel") == [str(files["kernel"])]
+    assert json.loads(values(argv, "-blockdev")[0])["file"]["filename"] == str(files["root"])

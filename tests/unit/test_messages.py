@@ -1,0 +1,40 @@
+"""The generated message modules are what the generator makes of the .proto files, and speak protobuf's own bytes."""
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from innkeeper.wire import pb
+from innkeeper.wire.pb import agent_pb2, guest_pb2, health_pb2, oci_pb2
+from tests.generate_messages import generate
+
+COMMITTED = Path(pb.__file__).parent
+
+
+def test_committed_modules_are_generated(tmp_path: Path) -> None:
+    generate(tmp_path)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert made
+    assert made == {path.name: path.read_text() for path in COMMITTED.glob("*_pb2.py*")}
+
+
+def test_services_name_every_method() -> None:
+    assert len(agent_pb2.SERVICES["grpc.AgentService"]) == 42
+    assert list(health_pb2.SERVICES["grpc.Health"]) == ["Check", "Version"]
+    assert agent_pb2.SERVICES["grpc.AgentService"]["WaitProcess"] == (agent_pb2.WaitProcessRequest, agent_pb2.WaitProcessResponse)
+    assert "BootTimeline" in guest_pb2.SERVICES["innkeeper.v1.Guest"]
+
+
+def test_bytes_equal_those_of_the_public_library() -> None:
+    ours = oci_pb2.Spec(Version="1.2.0", Annotations={"a": "b"})
+    ours.Process.Args.extend(["echo", "hello"])
+    ours.Linux.Seccomp.Syscalls.add(Names=["mount"], errnoret=0)
+    file = descriptor_pb2.FileDescriptorProto()
+    oci_pb2.Spec.DESCRIPTOR.file.CopyToProto(file)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    theirs: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("grpc.Spec"))()
+    theirs.ParseFromString(ours.SerializeToString())
+    assert theirs.SerializeToString(deterministic=True) == ours.SerializeToString(deterministic=True)
+    assert theirs.Linux.Seccomp.Syscalls[0].WhichOneof("ErrnoRet") == "errnoret"

@@ -1,0 +1,100 @@
+"""Work in a forked child: its bytes, its errors, its end."""
+
+import errno
+import os
+import signal
+import time
+
+import pytest
+
+from agent import loop
+from agent.errors import INVALID_ARGUMENT, Refused, StepFailed
+from agent.linux.reaper import reaper
+from agent.worker import MAX_OUTCOME, run_in_worker
+from tests.needs import needs
+
+pytestmark = needs("module:prctl")
+
+
+def test_bytes_come_back() -> None:
+    data = os.urandom(300_000)
+    assert loop.run(run_in_worker(lambda: data, "w")) == data
+    assert loop.run(run_in_worker(lambda: None, "w")) == b""
+
+
+def test_the_loop_goes_on_meanwhile() -> None:
+    async def main() -> list[str]:
+        order: list[str] = []
+
+        async def work() -> None:
+            await run_in_worker(lambda: time.sleep(0.2), "w")
+            order.append("worker")
+
+        task = loop.spawn(work(), name="work")
+        await loop.sleep(0.01)
+        order.append("loop")
+        await task.wait()
+        return order
+
+    assert loop.run(main()) == ["loop", "worker"]
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "number"),
+    [
+        (OSError(errno.ENODEV, "No such device", "/dev/vdz"), "step: /dev/vdz: No such device", errno.ENODEV),
+        (OSError(errno.EIO, "bad"), "step: bad", errno.EIO),
+        (RuntimeError("odd"), "step: RuntimeError: odd", 0),
+    ],
+)
+def test_errors_carry_the_steps_name(error: BaseException, text: str, number: int) -> None:
+    with pytest.raises(StepFailed) as caught:
+        loop.run(run_in_worker(lambda: _fail(error), "step"))
+    assert str(caught.value) == text
+    assert caught.value.errno == number
+
+
+def test_a_refusal_keeps_its_code() -> None:
+    with pytest.raises(StepFailed, match="field: no good") as caught:
+        loop.run(run_in_worker(lambda: _fail(Refused("field", "no good")), "step"))
+    assert caught.value.code == INVALID_ARGUMENT
+
+
+def test_a_worker_that_is_killed() -> None:
+    with pytest.raises(StepFailed, match="ended with status 137"):
+        loop.run(run_in_worker(lambda: os.kill(os.getpid(), signal.SIGKILL), "step"))
+
+
+def test_more_than_may_come_back() -> None:
+    with pytest.raises(StepFailed):
+        loop.run(run_in_worker(lambda: bytes(MAX_OUTCOME + 1), "step"))
+
+
+def test_descriptors_are_closed_but_those_kept() -> None:
+    read_end, write_end = os.pipe()
+
+    def work() -> bytes:
+        return b" ".join(name.encode() for name in os.listdir("/proc/self/fd") if int(name) in (read_end, write_end))
+
+    try:
+        assert loop.run(run_in_worker(work, "w", keep=[write_end])) == str(write_end).encode()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_a_cancelled_wait_kills_the_worker() -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError), loop.timeout(0.05):
+            await run_in_worker(lambda: time.sleep(60), "w")
+        await loop.sleep(0.2)
+
+    began = len(reaper)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    loop.run(main())
+    assert len(reaper) == began
+    assert len(os.listdir("/proc/self/fd")) == descriptors

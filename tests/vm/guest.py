@@ -1,0 +1,19 @@
+"""The guest that these tests boot: built once for all of them."""
+
+from functools import cache
+from typing import Any
+
+from innkeeper.build import Artifacts, build
+from innkeeper.machine import MachineSpec
+
+
+@cache
+def artifacts() -> Artifacts:
+    """Kernel and root as `./build.py build` makes them, out of the store if they are there."""
+    return build(None)
+
+
+def machine_spec(**fields: Any) -> MachineSpec:
+    """A small machine with our guest."""
+    built = artifacts()
+    return MachineSpec(**{"kernel": built.vmlinux, "root": built.rootfs, "memory_mib": 256, **fields})

@@ -1,0 +1,33 @@
+"""What PID 1 imports before it listens, as the frozen agent in a guest tells it, is what the list in the tree says."""
+
+import pytest
+
+from innkeeper import paths
+from innkeeper.client import Agent, connect
+from innkeeper.machine import AGENT_PORT, Machine
+from tests.vm.guest import machine_spec
+
+pytestmark = pytest.mark.vm
+
+TIMEOUT = 120
+
+
+def listed() -> set[str]:
+    """The modules of agent/startup-modules.txt: a name, then its reason."""
+    lines = (paths.project_root() / "agent" / "startup-modules.txt").read_text().splitlines()
+    entries = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    assert all(len(entry) == 2 for entry in entries), "each module has a reason"
+    return {entry[0] for entry in entries}
+
+
+def test_modules_before_listening() -> None:
+    with Machine(machine_spec()) as machine:
+        machine.start()
+        machine.wait_ready(TIMEOUT)
+        with connect(machine.address(AGENT_PORT), 30) as client:
+            timeline = Agent(client).boot_timeline()
+        machine.kill()
+    assert set(timeline.startup_modules) == listed()
+    assert timeline.threads == 1
+    stages = ["pid1", "listening", "first check answered", "booted", "policy loaded", "loaded"]
+    assert [stage.name for stage in timeline.stages] == stages

@@ -1,0 +1,105 @@
+"""A guest boots, answers, can be had twice at a time, on each machine type, and ends."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from innkeeper.machine import Disk, Machine, Share, lifetime, registry
+from innkeeper.machine.network import parse_forward
+from tests.vm.guest import machine_spec
+
+pytestmark = pytest.mark.vm
+
+TIMEOUT = 120
+"""Seconds: far more than a start takes, for machines that are slow or busy."""
+
+
+@pytest.fixture(autouse=True)
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A registry of the test's own, below a folder too long for a socket's address; nothing may be left in it."""
+    root = tmp_path / ("long" * 25) / "machines"
+    monkeypatch.setattr(registry, "machines_root", lambda: root)
+    yield root
+    assert [p.name for p in root.iterdir() if p.name != ".lock"] == []
+    assert everything_below(root) == []
+
+
+def everything_below(root: Path) -> list[str]:
+    """Processes that stand in, or name, a folder below `root`."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes()
+            folder = os.readlink(f"/proc/{name}/cwd")
+        except OSError:
+            continue
+        if folder.startswith(str(root)) or os.fsencode(root) in command:
+            found.append(f"{name} {command!r}")
+    return found
+
+
+@pytest.mark.parametrize("machine_type", ["q35", "microvm"])
+def test_the_agent_answers(machine_type: str) -> None:
+    with Machine(machine_spec(machine_type=machine_type)) as machine:
+        machine.start()
+        machine.wait_ready(TIMEOUT)
+        assert machine.poll() is None
+        assert machine.failure() is None
+        state = json.loads((machine.folder / "state.json").read_text())
+        assert (state["status"], state["machine_type"], state["pid"] > 0) == ("running", machine_type, True)
+        assert machine.kill() is not None
+        assert machine.poll() is not None
+        assert machine.failure() is None, "an end that was asked for is no failure"
+
+
+def test_two_at_once_do_not_meet() -> None:
+    with Machine(machine_spec()) as first, Machine(machine_spec()) as second:
+        first.start()
+        second.start()
+        first.wait_ready(TIMEOUT)
+        second.wait_ready(TIMEOUT)
+        assert first.address(1024) != second.address(1024)
+        assert len(registry.list_machines()) == 2
+        first.kill()
+        second.wait_ready(TIMEOUT)
+
+
+def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
+    """Disks, shares of a folder and of a file, forwards of both kinds: on q35, because microvm has too few slots."""
+    scratch = tmp_path / "scratch"
+    with scratch.open("wb") as file:
+        file.truncate(1 << 30)
+    (tmp_path / "one file").write_text("content")
+    spec = machine_spec(
+        disks=(Disk(machine_spec().root, read_only=True), Disk(scratch, volatile=True)),
+        shares=(Share("folder", tmp_path, read_only=True), Share("file", tmp_path / "one file"), Share("third", tmp_path)),
+        forwards=(*parse_forward("127.0.0.1::80"), *parse_forward("127.0.0.1::53/udp")),
+    )
+    with Machine(spec) as machine:
+        machine.start()
+        assert machine.machine_type == "q35"
+        machine.wait_ready(TIMEOUT)
+        tcp = machine.forwards[0]
+        with socket.create_connection(("127.0.0.1", tcp.host_port), timeout=10):
+            pass
+        assert len(lifetime.stragglers(machine.folder)) >= 2
+
+
+def test_the_folder_that_is_kept_has_the_console() -> None:
+    entry = registry.create("kept")
+    entry.update(keep=True)
+    with Machine(machine_spec(quiet=False), entry) as machine:
+        machine.start()
+        machine.wait_ready(TIMEOUT)
+        assert registry.find("kept").address(7).endswith(":7")
+    record = registry.find("kept")
+    assert record.state["status"] == "ended"
+    assert "Linux version" in record.console.read_text(errors="replace")
+    assert not list(record.folder.glob("*.sock*"))
+    registry.remove(record)

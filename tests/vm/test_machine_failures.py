@@ -1,0 +1,135 @@
+"""What can go wrong with a machine ends in a clear error, and leaves nothing behind."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.machine import Forward, Machine, lifetime, network, registry
+from tests.vm.guest import machine_spec
+from tests.vm.test_machine_boot import TIMEOUT, everything_below, machines
+
+__all__ = ["machines"]
+
+pytestmark = pytest.mark.vm
+
+
+def test_a_panic_is_told_with_the_console() -> None:
+    with Machine(machine_spec(cmdline=("init=/no/such/program",))) as machine:
+        machine.start()
+        with pytest.raises(InnkeeperError) as caught:
+            machine.wait_ready(TIMEOUT)
+    first, *lines = caught.value.message.splitlines()
+    assert "the guest's kernel panicked: " in first
+    assert "/no/such/program" in first
+    assert any("Kernel panic - not syncing" in line for line in lines)
+
+
+def test_a_guest_that_hangs_is_told_within_its_time() -> None:
+    with Machine(machine_spec(cmdline=("root=/dev/nothere", "rootwait"), quiet=False)) as machine:
+        machine.start()
+        with pytest.raises(InnkeeperError) as caught:
+            machine.wait_ready(5)
+    assert "did not answer within 5 s" in caught.value.message
+    assert "/dev/nothere" in caught.value.message
+
+
+def test_too_little_memory_is_told() -> None:
+    """The kernel reserves almost all of it for itself: what remains is too little for the agent."""
+    with Machine(machine_spec(memory_mib=64, cmdline=("mem=24M",))) as machine:
+        machine.start()
+        with pytest.raises(InnkeeperError, match=r"ran out of memory|did not answer within 20 s"):
+            machine.wait_ready(20)
+
+
+def test_a_killed_qemu_is_told() -> None:
+    with Machine(machine_spec()) as machine:
+        machine.start()
+        pid = registry.find(machine.entry.id).state["pid"]
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(InnkeeperError, match="QEMU was killed by signal 9"):
+            machine.wait_ready(TIMEOUT)
+
+
+def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        spec = machine_spec(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
+        with Machine(spec) as machine, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
+            machine.start()
+        monkeypatch.setattr(network, "settle", tuple)
+        with Machine(spec) as machine:
+            machine.start()
+            with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
+                machine.wait_ready(TIMEOUT)
+
+
+def test_qemu_says_why_it_does_not_start(tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(b"not a kernel")
+    with Machine(machine_spec(kernel=kernel, accel="tcg")) as machine:
+        machine.start()
+        with pytest.raises(InnkeeperError, match=r"QEMU ended with status 1: .*kernel"):
+            machine.wait_ready(TIMEOUT)
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from innkeeper.machine import Machine, Share, registry
+root = Path(sys.argv[1])
+registry.machines_root = lambda: root
+from tests.vm.guest import machine_spec
+machine = Machine(machine_spec(shares=(Share("tag", Path("/usr"), read_only=True),)))
+machine.start()
+if sys.argv[2] == "ready":
+    machine.wait_ready(120)
+print(machine.entry.id, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("when", ["started", "ready"])
+def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(machines), when], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    id = owner.stdout.readline().strip()
+    record = registry.find(id)
+    assert record.alive
+    qemu = os.pidfd_open(record.state["pid"])
+    owner.kill()
+    owner.communicate()
+    assert select.select([qemu], [], [], 10)[0], "QEMU lives on"
+    os.close(qemu)
+    deadline = time.monotonic() + 10
+    while everything_below(machines) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert everything_below(machines) == []
+    assert registry.sweep() == 1
+    assert registry.list_machines() == []
+
+
+def test_a_helper_that_dies_is_told() -> None:
+    with Machine(machine_spec()) as machine:
+        machine.start()
+        machine.wait_ready(TIMEOUT)
+        if "vsock://" in machine.address(1):
+            pytest.skip("this host's kernel serves vsock: there is no helper")
+        (pid,) = [p for p in lifetime.stragglers(machine.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
+        os.kill(pid, signal.SIGKILL)
+        gone = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else -1
+        if gone >= 0:
+            select.select([gone], [], [], 10)
+            os.close(gone)
+        error = machine.failure()
+        assert error is not None and "vhost-device-vsock ended with -9" in error.message
