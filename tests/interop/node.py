@@ -4,33 +4,20 @@ The shim and what lets it run on a machine without KVM and vhost-vsock lie besid
 """
 
 import os
+import re
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from innkeeper import paths
-from innkeeper.build.builder import builder
-from innkeeper.build.store import JSON, Store
+from tests.interop.debian13 import program
 from tests.vm.guest import artifacts
 
 HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"
 SECONDS = 300
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 IMAGE = "localhost/busybox:1"
-
-# The shim wants the virtiofsd in Rust, which Debian 12 has not. Debian 13's runs anywhere with its own loader and libraries.
-_TAKE = """
-set -eu
-cp /usr/libexec/virtiofsd /out/program
-for file in $(ldd /out/program | grep -o '/[^ ]*'); do cp -L "$file" /out/; done
-cp -L "$(ldd /out/program | sed -n 's/^[[:space:]]*\\(\\/[^ ]*ld-linux[^ ]*\\).*/\\1/p')" /out/loader
-cat > /out/virtiofsd <<'EOF'
-#!/bin/sh
-folder=$(dirname "$(readlink -f "$0")")
-exec "$folder/loader" --library-path "$folder" "$folder/program" "$@"
-EOF
-chmod 755 /out/virtiofsd
-"""
 
 
 def why_missing() -> str | None:
@@ -39,22 +26,46 @@ def why_missing() -> str | None:
 
 
 def virtiofsd() -> Path:
-    """Debian 13's virtiofsd with what it is linked with, taken once."""
-    store = Store(paths.store_root())
-    inputs: dict[str, JSON] = {"script": _TAKE}
+    """The shim wants the one in Rust, which Debian 12 has not."""
+    return program("virtiofsd", "/usr/libexec/virtiofsd")
 
-    def make(out: Path) -> None:
-        with builder(["virtiofsd"], store) as box:
-            box.run(["sh", "-c", _TAKE], mounts={out: "/out"}, log=store.log_of(out))
 
-    return store.step("test-virtiofsd", inputs, make) / "virtiofsd"
+def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
+    """The harness in `folder`, with CRI's snapshotter and more of containerd's configuration; its program."""
+    folder.mkdir()
+    for part in HARNESS.parent.iterdir():
+        (folder / part.name).symlink_to(part)
+    for name in (HARNESS.name, "containerd.toml.in"):
+        (folder / name).unlink()
+        shutil.copy(HARNESS.parent / name, folder / name)
+    template = folder / "containerd.toml.in"
+    text, count = re.subn(r'^( *snapshotter = )"overlayfs"$', rf'\1"{snapshotter}"', template.read_text(), flags=re.MULTILINE)
+    assert count == 1, template
+    template.chmod(0o644)
+    template.write_text(text + containerd)
+    return folder / HARNESS.name
 
 
 class Node:
-    """It is up from `up` to `down`. `folder` must be short: the addresses of sockets are in it."""
+    """It is up from `up` to `down`. `folder` must be short: the addresses of sockets are in it.
 
-    def __init__(self, folder: Path) -> None:
+    `containerd` is more of its configuration, with @DIR@ for `folder`; `programs` go before the host's own.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        snapshotter: str = "overlayfs",
+        shared_fs: str = "virtio-fs",
+        containerd: str = "",
+        programs: Iterable[Path] = (),
+    ) -> None:
         self.folder = folder
+        self.snapshotter = snapshotter
+        self._harness = own_harness(folder / "harness", snapshotter, containerd)
+        (folder / "bin").mkdir()
+        for path in programs:
+            (folder / "bin" / path.name).symlink_to(path)
         built = artifacts()
         self._environment = {
             **os.environ,
@@ -62,13 +73,20 @@ class Node:
             "KERNEL": str(built.bzImage),
             "IMAGE": str(built.disk),
             "ROOTFS_TYPE": "erofs",
+            "SHARED_FS": shared_fs,
             "VIRTIOFSD": str(virtiofsd()),
         }
 
     def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":
         """Run one of its verbs; whatever comes of it."""
         return subprocess.run(
-            [HARNESS, verb], env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+            [self._harness, verb],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
 
     def up(self) -> None:
@@ -100,7 +118,17 @@ class Node:
         self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
         """A container of the busybox image in a guest of its own."""
-        return self.ctr("run", *options, *RUNTIME, str(configuration or self.folder / "kata.toml"), IMAGE, id, *command)
+        return self.ctr(
+            "run",
+            "--snapshotter",
+            self.snapshotter,
+            *options,
+            *RUNTIME,
+            str(configuration or self.folder / "kata.toml"),
+            IMAGE,
+            id,
+            *command,
+        )
 
 
 PLACES = (b"/run/vc/", b"/run/kata-containers/")

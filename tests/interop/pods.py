@@ -3,6 +3,7 @@
 import json
 import lzma
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ from tests.interop.node import HARNESS, IMAGE, SECONDS, Node
 
 
 class Pod:
-    """One pod of a runtime handler. `remove` it."""
+    """One pod of a runtime handler, with annotations. `remove` it."""
 
-    def __init__(self, node: Node, name: str, handler: str) -> None:
+    def __init__(self, node: Node, name: str, handler: str, annotations: dict[str, str] | None = None) -> None:
         self._program = _crictl(node)
         self._socket = f"unix://{node.folder}/containerd.sock"
         self._folder = node.folder / name
         self._folder.mkdir()
         metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
-        self._configuration = self._write("pod", {"metadata": metadata, "log_directory": str(self._folder), "linux": {}})
+        document = {"metadata": metadata, "log_directory": str(self._folder), "linux": {}, "annotations": annotations or {}}
+        self._configuration = self._write("pod", document)
         self.id = self.crictl("runp", "--runtime", handler, self._configuration)
 
     def _write(self, name: str, document: dict[str, Any]) -> str:
@@ -26,22 +28,27 @@ class Pod:
         path.write_text(json.dumps(document))
         return str(path)
 
-    def crictl(self, *words: str, data: bytes | None = None) -> str:
-        """Run it, with `data` as its input; what it printed."""
+    def attempt(self, *words: str, data: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
+        """Run crictl, with `data` as its input; whatever comes of it."""
         argv = [str(self._program), "--config", "/dev/null", "-r", self._socket, "-t", "120s", *words]
         stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
-        done = subprocess.run(argv, **stdin, capture_output=True, timeout=SECONDS, check=False)
-        assert done.returncode == 0, (words, done.returncode, done.stdout[-500:], done.stderr[-2000:])
-        return str(done.stdout.decode()).strip()
+        return subprocess.run(argv, **stdin, capture_output=True, timeout=SECONDS, check=False)
 
-    def start(self, name: str, script: str) -> str:
-        """A container that runs a shell's script; its id."""
+    def crictl(self, *words: str, data: bytes | None = None) -> str:
+        """Run it; what it printed."""
+        done = self.attempt(*words, data=data)
+        assert done.returncode == 0, (words, done.returncode, done.stdout[-500:], done.stderr[-2000:])
+        return done.stdout.decode().strip()
+
+    def start(self, name: str, script: str, mounts: Sequence[tuple[Path, str]] = ()) -> str:
+        """A container that runs a shell's script, with folders and files of the host in read-only places; its id."""
         document = {
             "metadata": {"name": name},
             "image": {"image": IMAGE},
             "log_path": f"{name}.log",
             "linux": {},
             "command": ["sh", "-c", script],
+            "mounts": [{"host_path": str(source), "container_path": place, "readonly": True} for source, place in mounts],
         }
         id = self.crictl("create", "--no-pull", self.id, self._write(name, document), self._configuration)
         self.crictl("start", id)

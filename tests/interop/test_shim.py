@@ -49,10 +49,10 @@ def test_fifty_megabytes_of_input(node: Node, tmp_path: Path) -> None:
 
 
 def test_output_without_a_pause(node: Node) -> None:
-    """A megabyte a second for twenty seconds: every line, in order."""
-    script = "i=0; while [ $i -lt 20 ]; do head -c 1048575 /dev/zero | tr '\\0' x; echo; i=$((i+1)); sleep 1; done"
+    """A megabyte a second for a minute: every line, in order."""
+    script = "i=0; while [ $i -lt 60 ]; do head -c 1048575 /dev/zero | tr '\\0' x; echo; i=$((i+1)); sleep 1; done"
     done = node.run("output", "sh", "-c", script)
-    assert done.stdout == ("x" * (MIB - 1) + "\n") * 20
+    assert done.stdout == ("x" * (MIB - 1) + "\n") * 60
 
 
 def test_killed_for_memory(node: Node) -> None:
@@ -61,9 +61,9 @@ def test_killed_for_memory(node: Node) -> None:
     assert done.returncode == 137
 
 
-def test_ten_in_a_row_leave_nothing(node: Node) -> None:
+def test_twenty_in_a_row_leave_nothing(node: Node) -> None:
     before = left_behind(node.folder)
-    for number in range(10):
+    for number in range(20):
         assert node.run(f"row-{number}", "echo", str(number)).stdout == f"{number}\n"
     deadline = time.monotonic() + 20
     while (left := left_behind(node.folder) - before) and time.monotonic() < deadline:

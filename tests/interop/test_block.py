@@ -1,0 +1,86 @@
+"""Containers whose root is a block device, in a guest that shares no folder with its host: files are copied into it.
+
+containerd has the blockfile snapshotter since 1.7; Debian 12's is 1.6.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.debian13 import program
+from tests.interop.node import Node
+from tests.interop.pods import Pod
+from tests.interop.standing import standing
+from tests.interop.test_pods import INNKEEPER
+from tests.interop.test_shim import pytestmark as pytestmark
+
+BLOCKFILE = """
+[plugins."io.containerd.snapshotter.v1.blockfile"]
+  root_path = "@DIR@/blockfile"
+  scratch_file = "@DIR@/scratch.ext4"
+  fs_type = "ext4"
+  mount_options = ["loop"]
+"""
+SCRATCH_BYTES = 64 << 20
+
+
+def block_node(folder: Path) -> Node:
+    """A node of these containers."""
+    scratch = folder / "scratch.ext4"
+    with scratch.open("wb") as file:
+        file.truncate(SCRATCH_BYTES)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", scratch], check=True)
+    containerd = program("containerd", "/usr/bin/containerd")
+    return Node(folder, snapshotter="blockfile", shared_fs="none", containerd=BLOCKFILE, programs=[containerd])
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with standing(block_node) as up:
+        yield up
+
+
+def test_the_root_is_a_block_device(node: Node) -> None:
+    done = node.run("block", "sh", "-c", "grep ' / ' /proc/mounts; echo text > /file; cat /file; exit 7")
+    device, text = done.stdout.splitlines()
+    assert device.startswith("/dev/vd"), done.stdout
+    assert " ext4 rw" in device
+    assert (text, done.returncode) == ("text", 7)
+
+
+def test_no_folder_is_shared(node: Node) -> None:
+    assert "virtiofs" not in node.run("unshared", "cat", "/proc/mounts").stdout
+
+
+def write_map(folder: Path, version: str, content: str) -> None:
+    """As kubelet does it: a folder for each version, a link to it that is exchanged, and links through that one."""
+    (folder / version).mkdir(parents=True)
+    (folder / version / "key").write_text(content)
+    (folder / "..new").symlink_to(version)
+    os.replace(folder / "..new", folder / "..data")
+    if not (folder / "key").is_symlink():
+        (folder / "key").symlink_to("..data/key")
+
+
+def test_a_config_map_changes_in_a_running_container(node: Node, tmp_path: Path) -> None:
+    folder = tmp_path / "volumes/kubernetes.io~configmap/settings"
+    write_map(folder, "..version-1", "first")
+    file = tmp_path / "hosts"
+    file.write_text("127.0.0.1 localhost copied\n")
+    pod = Pod(node, "map", INNKEEPER)
+    try:
+        id = pod.start("main", "exec sleep 1000", [(folder, "/settings"), (file, "/etc/hosts")])
+        assert pod.crictl("exec", id, "cat", "/settings/key", "/etc/hosts") == "first127.0.0.1 localhost copied"
+        write_map(folder, "..version-2", "second")
+        deadline = time.monotonic() + 60
+        while (seen := pod.crictl("exec", id, "cat", "/settings/key")) != "second":
+            assert seen == "first"
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert pod.attempt("exec", id, "sh", "-c", "echo x > /settings/key").returncode != 0
+    finally:
+        pod.remove()
