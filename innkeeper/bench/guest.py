@@ -45,11 +45,7 @@ class Boot:
 
 
 def boot(machine: Machine) -> Boot:
-    """Start `machine`, wait for the first answered Check, then ask the guest when it was where.
-
-    Guest times are since the kernel began to keep time; they are laid on the host's clock by the one event that both saw, the first
-    answered Check.
-    """
+    """Start `machine`, wait for the first answered Check, then ask the guest when it was where."""
     started = time.monotonic()
     machine.start()
     prepared = machine.started - started
@@ -57,11 +53,21 @@ def boot(machine: Machine) -> Boot:
     answered = time.monotonic() - started - prepared
     with connect(machine.address(AGENT_PORT), 30) as client:
         timeline = Agent(client).boot_timeline()
+    stages = laid_out(timeline, answered)
+    return Boot(stages, timeline)
+
+
+def laid_out(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[str, float]:
+    """Seconds from QEMU's start to each stage, given those to the first answered Check.
+
+    Guest times are since the kernel began to keep time; they are laid on the host's clock by the one event that both saw, the first
+    answered Check.
+    """
     seen = {stage.name: stage.boottime_ns / 1e9 for stage in timeline.stages}
     offset = answered - seen.get("first check answered", answered)
     stages = {"kernel begins": offset}
     stages |= {shown: seen[name] + offset for name, shown in STAGES.items() if name in seen}
-    return Boot({**stages, "first Check answered": answered}, timeline)
+    return {**stages, "first Check answered": answered}
 
 
 def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Section], str]:

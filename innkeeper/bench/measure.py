@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import build, progress
-from innkeeper.bench import guest, native
+from innkeeper.bench import against, guest, native
 from innkeeper.bench.figures import Section
 from innkeeper.bench.image import make_layout, make_root
 from innkeeper.image import RunOptions, build_spec, resolve
@@ -25,12 +25,15 @@ class Wanted:
     accel: str | None
     step_by_step: bool = False
     """Only where the time of one container goes, outside of a guest."""
+    against: Path | None = None
+    """A folder with Kata's guest, to be measured beside ours."""
 
 
 def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
     """(facts about this host, the sections). Raises InnkeeperError; nothing is left behind."""
     host = _host()
     sections: list[Section] = []
+    anchor = None if wanted.against is None else against.Anchor.of(wanted.against)
     with tempfile.TemporaryDirectory(prefix="innkeeper-bench-") as name:
         folder = Path(name)
         rootfs = folder / "rootfs"
@@ -43,6 +46,9 @@ def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
             sections += booted
             with progress.step("measuring in a warm guest"):
                 sections += guest.warm(artifacts, image, folder, wanted.rounds, wanted.megabytes, wanted.accel)
+        if anchor is not None:
+            with progress.step("measuring beside Kata's guest"):
+                sections += against.measure(build.build(), folder, anchor, wanted.rounds)
         if wanted.on_host:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
             if reason := native.why_not():

@@ -3,14 +3,16 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+T = TypeVar("T")
 GAP_SECONDS = 0.05
 
 
-def shuffled(subjects: Mapping[str, Callable[[], float]], rounds: int, gap: float = GAP_SECONDS) -> dict[str, list[float]]:
-    """Seconds that each subject says it took: `rounds` times each, in a new order each round, the first round thrown away."""
+def shuffled(subjects: Mapping[str, Callable[[], T]], rounds: int, gap: float = GAP_SECONDS) -> dict[str, list[T]]:
+    """What each subject says it took: `rounds` times each, in a new order each round, the first round thrown away."""
     order = list(subjects)
-    times: dict[str, list[float]] = {name: [] for name in order}
+    times: dict[str, list[T]] = {name: [] for name in order}
     chance = random.Random(7)
     for number in range(rounds + 1):
         chance.shuffle(order)

@@ -11,12 +11,22 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
-    app.command("bench", epilog="Examples:  bench;  bench --json figures.json;  bench --only native --rounds 60;  bench --steps")(bench)
+    app.command(
+        "bench",
+        epilog="Examples:  bench;  bench --json figures.json;  bench --only native --rounds 60;  bench --steps;  bench --against ANCHOR",
+    )(bench)
 
 
 def bench(
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to FILE as JSON.")] = None,
-    only: Annotated[Literal["all", "guest", "native"], typer.Option("--only", help="guest: boots it; native: beside runc, crun.")] = "all",
+    only: Annotated[
+        Literal["all", "guest", "native", "against"],
+        typer.Option("--only", help="guest: boots it; native: beside runc, crun; against: beside Kata's guest."),
+    ] = "all",
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="DIR", help="Also beside the guest in DIR, bzImage and kata-agent.xz, by Kata's shim."),
+    ] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Only where the time of one container goes, step by step.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each container operation.")] = 20,
     boots: Annotated[int, typer.Option("--boots", min=1, help="How many times the guest is booted.")] = 3,
@@ -26,8 +36,11 @@ def bench(
     """Measure boot, sizes, containers, streams and calls, in a guest and beside runc and crun on this machine."""
     from innkeeper.bench.measure import Wanted, measure
 
-    in_guest, on_host = only != "native" and not steps, only != "guest" or steps
-    wanted = Wanted(in_guest, on_host, rounds, boots, megabytes, None if accel == "auto" else accel, steps)
+    if only == "against" and against is None:
+        raise typer.BadParameter("against needs --against DIR", param_hint="--only")
+    in_guest, on_host = only in ("all", "guest") and not steps, only in ("all", "native") or steps
+    beside = against if only in ("all", "against") and not steps else None
+    wanted = Wanted(in_guest, on_host, rounds, boots, megabytes, None if accel == "auto" else accel, steps, beside)
     host, sections = measure(wanted)
     if json is not None:
         _write(json, host, sections)

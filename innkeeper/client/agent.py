@@ -84,6 +84,10 @@ class Agent:
         request = agent_pb2.StatsContainerRequest(container_id=container_id)
         return self.client.call(_AGENT, "StatsContainer", request, agent_pb2.StatsContainerResponse, self.timeout)
 
+    def metrics(self) -> str:
+        """The agent's and the guest's figures, as Prometheus' text."""
+        return self.client.call(_AGENT, "GetMetrics", agent_pb2.GetMetricsRequest(), agent_pb2.Metrics, self.timeout).metrics
+
     def update_container(self, container_id: str, resources: oci_pb2.LinuxResources) -> None:
         self._empty("UpdateContainer", agent_pb2.UpdateContainerRequest(container_id=container_id, resources=resources))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.interop.debian13 import program
+from innkeeper.build.debian13 import program
 from tests.vm.guest import artifacts
 
 HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.debian13 import program
+from innkeeper.build.debian13 import program
 from tests.interop.node import Node
 from tests.interop.pods import Pod
 from tests.interop.standing import standing

@@ -21,7 +21,7 @@ chmod 755 "/out/$(basename "$1")"
 
 
 def program(package: str, path: str) -> Path:
-    """The program that `package` has at `path`."""
+    """The program that `package` has at `path`. Raises InnkeeperError; the builder's log is named then."""
     store = Store(paths.store_root())
     inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
 
@@ -29,4 +29,4 @@ def program(package: str, path: str) -> Path:
         with builder([package], store) as box:
             box.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
 
-    return store.step("test-debian13", inputs, make) / Path(path).name
+    return store.step("debian13", inputs, make) / Path(path).name

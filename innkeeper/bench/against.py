@@ -1,0 +1,185 @@
+"""Our guest beside Kata's, both under Kata's shim, unmodified: one run, by turns, with the same QEMU, shim, containerd and harness."""
+
+import lzma
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from innkeeper import programs
+from innkeeper.bench.figures import Figure, Section, figure
+from innkeeper.bench.guest import RESIDENT_BUDGET, laid_out
+from innkeeper.bench.node import Guest, Node, rust_virtiofsd
+from innkeeper.bench.recording import resident_bytes
+from innkeeper.bench.subject import shuffled
+from innkeeper.build import Artifacts
+from innkeeper.client import Agent, connect
+from innkeeper.errors import InnkeeperError
+
+OURS, THEIRS = "ours", "Kata's"
+NEEDED = ("qemu-system-x86_64", "ctr", "runc", "ip", "busybox", "sfdisk", "mke2fs", "xz")
+EXECS = 3
+"""In each machine that is held; the first of them counts as the others do."""
+GAP_SECONDS = 1.0
+"""After a machine: its shim is then gone as well."""
+HINT = "DIR has bzImage and kata-agent.xz; its parent folder the harness of Kata's shim, with interop and agent-image"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The guest to be measured against, and the harness beside it."""
+
+    kernel: Path
+    agent: Path
+    harness: Path
+    image_maker: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> "Anchor":
+        """What is expected in `folder` and in its parent. Raises InnkeeperError: something is missing."""
+        folder = folder.resolve()
+        found = cls(folder / "bzImage", folder / "kata-agent.xz", folder.parent / "interop", folder.parent / "agent-image")
+        for path in (found.kernel, found.agent, found.harness, found.image_maker):
+            if not path.is_file():
+                raise InnkeeperError(f"{path} is missing", hint=HINT)
+        for path in (found.harness, found.image_maker):
+            if not os.access(path, os.X_OK):
+                raise InnkeeperError(f"{path} is not executable", hint=HINT)
+        return found
+
+
+@dataclass
+class Round:
+    """One round with one guest: two machines. Times in seconds; `stages` of our guest only."""
+
+    run: float
+    boots: list[float] = field(default_factory=list)
+    execs: list[float] = field(default_factory=list)
+    resident: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+def measure(artifacts: Artifacts, folder: Path, anchor: Anchor, rounds: int) -> list[Section]:
+    """The sections. `folder` is for files; nothing else is left behind. Raises InnkeeperError, RpcError."""
+    if os.geteuid() != 0:
+        raise InnkeeperError("Kata's shim needs root")
+    busybox = programs.require_all(NEEDED)["busybox"]
+    virtiofsd = rust_virtiofsd()
+    agent, image = _image(anchor, folder)
+    guests = (
+        Guest(OURS, artifacts.bzImage, artifacts.disk, "erofs"),
+        Guest(THEIRS, anchor.kernel, image, "ext4"),
+    )
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(Node(anchor.harness, guest, virtiofsd)) for guest in guests]
+        subjects = {node.guest.name: _Subject(node) for node in nodes}
+        done = shuffled(subjects, rounds, GAP_SECONDS)
+    return [_by_turns(done), _stages(done[OURS]), sizes(artifacts, anchor, agent, image, busybox.stat().st_size)]
+
+
+def _image(anchor: Anchor, folder: Path) -> tuple[Path, Path]:
+    """Kata's agent unpacked, and the image that the harness makes of it."""
+    agent, image = folder / "kata-agent", folder / "kata-agent.img"
+    with lzma.open(anchor.agent) as packed, agent.open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    agent.chmod(0o755)
+    done = subprocess.run([anchor.image_maker, agent, image], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InnkeeperError(f"{anchor.image_maker} failed with status {done.returncode}: {done.stderr.strip()}")
+    return agent, image
+
+
+class _Subject:
+    """A guest as what is measured in turn."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __call__(self) -> Round:
+        node = self._node
+        node.forget()
+        start = time.perf_counter()
+        node.run("--rm", "true")
+        result = Round(time.perf_counter() - start)
+        result.boots.append(node.boot_seconds(node.newest()))
+        time.sleep(GAP_SECONDS)
+        self._held(result)
+        return result
+
+    def _held(self, result: Round) -> None:
+        """A container that stays, to be entered, and its agent asked."""
+        node = self._node
+        container = node.run("-d", "sleep", "100000")
+        try:
+            cid = node.newest()
+            result.boots.append(node.boot_seconds(cid))
+            for number in range(EXECS):
+                start = time.perf_counter()
+                node.ctr("task", "exec", "--exec-id", f"exec-{number}", container, "true")
+                result.execs.append(time.perf_counter() - start)
+            with connect(node.address(cid), 30) as client:
+                agent = Agent(client)
+                result.resident = resident_bytes(agent.metrics())
+                if node.guest.name == OURS:
+                    result.stages = laid_out(agent.boot_timeline(), result.boots[-1])
+        finally:
+            node.ctr("task", "rm", "--force", container)
+            node.ctr("container", "rm", container)
+
+
+def _by_turns(done: dict[str, list[Round]]) -> Section:
+    """A pair of rows for each thing that was measured. What is ours bears the budget, which is what theirs took."""
+    section = Section("beside Kata's guest, under its shim", note="by turns in one run, with the same QEMU and containerd")
+    _pair(section, "QEMU's start to the first answered Check", "s", _each(done, "boots"), "no later than Kata's")
+    _pair(section, "ctr run --rm, to its end", "s", {name: [one.run for one in each] for name, each in done.items()})
+    milliseconds = {name: [seconds * 1e3 for seconds in values] for name, values in _each(done, "execs").items()}
+    _pair(section, "ctr task exec, to its end", "ms", milliseconds, "sooner than Kata's")
+    resident = {name: [one.resident / 1e6 for one in each] for name, each in done.items()}
+    limit = RESIDENT_BUDGET / 1e6
+    _pair(section, "PID 1's resident memory, a container running", "MB", resident, f"at most {limit:g}", limit)
+    return section
+
+
+def _each(done: dict[str, list[Round]], what: str) -> dict[str, list[float]]:
+    return {name: [value for one in each for value in getattr(one, what)] for name, each in done.items()}
+
+
+def _pair(section: Section, name: str, unit: str, values: dict[str, list[float]], budget: str = "", limit: float | None = None) -> None:
+    theirs = figure(f"{name}: {THEIRS}", unit, values[THEIRS])
+    if budget and limit is None:
+        limit = theirs.median
+    section.figures += [figure(f"{name}: {OURS}", unit, values[OURS], budget, limit), theirs]
+
+
+def _stages(rounds: Sequence[Round]) -> Section:
+    """Where the time to the first Check goes in our guest, of the machines that were held."""
+    section = Section("our boot under the shim, from QEMU's start")
+    for stage in rounds[0].stages:
+        section.figures.append(figure(stage, "s", [each.stages[stage] for each in rounds]))
+    return section
+
+
+def sizes(artifacts: Artifacts, anchor: Anchor, agent: Path, image: Path, beside: int) -> Section:
+    """What a node keeps of each guest.
+
+    The harness gives Kata's image room that its root does not need, so ours is held against the files alone that are in it: the agent
+    and busybox, of `beside` bytes.
+    """
+    files = agent.stat().st_size + beside
+    section = Section("sizes, beside Kata's guest")
+    section.figures += [
+        _size(f"kernel (bzImage): {OURS}", artifacts.bzImage.stat().st_size),
+        _size(f"kernel (bzImage): {THEIRS}", anchor.kernel.stat().st_size),
+        _size(f"disk image: {OURS}", artifacts.disk.stat().st_size, "smaller than the files in Kata's", files),
+        _size(f"disk image: {THEIRS}, with free space", image.stat().st_size),
+        _size(f"files in the disk image: {THEIRS}, agent and busybox", files),
+    ]
+    return section
+
+
+def _size(name: str, size: int, budget: str = "", limit: int | None = None) -> Figure:
+    return Figure(name, "MB", size / 1e6, size / 1e6, 1, budget, None if limit is None else size < limit)

@@ -1,0 +1,48 @@
+"""`bench --against`: our guest and Kata's by turns under the shim. No time is compared with anything."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from innkeeper.cli import main
+from tests.interop.node import HARNESS, groups, left_behind
+from tests.interop.test_shim import pytestmark as pytestmark
+
+PAIRS = (
+    "QEMU's start to the first answered Check",
+    "ctr run --rm, to its end",
+    "ctr task exec, to its end",
+    "PID 1's resident memory, a container running",
+    "kernel (bzImage)",
+)
+ROWS = (
+    "disk image: ours",
+    "disk image: Kata's, with free space",
+    "files in the disk image: Kata's, agent and busybox",
+    "kernel begins",
+    "PID 1 starts",
+    "PID 1 listens",
+    "first Check answered",
+)
+
+
+def left() -> tuple[set[str], set[Path], set[Path], str]:
+    """Mounts, interfaces and processes of the shim's; folders, groups and processes of the bench's nodes."""
+    processes = subprocess.run(["pgrep", "-af", "/run/inb-"], capture_output=True, text=True, check=False).stdout
+    return left_behind(Path("/run/inb")), set(Path("/run").glob("inb-*")), {group for group in groups() if "inb-" in group.name}, processes
+
+
+def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = left()
+    figures = tmp_path / "figures.json"
+    assert main(["bench", "--only", "against", "--against", f"{HARNESS.parent}/anchor", "--rounds", "1", "--json", str(figures)]) == 0
+    rows = {row["name"]: row for section in json.loads(figures.read_text())["sections"] for row in section["figures"]}
+    assert set(rows) == {*ROWS, *(f"{name}: {whose}" for name in PAIRS for whose in ("ours", "Kata's"))}
+    assert all(row["median"] > 0 for row in rows.values())
+    assert rows[f"{PAIRS[0]}: ours"]["samples"] == rows[f"{PAIRS[0]}: Kata's"]["samples"] == 2
+    stages = [rows[name]["median"] for name in ROWS[3:]]
+    assert stages == sorted(stages)
+    assert "disk image: ours" in capsys.readouterr().out
+    assert left() == before

@@ -1,0 +1,145 @@
+"""Our guest beside Kata's: what the harness of the shim writes down is read, what is missing beside DIR is named, figures become rows."""
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from innkeeper.bench import against
+from innkeeper.bench.against import OURS, THEIRS, Anchor, Round
+from innkeeper.bench.guest import laid_out
+from innkeeper.bench.recording import first_check, resident_bytes, starts
+from innkeeper.build import Artifacts
+from innkeeper.cli import bench
+from innkeeper.errors import InnkeeperError
+from innkeeper.wire.pb import guest_pb2
+
+LOG = """\
+1795829694.679 10595 -name sandbox-run-1 -machine q35,accel=tcg -qmp unix:fd=3,server=on,wait=off -chardev socket,id=charconsole0,\
+path=/run/vc/vm/run-1/console.sock,server=on,wait=off -chardev socket,id=vsockdev,path=/run/inb-a_1/vsock/2220728870.sock -device \
+vhost-user-vsock-pci,chardev=vsockdev,id=vsock-2220728870 -chardev socket,id=char-f3,path=/run/vc/vm/run-1/vhost-fs.sock -smp 1
+1795829699.725 11433 -version
+1795829703.873 12396 -name sandbox-run-2 -chardev socket,id=vsockdev,path=/run/inb-a_1/vsock/2176581577.sock -device x
+"""
+RECORDING = """\
+{"unix_time": 1795829710.4584622, "cid": 2176581577, "port": 1024}
+{"t": 0.006137, "is": "request", "stream": 1, "call": "grpc.Health/Check", "type": 1, "flags": 0, "len": 29, "payload": \
+"CgtncnBjLkhlYWx0aBIFQ2hlY2s="}
+{"t": 0.018654, "is": "response", "stream": 1, "call": "grpc.Health/Check", "type": 2, "flags": 0, "len": 6, "payload": "CgASAggB"}
+{"t": 0.022408, "is": "request", "stream": 3, "call": "grpc.AgentService/CreateSandbox", "type": 1, "flags": 0, "len": 0, "pay"""
+"""Its last line is being written."""
+METRICS = """\
+# HELP kata_agent_proc_status Agent process status.
+# TYPE kata_agent_proc_status gauge
+kata_agent_proc_status{item="vmhwm"} 13112
+kata_agent_proc_status{item="vmrss"} 13096
+kata_agent_total_rss 13410304
+"""
+
+
+def test_the_start_of_each_machine() -> None:
+    assert starts(LOG) == {2220728870: 1795829694.679, 2176581577: 1795829703.873}
+    assert starts("") == {}
+
+
+def test_the_first_answered_check() -> None:
+    cid, moment = first_check(RECORDING.splitlines()) or (0, 0.0)
+    assert cid == 2176581577
+    assert moment == pytest.approx(1795829710.477116, abs=1e-5)
+
+
+def test_a_check_that_was_refused_or_not_answered_does_not_count() -> None:
+    begin, request, response, _ = RECORDING.splitlines()
+    refused = response.replace("CgASAggB", "CgQIDhIA")  # UNAVAILABLE
+    assert first_check([begin, request]) is None
+    assert first_check([begin, request, refused]) is None
+    assert first_check([begin, request, response.replace("Check", "Version")]) is None
+    assert first_check([]) is None
+
+
+@pytest.mark.parametrize("text", ["no JSON", '{"port": 1024}', "[]", '{"cid": 1, "unix_time": 2.0}\n{"is": "response"}'])
+def test_what_is_no_recording(text: str) -> None:
+    with pytest.raises(InnkeeperError, match="cannot be read"):
+        first_check(text.splitlines())
+
+
+def test_resident_memory_out_of_metrics() -> None:
+    assert resident_bytes(METRICS) == 13096 * 1024
+    with pytest.raises(InnkeeperError, match="vmrss"):
+        resident_bytes("kata_agent_total_rss 13410304\n")
+
+
+def test_the_guests_clock_is_laid_on_the_hosts() -> None:
+    names = {"pid1": 1_000_000_000, "listening": 1_100_000_000, "first check answered": 1_250_000_000}
+    stages = [guest_pb2.BootTimelineResponse.Stage(name=name, boottime_ns=when) for name, when in names.items()]
+    placed = laid_out(guest_pb2.BootTimelineResponse(stages=stages), 1.75)
+    assert placed == pytest.approx({"kernel begins": 0.5, "PID 1 starts": 1.5, "PID 1 listens": 1.6, "first Check answered": 1.75})
+
+
+def anchor(folder: Path) -> Path:
+    """A folder as `--against` wants it, with its surroundings."""
+    place = folder / "anchor"
+    place.mkdir()
+    (place / "bzImage").write_bytes(bytes(8_000_000))
+    (place / "kata-agent.xz").write_bytes(b"x")
+    for name in ("interop", "agent-image"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return place
+
+
+def test_the_harness_is_beside_the_guest(tmp_path: Path) -> None:
+    found = Anchor.of(anchor(tmp_path))
+    assert (found.harness, found.image_maker) == (tmp_path / "interop", tmp_path / "agent-image")
+
+
+@pytest.mark.parametrize("name", ["anchor/bzImage", "anchor/kata-agent.xz", "interop", "agent-image"])
+def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    place = anchor(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(InnkeeperError, match=f"{name} is missing") as raised:
+        Anchor.of(place)
+    assert raised.value.hint == against.HINT
+
+
+def test_a_harness_that_cannot_be_run(tmp_path: Path) -> None:
+    place = anchor(tmp_path)
+    (tmp_path / "interop").chmod(0o644)
+    with pytest.raises(InnkeeperError, match="interop is not executable"):
+        Anchor.of(place)
+
+
+def test_rows_in_pairs_and_their_budgets() -> None:
+    done = {
+        OURS: [Round(2.0, [1.5, 1.9], [0.1, 0.2, 0.3], 17_000_000), Round(2.2, [1.6, 1.7], [0.1, 0.2, 0.3], 19_000_000)],
+        THEIRS: [Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000), Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000)],
+    }
+    rows = against._by_turns(done).figures
+    assert [row.name.rpartition(": ")[2] for row in rows] == [OURS, THEIRS] * 4
+    check, their_check, run, _, exec_, _, resident, _ = rows
+    assert [check.median, run.median, exec_.median, resident.median] == pytest.approx([1.65, 2.1, 200, 18])
+    assert [row.met for row in (check, run, exec_, resident)] == [True, None, False, True]
+    assert (check.best, check.samples, exec_.unit) == (1.5, 4, "ms")
+    assert (their_check.median, their_check.budget, their_check.met) == (1.8, "", None)
+
+
+def test_sizes_are_held_against_the_files_and_not_the_free_space(tmp_path: Path) -> None:
+    found = Anchor.of(anchor(tmp_path))
+    paths = {}
+    for name, size in {"bzImage": 5_000_000, "disk": 21_000_000, "agent": 20_500_000, "image": 69_000_000}.items():
+        paths[name] = tmp_path / name
+        with paths[name].open("wb") as file:
+            file.truncate(size)
+    built = Artifacts(paths["bzImage"], paths["bzImage"], paths["bzImage"], paths["disk"], paths["disk"], paths["disk"])
+    rows = {row.name: row for row in against.sizes(built, found, paths["agent"], paths["image"], 1_000_000).figures}
+    assert rows["kernel (bzImage): Kata's"].median == 8.0
+    assert rows["disk image: ours"].met is True
+    files = rows["files in the disk image: Kata's, agent and busybox"]
+    assert files.median == 21.5
+    assert against.sizes(built, found, paths["agent"], paths["image"], 0).figures[2].met is False
+    assert files.met is None
+
+
+def test_only_against_needs_a_folder() -> None:
+    with pytest.raises(typer.BadParameter, match="--against DIR"):
+        bench.bench(only="against")
