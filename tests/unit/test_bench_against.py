@@ -123,21 +123,21 @@ def test_rows_in_pairs_and_their_budgets() -> None:
     assert (their_check.median, their_check.budget, their_check.met) == (1.8, "", None)
 
 
-def test_sizes_are_held_against_the_files_and_not_the_free_space(tmp_path: Path) -> None:
+def test_sizes_are_held_against_the_files_and_holes_do_not_count(tmp_path: Path) -> None:
     found = Anchor.of(anchor(tmp_path))
-    paths = {}
-    for name, size in {"bzImage": 5_000_000, "disk": 21_000_000, "agent": 20_500_000, "image": 69_000_000}.items():
-        paths[name] = tmp_path / name
-        with paths[name].open("wb") as file:
-            file.truncate(size)
-    built = Artifacts(paths["bzImage"], paths["bzImage"], paths["bzImage"], paths["disk"], paths["disk"], paths["disk"])
-    rows = {row.name: row for row in against.sizes(built, found, paths["agent"], paths["image"], 1_000_000).figures}
-    assert rows["kernel (bzImage): Kata's"].median == 8.0
-    assert rows["disk image: ours"].met is True
-    files = rows["files in the disk image: Kata's, agent and busybox"]
-    assert files.median == 21.5
-    assert against.sizes(built, found, paths["agent"], paths["image"], 0).figures[2].met is False
-    assert files.met is None
+    paths = {name: tmp_path / name for name in ("kernel", "disk", "root", "agent", "image")}
+    for path in paths.values():
+        path.write_bytes(b"x" * 40_960)
+        with path.open("ab") as file:
+            file.truncate(1 << 30 if path.name in ("disk", "image") else 50_000)
+    built = Artifacts(paths["kernel"], paths["kernel"], paths["kernel"], paths["root"], paths["disk"], paths["disk"])
+    rows = against.sizes(built, found, paths["agent"], paths["image"], 1_000).figures
+    assert [row.median for row in rows if "root" in row.name] == [0.05, 0.051]
+    ours, theirs = (row for row in rows if row.name.startswith("disk image"))
+    assert 0.04 <= ours.median < 0.051
+    assert (ours.met, theirs.met) == (True, None)
+    assert against.sizes(built, found, paths["agent"], paths["image"], -40_000).figures[2].met is False
+    assert next(row for row in rows if row.name == "kernel (bzImage): Kata's").median == 8.0
 
 
 def test_only_against_needs_a_folder() -> None:
