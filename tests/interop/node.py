@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,11 @@ def left_behind(folder: Path) -> set[str]:
         if any(place in line for place in (*PLACES, os.fsencode(folder) + b"/")):
             found.add(f"process {command.parent.name} {line[:80]!r}")
     return found
+
+
+def left_in_the_end(folder: Path, before: set[str]) -> set[str]:
+    """What `left_behind` has more than `before` once what is ending has had the time to."""
+    deadline = time.monotonic() + 20
+    while (left := left_behind(folder) - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left

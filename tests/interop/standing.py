@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.interop.node import Node, groups, left_behind
+from tests.interop.node import Node, groups, left_behind, left_in_the_end
 
 PLACES = ("containerd", "kata-containers", "netns", "runc", "vc", "virtiofsd")
 """Folders of /run that shims and daemons make and leave, empty."""
@@ -32,7 +32,7 @@ def standing(make: Callable[[Path], Node]) -> Iterator[Node]:
             DEVICE.unlink(missing_ok=True)
         for group in sorted(groups() - groups_before, reverse=True):  # a group before the one that it is in
             _remove(group)
-    assert left_behind(folder) - before == set()
+    assert left_in_the_end(folder, before) == set()
     for place in ours:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -4,8 +4,10 @@ containerd has the blockfile snapshotter since 1.7; Debian 12's is 1.6.
 """
 
 import os
+import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ BLOCKFILE = """
   mount_options = ["loop"]
 """
 SCRATCH_BYTES = 64 << 20
+KUBELET = Path("/var/lib/kubelet")
 
 
 def block_node(folder: Path) -> Node:
@@ -57,25 +60,40 @@ def test_no_folder_is_shared(node: Node) -> None:
 
 
 def write_map(folder: Path, version: str, content: str) -> None:
-    """As kubelet does it: a folder for each version, a link to it that is exchanged, and links through that one."""
+    """As kubelet does it: a folder for each version, a link to it that is exchanged, and links through that one.
+
+    Last goes the folder of the version before, which is what the shim waits for.
+    """
+    before = list(folder.glob("..[0-9]*"))
     (folder / version).mkdir(parents=True)
     (folder / version / "key").write_text(content)
-    (folder / "..new").symlink_to(version)
-    os.replace(folder / "..new", folder / "..data")
+    (folder / "..data_tmp").symlink_to(version)
+    os.replace(folder / "..data_tmp", folder / "..data")
     if not (folder / "key").is_symlink():
         (folder / "key").symlink_to("..data/key")
+    for old in before:
+        shutil.rmtree(old)
 
 
-def test_a_config_map_changes_in_a_running_container(node: Node, tmp_path: Path) -> None:
-    folder = tmp_path / "volumes/kubernetes.io~configmap/settings"
-    write_map(folder, "..version-1", "first")
+@pytest.fixture
+def volumes() -> Iterator[Path]:
+    """A pod's volumes where kubelet has them: only there does the shim look for changes."""
+    folder = KUBELET / "pods" / str(uuid.uuid4())
+    ours = next(path for path in reversed([folder, *folder.parents]) if not path.exists())
+    yield folder / "volumes"
+    shutil.rmtree(ours)
+
+
+def test_a_config_map_changes_in_a_running_container(node: Node, volumes: Path, tmp_path: Path) -> None:
+    folder = volumes / "kubernetes.io~configmap/settings"
+    write_map(folder, "..2026_11_28_01_00_00.1", "first")
     file = tmp_path / "hosts"
     file.write_text("127.0.0.1 localhost copied\n")
     pod = Pod(node, "map", INNKEEPER)
     try:
         id = pod.start("main", "exec sleep 1000", [(folder, "/settings"), (file, "/etc/hosts")])
         assert pod.crictl("exec", id, "cat", "/settings/key", "/etc/hosts") == "first127.0.0.1 localhost copied"
-        write_map(folder, "..version-2", "second")
+        write_map(folder, "..2026_11_28_02_00_00.2", "second")
         deadline = time.monotonic() + 60
         while (seen := pod.crictl("exec", id, "cat", "/settings/key")) != "second":
             assert seen == "first"

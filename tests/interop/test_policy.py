@@ -17,7 +17,7 @@ name = "interop"
 rpcs = ["CreateSandbox", "DestroySandbox", "CreateContainer", "StartContainer", "RemoveContainer", "ExecProcess", "SignalProcess",
         "WaitProcess", "ReadStdout", "ReadStderr", "WriteStdin", "CloseStdin", "StatsContainer", "UpdateInterface", "UpdateRoutes",
         "AddARPNeighbors", "GetGuestDetails", "GetOOMEvent", "RemoveStaleVirtiofsShareMounts"]
-images = ["{IMAGE}", "localhost/pause:1"]
+images = ["{IMAGE}", "(none)"]
 commands = [["sh", "-c", "exec sleep 1000"], ["sleep", "1000000000"]]
 exec = [["cat", "/proc/self/status"], ["head", "-n", "1"]]
 storages = ["standard"]
@@ -25,7 +25,9 @@ mounts = ["standard", {{destination = "/etc/*", type = "bind"}}]
 hooks = []
 devices = []
 """
-"""Just what a pod that does nothing else needs of the calls, and what is tried below."""
+"""Just what a pod that does nothing else needs of the calls, and what is tried below.
+
+containerd 1.6 does not say which image a pod's own container has."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,6 @@ def test_what_it_allows(pod: Pod) -> None:
 
 
 def test_a_command_that_it_does_not_list(pod: Pod) -> None:
-    with pytest.raises(AssertionError, match="rule 'commands' of policy 'interop'"):
+    with pytest.raises(AssertionError, match=r"blocked by policy: rule \W+commands\W+ of policy"):
         pod.start("other", "exec sleep 2000")
     assert pod.ready()

@@ -2,12 +2,11 @@
 
 import hashlib
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.interop.node import IMAGE, RUNTIME, Node, left_behind
+from tests.interop.node import IMAGE, RUNTIME, Node, left_behind, left_in_the_end
 from tests.needs import needs
 
 pytestmark = [
@@ -65,8 +64,5 @@ def test_twenty_in_a_row_leave_nothing(node: Node) -> None:
     before = left_behind(node.folder)
     for number in range(20):
         assert node.run(f"row-{number}", "echo", str(number)).stdout == f"{number}\n"
-    deadline = time.monotonic() + 20
-    while (left := left_behind(node.folder) - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == set()
+    assert left_in_the_end(node.folder, before) == set()
     assert node.ctr("container", "ls", "-q").stdout == ""
