@@ -1,4 +1,4 @@
-"""The build pipeline: from the source tree to a kernel, a root file system, a disk and the manifest of what they were made of.
+"""The build pipeline: from the source tree to a kernel, a root file system, a disk, an initrd and the manifest of what they were made of.
 
     artifacts = build(output=Path("out"))
 
@@ -22,6 +22,8 @@ class Artifacts:
     config: Path
     rootfs: Path
     disk: Path
+    initrd: Path
+    verity: Path
     manifest: Path
 
 

@@ -18,14 +18,24 @@ MANIFEST_VERSION = 1
 
 
 def make_manifest(
-    store: Store, variant: str, steps: Sequence[Path], packages: Mapping[str, Packages], lock: Path, outputs: Mapping[str, Path]
+    store: Store,
+    variant: str,
+    steps: Sequence[Path],
+    packages: Mapping[str, Packages],
+    lock: Path,
+    outputs: Mapping[str, Path],
+    verity: Mapping[str, JSON],
 ) -> Path:
-    """The step that wrote `manifest.json`. `packages` are the Debian packages of each builder, `lock` the frozen Python packages."""
+    """The step that wrote `manifest.json`.
+
+    `packages` are the Debian packages of each builder, `lock` the frozen Python packages, `verity` the parameters of the root's hash tree.
+    """
     inputs: dict[str, JSON] = {
         "manifest_version": MANIFEST_VERSION,
         "variant": variant,
         "steps": [step.name for step in steps],
         "outputs": {name: f"{path.parent.name}/{path.name}" for name, path in outputs.items()},
+        "fields": ["verity"],
     }
 
     def make(out: Path) -> None:
@@ -35,6 +45,7 @@ def make_manifest(
             "steps": [_step(step) for step in steps],
             "inputs": [*_debian(packages), *_python(lock.read_text())],
             "outputs": {name: {"size": path.stat().st_size, "sha256": hash_file(path)} for name, path in sorted(outputs.items())},
+            "verity": dict(verity),
         }
         (out / "manifest.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 

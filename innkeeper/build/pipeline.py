@@ -1,5 +1,6 @@
 """The order of the steps, the budgets of their sizes, and what is left in the output folder."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,11 +9,16 @@ from innkeeper.build import Artifacts, Variant, policy
 from innkeeper.build.builder import Builder, builder
 from innkeeper.build.disk import make_disk
 from innkeeper.build.freeze import AGENT, GATEWAY, PACKAGES, freeze
+from innkeeper.build.initrd import make_initrd
 from innkeeper.build.kernel import build_kernel
 from innkeeper.build.manifest import make_manifest
 from innkeeper.build.rootfs import make_rootfs
 from innkeeper.build.store import Store
+from innkeeper.build.verity import make_verity
 from innkeeper.errors import InnkeeperError
+
+IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
+"""Of the builder that gives a finished root its other shapes."""
 
 BUDGETS = {"bzImage": 6_000_000, "rootfs.erofs": 25_000_000}
 """Most that an artifact may be, in bytes: the kernel with all of the contract built in, and the root with the agent."""
@@ -24,7 +30,8 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     project = project or paths.project_root()
     if not (project / "agent" / "requirements.lock").exists():
         raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
-    boxes: dict[str, Builder] = {"agent": builder(PACKAGES, store), "policy": builder(policy.PACKAGES, store)}
+    packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES}
+    boxes: dict[str, Builder] = {name: builder(wanted, store) for name, wanted in packages.items()}
 
     def kernel_builder(packages: object) -> Builder:
         assert isinstance(packages, list)
@@ -34,7 +41,9 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     gateway = freeze(store, boxes["agent"], project, GATEWAY)
     policies = policy.compile_policies(store, boxes["policy"], project)
     rootfs = make_rootfs(store, boxes["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
-    disk = make_disk(store, rootfs)
+    verity = make_verity(store, boxes["image"], rootfs)
+    disk = make_disk(store, rootfs, verity)
+    initrd = make_initrd(store, boxes["image"], rootfs)
     kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
     outputs = {
         "vmlinux": kernel / "vmlinux",
@@ -42,11 +51,18 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
         "config": kernel / "config",
         "rootfs.erofs": rootfs / "root.erofs",
         "innkeeper.img": disk / "innkeeper.img",
+        "innkeeper.initrd": initrd / "innkeeper.initrd",
+        "verity.toml": verity / "verity.toml",
     }
     check_budgets(outputs, show=output is not None)
-    packages = {name: box.package_list() for name, box in boxes.items()}
     manifest = make_manifest(
-        store, variant, [agent, gateway, policies, rootfs, disk, kernel], packages, project / "agent" / "requirements.lock", outputs
+        store,
+        variant,
+        [agent, gateway, policies, rootfs, verity, disk, initrd, kernel],
+        {name: box.package_list() for name, box in boxes.items()},
+        project / "agent" / "requirements.lock",
+        outputs,
+        json.loads((verity / "verity.json").read_text()),
     )
     outputs["manifest.json"] = manifest / "manifest.json"
     if output is not None:
@@ -57,6 +73,8 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
         config=outputs["config"],
         rootfs=outputs["rootfs.erofs"],
         disk=outputs["innkeeper.img"],
+        initrd=outputs["innkeeper.initrd"],
+        verity=outputs["verity.toml"],
         manifest=outputs["manifest.json"],
     )
 

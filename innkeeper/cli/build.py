@@ -18,7 +18,7 @@ def build(
     variant: Annotated[Variant, typer.Option("--variant", help="debug adds a shell, selinux SELinux's policy.")] = "release",
     oci: Annotated[bool, typer.Option("--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest.")] = False,
 ) -> None:
-    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, manifest.json."""
+    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
     if oci:
         from innkeeper.build.oci import build_command
 

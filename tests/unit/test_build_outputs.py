@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import subprocess
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
-from innkeeper.build.disk import PARTITION_START, boot_record, make_disk
+from innkeeper.build.disk import boot_record, make_disk
 from innkeeper.build.manifest import make_manifest
 from innkeeper.build.pipeline import BUDGETS, check_budgets, link
 from innkeeper.build.store import Store
+from innkeeper.build.verity import parameters, shim_line
 from innkeeper.errors import InnkeeperError
 from tests.needs import needs
 
@@ -33,25 +35,70 @@ def root(store: Store) -> Path:
     return store.step("rootfs", {}, make)
 
 
-@needs("sfdisk")
-def test_partition_one_of_the_disk_is_the_root(store: Store, root: Path) -> None:
-    disk = make_disk(store, root) / "innkeeper.img"
+@pytest.fixture
+def verity(store: Store) -> Path:
+    """A step `verity` with a hash tree."""
+
+    def make(out: Path) -> None:
+        (out / "tree").write_bytes(b"tree" * 1024)
+
+    return store.step("verity", {}, make)
+
+
+def partitions(disk: Path) -> list[tuple[int, int, str]]:
+    """Start and size in bytes, and type, as sfdisk reads them."""
     done = subprocess.run(["sfdisk", "--json", disk], capture_output=True, text=True, check=True)
     table = json.loads(done.stdout)["partitiontable"]
-    assert table["label"] == "dos"
-    (partition,) = table["partitions"]
-    assert (partition["start"] * 512, partition["size"] * 512, partition["type"]) == (3 * MIB, 2 * MIB, "83")
-    content = (root / "root.erofs").read_bytes()
+    assert (table["label"], table["sectorsize"]) == ("dos", 512)
+    return [(entry["start"] * 512, entry["size"] * 512, entry["type"]) for entry in table["partitions"]]
+
+
+@needs("sfdisk")
+def test_the_disk_as_a_block_device(store: Store, root: Path, verity: Path) -> None:
+    disk = make_disk(store, root, verity) / "innkeeper.img"
+    assert partitions(disk) == [(3 * MIB, 2 * MIB, "83"), (5 * MIB, MIB, "83")]
+    content, tree = (root / "root.erofs").read_bytes(), (verity / "tree").read_bytes()
     data = disk.read_bytes()
-    assert data[PARTITION_START : PARTITION_START + len(content)] == content
-    assert set(data[PARTITION_START + len(content) :]) == {0}
-    assert len(data) == 5 * MIB
+    assert data[3 * MIB :].startswith(content + bytes(2 * MIB - len(content)) + tree)
+    assert set(data[5 * MIB + len(tree) :]) == {0}
+
+
+@needs("sfdisk")
+def test_the_disk_as_a_memory_device(store: Store, root: Path, verity: Path, tmp_path: Path) -> None:
+    """What the guest sees begins at 2 MiB, if the kernel believes the info block: its signature, sums, version, mode and offsets."""
+    data = (make_disk(store, root, verity) / "innkeeper.img").read_bytes()
+    seen = tmp_path / "seen"
+    seen.write_bytes(data[2 * MIB :])
+    assert partitions(seen) == [(MIB, 2 * MIB, "83"), (3 * MIB, MIB, "83")]
+    block = data[4096:8192]
+    words = [int.from_bytes(block[at : at + 4], "little") for at in range(0, 4088, 4)] + [0, 0]
+    sums = list(accumulate(words))
+    assert int.from_bytes(block[4088:], "little") == (sum(sums) % 2**32 << 32) + sums[-1] % 2**32
+    assert block[:16] == b"NVDIMM_PFN_INFO\0"
+    assert block[32:48] == bytes(16), "a namespace without labels has no UUID to be the parent's"
+    assert [int.from_bytes(block[at : at + 2], "little") for at in (52, 54)] == [0, 2]
+    assert int.from_bytes(block[56:64], "little") == 2 * MIB
+    assert [int.from_bytes(block[at : at + 4], "little") for at in (72, 76, 80, 84)] == [1, 0, 0, 2 * MIB]
+    assert len(data) == 128 * MIB
+
+
+def test_the_disk_is_as_large_on_the_host_as_what_is_in_it(store: Store, root: Path, verity: Path) -> None:
+    written = (make_disk(store, root, verity) / "innkeeper.img").stat().st_blocks * 512
+    assert written < 4 * MIB
 
 
 @pytest.mark.parametrize(("start", "size"), [(1, 512), (512, 100), (0, 512 << 32)])
 def test_what_a_boot_record_cannot_say_is_refused(start: int, size: int) -> None:
     with pytest.raises(InnkeeperError, match="cannot be written to an MBR"):
-        boot_record(start, size)
+        boot_record([(start, size)])
+
+
+def test_the_hash_trees_parameters_as_the_shim_takes_them() -> None:
+    hashed = parameters("ab" * 32, 5 * 4096)
+    salt = hashed["salt"]
+    assert shim_line(hashed) == (
+        f'kernel_verity_params = "root_hash={"ab" * 32},salt={salt},data_blocks=5,data_block_size=4096,hash_block_size=4096"'
+    )
 
 
 def test_the_manifest_lists_steps_inputs_and_outputs(store: Store, root: Path, tmp_path: Path) -> None:
@@ -62,7 +109,7 @@ def test_the_manifest_lists_steps_inputs_and_outputs(store: Store, root: Path, t
         "kernel": [{"name": "zlib1g", "version": "1", "architecture": "amd64"}],
     }
     image = root / "root.erofs"
-    path = make_manifest(store, "release", [root], packages, lock, {"rootfs.erofs": image}) / "manifest.json"
+    path = make_manifest(store, "release", [root], packages, lock, {"rootfs.erofs": image}, {"data_blocks": 366}) / "manifest.json"
     manifest = json.loads(path.read_text())
     assert (manifest["manifest_version"], manifest["variant"]) == (1, "release")
     assert [(step["name"], step["inputs"]) for step in manifest["steps"]] == [("rootfs", {})]
@@ -72,6 +119,7 @@ def test_the_manifest_lists_steps_inputs_and_outputs(store: Store, root: Path, t
     ]
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     assert manifest["outputs"] == {"rootfs.erofs": {"size": image.stat().st_size, "sha256": digest}}
+    assert manifest["verity"] == {"data_blocks": 366}
     assert str(tmp_path) not in path.read_text()
 
 

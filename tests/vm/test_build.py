@@ -72,7 +72,7 @@ def two_builds(name: str, ccache: Path | None) -> list[dict[str, Any]]:
 def assert_same(manifests: list[dict[str, Any]]) -> None:
     first, second = manifests
     assert first["inputs"] == second["inputs"]
-    assert set(second["outputs"]) == {"bzImage", "config", "innkeeper.img", "rootfs.erofs", "vmlinux"}
+    assert set(second["outputs"]) == {"bzImage", "config", "innkeeper.img", "innkeeper.initrd", "rootfs.erofs", "verity.toml", "vmlinux"}
     assert first["outputs"] == second["outputs"]
 
 
@@ -100,7 +100,7 @@ def test_a_changed_agent_makes_no_kernel(copy: Path) -> None:
     assert (after.vmlinux, after.bzImage) == (before.vmlinux, before.bzImage)
     assert after.rootfs.parent != before.rootfs.parent
     assert after.rootfs.read_bytes() != before.rootfs.read_bytes()
-    for made in (after.rootfs, after.disk, after.manifest):
+    for made in (after.rootfs, after.disk, after.initrd, after.verity, after.manifest):
         shutil.rmtree(made.parent)
 
 
