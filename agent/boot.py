@@ -14,8 +14,15 @@ from agent.linux.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    RAMFS_MAGIC,
+    TMPFS_MAGIC,
+    clone_tree,
+    filesystem_magic,
     move_mount_path,
     new_mount,
+    reconfigure,
+    set_attributes,
 )
 from agent.network.loopback import loopback_up
 
@@ -54,6 +61,29 @@ LIMITS: "tuple[tuple[int, int, int], ...]" = (
 )
 
 RNDADDENTROPY = 0x40085203
+
+
+def leave_initramfs() -> None:
+    """Where the root is what the kernel unpacked an initrd into: a read-only mount of the same over it, and that as the root.
+
+    What the kernel unpacks into is no mount below another one, so pivot_root(2) refuses to leave it, in every container.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if filesystem_magic(root) not in (RAMFS_MAGIC, TMPFS_MAGIC):
+            return
+        mount = clone_tree(root)
+    finally:
+        os.close(root)
+    try:
+        set_attributes(mount, MOUNT_ATTR_RDONLY)
+        # The mount below stays writable by itself, and comes to light for whoever takes this one away.
+        reconfigure(mount, ((b"ro", None),))
+        move_mount_path(mount, "/")
+        os.fchdir(mount)
+    finally:
+        os.close(mount)
+    os.chroot(".")
 
 
 def mount_all() -> None:

@@ -45,6 +45,7 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     from agent import boot, policy
     from agent.linux.reboot import end_machine
 
+    boot.leave_initramfs()
     boot.boot()
     timeline.mark("booted")
     policy.load()

@@ -121,6 +121,42 @@ def test_a_target_that_is_missing_on_a_read_only_root_is_named(root: Path) -> No
     inside(root, body)
 
 
+@pytest.mark.parametrize("filesystem", [b"tmpfs", b"ramfs"])
+def test_a_root_out_of_an_initrd_is_sealed(tmp_path: Path, filesystem: bytes) -> None:
+    def child() -> None:
+        m.move_mount_path(m.new_mount(filesystem, ()), str(tmp_path))
+        (tmp_path / "new").mkdir()
+        (tmp_path / "file").write_text("old")
+        below = os.open(tmp_path, os.O_PATH)
+        os.chroot(tmp_path)
+        os.chdir("/")
+        boot.leave_initramfs()
+        assert Path("/file").read_text() == "old"
+        with pytest.raises(OSError, match="Read-only"):
+            Path("/file").write_text("new")
+        with pytest.raises(OSError, match="Read-only"):
+            os.mkdir("more", dir_fd=below)
+        m.move_mount_path(m.new_mount(b"tmpfs", ()), "/new")
+        os.chdir("/new")
+        m.pivot_root(".", ".")
+        m.umount2(".", m.MNT_DETACH)
+        assert os.listdir("/") == []
+
+    forked(child, unshare=CLONE_NEWNS)
+
+
+def test_a_root_of_any_other_kind_is_left_alone(tmp_path: Path) -> None:
+    def child() -> None:
+        m.move_mount_path(m.new_mount(b"proc", ()), str(tmp_path))
+        os.chroot(tmp_path)
+        os.chdir("/")
+        before = Path("/self/mountinfo").read_text()
+        boot.leave_initramfs()
+        assert Path("/self/mountinfo").read_text() == before
+
+    forked(child, unshare=CLONE_NEWNS)
+
+
 def test_device_links(root: Path) -> None:
     def body() -> None:
         boot.mount_all()
