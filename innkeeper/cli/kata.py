@@ -21,15 +21,17 @@ def install(
     prefix: Prefix = PREFIX,
     qemu: Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="QEMU of the node; Kata's or Debian's by itself.")] = None,
     virtiofsd: Annotated[Path | None, typer.Option("--virtiofsd", metavar="PATH", help="The virtiofsd in Rust, likewise.")] = None,
+    cloud_hypervisor: Annotated[Path | None, typer.Option("--cloud-hypervisor", metavar="PATH", help="Likewise.")] = None,
 ) -> None:
-    """Kernel, image, the shim's configuration, containerd's handler, a RuntimeClass and a pod. docs/kubernetes.md goes on from there."""
+    """Kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and a pod. docs/kubernetes.md goes on from there."""
     from innkeeper import kata
     from innkeeper.build import build
 
-    plan = kata.Plan.of(prefix, qemu, virtiofsd)
+    plan = kata.Plan.of(prefix, qemu, virtiofsd, cloud_hypervisor)
     built = build(None)
-    for path in kata.install(plan, (built.bzImage, built.disk, built.manifest)):
+    for path in kata.install(plan, built):
         print(path)
+    print(f"\nFor a root that is checked as it is read, in [hypervisor.*]:\n{built.verity.read_text()}", end="")
 
 
 def uninstall(prefix: Prefix = PREFIX) -> None:

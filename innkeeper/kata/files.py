@@ -1,10 +1,15 @@
-"""What an operator would otherwise write by hand: the shim's configuration, containerd's handler, and two manifests for Kubernetes."""
+"""What an operator would otherwise write by hand: the shim's configurations, containerd's handlers, and manifests for Kubernetes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 HANDLER = "innkeeper"
-MEMORY_OVERHEAD = "256Mi"
-"""Of an idle pod: 131 MB of the guest's memory touched, 33 MB of the shim's, 10 MB of virtiofsd's, the rest QEMU's own."""
+"""QEMU with the disk image."""
+INITRD_HANDLER = "innkeeper-initrd"
+CLH_HANDLER = "innkeeper-clh"
+MEMORY_OVERHEAD = {HANDLER: "256Mi", INITRD_HANDLER: "320Mi", CLH_HANDLER: "256Mi"}
+"""Of an idle pod: 131 MB of the guest's memory touched, 33 MB of the shim's, 10 MB of virtiofsd's, the rest QEMU's own; an initrd
+stays in the guest's memory unpacked, 40 MB."""
 
 
 def quoted(path: Path) -> str:
@@ -12,8 +17,30 @@ def quoted(path: Path) -> str:
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def shim_configuration(kernel: Path, image: Path, qemu: Path, virtiofsd: Path) -> str:
-    """Kata's configuration file for QEMU, for its Go shim 4.1. Only what differs from the shim's own defaults, and what it insists on."""
+def qemu_with_image(kernel: Path, image: Path, qemu: Path, virtiofsd: Path, verity: str) -> str:
+    """For QEMU with the disk image. `verity` is the line of `verity.toml`."""
+    return _qemu(kernel, _image(image, verity), qemu, virtiofsd)
+
+
+def qemu_with_initrd(kernel: Path, initrd: Path, qemu: Path, virtiofsd: Path) -> str:
+    """For QEMU with an initrd: no disk, and the root in the guest's memory."""
+    return _qemu(kernel, f"initrd = {quoted(initrd)}\n", qemu, virtiofsd)
+
+
+def cloud_hypervisor(kernel: Path, image: Path, program: Path, virtiofsd: Path, verity: str) -> str:
+    """For Cloud Hypervisor with the disk image; `kernel` is the ELF file, which it starts by the PVH entry."""
+    return f"""\
+# Kata Containers' shim with Innkeeper's guest, on Cloud Hypervisor. Keys are those of Kata's own configuration-clh.toml.
+
+[hypervisor.clh]
+path = {quoted(program)}
+valid_hypervisor_paths = [{quoted(program)}]
+kernel = {quoted(kernel)}
+{_image(image, verity)}{_machine(virtiofsd)}
+{_REST}"""
+
+
+def _qemu(kernel: Path, root: str, qemu: Path, virtiofsd: Path) -> str:
     return f"""\
 # Kata Containers' shim with Innkeeper's guest, on QEMU. Keys are those of Kata's own configuration-qemu.toml.
 
@@ -21,9 +48,27 @@ def shim_configuration(kernel: Path, image: Path, qemu: Path, virtiofsd: Path) -
 path = {quoted(qemu)}
 valid_hypervisor_paths = [{quoted(qemu)}]
 kernel = {quoted(kernel)}
+{root}machine_type = "q35"
+{_machine(virtiofsd)}disable_nesting_checks = true       # else the shim makes devices legacy on a nested host, and vsock has no legacy form
+hot_plug_vfio = "no-port"
+cold_plug_vfio = "no-port"
+
+{_REST}"""
+
+
+def _image(image: Path, verity: str) -> str:
+    """The root as a disk. Only what differs from the shim's own defaults, and what it insists on, as in all of these."""
+    return f"""\
 image = {quoted(image)}
 rootfs_type = "erofs"
-machine_type = "q35"
+disable_image_nvdimm = true         # the image is a disk: its root is /dev/vda1
+# With this line the guest checks each block of its root that it reads:
+# {verity.strip()}
+"""
+
+
+def _machine(virtiofsd: Path) -> str:
+    return f"""\
 kernel_params = ""
 default_vcpus = 1
 default_maxvcpus = 0                # as many as the node has
@@ -36,13 +81,12 @@ virtio_fs_cache_size = 0
 virtio_fs_queue_size = 1024
 virtio_fs_extra_args = ["--thread-pool-size=1"]
 block_device_driver = "virtio-blk"
-disable_image_nvdimm = true         # the image is a disk: its root is /dev/vda1
-disable_nesting_checks = true       # else the shim makes devices legacy on a nested host, and vsock has no legacy form
 disable_selinux = true
 disable_guest_selinux = true        # false with an image built by `build --variant selinux`
-hot_plug_vfio = "no-port"
-cold_plug_vfio = "no-port"
+"""
 
+
+_REST = """\
 [agent.kata]
 dial_timeout = 60                   # seconds
 debug_console_enabled = false
@@ -58,12 +102,14 @@ experimental = []
 """
 
 
-def containerd_handler(configuration: Path) -> str:
-    """The runtime handler, for /etc/containerd/config.toml (version 2)."""
-    table = f'[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{HANDLER}'
-    return f"""\
-version = 2
+def containerd_handlers(configurations: Mapping[str, Path]) -> str:
+    """The runtime handlers, name to configuration, for /etc/containerd/config.toml (version 2)."""
+    return "version = 2\n" + "".join(_handler(name, path) for name, path in configurations.items())
 
+
+def _handler(name: str, configuration: Path) -> str:
+    table = f'[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}'
+    return f"""
 {table}]
   runtime_type = "io.containerd.kata.v2"
   privileged_without_host_devices = true
@@ -73,17 +119,21 @@ version = 2
 """
 
 
-RUNTIME_CLASS = f"""\
+def _runtime_class(name: str) -> str:
+    return f"""\
 apiVersion: node.k8s.io/v1
 kind: RuntimeClass
 metadata:
-  name: {HANDLER}
-handler: {HANDLER}
+  name: {name}
+handler: {name}
 overhead:
   podFixed:
-    memory: {MEMORY_OVERHEAD}
+    memory: {MEMORY_OVERHEAD[name]}
     cpu: 100m
 """
+
+
+RUNTIME_CLASSES = "---\n".join(_runtime_class(name) for name in MEMORY_OVERHEAD)
 
 POD = f"""\
 apiVersion: v1

@@ -3,48 +3,58 @@
 `installed.json` lists each file with its sha256. A file that the operator has changed since is his: it stays, and is named.
 """
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from innkeeper.build import Artifacts
 from innkeeper.build.store import hash_file
 from innkeeper.errors import InnkeeperError
 from innkeeper.kata import files
 
 QEMU = (Path("/opt/kata/bin/qemu-system-x86_64"), Path("/usr/bin/qemu-system-x86_64"))
 VIRTIOFSD = (Path("/opt/kata/libexec/virtiofsd"), Path("/usr/libexec/virtiofsd"), Path("/usr/lib/virtiofsd"))
+CLOUD_HYPERVISOR = (Path("/opt/kata/bin/cloud-hypervisor"), Path("/usr/bin/cloud-hypervisor"))
 RECORD = "installed.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is to be. `qemu` and `virtiofsd` are the node's own programs."""
+    """Where everything is to be. `qemu`, `virtiofsd` and `cloud_hypervisor` are the node's own programs."""
 
     prefix: Path
     qemu: Path
     virtiofsd: Path
+    cloud_hypervisor: Path
 
     @classmethod
-    def of(cls, prefix: Path, qemu: Path | None = None, virtiofsd: Path | None = None) -> "Plan":
+    def of(cls, prefix: Path, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> "Plan":
         """With Kata's programs where a node has them, else Debian's. Raises InnkeeperError."""
         if not prefix.is_absolute():
             raise InnkeeperError(f"--prefix {prefix}: the shim needs absolute paths")
-        return cls(prefix, qemu or first(QEMU), virtiofsd or first(VIRTIOFSD))
+        return cls(prefix, qemu or first(QEMU), virtiofsd or first(VIRTIOFSD), cloud_hypervisor or first(CLOUD_HYPERVISOR))
 
     @property
-    def configuration(self) -> Path:
-        """The shim's configuration file."""
-        return self.prefix / "etc/configuration-innkeeper-qemu.toml"
+    def configurations(self) -> dict[str, Path]:
+        """The shim's configuration file for each handler."""
+        names = {files.HANDLER: "qemu", files.INITRD_HANDLER: "qemu-initrd", files.CLH_HANDLER: "clh"}
+        return {handler: self.prefix / f"etc/configuration-innkeeper-{name}.toml" for handler, name in names.items()}
 
-    def texts(self) -> dict[Path, str]:
-        """Path -> content of what is written."""
+    def texts(self, verity: str) -> dict[Path, str]:
+        """Path -> content of what is written. `verity` is the content of `verity.toml`."""
         share = self.prefix / "share"
+        kernel, image = share / "bzImage", share / "innkeeper.img"
+        image_configuration, initrd_configuration, clh_configuration = self.configurations.values()
         return {
-            self.configuration: files.shim_configuration(share / "bzImage", share / "innkeeper.img", self.qemu, self.virtiofsd),
-            self.prefix / "etc/containerd-innkeeper.toml": files.containerd_handler(self.configuration),
-            share / "runtimeclass.yaml": files.RUNTIME_CLASS,
+            image_configuration: files.qemu_with_image(kernel, image, self.qemu, self.virtiofsd, verity),
+            initrd_configuration: files.qemu_with_initrd(kernel, share / "innkeeper.initrd", self.qemu, self.virtiofsd),
+            clh_configuration: files.cloud_hypervisor(share / "vmlinux", image, self.cloud_hypervisor, self.virtiofsd, verity),
+            self.prefix / "etc/containerd-innkeeper.toml": files.containerd_handlers(self.configurations),
+            share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
             share / "pod.yaml": files.POD,
         }
 
@@ -55,28 +65,54 @@ def first(candidates: Iterable[Path]) -> Path:
     return next((path for path in found if path.exists()), found[-1])
 
 
-def install(plan: Plan, artifacts: Iterable[Path]) -> list[Path]:
-    """Copy the artifacts (bzImage, innkeeper.img, manifest.json) and write the files. Raises InnkeeperError, OSError.
+def install(plan: Plan, built: Artifacts) -> list[Path]:
+    """Copy kernel, images and what tells of them, and write the files. Raises InnkeeperError, OSError.
 
     What a first installation has left unchanged is replaced; a changed file stays, and the new one is put beside it as NAME.new.
     """
     changed = set(_changed(plan.prefix))
     made: list[Path] = []
-    for source in artifacts:
-        made.append(_put(plan.prefix / "share" / source.name, source.read_bytes(), changed))
-    for path, text in plan.texts().items():
-        made.append(_put(path, text.encode(), changed))
+    for source in (built.bzImage, built.vmlinux, built.disk, built.initrd, built.verity, built.manifest):
+        made.append(_put(plan.prefix / "share" / source.name, partial(copy_sparse, source), changed))
+    for path, text in plan.texts(built.verity.read_text()).items():
+        made.append(_put(path, partial(_write, text), changed))
     _record(plan.prefix, made)
     return made
 
 
-def _put(path: Path, content: bytes, changed: set[Path]) -> Path:
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file's content; where it has holes its copy has them as well."""
+    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
+        size = os.fstat(reader.fileno()).st_size
+        writer.truncate(size)
+        end = 0
+        while (start := _next_data(reader.fileno(), end)) is not None:
+            end = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
+            writer.seek(start)
+            while start < end:
+                start += os.sendfile(writer.fileno(), reader.fileno(), start, end - start)
+
+
+def _next_data(descriptor: int, at: int) -> int | None:
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None  # nothing but a hole up to the end
+        raise
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text)
+
+
+def _put(path: Path, write: Callable[[Path], None], changed: set[Path]) -> Path:
     """By a name that appears when the content is whole."""
     target = path.with_name(f"{path.name}.new") if path in changed else path
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f".{target.name}.part")
     try:
-        whole.write_bytes(content)
+        write(whole)
         whole.chmod(0o644)
         os.replace(whole, target)
     except OSError:

@@ -1,13 +1,19 @@
 """What `kata install` lays out, used by Kata's shim: with only that changed which a machine without KVM needs."""
 
-import re
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from innkeeper.kata import Plan, install, uninstall
+from tests.interop.configurations import changed
 from tests.interop.node import HARNESS, Node, virtiofsd
 from tests.interop.test_shim import pytestmark as pytestmark
 from tests.vm.guest import artifacts
 
+STUB = Path(__file__).with_name("cloud_hypervisor.py")
 EMULATION = {
     "kernel_params": 'kernel_params = "agent.hotplug_timeout=30"\nmachine_accelerators = "accel=tcg"\ndisable_vhost_net = true',
     "default_maxvcpus": "default_maxvcpus = 1",
@@ -18,17 +24,40 @@ EMULATION = {
 """Key -> its line. Memory that is plugged in cannot be shared with vhost-user's processes, which stand in for vhost-vsock."""
 
 
-def test_the_shim_takes_the_installed_configuration(node: Node) -> None:
-    plan = Plan.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", virtiofsd())
-    built = artifacts()
-    install(plan, (built.bzImage, built.disk, built.manifest))
-    text = plan.configuration.read_text()
-    for key, line in EMULATION.items():
-        text, count = re.subn(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
-        assert count == 1, key
-    configuration = node.folder / "emulated.toml"
-    configuration.write_text(text)
-    done = node.run("installed", "uname", "-r", configuration=configuration)
-    assert done.stdout.strip().endswith("-innkeeper"), done.stderr
+@pytest.fixture(scope="module")
+def plan(node: Node) -> Iterator[Plan]:
+    stub = node.folder / "cloud-hypervisor"
+    stub.write_text(f'#!/bin/sh\nexec {sys.executable} {STUB} {node.folder}/asked.json "$@"\n')
+    stub.chmod(0o755)
+    plan = Plan.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", virtiofsd(), stub)
+    install(plan, artifacts())
+    yield plan
     assert uninstall(plan.prefix) == []
-    assert not Path(plan.prefix).exists()
+    assert not plan.prefix.exists()
+
+
+@pytest.mark.parametrize(("handler", "root"), [("innkeeper", "root=/dev/vda1"), ("innkeeper-initrd", "")])
+def test_the_shim_takes_the_installed_configuration(node: Node, plan: Plan, handler: str, root: str) -> None:
+    configuration = changed(plan.configurations[handler], node.folder / "emulated.toml", EMULATION)
+    done = node.run(handler, "sh", "-c", "uname -r; cat /proc/cmdline", configuration=configuration)
+    release, _, words = done.stdout.partition("\n")
+    assert release.endswith("-innkeeper"), done.stderr
+    assert [word for word in words.split() if word.startswith("root=")] == root.split()
+
+
+def test_what_the_shim_would_ask_of_cloud_hypervisor(node: Node, plan: Plan) -> None:
+    """There is no KVM for it here, so this is as far as it goes: the configuration is taken, and this machine is asked for."""
+    configuration = plan.configurations["innkeeper-clh"]
+    assert node.run("clh", "true", configuration=configuration).returncode != 0
+    asked = json.loads((node.folder / "asked.json").read_text())
+    assert [(disk["path"], disk["readonly"]) for disk in asked["disks"]] == [(str(plan.prefix / "share/innkeeper.img"), True)]
+    assert asked["payload"]["kernel"] == str(plan.prefix / "share/vmlinux")
+    assert {"root=/dev/vda1", "rootflags=ro", "rootfstype=erofs"} <= set(asked["payload"]["cmdline"].split())
+    assert [share["tag"] for share in asked["fs"]] == ["kataShared"]
+    assert "pmem" not in asked
+
+
+def test_the_image_takes_no_more_of_the_node_than_it_has_content(plan: Plan) -> None:
+    image = plan.prefix / "share/innkeeper.img"
+    assert image.stat().st_blocks * 512 < image.stat().st_size / 4
+    assert image.stat().st_size == artifacts().disk.stat().st_size

@@ -3,74 +3,141 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from innkeeper.build import Artifacts
 from innkeeper.errors import InnkeeperError
 from innkeeper.kata import Plan, install, uninstall
+from innkeeper.kata.install import copy_sparse
+
+VERITY = 'kernel_verity_params = "root_hash=ab,salt=cd,data_blocks=1,data_block_size=4096,hash_block_size=4096"'
+HANDLERS = ["innkeeper", "innkeeper-initrd", "innkeeper-clh"]
 
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> list[Path]:
+def built(tmp_path: Path) -> Artifacts:
+    """Small files in place of what a build leaves."""
     folder = tmp_path / "out"
     folder.mkdir()
-    found = [folder / name for name in ("bzImage", "innkeeper.img", "manifest.json")]
-    for path in found:
-        path.write_text(path.name)
-    return found
+    names = ("vmlinux", "bzImage", "config", "rootfs.erofs", "innkeeper.img", "innkeeper.initrd", "verity.toml", "manifest.json")
+    for name in names:
+        (folder / name).write_text(name)
+    (folder / "verity.toml").write_text(VERITY + "\n")
+    return Artifacts(*(folder / name for name in names))
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan.of(tmp_path / "opt/innkeeper", Path("/usr/bin/qemu"), Path('/odd "place"/virtiofsd'))
+    return Plan.of(tmp_path / "opt/innkeeper", Path("/usr/bin/qemu"), Path('/odd "place"/virtiofsd'), Path("/usr/bin/clh"))
 
 
-def test_what_is_written(plan: Plan, artifacts: list[Path]) -> None:
-    made = install(plan, artifacts)
-    assert all(path.is_file() for path in made)
-    shim = tomllib.loads(plan.configuration.read_text())
-    hypervisor = shim["hypervisor"]["qemu"]
-    assert Path(hypervisor["kernel"]).read_text() == "bzImage"
-    assert Path(hypervisor["image"]).read_text() == "innkeeper.img"
-    assert "initrd" not in hypervisor, "the shim refuses an image and an initrd together"
-    assert hypervisor["path"] in hypervisor["valid_hypervisor_paths"]
-    assert hypervisor["virtio_fs_daemon"] == '/odd "place"/virtiofsd'
-    assert hypervisor["disable_image_nvdimm"] is True
-    assert shim["runtime"]["disable_guest_seccomp"] is False
+def hypervisor(plan: Plan, handler: str, table: str) -> dict[str, Any]:
+    """What the shim reads of a handler's hypervisor, once it is sure that the rest is as it must be in all of them."""
+    document = tomllib.loads(plan.configurations[handler].read_text())
+    assert document["runtime"]["disable_guest_seccomp"] is False
+    assert document["runtime"]["create_container_timeout"] > 0, "none would be none at all"
+    assert list(document["hypervisor"]) == [table]
+    found: dict[str, Any] = document["hypervisor"][table]
+    assert found["path"] in found["valid_hypervisor_paths"]
+    assert found["virtio_fs_daemon"] == '/odd "place"/virtiofsd'
+    return found
+
+
+def test_qemu_with_the_image(plan: Plan, built: Artifacts) -> None:
+    assert all(path.is_file() for path in install(plan, built))
+    found = hypervisor(plan, "innkeeper", "qemu")
+    assert Path(found["kernel"]).read_text() == "bzImage"
+    assert Path(found["image"]).read_text() == "innkeeper.img"
+    assert "initrd" not in found, "the shim refuses an image and an initrd together"
+    assert found["disable_image_nvdimm"] is True
+
+
+def test_qemu_with_the_initrd(plan: Plan, built: Artifacts) -> None:
+    install(plan, built)
+    found = hypervisor(plan, "innkeeper-initrd", "qemu")
+    assert Path(found["kernel"]).read_text() == "bzImage"
+    assert Path(found["initrd"]).read_text() == "innkeeper.initrd"
+    assert not {"image", "rootfs_type", "disable_image_nvdimm", "kernel_verity_params"} & set(found)
+
+
+def test_cloud_hypervisor(plan: Plan, built: Artifacts) -> None:
+    install(plan, built)
+    found = hypervisor(plan, "innkeeper-clh", "clh")
+    assert found["path"] == "/usr/bin/clh"
+    assert Path(found["kernel"]).read_text() == "vmlinux", "it starts the ELF file by its PVH entry"
+    assert Path(found["image"]).read_text() == "innkeeper.img"
+    assert found["disable_image_nvdimm"] is True
+    assert "machine_type" not in found
+
+
+@pytest.mark.parametrize(("handler", "table"), [("innkeeper", "qemu"), ("innkeeper-clh", "clh")])
+def test_a_checked_root_is_one_line_away(plan: Plan, built: Artifacts, handler: str, table: str) -> None:
+    install(plan, built)
+    path = plan.configurations[handler]
+    path.write_text(path.read_text().replace(f"# {VERITY}\n", f"{VERITY}\n"))
+    assert f'kernel_verity_params = "{hypervisor(plan, handler, table)["kernel_verity_params"]}"' == VERITY
+
+
+def test_every_handler_has_its_configuration_and_its_class(plan: Plan, built: Artifacts) -> None:
+    install(plan, built)
     handler = tomllib.loads((plan.prefix / "etc/containerd-innkeeper.toml").read_text())
-    runtime = handler["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]["innkeeper"]
-    assert runtime["options"]["ConfigPath"] == str(plan.configuration)
+    runtimes = handler["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+    assert {name: runtime["options"]["ConfigPath"] for name, runtime in runtimes.items()} == {
+        name: str(plan.configurations[name]) for name in HANDLERS
+    }
+    classes = (plan.prefix / "share/runtimeclass.yaml").read_text().split("---\n")
+    assert [[line.split()[1] for line in text.splitlines() if "name: " in line or "handler: " in line] for text in classes] == [
+        [name, name] for name in HANDLERS
+    ]
 
 
-def test_exactly_that_is_taken_away(plan: Plan, artifacts: list[Path]) -> None:
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with open(source, "wb") as file:
+        for at in (0, 3 << 20, (40 << 20) + 100):
+            file.seek(at)
+            file.write(b"data" * 5000)
+        file.truncate(64 << 20)
+    copy_sparse(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks
+    source.write_bytes(b"")
+    copy_sparse(source, target)
+    assert target.read_bytes() == b""
+
+
+def test_exactly_that_is_taken_away(plan: Plan, built: Artifacts) -> None:
     own = plan.prefix / "share/notes"
-    install(plan, artifacts)
+    install(plan, built)
     own.write_text("the operator's")
     assert uninstall(plan.prefix) == []
     assert [path for path in plan.prefix.rglob("*") if path.is_file()] == [own]
     own.unlink()
     own.parent.rmdir()
-    install(plan, artifacts)
+    install(plan, built)
     uninstall(plan.prefix)
     assert not plan.prefix.exists()
 
 
-def test_what_the_operator_changed_stays(plan: Plan, artifacts: list[Path]) -> None:
-    install(plan, artifacts)
-    plan.configuration.write_text("mine")
-    made = install(plan, artifacts)
-    assert plan.configuration.read_text() == "mine"
-    assert plan.configuration.with_name(f"{plan.configuration.name}.new") in made
-    assert uninstall(plan.prefix) == [plan.configuration]
-    assert [path for path in plan.prefix.rglob("*") if path.is_file()] == [plan.configuration]
+def test_what_the_operator_changed_stays(plan: Plan, built: Artifacts) -> None:
+    install(plan, built)
+    mine = plan.configurations["innkeeper"]
+    mine.write_text("mine")
+    made = install(plan, built)
+    assert mine.read_text() == "mine"
+    assert mine.with_name(f"{mine.name}.new") in made
+    assert uninstall(plan.prefix) == [mine]
+    assert [path for path in plan.prefix.rglob("*") if path.is_file()] == [mine]
 
 
-def test_again_replaces_what_is_unchanged(plan: Plan, artifacts: list[Path]) -> None:
-    install(plan, artifacts)
-    artifacts[0].write_text("a newer kernel")
-    install(plan, artifacts)
+def test_again_replaces_what_is_unchanged(plan: Plan, built: Artifacts) -> None:
+    install(plan, built)
+    built.bzImage.write_text("a newer kernel")
+    install(plan, built)
     assert (plan.prefix / "share/bzImage").read_text() == "a newer kernel"
-    assert len(json.loads((plan.prefix / "installed.json").read_text())["files"]) == 7
+    assert len(json.loads((plan.prefix / "installed.json").read_text())["files"]) == 12
 
 
 def test_refusals(tmp_path: Path) -> None:
