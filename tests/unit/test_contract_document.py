@@ -60,7 +60,7 @@ def test_boot_parameters() -> None:
     assert states("Boot parameters") == expected
 
 
-@pytest.mark.parametrize("heading", ["Calls", "Storage drivers", "Devices", "Boot parameters"])
+@pytest.mark.parametrize("heading", ["Calls", "Storage drivers", "Devices", "Boot parameters", "Roots"])
 def test_every_row_has_a_test(heading: str) -> None:
     missing = [row for row in rows(heading) if row.test.partition("::")[2] not in functions_of(row.test.partition("::")[0])]
     assert missing == []
