@@ -130,7 +130,8 @@ def test_sizes_are_held_against_the_files_and_holes_do_not_count(tmp_path: Path)
         path.write_bytes(b"x" * 40_960)
         with path.open("ab") as file:
             file.truncate(1 << 30 if path.name in ("disk", "image") else 50_000)
-    built = Artifacts(paths["kernel"], paths["kernel"], paths["kernel"], paths["root"], paths["disk"], paths["disk"])
+    kernel, root, disk = paths["kernel"], paths["root"], paths["disk"]
+    built = Artifacts(vmlinux=kernel, bzImage=kernel, config=kernel, rootfs=root, disk=disk, initrd=root, verity=kernel, manifest=kernel)
     rows = against.sizes(built, found, paths["agent"], paths["image"], 1_000).figures
     assert [row.median for row in rows if "root" in row.name] == [0.05, 0.051]
     ours, theirs = (row for row in rows if row.name.startswith("disk image"))
