@@ -1,6 +1,7 @@
 """A node whose containers run in one guest by Kata's shim, unmodified: the shim's harness, started and ended."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -56,7 +57,9 @@ class Node:
 
     def __enter__(self) -> "Node":
         self._made = [path for path in (*DEVICES, *_hierarchies()) if not path.exists()]
-        self.folder = Path(tempfile.mkdtemp(prefix="inb-", dir=SHORT_PLACE))
+        # mkdtemp's names may end with a _, which containerd does not take in an id
+        self.folder = Path(SHORT_PLACE, f"inb-{secrets.token_hex(4)}")
+        self.folder.mkdir(0o700)
         try:
             self._call("up")
         except BaseException:
