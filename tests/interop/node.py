@@ -20,6 +20,16 @@ SECONDS = 300
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 IMAGE = "localhost/busybox:1"
 
+# The handler that `innkeeper kata install` gives a node: here with the options of the harness's own, `kata`.
+HANDLER = """
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper]
+      runtime_type = "io.containerd.kata.v2"
+      privileged_without_host_devices = true
+      pod_annotations = ["io.katacontainers.*"]
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper.options]
+        ConfigPath = "@DIR@/kata.toml"
+"""
+
 
 def why_missing() -> str | None:
     """Why the shim cannot be run here, or None."""
@@ -32,7 +42,7 @@ def virtiofsd() -> Path:
 
 
 def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
-    """The harness in `folder`, with CRI's snapshotter and more of containerd's configuration; its program."""
+    """The harness in `folder`, with CRI's snapshotter, our handler and more of containerd's configuration; its program."""
     folder.mkdir()
     for part in HARNESS.parent.iterdir():
         (folder / part.name).symlink_to(part)
@@ -43,7 +53,7 @@ def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
     text, count = re.subn(r'^( *snapshotter = )"overlayfs"$', rf'\1"{snapshotter}"', template.read_text(), flags=re.MULTILINE)
     assert count == 1, template
     template.chmod(0o644)
-    template.write_text(text + containerd)
+    template.write_text(text + HANDLER + containerd)
     return folder / HARNESS.name
 
 
