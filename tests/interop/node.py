@@ -19,6 +19,7 @@ HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"
 SECONDS = 300
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 IMAGE = "localhost/busybox:1"
+LINGER = ("sh", "-c", '"$@"; status=$?; sleep 0.5; exit $status', "sh")
 
 # The handler that `innkeeper kata install` gives a node: here with the options of the harness's own, `kata`.
 HANDLER = """
@@ -128,7 +129,10 @@ class Node:
     def run(
         self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """A container of the busybox image in a guest of its own."""
+        """A container of the busybox image in a guest of its own. It ends half a second after its command.
+
+        Where all is over before containerd's client has opened the pipe of the output, the shim writes it and closes, and it is lost.
+        """
         return self.ctr(
             "run",
             "--snapshotter",

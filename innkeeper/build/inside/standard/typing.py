@@ -20,8 +20,6 @@ class _Form:
 
 Any = BinaryIO = Callable = ClassVar = Collection = Dict = Final = IO = Iterable = Iterator = _Form()
 Literal = Never = Optional = Self = Tuple = Union = _Form()
-_GenericAlias = _Form
-"""What dataclasses looks for in annotations that are not text."""
 
 
 class Generic:
