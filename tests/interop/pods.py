@@ -3,6 +3,7 @@
 import json
 import lzma
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ class Pod:
         path.write_text(json.dumps(document))
         return str(path)
 
+    def argv(self, *words: str) -> list[str]:
+        """A command line of crictl."""
+        return [str(self._program), "--config", "/dev/null", "-r", self._socket, "-t", "120s", *words]
+
     def attempt(self, *words: str, data: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
         """Run crictl, with `data` as its input; whatever comes of it."""
-        argv = [str(self._program), "--config", "/dev/null", "-r", self._socket, "-t", "120s", *words]
         stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
-        return subprocess.run(argv, **stdin, capture_output=True, timeout=SECONDS, check=False)
+        return subprocess.run(self.argv(*words), **stdin, capture_output=True, timeout=SECONDS, check=False)
 
     def crictl(self, *words: str, data: bytes | None = None) -> str:
         """Run it; what it printed."""
@@ -40,8 +44,11 @@ class Pod:
         assert done.returncode == 0, (words, done.returncode, done.stdout[-500:], done.stderr[-2000:])
         return done.stdout.decode().strip()
 
-    def start(self, name: str, script: str, mounts: Sequence[tuple[Path, str]] = ()) -> str:
-        """A container that runs a shell's script, with folders and files of the host in read-only places; its id."""
+    def start(self, name: str, script: str, mounts: Sequence[tuple[Path, str]] = (), **fields: Any) -> str:
+        """A container that runs a shell's script, with folders and files of the host in read-only places; its id.
+
+        `fields` are more of CRI's container configuration.
+        """
         document = {
             "metadata": {"name": name},
             "image": {"image": IMAGE},
@@ -49,6 +56,7 @@ class Pod:
             "linux": {},
             "command": ["sh", "-c", script],
             "mounts": [{"host_path": str(source), "container_path": place, "readonly": True} for source, place in mounts],
+            **fields,
         }
         id = self.crictl("create", "--no-pull", self.id, self._write(name, document), self._configuration)
         self.crictl("start", id)
@@ -65,6 +73,14 @@ class Pod:
     def ready(self) -> bool:
         """Whether CRI calls it ready."""
         return str(json.loads(self.crictl("inspectp", self.id))["status"]["state"]) == "SANDBOX_READY"
+
+    def exit_code(self, id: str) -> int:
+        """What a container ends with, once it has."""
+        deadline = time.monotonic() + 60
+        while (status := json.loads(self.crictl("inspect", id))["status"])["state"] != "CONTAINER_EXITED":
+            assert time.monotonic() < deadline, status
+            time.sleep(0.1)
+        return int(status["exitCode"])
 
     def remove(self) -> None:
         """Stop it with its containers, and remove them."""
