@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from innkeeper.build.debian13 import program
+from innkeeper.bench.node import rust_virtiofsd
 from tests.vm.guest import artifacts
 
 HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"
@@ -35,11 +35,6 @@ HANDLER = """
 def why_missing() -> str | None:
     """Why the shim cannot be run here, or None."""
     return None if HARNESS.exists() else "Kata's shim is not beside the project (../shared/interop)"
-
-
-def virtiofsd() -> Path:
-    """The shim wants the one in Rust, which Debian 12 has not."""
-    return program("virtiofsd", "/usr/libexec/virtiofsd")
 
 
 def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
@@ -86,7 +81,7 @@ class Node:
             "IMAGE": str(built.disk),
             "ROOTFS_TYPE": "erofs",
             "SHARED_FS": shared_fs,
-            "VIRTIOFSD": str(virtiofsd()),
+            "VIRTIOFSD": str(rust_virtiofsd()),
         }
 
     def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":

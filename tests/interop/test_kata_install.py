@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.bench.node import rust_virtiofsd
 from innkeeper.kata import Plan, install, uninstall
 from tests.interop.configurations import changed
-from tests.interop.node import HARNESS, Node, virtiofsd
+from tests.interop.node import HARNESS, Node
 from tests.interop.test_shim import pytestmark as pytestmark
 from tests.vm.guest import artifacts
 
@@ -29,7 +30,7 @@ def plan(node: Node) -> Iterator[Plan]:
     stub = node.folder / "cloud-hypervisor"
     stub.write_text(f'#!/bin/sh\nexec {sys.executable} {STUB} {node.folder}/asked.json "$@"\n')
     stub.chmod(0o755)
-    plan = Plan.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", virtiofsd(), stub)
+    plan = Plan.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", rust_virtiofsd(), stub)
     install(plan, artifacts())
     yield plan
     assert uninstall(plan.prefix) == []
