@@ -1,11 +1,12 @@
 """The machines of this user: one folder each below `machines_root()`, locked by its owner for as long as that lives.
 
-    <id>/lock        flock(2) held by the owner: who can take it knows that the owner is dead
+    <id>/lock        flock(2) held exclusively by the owner alone: who can take it shared knows that the owner is dead
     <id>/state.json  what is known about the machine; replaced as a whole, so a reader never sees half of it
     <id>/*.log       console.log, qemu.log, vsock.log, share-N.log
     <id>/...         sockets and the scratch disk; they go with the owner
 
-All changes to the set of machines happen under a lock of the whole registry.
+All changes to the set of machines happen under a lock of the whole registry. So whoever changes a dead machine needs its lock
+only shared, and neither disturbs those who look at it in the meantime (`ps`) nor looks to them like an owner.
 """
 
 import fcntl
@@ -103,14 +104,20 @@ def create(name: str | None = None) -> Entry:
         if name is not None and (taken := [r for r in _records() if r.name == name]):
             raise InnkeeperError(f"the name {name} is taken by machine {taken[0].id}", hint=f"innkeeper rm -f {name}")
         id = secrets.token_hex(6)
-        folder = root / id
-        folder.mkdir(mode=0o700)
-        lock = _try_lock(folder)
-        assert lock is not None, "a folder that was just made is locked"
+        folder, lock = _locked_folder(root, id)
         state = {"version": 1, "id": id, "name": name or id, "owner": os.getpid(), "created": time.time(), "status": "created"}
         entry = Entry(id, folder, lock, state)
         entry.update()
         return entry
+
+
+def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
+    """Make the folder of machine `id`. Return it and its lock, held. It gets its name when it is locked: nobody sees it without an owner."""
+    unnamed = root / f".{id}"
+    unnamed.mkdir(mode=0o700)
+    lock = os.open(unnamed / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return unnamed.rename(root / id), lock
 
 
 def list_machines() -> list[Record]:
@@ -151,8 +158,10 @@ def sweep() -> int:
         return 0
     count = 0
     with _registry_lock():
+        for unnamed in machines_root().glob(".*/"):
+            shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed in `create`
         for folder in _folders():
-            lock = _try_lock(folder)
+            lock = _lock_of_dead(folder, os.O_CREAT)
             if lock is None:
                 continue
             try:
@@ -177,12 +186,12 @@ def _records() -> Iterator[Record]:
     for folder in _folders():
         state = _read(folder)
         if state:
-            yield Record(folder.name, folder, state, _locked(folder))
+            yield Record(folder.name, folder, state, _has_owner(folder))
 
 
 def _folders() -> list[Path]:
     try:
-        return [p for p in machines_root().iterdir() if p.is_dir() and not p.is_symlink()]
+        return [p for p in machines_root().iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
     except FileNotFoundError:
         return []
 
@@ -212,44 +221,41 @@ def _clean(folder: Path, *, keep: bool) -> None:
             path.unlink(missing_ok=True)
 
 
-def _try_lock(folder: Path) -> int | None:
-    """The lock of a machine's folder, or None if its owner lives."""
+def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
+    """Take the lock of a machine's folder shared. Return it, or None if the owner lives, or the lock is gone.
+
+    `flags` may be O_CREAT: a removal that was interrupted may have left a folder without a lock.
+    """
     try:
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
     except FileNotFoundError:
-        return None  # removed by its owner just now
+        return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
     return fd
 
 
-def _locked(folder: Path) -> bool:
-    """Whether an owner lives. Takes the lock shared for a moment, which does not disturb other readers."""
-    try:
-        fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
+def _has_owner(folder: Path) -> bool:
+    """Return whether an owner lives."""
+    if (fd := _lock_of_dead(folder)) is not None:
         os.close(fd)
+        return False
+    return (folder / "lock").exists()
 
 
 @contextmanager
 def _dead(record: Record) -> Iterator[None]:
-    lock = _try_lock(record.folder)
-    if lock is None:
+    lock = _lock_of_dead(record.folder)
+    if lock is None and _has_owner(record.folder):
         raise InnkeeperError(f"{record.name} is still running", hint=f"innkeeper stop {record.name}")
     try:
         yield
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager

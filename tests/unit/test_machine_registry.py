@@ -119,6 +119,71 @@ def test_a_reader_never_sees_half_a_state() -> None:
     entry.release()
 
 
+HOLDER = """
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(lock, fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_machine_that_is_looked_at_can_be_removed_and_swept() -> None:
+    """What `ps` does for a moment lasts here: it holds the lock shared while the machine is changed and removed."""
+    entry = registry.create("web")
+    entry.update(keep=True, status="ended")
+    entry.release()
+    record = registry.find("web")
+    reader = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(record.folder / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert reader.stdout is not None and reader.stdout.readline() == "held\n"
+        registry.update(record, status="killed")
+        assert registry.sweep() == 1, "it did not end in order"
+        registry.remove(registry.find("web"))
+        assert registry.list_machines() == []
+    finally:
+        reader.communicate()
+
+
+def test_a_machine_that_is_changed_does_not_look_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.create("web")
+    entry.update(keep=True, status="ended")
+    entry.release()
+    seen: list[bool] = []
+    monkeypatch.setattr(lifetime, "kill_stragglers", lambda folder: seen.append(registry.find("web").alive))
+    registry.remove(registry.find("web"))
+    assert seen == [False]
+
+
+def test_machines_are_made_and_removed_while_others_look(cache: Path) -> None:
+    """Readers as fast as they can: no moment of a machine's making or removal is one that they disturb."""
+    script = "import sys\nfrom innkeeper.machine import registry\nprint('on', flush=True)\nwhile True: list(registry.list_machines())"
+    readers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for reader in readers:
+            assert reader.stdout is not None and reader.stdout.readline() == b"on\n"
+        for number in range(100):
+            entry = registry.create(f"m{number}")
+            entry.update(keep=True, status="ended")
+            entry.release()
+            registry.remove(registry.find(f"m{number}"))
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+    assert [path.name for path in (cache / "machines").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_creation_or_removal_leaves_is_swept(cache: Path) -> None:
+    registry.create("web").release()
+    for name in (".0123456789ab", "ba9876543210"):
+        (cache / "machines" / name).mkdir()
+    registry.sweep()
+    assert [path.name for path in (cache / "machines").iterdir()] == [".lock"]
+
+
 def test_two_processes_cannot_take_one_name() -> None:
     script = "import sys\nfrom innkeeper.machine import registry\nregistry.create('web')\nprint('got it', flush=True)\nsys.stdin.read()"
     racers = [
