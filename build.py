@@ -19,6 +19,9 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - an older Python shall say so, not fail somewhere
         print(f"innkeeper: python 3.11 or later is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 125
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # what the caller has closed must not become a file of ours
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
     sys.path.insert(0, str(ROOT))
     if "--no-install" in sys.argv[1:]:
         os.environ["INNKEEPER_NO_INSTALL"] = "1"

@@ -1,5 +1,7 @@
 """Errors of the agent, each with the status code a client sees (google.rpc.Code; 1.3 of the wire's contract)."""
 
+from errno import errorcode
+
 INVALID_ARGUMENT = 3
 DEADLINE_EXCEEDED = 4
 NOT_FOUND = 5
@@ -16,20 +18,32 @@ TEXT_MAX = 2000
 
 
 class AgentError(Exception):
-    """A request failed; `code` and the message go to the client as they are."""
+    """A request failed; `code` and the message go to the client as they are.
+
+    `reason_code` and `metadata` go with them, for programs: see innkeeper.wire.error_info. Without a reason code there is nothing to add.
+    """
 
     code = INTERNAL
+    reason_code = ""
+
+    def metadata(self) -> "dict[str, str]":
+        """Return what a program would otherwise have to find in the message."""
+        return {}
 
 
 class Refused(AgentError):
     """What was asked for is not applied here, so nothing was done. `field` is the path of the cause, as in the OCI spec."""
 
     code = INVALID_ARGUMENT
+    reason_code = "REFUSED"
 
     def __init__(self, field: str, reason: str) -> None:
         self.field = _short(field)
         self.reason = _short(reason)
         super().__init__(f"{self.field}: {self.reason}")
+
+    def metadata(self) -> "dict[str, str]":
+        return {"field": self.field}
 
 
 class NotFound(AgentError):
@@ -59,11 +73,16 @@ class Unimplemented(AgentError):
 class StepFailed(AgentError):
     """A step of setting up a container failed: its name, the call's errno text and the object."""
 
+    reason_code = "STEP_FAILED"
+
     def __init__(self, step: str, detail: str, errno: int = 0) -> None:
         self.step = _short(step)
         self.detail = _short(detail)
         super().__init__(f"{self.step}: {self.detail}")
         self.errno = errno
+
+    def metadata(self) -> "dict[str, str]":
+        return {"step": self.step, "errno": errorcode.get(self.errno, str(self.errno))} if self.errno else {"step": self.step}
 
 
 def _short(text: str) -> str:

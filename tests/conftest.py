@@ -1,5 +1,6 @@
 """Parts that a host lacks: skipped with the reason, a failure with CI=true, and summed up at the end (see `tests/needs.py`)."""
 
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -14,7 +15,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
 
 
+def _forget_ignored_signals() -> None:
+    """Let our children have the usual dispositions, though a shell's background or nohup(1) has us ignore some.
+
+    A handler, in place of SIG_IGN, is reset by execve(2); here the signal is still without effect.
+    """
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signal.signal(signum, lambda _signum, _frame: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _forget_ignored_signals()
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     config.stash[_left_out] = left_out
 

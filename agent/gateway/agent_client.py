@@ -21,12 +21,13 @@ RETRY = 0.005
 
 
 class Failed(Exception):
-    """A call's status, when it is not OK."""
+    """A call's status, when it is not OK. `status` is the agent's google.rpc.Status, serialized, if it has details."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, status: bytes = b"") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.status = status
 
 
 class Agent:
@@ -47,7 +48,7 @@ class Agent:
         except OSError as error:
             raise Failed(status.UNAVAILABLE, f"the agent: {error}") from error
         if response.code != status.OK:
-            raise Failed(response.code, response.message)
+            raise Failed(response.code, response.message, response.encode_status() if response.details else b"")
         return response.payload
 
     async def ask(self, service: str, method: str, message: Any, response_class: type[R]) -> R:

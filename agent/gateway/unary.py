@@ -11,6 +11,8 @@ from innkeeper.wire.envelope import Request
 
 MAX_BYTES = 64 << 20
 """Requests that are with the agent at one time, all together."""
+STATUS_DETAILS = "grpc-status-details-bin"
+"""Where gRPC's libraries look for a status's details: a google.rpc.Status in the trailing metadata."""
 _LONGEST = (1 << 63) - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HIDDEN = ("grpc-", ":")
@@ -47,6 +49,8 @@ class Unary:
 
 async def abort(context: Any, error: Failed) -> NoReturn:
     """End a call with the agent's status. A number that gRPC has no name for becomes UNKNOWN."""
+    if error.status:
+        context.set_trailing_metadata(((STATUS_DETAILS, error.status),))
     code = _CODES.get(error.code)
     if code is None:
         await context.abort(grpc.StatusCode.UNKNOWN, f"status {error.code}: {error.message}")

@@ -12,7 +12,7 @@ from agent import log
 from agent.errors import AgentError
 from agent.service import containers, guest, introspection, network, sandboxes, streams
 from agent.service.handler import Handler, Handlers
-from innkeeper.wire import status
+from innkeeper.wire import error_info, status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
@@ -79,7 +79,7 @@ class Methods:
             return Response(payload=response.SerializeToString())
         except AgentError as error:
             log.debug(f"{request.method}: {error}", "rpc")
-            return Response(error.code, str(error))
+            return Response(error.code, str(error), details=_details(error))
         except TimeoutError as error:
             return Response(status.DEADLINE_EXCEEDED, f"{request.method}: {error}")
         except OSError as error:
@@ -89,6 +89,11 @@ class Methods:
             log.error(f"{request.method}: {type(error).__name__}: {error}", "rpc")
             sys.excepthook(type(error), error, error.__traceback__)
             return Response(status.INTERNAL, f"{request.method}: {type(error).__name__}: {error}")
+
+
+def _details(error: AgentError) -> "list[tuple[str, bytes]]":
+    """Return what the status of a failed call carries for programs."""
+    return [error_info.encode(error.reason_code, error.metadata())] if error.reason_code else []
 
 
 def _late(module: str, method: str) -> Handler:

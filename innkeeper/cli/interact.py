@@ -58,7 +58,10 @@ def _join(pump: stdio.Pump) -> None:
 
 @contextmanager
 def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
-    """While this lasts signals to us go to `process`, and a changed window size to its terminal."""
+    """While this lasts signals to us go to `process`, and a changed window size to its terminal.
+
+    Those that we were told to ignore stay ignored: by nohup(1), or by a shell that started us in its background.
+    """
     pending: queue.SimpleQueue[int] = queue.SimpleQueue()
     asked = 0
 
@@ -72,6 +75,7 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
         pending.put(signum)
 
     before = {signum: signal.getsignal(signum) for signum in FORWARDED + ((signal.SIGWINCH,) if tty else ())}
+    before = {signum: handler for signum, handler in before.items() if handler != signal.SIG_IGN}
     for signum in before:
         signal.signal(signum, receive)
     courier = threading.Thread(target=_deliver, args=(process, pending), name="signals", daemon=True)

@@ -16,14 +16,17 @@ from innkeeper.client import Agent, RpcError, connect
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
 from innkeeper.machine import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, registry
+from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
 """Seconds that a guest gets to power off in order, when it holds files of the host."""
 SETTLE = 3.0
 """Seconds in which a lost connection shows as what it is: a panic, or a QEMU that has ended."""
 
-PROGRAM_STEPS = ("find program", "exec")
+PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
 """The agent's names for the steps that fail when the command is at fault."""
+NOT_FOUND, CANNOT_INVOKE = 127, 126
+"""Exit statuses of a shell, and of docker."""
 
 
 class Session:
@@ -118,10 +121,10 @@ def _why(machine: Machine, error: Exception) -> InnkeeperError:
 
 
 def refusal(error: RpcError) -> InnkeeperError:
-    """The agent's answer as our own error; a command that cannot be run gets the exit status that a shell would give."""
+    """Return the agent's answer as an error of ours; a command that cannot be run gets the exit status that a shell would give."""
     answer = InnkeeperError(error.message)
-    if error.message.partition(":")[0] in PROGRAM_STEPS:
-        answer.exit_status = 127 if "No such file" in error.message else 126
+    if error.reason == error_info.STEP_FAILED and error.metadata.get("step") in PROGRAM_STEPS:
+        answer.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
     return answer
 
 

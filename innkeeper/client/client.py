@@ -4,13 +4,16 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from innkeeper.client.address import dial
-from innkeeper.wire import status
+from innkeeper.wire import error_info, status
 from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived, StreamsExhausted
+from innkeeper.wire.envelope import DecodeError as EnvelopeError
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.frames import FrameTooLong
 
@@ -23,13 +26,20 @@ _LONGEST_WAIT = 2e6
 
 
 class RpcError(Exception):
-    """A call failed. `code` is one of innkeeper.wire.status, `lost`: the connection ended before the answer came."""
+    """A call failed. `code` is one of innkeeper.wire.status, `lost`: the connection ended before the answer came.
 
-    def __init__(self, code: int, message: str, *, lost: bool = False) -> None:
+    `reason` and `metadata` are what the agent says to programs (innkeeper.wire.error_info); empty where it says nothing.
+    """
+
+    def __init__(
+        self, code: int, message: str, *, lost: bool = False, reason: str = "", metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         super().__init__(f"{status.name(code)}: {message}")
         self.code = code
         self.message = message
         self.lost = lost
+        self.reason = reason
+        self.metadata = metadata
 
 
 class _Call:
@@ -87,7 +97,7 @@ class Client:
         if answer is None:
             raise RpcError(status.UNAVAILABLE, f"{method}: {self._lost}", lost=True)
         if answer.code != status.OK:
-            raise RpcError(answer.code, answer.message)
+            raise _failed(answer)
         try:
             return response_class.FromString(answer.payload)  # type: ignore[attr-defined, no-any-return]
         except DecodeError as error:
@@ -159,6 +169,14 @@ class Client:
                 if call is not None:
                     call.response = event.response
                     call.answered.set()
+
+
+def _failed(answer: Response) -> RpcError:
+    try:
+        reason, metadata = error_info.decode(answer.details)
+    except EnvelopeError:
+        reason, metadata = "", {}  # the message is there for people all the same
+    return RpcError(answer.code, answer.message, reason=reason, metadata=metadata)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -4,6 +4,7 @@
     Response { 1 status:Status  2 payload:bytes }
     Status   { 1 code:int32  2 message:string  3 details:repeated Any }
     KeyValue { 1 key:string  2 value:string }
+    Any      { 1 type_url:string  2 value:bytes }
 
 PID 1 answers its first Health.Check with this module alone: protobuf's C core costs 4 MB and, in an emulated guest, a second.
 Being Python it bounds what one message may make it do: a frame of 4 MiB has room for two million empty fields, which would keep PID 1
@@ -14,7 +15,7 @@ from innkeeper.wire import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
@@ -76,23 +77,36 @@ class Request:
 
 
 class Response:
-    """The answer to a call. `code` OK: `payload` is the serialized message; else `message` says what failed."""
+    """The answer to a call. `code` OK: `payload` is the serialized message; else `message` says what failed.
 
-    __slots__ = ("code", "message", "payload")
+    `details` are those of google.rpc.Status: type URL and serialized message of each (see `innkeeper.wire.error_info`).
+    """
 
-    def __init__(self, code: int = status.OK, message: str = "", payload: bytes = b"") -> None:
+    __slots__ = ("code", "details", "message", "payload")
+
+    def __init__(
+        self, code: int = status.OK, message: str = "", payload: bytes = b"", details: "Sequence[tuple[str, bytes]]" = ()
+    ) -> None:
         self.code = code
         self.message = message
         self.payload = payload
+        self.details = list(details)
 
     def encode(self) -> bytes:
         """Success has no status at all; both kinds of client take that for code 0."""
         if self.code == status.OK and not self.message:
             return _field(2, self.payload)
-        inner = _field(2, self.message.encode("utf-8", "replace"))
-        if self.code:
-            inner = b"\x08" + _varint(self.code & 0xFFFFFFFFFFFFFFFF) + inner
+        inner = self.encode_status()
         return b"\x0a" + _varint(len(inner)) + inner + _field(2, self.payload)
+
+    def encode_status(self) -> bytes:
+        """Return the google.rpc.Status alone, serialized."""
+        out = b"\x08" + _varint(self.code & 0xFFFFFFFFFFFFFFFF) if self.code else b""
+        out += _field(2, self.message.encode("utf-8", "replace"))
+        for url, value in self.details:
+            detail = _field(1, url.encode()) + _field(2, value)
+            out += b"\x1a" + _varint(len(detail)) + detail
+        return out
 
     @classmethod
     def decode(cls, data: bytes) -> "Response":
@@ -111,6 +125,8 @@ class Response:
                 self.code = _signed(value, 32)
             elif number == 2 and wire_type == _BYTES:
                 self.message = _text(value)
+            elif number == 3 and wire_type == _BYTES:
+                self.details.append(_any(_raw(value)))
 
 
 def _field(number: int, value: bytes) -> bytes:
@@ -137,6 +153,38 @@ def _key_value(data: bytes) -> tuple[str, str]:
         elif number == 2 and wire_type == _BYTES:
             value = _text(content)
     return key, value
+
+
+def encode_pairs(texts: "dict[int, str]", pairs: "dict[str, str]") -> bytes:
+    """Serialize a message of strings by field number, whose field 3 is a map of strings."""
+    out = [_field(number, text.encode("utf-8", "replace")) for number, text in texts.items()]
+    for key, value in pairs.items():
+        pair = _field(1, key.encode()) + _field(2, value.encode("utf-8", "replace"))
+        out.append(b"\x1a" + _varint(len(pair)) + pair)
+    return b"".join(out)
+
+
+def read_pairs(data: bytes) -> "tuple[dict[int, str], dict[str, str]]":
+    """Parse what `encode_pairs` serializes. Raises DecodeError."""
+    texts: dict[int, str] = {}
+    pairs: dict[str, str] = {}
+    for number, wire_type, value in _fields(data):
+        if wire_type == _BYTES and number == 3:
+            key, text = _key_value(_raw(value))
+            pairs[key] = text
+        elif wire_type == _BYTES and number < 3:
+            texts[number] = _text(value)
+    return texts, pairs
+
+
+def _any(data: bytes) -> tuple[str, bytes]:
+    url, content = "", b""
+    for number, wire_type, value in _fields(data, MAX_PAIR_FIELDS):
+        if number == 1 and wire_type == _BYTES:
+            url = _text(value)
+        elif number == 2 and wire_type == _BYTES:
+            content = _raw(value)
+    return url, content
 
 
 def _fields(data: bytes, most: int = MAX_FIELDS) -> "Iterator[tuple[int, int, int | bytes]]":

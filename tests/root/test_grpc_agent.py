@@ -120,6 +120,9 @@ def test_refusals_are_those_of_ttrpc(agent: GrpcAgent) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 agent_call(channel, type(message).__name__.removesuffix("Request"), message)
             assert (caught.value.code(), text in caught.value.details()) == (code, True)
+        ((key, value),) = caught.value.trailing_metadata()
+        assert key == "grpc-status-details-bin"
+        assert all(word in value for word in (b"google.rpc.ErrorInfo", b"REFUSED", b"field\x12\x06signal"))
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/grpc.AgentService/StartContainer")(b"\xff", timeout=PATIENCE)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

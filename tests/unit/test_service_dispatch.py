@@ -12,7 +12,7 @@ from agent.service.dispatch import Dispatcher
 from agent.service.handler import Handlers
 from agent.service.methods import Methods
 from agent.service.server import Answer
-from innkeeper.wire import status
+from innkeeper.wire import error_info, status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 
@@ -167,6 +167,24 @@ def test_what_a_handler_raises_becomes_a_status(error: Exception, code: int, mes
     assert (response.code, response.message, response.payload) == (code, message, b"")
     unexpected = not isinstance(error, errors.AgentError | OSError)
     assert ("Traceback" in capfd.readouterr().err) is unexpected
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "metadata"),
+    [
+        (errors.StepFailed("find program", "x: not found", 2), "STEP_FAILED", {"step": "find program", "errno": "ENOENT"}),
+        (errors.StepFailed("contain", "odd record"), "STEP_FAILED", {"step": "contain"}),
+        (errors.StepFailed("mount", "who knows", 9999), "STEP_FAILED", {"step": "mount", "errno": "9999"}),
+        (errors.Refused("process.cwd", "not absolute"), "REFUSED", {"field": "process.cwd"}),
+        (errors.NotFound("gone"), "", {}),
+    ],
+)
+def test_a_status_says_to_programs_what_its_message_says(error: Exception, reason: str, metadata: dict[str, str]) -> None:
+    async def handler(sandbox: object, request: object) -> Any:
+        raise error
+
+    answer = told(loaded(PauseContainer=handler), Request(AGENT, "PauseContainer"))
+    assert error_info.decode(Response.decode(answer.encode()).details) == (reason, metadata)
 
 
 def test_a_deadline_ends_the_handler_where_it_waits() -> None:
