@@ -112,7 +112,7 @@ def create(name: str | None = None) -> Entry:
 
 
 def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
-    """Make the folder of machine `id`. Return it and its lock, held. It gets its name when it is locked: nobody sees it without an owner."""
+    """Make the folder of machine `id`. Return it and its lock, held. It is named once it is locked: nobody sees it without an owner."""
     unnamed = root / f".{id}"
     unnamed.mkdir(mode=0o700)
     lock = os.open(unnamed / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
