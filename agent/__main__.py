@@ -35,7 +35,7 @@ async def guest() -> None:
     loop.spawn(serve(listen(address), dispatcher.answer), name="listener")
     timeline.mark_listening()
     if (port := os.environ.get("INNKEEPER_READY", "")).isdigit():
-        from agent.ready import call_host
+        from agent.ready_notify import call_host
 
         loop.spawn(call_host(int(port)), name="ready")
     try:
@@ -45,18 +45,18 @@ async def guest() -> None:
         timeline.mark("first check answered")
     except TimeoutError:
         pass
-    from agent import start
+    from agent import bootstrap
 
-    await start.as_pid1(dispatcher, address)
+    await bootstrap.as_pid1(dispatcher, address)
 
 
 def _ordinary_process() -> int:
     """Outside of a virtual machine: no mounts of the guest, no power-off."""
     if root := os.geteuid() == 0:
-        from agent import outside
+        from agent import standalone
 
-        outside.seal_program()
-    from agent import config, start
+        standalone.seal_program()
+    from agent import bootstrap, config
     from agent.service.dispatch import AGENT_VERSION, API_VERSION
 
     if config.version_asked(sys.argv[1:]):
@@ -65,13 +65,13 @@ def _ordinary_process() -> int:
     settings = config.read(os.devnull, config.argument(sys.argv[1:]))
     listener = listen(settings.server_addr)
     if root:
-        outside.isolate()
+        standalone.isolate()
     dispatcher = Dispatcher()
 
     async def process() -> None:
         loop.spawn(serve(listener, dispatcher.answer), name="listener")
         timeline.mark_listening()
-        await start.as_process(dispatcher, settings)
+        await bootstrap.as_process(dispatcher, settings)
 
     loop.run(process())
     return 0

@@ -7,32 +7,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import events, log, loop
-from agent.container import timeline
+from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host import HostContext
 from agent.container.lifecycle import Status
 from agent.container.process import NOTHING_GIVEN, Given
-from agent.container.spec import parse_process, parse_spec
+from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, WrongState
-from agent.pod.adapt import Adapter
+from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.signals import would_drop
-from agent.pod.wipe import clear_directory
-from agent.storage.table import StorageTable, mount_storages
+from agent.pod.spec_translator import Adapter
+from agent.storage.manager import StorageTable, mount_storages
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.config import Config
-    from agent.container.fields import Document
     from agent.container.process import ContainerProcess
-    from agent.container.spec import Spec
-    from agent.container.spec_process import Process
+    from agent.container.spec.document import Spec
+    from agent.container.spec.process import Process
+    from agent.container.spec.reader import Document
     from agent.pod.streams import Passthrough
-    from agent.rules.book import Book
+    from agent.policy.policy_set import Book
     from agent.storage.copyfile import FileCopies
     from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest, CreateSandboxRequest
 
@@ -163,12 +163,12 @@ class Sandbox:
         self._creating.add(container_id)
         points: list[str] = []
         try:
-            timeline.mark("begin")
+            step_times.mark("begin")
             spec = parse_spec(await self._adapter.container(request, document), sandbox=OWN)
             _warn(container_id, spec.warnings)
-            timeline.mark("agent: parse specification")
+            step_times.mark("agent: parse specification")
             points = await mount_storages(self.storages, request.storages, container_id=container_id)
-            timeline.mark("agent: mount storages")
+            step_times.mark("agent: mount storages")
             container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns)
             self.containers[container_id] = container
             self.storages.settle(points)
@@ -273,7 +273,7 @@ class Sandbox:
         self.events.publish(events.REMOVED, container_id)
         self._adapter.forget(container_id)
         await self.storages.release(self._points.pop(container_id, []))
-        timeline.finished()
+        step_times.finished()
 
 
 def _warn(container_id: str, warnings: "Sequence[str]") -> None:

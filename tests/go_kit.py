@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from innkeeper import paths, programs
-from innkeeper.build.store import Store, hash_tree
+from innkeeper.guest.store import Store, hash_tree
 
 SETTINGS = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -modcacherw"}
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import paths, programs, progress
-from innkeeper.build import debian
-from innkeeper.build.buildah import Buildah
-from innkeeper.build.builder import SOURCE_DATE_EPOCH, SUITE
-from innkeeper.build.store import JSON, Store, hash_file
+from innkeeper.guest import debian
+from innkeeper.guest.buildah import Buildah
+from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE
+from innkeeper.guest.store import JSON, Store, hash_file
 
 PACKAGES = ["python3", "redis-server", "nginx-light"]
 PYTHON_PACKAGES = ["python3", "python3-prctl", "python3-pytest", "busybox-static"]

@@ -6,20 +6,20 @@ from functools import partial
 
 from agent import loop
 from agent.container import hooks, notify
-from agent.container.birth import Birth
-from agent.container.cgroup import Cgroup
-from agent.container.cgroup_stats import ContainerStats
+from agent.container.cgroup.manager import Cgroup
+from agent.container.cgroup.stats import ContainerStats
+from agent.container.create import Birth
+from agent.container.exec_ import join
 from agent.container.host import HostContext
-from agent.container.idmap import Mappings, mappings_of
-from agent.container.joining import join
 from agent.container.lifecycle import LEGAL, Status
 from agent.container.process import NOTHING_GIVEN, ContainerProcess, Given
-from agent.container.spec import Spec, check_id
-from agent.container.spec_hooks import Hook
-from agent.container.spec_process import Process
-from agent.container.spec_resources import Resources
+from agent.container.rootfs.idmap import Mappings, mappings_of
+from agent.container.spec.document import Spec, check_id
+from agent.container.spec.hooks import Hook
+from agent.container.spec.process import Process
+from agent.container.spec.resources import Resources
 from agent.container.state import State
-from agent.container.timeline import mark
+from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
 
 

@@ -4,20 +4,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from agent.container import birth, child
-from agent.container.cgroup_plan import writes
-from agent.container.device_program import rules_of
+from agent.container import create
+from agent.container.cgroup.device_program import rules_of
+from agent.container.cgroup.plan import writes
+from agent.container.fd_set import Opened
 from agent.container.host import HostContext
-from agent.container.mount_plan import MountPlan
-from agent.container.opened import Opened
-from agent.container.operation import Operation
-from agent.container.plan import ChildPlan
-from agent.container.prepare import NO_CAPABILITIES, bits, init_plan, process_plan
-from agent.container.spec import Spec
-from agent.container.spec_hooks import KINDS
-from agent.container.spec_linux import NAMESPACES
-from agent.container.spec_process import NO_PROCESS, Process
-from agent.container.spec_resources import DeviceRule
+from agent.container.init import child
+from agent.container.init.plan import ChildPlan
+from agent.container.init.prepare import NO_CAPABILITIES, bits, init_plan, process_plan
+from agent.container.rootfs.mount_plan import MountPlan
+from agent.container.rootfs.operation import Operation
+from agent.container.spec.document import Spec
+from agent.container.spec.hooks import KINDS
+from agent.container.spec.linux import NAMESPACES
+from agent.container.spec.process import NO_PROCESS, Process
+from agent.container.spec.resources import DeviceRule
 from agent.linux.capability import CAP_MKNOD, NAMES
 
 DRY = -1
@@ -42,7 +43,7 @@ def plan_lines(spec: Spec, host: HostContext, id: str = "ID") -> Iterator[str]:
     yield from _section("settings", _settings(spec, plan))
     yield from _section("process", _process(process, plan))
     yield from _section("hooks", _hooks(spec))
-    yield from _section("steps of the parent", [f"{step}: {why}" for step, _, why in birth.STEPS])
+    yield from _section("steps of the parent", [f"{step}: {why}" for step, _, why in create.STEPS])
     yield from _section("steps of the child", [f"{step}: {why}" for step, _, why in child.INIT_STEPS])
 
 

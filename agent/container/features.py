@@ -8,9 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.container import memory_policy, seccomp, spec_mounts, spec_seccomp
-from agent.container.spec_hooks import KINDS
-from agent.container.spec_linux import NAMESPACES
+from agent.container import seccomp
+from agent.container.spec import memory_policy, mounts
+from agent.container.spec import seccomp as spec_seccomp
+from agent.container.spec.hooks import KINDS
+from agent.container.spec.linux import NAMESPACES
 from agent.container.state import VERSION
 from agent.linux import landlock, lsm, numa
 from agent.linux import mount as m
@@ -65,8 +67,8 @@ def _namespaces() -> list[str]:
 
 
 def _mount_options(idmap: bool) -> list[str]:
-    words = {*spec_mounts.PROPAGATION, *spec_mounts.RECURSIVE_PROPAGATION, *spec_mounts.SUPERBLOCK, *spec_mounts.SUPERBLOCK_OFF}
-    for table in (spec_mounts.ATTRIBUTES, spec_mounts.RECURSIVE_ATTRIBUTES):
+    words = {*mounts.PROPAGATION, *mounts.RECURSIVE_PROPAGATION, *mounts.SUPERBLOCK, *mounts.SUPERBLOCK_OFF}
+    for table in (mounts.ATTRIBUTES, mounts.RECURSIVE_ATTRIBUTES):
         words.update([word for word, change in table.items() if m.knows_attribute(*change)])
     return sorted({*words, *OTHER_OPTIONS, *(MAPPING_OPTIONS if idmap else ())})
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Never
 
 from agent import loop
-from agent.container.spec_hooks import Hook
-from agent.container.spec_process import encode
+from agent.container.spec.hooks import Hook
+from agent.container.spec.process import encode
 from agent.errors import StepFailed
 from agent.linux import process as p
 from agent.linux.reaper import Child, reaper

@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 
-from agent.container.opened import Opened
+from agent.container.fd_set import Opened
 from agent.errors import Refused
 from agent.linux import process as p
 

@@ -7,8 +7,8 @@ import re
 import socket
 from dataclasses import dataclass
 
-from agent.container.fields import Node, text
 from agent.container.namespaces import Borrowed
+from agent.container.spec.reader import Node, text
 from agent.errors import Refused, StepFailed
 from agent.linux.netlink import Attributes, Route
 from agent.linux.process import CLONE_NEWNET

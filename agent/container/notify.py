@@ -10,7 +10,7 @@ import os
 import socket
 
 from agent import loop
-from agent.container.spec_seccomp import Listener
+from agent.container.spec.seccomp import Listener
 from agent.container.state import VERSION
 from agent.errors import StepFailed
 from agent.linux.process import pidfd_getfd

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent import loop
-from agent.container import child
-from agent.container.plan import ChildPlan
-from agent.container.records import end_child, failure
+from agent.container.init import child
+from agent.container.init.plan import ChildPlan
+from agent.container.init.report import end_child, failure
 from agent.container.stdio import Stdio
-from agent.container.timeline import mark
+from agent.container.step_times import mark
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import process as p
 from agent.linux import procfs

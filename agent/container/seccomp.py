@@ -9,7 +9,7 @@ import struct
 import sys
 from types import ModuleType
 
-from agent.container.spec_seccomp import OPERATORS, Rule, Seccomp
+from agent.container.spec.seccomp import OPERATORS, Rule, Seccomp
 from agent.errors import Refused
 from agent.linux.seccomp import Filter
 

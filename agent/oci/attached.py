@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from agent.container.cgroup import Cgroup
+from agent.container.cgroup.manager import Cgroup
 from agent.container.container import Container
 from agent.container.host import HostContext
 from agent.container.lifecycle import Status
 from agent.container.process import ContainerProcess
-from agent.container.spec import parse_resources, parse_spec
+from agent.container.spec.document import parse_resources, parse_spec
 from agent.linux.capability import CAP_MKNOD
-from agent.oci.condition import Condition, open_first
-from agent.oci.places import Place
+from agent.oci.state_dir import Place
+from agent.oci.status import Condition, open_first
 
 
 def attach(place: Place, condition: Condition) -> Container:

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.container.fields import Document
 from agent.container.host import HostContext
-from agent.container.spec_mounts import BIND_TYPES
+from agent.container.spec.mounts import BIND_TYPES
+from agent.container.spec.reader import Document
 from agent.errors import Refused
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agent import loop
 from agent.container.process import ContainerProcess
-from agent.container.spec_process import Process
+from agent.container.spec.process import Process
 from agent.container.stdio import InheritedStdio, Stdio
 from agent.errors import Refused, StepFailed, WrongState
 from agent.oci.arguments import Parsed

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import AgentError, Refused
-from agent.oci import sealed, verbs
+from agent.oci import cloned_binary, command_table
 from agent.oci.arguments import Option, Parsed, UsageError, parse
+from agent.oci.command_table import Context, Verb
 from agent.oci.log import Log
-from agent.oci.verbs import Context, Verb
 
 NAME = "innkeeper-oci"
 VERSION = "0.1.0"
@@ -38,7 +38,7 @@ OPTIONS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name); the exit status."""
     _open_standard_streams()
-    sealed.forget_launcher()
+    cloned_binary.forget_launcher()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what processes call themselves may be no text at all
     words = list(sys.argv[1:] if argv is None else argv)
@@ -53,15 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _print_help(given.words[1:])
         context = _context(given, log)
         name, *rest = given.words
-        if name in verbs.REFUSED:
-            raise Refused(name, verbs.REFUSED[name])
-        verb = verbs.find(name)
+        if name in command_table.REFUSED:
+            raise Refused(name, command_table.REFUSED[name])
+        verb = command_table.find(name)
         if "--help" in rest[:1] or "-h" in rest[:1]:
             return _print_help([name])
         parsed = parse(rest, verb.options, interleaved=verb.interleaved)
         verb.check_words(parsed)
         if verb.contains:
-            sealed.require()
+            cloned_binary.require()
         return verb.action(context, parsed)
     except (AgentError, OSError) as error:
         log.error(_text(error))
@@ -110,13 +110,13 @@ def _print_version() -> int:
 
 def _print_help(words: Sequence[str]) -> int:
     if words:
-        verb = verbs.find(words[0])
+        verb = command_table.find(words[0])
         print(f"{NAME} [OPTIONS] {verb.name} [OPTIONS] {verb.words}\n\n{verb.summary}\n")
         options: Sequence[Option] = verb.options
     else:
         print(f"{NAME} [OPTIONS] VERB [OPTIONS] ...\n\nAn OCI container runtime.\n")
-        for name in verbs.FILES:
-            print(f"  {name:<10} {verbs.find(name).summary}")
+        for name in command_table.FILES:
+            print(f"  {name:<10} {command_table.find(name).summary}")
         print()
         options = OPTIONS
     for option in options:

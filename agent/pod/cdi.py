@@ -15,7 +15,7 @@ from agent import loop
 from agent.errors import Refused
 
 if TYPE_CHECKING:
-    from agent.container.fields import Document
+    from agent.container.spec.reader import Document
 
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
 """A later one's devices replace an earlier one's."""

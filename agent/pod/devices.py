@@ -11,7 +11,7 @@ from agent.device.block import named_block, scsi_block, virtio_block
 from agent.errors import Refused, StepFailed, Unimplemented
 
 if TYPE_CHECKING:
-    from agent.container.fields import Document
+    from agent.container.spec.reader import Document
     from agent.device.watch import DeviceWatch
     from innkeeper.wire.pb.agent_pb2 import Device
 

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.container.fields import Document
+    from agent.container.spec.reader import Document
 
 KINDS = ("prestart", "poststart", "poststop")
 

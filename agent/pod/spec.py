@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.container.fields import Document
+    from agent.container.spec.reader import Document
 
 NAMESPACES = ("pid", "mount", "cgroup")
 """Every container has them, whether or not the host, which means its own kind of them, lists them."""

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent import loop
-from agent.container.spec import parse_resources
+from agent.container.spec.document import parse_resources
 from agent.errors import Refused
 from agent.service import convert
 from agent.service.handler import Handlers

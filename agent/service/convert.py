@@ -7,7 +7,7 @@ Everything else goes into the document as it came, whether or not the container 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.container.fields import Document, Kept
+from agent.container.spec.reader import Document, Kept
 from agent.errors import AgentError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Refused
 from agent.linux.openat2 import openat2
 from agent.service.handler import Handlers
-from agent.storage.place import STRAIGHT
+from agent.storage.mountpoint import STRAIGHT
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import GetDiagnosticDataResponse
 

@@ -24,7 +24,7 @@ LATEST = (1 << 63) // 1_000_000_000 - 1
 
 
 async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetailsRequest") -> GuestDetailsResponse:
-    from agent.storage.table import DRIVERS
+    from agent.storage.manager import DRIVERS
 
     details = AgentDetails(
         version=AGENT_VERSION,

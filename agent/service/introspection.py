@@ -119,11 +119,11 @@ def _boot_time() -> float:
 
 async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest") -> Empty:
     """A process with all of the guest's rights. Release images have no program that it could run, so it answers what exec answers."""
-    from agent.container import child
-    from agent.container.opened import Opened
-    from agent.container.prepare import process_plan
+    from agent.container.fd_set import Opened
+    from agent.container.init import child
+    from agent.container.init.prepare import process_plan
     from agent.container.process import ContainerProcess
-    from agent.container.spec import parse_process
+    from agent.container.spec.document import parse_process
 
     check_id("exec_id", request.exec_id)
     if request.exec_id in sandbox.shell_processes:

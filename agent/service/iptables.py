@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refused
 from agent.service.handler import Handlers
-from agent.storage.program import run_program
+from agent.storage.guest_program import run_program
 from innkeeper.wire.pb.agent_pb2 import GetIPTablesResponse, SetIPTablesResponse
 
 if TYPE_CHECKING:

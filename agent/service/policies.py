@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent.rules.book import Book
+from agent.policy.policy_set import Book
 from agent.service.handler import Handlers
 from innkeeper.wire.pb.empty_pb2 import Empty
 

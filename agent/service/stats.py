@@ -1,6 +1,6 @@
 """A container's figures as Kata's message, which has the shape of cgroup v1."""
 
-from agent.container.cgroup_stats import ContainerStats
+from agent.container.cgroup.stats import ContainerStats
 from innkeeper.wire.pb.agent_pb2 import (
     BlkioStats,
     BlkioStatsEntry,

@@ -6,15 +6,15 @@ import struct
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.linux import grow
+from agent.linux import resize_fs
 from agent.linux.mount import reconfigure, set_attributes
 from agent.linux.openat2 import openat2
 from agent.service.handler import Handlers
 from agent.storage import ephemeral
 from agent.storage.driver import refuse_driver_options
 from agent.storage.mounted import mounted_type
+from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import Options, parse
-from agent.storage.place import STRAIGHT, check_path
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.csi_pb2 import VolumeCondition, VolumeStatsResponse, VolumeUsage
 from innkeeper.wire.pb.empty_pb2 import Empty
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FIELD = "volume_guest_path"
 _FIGURES = struct.Struct("=6Q")
-_GROW = {"ext4": grow.grow_ext4, "xfs": grow.grow_xfs}
+_GROW = {"ext4": resize_fs.grow_ext4, "xfs": resize_fs.grow_xfs}
 
 
 async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRequest") -> VolumeStatsResponse:
@@ -42,7 +42,7 @@ async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRe
 
 def _figures(path: str) -> bytes:
     if stat.S_ISBLK(os.stat(path).st_mode):
-        size = grow.device_bytes(path)
+        size = resize_fs.device_bytes(path)
         return _FIGURES.pack(size, 0, 0, 0, 0, 0)
     found = os.statvfs(path)
     unit = found.f_frsize

@@ -10,8 +10,8 @@ from agent.linux.openat2 import openat2
 from agent.storage import options as mount_options
 from agent.storage.driver import Context, Detach, mounting, refuse_driver_options
 from agent.storage.mounted import Mounted, mount_on
+from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import Options
-from agent.storage.place import STRAIGHT, check_path
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Refused, WrongState
 from agent.linux.landlock import confine
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
-from agent.storage.place import open_directory, remove_tree
+from agent.storage.mountpoint import open_directory, remove_tree
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
 from agent.storage.disk import Disk, mount_disk, read
 from agent.storage.driver import Context, Detach, mount_filesystem, mounting
 from agent.storage.mounted import Mounted
+from agent.storage.mountpoint import STRAIGHT
 from agent.storage.options import parse
 from agent.storage.overlayfs import CONTAINERS, layers, remove
-from agent.storage.place import STRAIGHT
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

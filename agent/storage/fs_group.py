@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.linux.openat2 import openat2
 from agent.storage import options as mount_options
-from agent.storage.place import STRAIGHT
+from agent.storage.mountpoint import STRAIGHT
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

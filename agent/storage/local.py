@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Refused
 from agent.linux.openat2 import openat2
 from agent.storage.driver import Context, Detach, refuse_driver_options
-from agent.storage.place import STRAIGHT, open_directory
+from agent.storage.mountpoint import STRAIGHT, open_directory
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage

@@ -1,6 +1,6 @@
 """ext4 on a fresh disk."""
 
-from agent.storage.program import run_program
+from agent.storage.guest_program import run_program
 
 ARGUMENTS = ("-F", "-q", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128")
 

@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 from agent.linux.libc import AT_FDCWD
 from agent.linux.mount import MNT_DETACH, move_mount, set_propagation, umount2
 from agent.linux.openat2 import openat2
+from agent.storage.mountpoint import STRAIGHT, enter, make_file, open_directory
 from agent.storage.options import Options
-from agent.storage.place import STRAIGHT, enter, make_file, open_directory
 
 NAME_MAX = 255
 

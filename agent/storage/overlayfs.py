@@ -7,8 +7,8 @@ from agent.errors import Refused
 from agent.linux.openat2 import openat2
 from agent.storage.driver import Context, Detach, mount_filesystem, mounting, plain_options, refuse_driver_options
 from agent.storage.mounted import Mounted
+from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
 from agent.storage.options import Options
-from agent.storage.place import STRAIGHT, check_path, open_directory, remove_tree
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from agent import loop
 from agent.errors import Refused, StepFailed
 from agent.linux.mount import clone_tree
 from agent.linux.openat2 import openat2
-from agent.storage import mirror
+from agent.storage import sync_tree
 from agent.storage.driver import Context, Detach, mount_filesystem, plain_options, refuse_driver_options
 from agent.storage.mounted import mount_on, mounted_type, take_away
+from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import parse
 from agent.storage.overlayfs import remove
-from agent.storage.place import STRAIGHT, check_path
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 def _look(source: str, target: str, first: bool) -> bytes:
     """Make the copy equal; b"bound" if it is too large and has been bound instead."""
     found = openat2(-100, source, os.O_PATH, STRAIGHT)
-    small = mirror.is_small(found, LIMIT_FILES, LIMIT_BYTES)
+    small = sync_tree.is_small(found, LIMIT_FILES, LIMIT_BYTES)
     if first:
         _cover(os.path.dirname(target))
     if small:
-        mirror.copy(found, target)
+        sync_tree.copy(found, target)
         return b"copied"
     _bind(found, target)
     return b"bound"

@@ -16,9 +16,9 @@ from innkeeper.bench.guest import RESIDENT_BUDGET, laid_out
 from innkeeper.bench.node import Guest, Node, rust_virtiofsd
 from innkeeper.bench.recording import resident_bytes
 from innkeeper.bench.subject import shuffled
-from innkeeper.build import Artifacts
 from innkeeper.client import Agent, connect
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts
 
 OURS, THEIRS = "ours", "Kata's"
 NEEDED = ("qemu-system-x86_64", "ctr", "runc", "ip", "busybox", "sfdisk", "mke2fs", "xz")

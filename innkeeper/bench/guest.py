@@ -11,11 +11,11 @@ from innkeeper import programs, progress
 from innkeeper.bench.calls import Containers, bare_round_trips, library_round_trips
 from innkeeper.bench.figures import Figure, Section, figure, throughput
 from innkeeper.bench.subject import shuffled, timed
-from innkeeper.build import Artifacts
 from innkeeper.client import Agent, connect
+from innkeeper.guest import Artifacts
 from innkeeper.image import Image, RunOptions
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.machine import AGENT_PORT, Disk, Machine, MachineSpec
+from innkeeper.vm import AGENT_PORT, Disk, Machine, MachineSpec
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 KERNEL_BUDGET, ROOT_BUDGET = 6_000_000, 25_000_000

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from innkeeper import build, progress
+from innkeeper import guest as build
+from innkeeper import progress
 from innkeeper.bench import against, guest, native
 from innkeeper.bench.figures import Section
 from innkeeper.bench.image import make_layout, make_root

@@ -11,10 +11,10 @@ from types import TracebackType
 
 from innkeeper import programs
 from innkeeper.bench.recording import first_check, starts
-from innkeeper.build.debian13 import program
 from innkeeper.errors import InnkeeperError
-from innkeeper.machine import AGENT_PORT
-from innkeeper.machine.shares import is_rust
+from innkeeper.guest.debian13 import program
+from innkeeper.vm import AGENT_PORT
+from innkeeper.vm.shares import is_rust
 
 IMAGE = "localhost/busybox:1"
 """The harness puts it into its containerd."""

@@ -1,4 +1,4 @@
-"""The command line: one file a verb, each a client of `innkeeper.build`, `innkeeper.image`, `innkeeper.machine`, `innkeeper.client`."""
+"""The command line: one file a verb, each a client of `innkeeper.guest`, `innkeeper.image`, `innkeeper.vm`, `innkeeper.client`."""
 
 import os
 import signal

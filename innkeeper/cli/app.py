@@ -27,7 +27,7 @@ VERBS = {
     "doctor": "doctor",
     "test": "test",
     "bench": "bench",
-    "keeper": "keeper",
+    "keeper": "innkeeper.engine.monitor",
 }
 """Verb -> module in this package, in the order of use."""
 
@@ -80,7 +80,7 @@ def _register(words: list[str]) -> None:
     named = next((word for word in words if not word.startswith("-")), "")
     modules = [VERBS[named]] if named in VERBS else VERBS.values()
     for module in modules:
-        importlib.import_module(f"innkeeper.cli.{module}").register(app)
+        importlib.import_module(module if "." in module else f"innkeeper.cli.{module}").register(app)
 
 
 def run_app(words: list[str]) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from innkeeper.build import Variant
+from innkeeper.guest import Variant
 
 
 def register(app: typer.Typer) -> None:
@@ -20,11 +20,11 @@ def build(
 ) -> None:
     """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
     if oci:
-        from innkeeper.build.oci import build_command
+        from innkeeper.guest.oci import build_command
 
         build_command(output)
     else:
-        from innkeeper import build as pipeline
+        from innkeeper import guest as pipeline
 
         pipeline.build(output, variant)
     print(output)

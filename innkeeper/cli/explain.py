@@ -20,8 +20,8 @@ def explain(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A config.
     The runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
     """
     from innkeeper import paths
-    from innkeeper.build.oci import PROGRAM, freeze_command
-    from innkeeper.build.store import Store
+    from innkeeper.guest.oci import PROGRAM, freeze_command
+    from innkeeper.guest.store import Store
 
     program = freeze_command(Store(paths.store_root()), paths.project_root()) / PROGRAM
     os.execv(program, [str(program), "explain", str(spec)])

@@ -1,13 +1,13 @@
 """`run` without -d: this process owns the machine and is the container's terminal or pipe."""
 
-from innkeeper.cli import interact, session
-from innkeeper.cli.planning import Plan
+from innkeeper.engine import attach, session
+from innkeeper.engine.resolve import Plan
 
 
 def run(plan: Plan) -> int:
     """Run the container to its end; returns its exit status."""
     with session.opened(plan) as opened:
         opened.start()
-        status = interact.attend(opened.process, interactive=plan.options.interactive, tty=plan.options.tty)
+        status = attach.attend(opened.process, interactive=plan.options.interactive, tty=plan.options.tty)
         opened.finish(status)
         return status

@@ -66,7 +66,7 @@ def _version(path: Path) -> str:
 
 
 def _kvm() -> dict[str, Any]:
-    from innkeeper.machine import accel
+    from innkeeper.vm import accel
 
     able = programs.find("qemu-system-x86_64") and programs.find("setpriv")
     verdict = accel.kvm(_built_kernel() if able else None)
@@ -79,7 +79,7 @@ def _built_kernel() -> Path | None:
 
 
 def _vsock() -> dict[str, Any]:
-    from innkeeper.machine import vsock
+    from innkeeper.vm import vsock
 
     backend = vsock.KernelVsock.open()
     works = backend is not None
@@ -102,7 +102,7 @@ def _installing() -> dict[str, Any]:
 def _guest() -> dict[str, Any]:
     import json
 
-    from innkeeper.cli import session
+    from innkeeper.engine import session
 
     with session.bare_guest() as agent:
         details = agent.guest_details().agent_details

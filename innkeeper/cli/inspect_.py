@@ -12,7 +12,8 @@ def register(app: typer.Typer) -> None:
 
 def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")]) -> None:
     """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
-    from innkeeper.cli import records, show
+    from innkeeper.cli import show
+    from innkeeper.engine import records
 
     show.print_json([_known(records.lookup(name)) for name in names])
 
@@ -20,8 +21,8 @@ def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")])
 def _known(container: "records.Container") -> dict[str, Any]:
     import json
 
-    from innkeeper.cli import guest
-    from innkeeper.cli.records import RUNNING
+    from innkeeper.engine import guest_agent
+    from innkeeper.engine.records import RUNNING
     from innkeeper.errors import InnkeeperError
 
     known = {**container.document(), "machine": {k: v for k, v in container.machine.state.items() if k != "container"}}
@@ -29,12 +30,12 @@ def _known(container: "records.Container") -> dict[str, Any]:
         known["spec"] = json.loads(path.read_text())
     if container.facts.status == RUNNING:
         try:
-            with guest.connected(container) as agent:
-                known["guest"] = guest.figures(agent, container.id)
+            with guest_agent.connected(container) as agent:
+                known["guest"] = guest_agent.figures(agent, container.id)
         except InnkeeperError as error:
             known["guest"] = {"error": error.message}
     return known
 
 
 if TYPE_CHECKING:
-    from innkeeper.cli import records
+    from innkeeper.engine import records

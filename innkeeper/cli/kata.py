@@ -25,7 +25,7 @@ def install(
 ) -> None:
     """Kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and a pod. docs/kubernetes.md goes on from there."""
     from innkeeper import kata
-    from innkeeper.build import build
+    from innkeeper.guest import build
 
     plan = kata.Plan.of(prefix, qemu, virtiofsd, cloud_hypervisor)
     built = build(None)

@@ -15,10 +15,10 @@ def kill(
     signal: Annotated[str, typer.Option("--signal", "-s", help="Name or number.")] = "KILL",
 ) -> None:
     """Send containers a signal."""
-    from innkeeper.cli import guest, records, signals
+    from innkeeper.engine import guest_agent, records, signals
 
     number = signals.parse(signal)
     for container in [records.lookup(name) for name in names]:
-        with guest.connected(container) as agent:
-            guest.Process(agent, container.id, container.id).signal(number)
+        with guest_agent.connected(container) as agent:
+            guest_agent.Process(agent, container.id, container.id).signal(number)
         print(container.name)

@@ -23,7 +23,7 @@ def logs(
     import json as codec
     import os
 
-    from innkeeper.cli import logfile, records
+    from innkeeper.engine import logfile, records
     from innkeeper.errors import InnkeeperError
 
     container = records.lookup(name)
@@ -41,7 +41,7 @@ def logs(
 
 def _lines_before_tail(path: "Path", tail: int) -> int:
     """How many lines to leave out so that the last `tail` remain."""
-    from innkeeper.cli import logfile
+    from innkeeper.engine import logfile
 
     lines, last = 0, b"\n"
     for entry in logfile.entries(path):
@@ -60,7 +60,7 @@ class _Printer:
         self._at_start = {"stdout": True, "stderr": True}
 
     def write(self, entry: dict[str, Any]) -> None:
-        from innkeeper.cli import logfile, stdio
+        from innkeeper.engine import logfile, streams
 
         data = logfile.payload(entry)
         while self._skip and data:
@@ -68,7 +68,7 @@ class _Printer:
             self._skip -= bool(newline)
         if self._timestamps and data:
             data = self._stamp(data, entry["time"].encode() + b" ", entry["stream"])
-        stdio.to_descriptor(2 if entry["stream"] == "stderr" else 1)(data)
+        streams.to_descriptor(2 if entry["stream"] == "stderr" else 1)(data)
 
     def _stamp(self, data: bytes, time: bytes, stream: str) -> bytes:
         ends = data.endswith(b"\n")

@@ -24,9 +24,9 @@ def proxy(
 
     Runs until it is interrupted or the guest has ended, and removes the socket then.
     """
-    from innkeeper.cli import records
+    from innkeeper.engine import records
     from innkeeper.errors import InnkeeperError
-    from innkeeper.machine import proxy as proxying
+    from innkeeper.vm import proxy as proxying
 
     container = records.lookup(name)
     if container.facts.status != records.RUNNING:

@@ -22,7 +22,8 @@ def ps(
     if name:
         _processes(name, json)
         return
-    from innkeeper.cli import records, show
+    from innkeeper.cli import show
+    from innkeeper.engine import records
 
     found = [one for one in records.all_containers() if everything or one.alive]
     if json:
@@ -63,11 +64,12 @@ def _state(facts: "records.Facts") -> str:
 def _processes(name: str, json: bool) -> None:
     import datetime
 
-    from innkeeper.cli import guest, records, show
+    from innkeeper.cli import show
+    from innkeeper.engine import guest_agent, records
 
     container = records.lookup(name)
-    with guest.connected(container) as agent:
-        found = guest.list_processes(agent, container.id)
+    with guest_agent.connected(container) as agent:
+        found = guest_agent.list_processes(agent, container.id)
     if json:
         show.print_json(found)
         return
@@ -88,4 +90,4 @@ def _processes(name: str, json: bool) -> None:
 
 
 if TYPE_CHECKING:
-    from innkeeper.cli import records
+    from innkeeper.engine import records

@@ -15,9 +15,9 @@ def rm(
     force: Annotated[bool, typer.Option("--force", "-f", help="Also running ones; one that does not exist is no error.")] = False,
 ) -> None:
     """Remove containers and their logs."""
-    from innkeeper.cli import ending, records
+    from innkeeper.engine import records, stop
     from innkeeper.errors import InnkeeperError
-    from innkeeper.machine import registry
+    from innkeeper.vm import registry
 
     for name in names:
         try:
@@ -29,6 +29,6 @@ def rm(
         if container.alive:
             if not force:
                 raise InnkeeperError(f"container {container.name} is {container.facts.status}", hint=f"stop it, or: rm -f {container.name}")
-            ending.end_owner(container)
+            stop.end_owner(container)
         registry.remove(container.machine)
         print(container.name)

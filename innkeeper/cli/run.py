@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from innkeeper.build import Variant
+from innkeeper.guest import Variant
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND [ARG...]]", show_default=False)]
 
@@ -69,11 +69,12 @@ def run(
 
     Standard output carries the container's bytes and nothing else; the exit status is the container's.
     """
-    from innkeeper.cli import foreground, interact, keeper, planning
+    from innkeeper.cli import foreground
+    from innkeeper.engine import attach, monitor, resolve
     from innkeeper.image import RunOptions, parse
 
     if not detach:
-        interact.check_terminal(interactive, tty)
+        attach.check_terminal(interactive, tty)
     options = RunOptions(
         args=command or [],
         interactive=interactive,
@@ -97,22 +98,22 @@ def run(
         entrypoint=entrypoint,
         init=init,
         stop_signal=stop_signal,
-        mac=planning.mandatory_access_control(guest_variant),
+        mac=resolve.mandatory_access_control(guest_variant),
     )
     if shm_size:
         options.shm_size = parse.parse_size(shm_size, "--shm-size")
     parse.parse_security_opts(security_opt or [], options)
-    wish = planning.Wish(
+    wish = resolve.Wish(
         reference=image,
         name=name,
         detached=detach,
         remove=remove,
-        network=planning.network(network),
+        network=resolve.network(network),
         scratch=parse.parse_size(scratch, "--scratch"),
-        accel=planning.accelerator(accel),
+        accel=resolve.accelerator(accel),
         vm_memory=parse.parse_size(vm_memory, "--vm-memory") if vm_memory else None,
         timeout=timeout,
-        guest=planning.guest_variant(guest_variant, debug_guest),
+        guest=resolve.guest_variant(guest_variant, debug_guest),
     )
-    plan = planning.make(wish, options)
-    return keeper.start(plan) if detach else foreground.run(plan)
+    plan = resolve.make(wish, options)
+    return monitor.start(plan) if detach else foreground.run(plan)

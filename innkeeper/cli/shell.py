@@ -18,7 +18,7 @@ def shell(
     import os
     import secrets
 
-    from innkeeper.cli import guest, interact, records, terminal
+    from innkeeper.engine import attach, guest_agent, records, terminal
     from innkeeper.errors import InnkeeperError
     from innkeeper.wire.pb import guest_pb2
 
@@ -26,11 +26,11 @@ def shell(
     tty = os.isatty(0) and not command
     exec_id = f"shell-{secrets.token_hex(6)}"
     rows, columns = terminal.size() or (0, 0)
-    with guest.connected(container) as agent:
+    with guest_agent.connected(container) as agent:
         if not container.facts.debug_guest:
             raise InnkeeperError(f"the guest around {container.name} has no shell", hint="start the container with --debug-guest")
         variables = [f"TERM={os.environ.get('TERM', 'xterm')}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"]
         agent.start_shell(
             guest_pb2.StartShellRequest(exec_id=exec_id, args=command or [], env=variables, terminal=tty, rows=rows, columns=columns)
         )
-        return interact.attend(guest.Process(agent, "guest", exec_id), interactive=True, tty=tty)
+        return attach.attend(guest_agent.Process(agent, "guest", exec_id), interactive=True, tty=tty)

@@ -15,7 +15,8 @@ def stop(
     timeout: Annotated[float, typer.Option("--time", "-t", help="Seconds until SIGKILL.", min=0)] = 10,
 ) -> None:
     """Ask containers to end by their image's stop signal, and kill them if they do not."""
-    from innkeeper.cli import ending, records
+    from innkeeper.engine import records
+    from innkeeper.engine import stop as ending
 
     for container in [records.lookup(name) for name in names]:
         ending.stop(container, timeout)

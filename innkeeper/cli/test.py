@@ -101,7 +101,8 @@ def _touches(paths: list[str], folder: str) -> bool:
 
 def _prepare(chosen: dict[str, Part]) -> None:
     """Install what the parts want, say what cannot be had, and build the guest, so that no test looks as if it hung."""
-    from innkeeper import build, programs, progress
+    from innkeeper import guest as build
+    from innkeeper import programs, progress
     from innkeeper.errors import InnkeeperError
 
     for folder, part in chosen.items():

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from innkeeper.build import Artifacts
-from innkeeper.build.store import hash_file
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts
+from innkeeper.guest.store import hash_file
 from innkeeper.kata import files
 
 QEMU = (Path("/opt/kata/bin/qemu-system-x86_64"), Path("/usr/bin/qemu-system-x86_64"))

@@ -84,9 +84,7 @@ class Response:
 
     __slots__ = ("code", "details", "message", "payload")
 
-    def __init__(
-        self, code: int = status.OK, message: str = "", payload: bytes = b"", details: "Sequence[tuple[str, bytes]]" = ()
-    ) -> None:
+    def __init__(self, code: int = status.OK, message: str = "", payload: bytes = b"", details: "Sequence[tuple[str, bytes]]" = ()) -> None:
         self.code = code
         self.message = message
         self.payload = payload

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from innkeeper.client import Agent, connect
 from innkeeper.image import defaults, process_to_proto, to_proto
-from innkeeper.machine import AGENT_PORT, Machine, Share
+from innkeeper.vm import AGENT_PORT, Machine, Share
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ENVIRONMENT, PROGRAM, Document
 from tests.escape.ground import FACTS, PATIENCE, Ground

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.container.spec import parse_process, parse_resources, parse_spec
+from agent.container.spec.document import parse_process, parse_resources, parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
 from innkeeper.image import to_proto

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.spec import parse_spec
+from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
 from innkeeper.errors import InnkeeperError

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.container.spec import parse_spec
+from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
 from innkeeper.wire.pb import agent_pb2

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from innkeeper import paths
-from innkeeper.build.store import JSON, Store
+from innkeeper.guest.store import JSON, Store
 from tests import go_kit
 
 SOURCE = Path(__file__).resolve().parents[1] / "gvisor"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.container.fields import Document
+from agent.container.spec.reader import Document
 from tests.root.container_kit import cgroup2, document
 
 PROJECT = Path(__file__).resolve().parents[2]

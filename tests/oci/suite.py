@@ -18,7 +18,7 @@ from threading import Lock
 import pytest
 
 from innkeeper import paths, programs, progress
-from innkeeper.build.store import JSON, Store, hash_file
+from innkeeper.guest.store import JSON, Store, hash_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 ARCHIVE = PROJECT.parent / "shared/judges/runtime-tools.tar.xz"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.container import features
-from agent.oci import verbs
+from agent.oci import command_table
 from tests.needs import needs
 from tests.oci.kit import Bundle, Runtime
 from tests.root.container_kit import cgroup2
@@ -49,9 +49,9 @@ def test_accepted_options(runtime: Runtime, bundle: Bundle) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert runtime("--version").splitlines()[0] == "innkeeper-oci version 0.1.0"
-    for name in verbs.FILES:
+    for name in command_table.FILES:
         assert name in runtime("--help")
-        assert verbs.find(name).summary in runtime(name, "--help")
+        assert command_table.find(name).summary in runtime(name, "--help")
 
 
 def test_messages_go_to_a_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:

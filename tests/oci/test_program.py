@@ -33,10 +33,10 @@ def test_the_package_runs_where_it_is_unpacked(oci_program: Path, tmp_path: Path
 
 
 def test_every_verb_is_in_the_frozen_program(runtime: Runtime) -> None:
-    from agent.oci import verbs
+    from agent.oci import command_table
 
-    for name in verbs.FILES:
-        assert verbs.find(name).summary in runtime(name, "--help")
+    for name in command_table.FILES:
+        assert command_table.find(name).summary in runtime(name, "--help")
 
 
 def test_a_container_never_reaches_the_programs_file(runtime: Runtime, bundle: Bundle) -> None:

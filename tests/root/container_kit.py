@@ -10,7 +10,7 @@ from typing import Any
 from agent import loop
 from agent.container.container import Container
 from agent.container.host import HostContext
-from agent.container.spec import parse_process, parse_spec
+from agent.container.spec.document import parse_process, parse_spec
 
 Document = dict[str, Any]
 

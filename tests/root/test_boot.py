@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import boot
+from agent import early_boot
 from agent.linux import mount as m
 from tests.forked import CLONE_NEWNET, CLONE_NEWNS, forked
 from tests.needs import needs
@@ -43,14 +43,14 @@ def group() -> Iterator[Path]:
     path = cgroup2() / f"innkeeper-boot-{os.getpid()}"
     path.mkdir()
     yield path
-    if (path / boot.OWN_GROUP).exists():
-        (path / boot.OWN_GROUP).rmdir()
+    if (path / early_boot.OWN_GROUP).exists():
+        (path / early_boot.OWN_GROUP).rmdir()
     path.rmdir()
 
 
 def own_dev() -> None:
     """There is one devtmpfs, the machine's: what is changed in it would be changed for everybody."""
-    boot.MOUNTS = tuple(("/dev", b"tmpfs", (), row[3]) if row[0] == "/dev" else row for row in boot.MOUNTS)
+    early_boot.MOUNTS = tuple(("/dev", b"tmpfs", (), row[3]) if row[0] == "/dev" else row for row in early_boot.MOUNTS)
 
 
 def inside(root: Path, body: Callable[[], object], group: Path | None = None) -> None:
@@ -80,9 +80,9 @@ def mounted() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_mount_table(root: Path) -> None:
     def body() -> None:
-        boot.mount_all()
+        early_boot.mount_all()
         table = mounted()
-        for target, filesystem, _, attributes in boot.MOUNTS:
+        for target, filesystem, _, attributes in early_boot.MOUNTS:
             kind, flags = table[target]
             assert kind == filesystem.decode()
             assert {name for bit, name in FLAGS.items() if attributes & bit} == flags & set(FLAGS.values()), target
@@ -99,10 +99,10 @@ def test_mounting_twice_changes_nothing(root: Path) -> None:
     """The kernel has mounted /dev already when PID 1 begins."""
 
     def body() -> None:
-        boot.mount_all()
+        early_boot.mount_all()
         Path("/run/mark").write_text("")
         before = Path("/proc/self/mountinfo").read_text()
-        boot.mount_all()
+        early_boot.mount_all()
         assert Path("/proc/self/mountinfo").read_text() == before
         assert os.path.exists("/run/mark")
 
@@ -116,7 +116,7 @@ def test_a_target_that_is_missing_on_a_read_only_root_is_named(root: Path) -> No
         os.fchdir(fd)
         os.chroot(".")
         with pytest.raises(OSError, match="/tmp"):
-            boot.mount_all()
+            early_boot.mount_all()
 
     inside(root, body)
 
@@ -130,7 +130,7 @@ def test_a_root_out_of_an_initrd_is_sealed(tmp_path: Path, filesystem: bytes) ->
         below = os.open(tmp_path, os.O_PATH)
         os.chroot(tmp_path)
         os.chdir("/")
-        boot.leave_initramfs()
+        early_boot.leave_initramfs()
         assert Path("/file").read_text() == "old"
         with pytest.raises(OSError, match="Read-only"):
             Path("/file").write_text("new")
@@ -151,7 +151,7 @@ def test_a_root_of_any_other_kind_is_left_alone(tmp_path: Path) -> None:
         os.chroot(tmp_path)
         os.chdir("/")
         before = Path("/self/mountinfo").read_text()
-        boot.leave_initramfs()
+        early_boot.leave_initramfs()
         assert Path("/self/mountinfo").read_text() == before
 
     forked(child, unshare=CLONE_NEWNS)
@@ -159,11 +159,11 @@ def test_a_root_of_any_other_kind_is_left_alone(tmp_path: Path) -> None:
 
 def test_device_links(root: Path) -> None:
     def body() -> None:
-        boot.mount_all()
+        early_boot.mount_all()
         Path("/dev/ptmx").write_text("the kernel's own, in a guest")
         for _ in range(2):
-            boot.link_devices()
-            assert {target: os.readlink(target) for _, target in boot.DEVICE_LINKS} == {
+            early_boot.link_devices()
+            assert {target: os.readlink(target) for _, target in early_boot.DEVICE_LINKS} == {
                 "/dev/fd": "/proc/self/fd",
                 "/dev/stdin": "/proc/self/fd/0",
                 "/dev/stdout": "/proc/self/fd/1",
@@ -180,21 +180,21 @@ def test_device_links(root: Path) -> None:
 def test_links_that_cannot_be_made_are_no_reason_to_stop(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def body() -> None:
         os.rmdir("/dev")
-        boot.link_devices()
+        early_boot.link_devices()
 
     inside(root, body)
-    assert capfd.readouterr().err.count('"level":"WARN"') == len(boot.DEVICE_LINKS)
+    assert capfd.readouterr().err.count('"level":"WARN"') == len(early_boot.DEVICE_LINKS)
 
 
 def test_control_groups(group: Path) -> None:
     def body() -> None:
-        boot.prepare_cgroups(str(group))
-        own = group / boot.OWN_GROUP
+        early_boot.prepare_cgroups(str(group))
+        own = group / early_boot.OWN_GROUP
         assert (own / "cgroup.procs").read_text().split() == [str(os.getpid())]
         assert (group / "cgroup.procs").read_text() == ""
         offered = (group / "cgroup.controllers").read_text().split()
         assert (group / "cgroup.subtree_control").read_text().split() == offered
-        boot.prepare_cgroups(str(group))
+        early_boot.prepare_cgroups(str(group))
 
     forked(body)
 
@@ -202,8 +202,8 @@ def test_control_groups(group: Path) -> None:
 def test_limits(capfd: pytest.CaptureFixture[str]) -> None:
     def body() -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        boot.LIMITS = ((resource.RLIMIT_CORE, 7, 5), (resource.RLIMIT_NOFILE, 300, hard), (resource.RLIMIT_CORE, 0, 4096))
-        boot.raise_limits()
+        early_boot.LIMITS = ((resource.RLIMIT_CORE, 7, 5), (resource.RLIMIT_NOFILE, 300, hard), (resource.RLIMIT_CORE, 0, 4096))
+        early_boot.raise_limits()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
         assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 4096)
 
@@ -220,24 +220,24 @@ def test_host_name(root: Path, content: bytes | None, name: str) -> None:
         path.write_bytes(content)
 
     def body() -> None:
-        boot.name_host()
+        early_boot.name_host()
         assert socket.gethostname() == name
 
     inside(root, body)
 
 
 def test_entropy_is_there_on_a_machine_that_runs(capfd: pytest.CaptureFixture[str]) -> None:
-    boot.ensure_entropy()
+    early_boot.ensure_entropy()
     assert capfd.readouterr().err == ""
 
 
 def test_all_of_it_in_order(root: Path, group: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def body() -> None:
-        boot.boot()
-        assert set(mounted()) >= {target for target, *_ in boot.MOUNTS}
-        assert Path("/proc/self/cgroup").read_text().splitlines()[-1] == f"0::/{boot.OWN_GROUP}"
+        early_boot.boot()
+        assert set(mounted()) >= {target for target, *_ in early_boot.MOUNTS}
+        assert Path("/proc/self/cgroup").read_text().splitlines()[-1] == f"0::/{early_boot.OWN_GROUP}"
         assert socket.gethostname() == "guest"
-        assert os.environ["PATH"] == boot.PATH
+        assert os.environ["PATH"] == early_boot.PATH
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
             client.connect(server.getsockname())
 

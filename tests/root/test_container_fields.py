@@ -15,7 +15,7 @@ import pytest
 from agent import loop
 from agent.container.container import Container, Status
 from agent.container.host import HostContext
-from agent.container.spec import parse_process
+from agent.container.spec.document import parse_process
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import numa
 from tests.root.container_kit import FIRST, Box, Document, execute, finish, open_parents, with_users
@@ -228,7 +228,7 @@ def test_a_capability_that_the_agent_lacks_is_warned_of(box: Box, monkeypatch: p
     """The specification wants that, and not a failure; CAP_AUDIT_READ stands for whatever the agent may lack."""
     lacking = 37
     held = ~(1 << lacking) & ((1 << 41) - 1)
-    monkeypatch.setattr("agent.container.prepare.capget", lambda: (held, held, 0))
+    monkeypatch.setattr("agent.container.init.prepare.capget", lambda: (held, held, 0))
     doc = box.document("sh", "-c", "grep CapPrm /proc/self/status")
     for names in doc["process"]["capabilities"].values():
         names.append("CAP_AUDIT_READ")

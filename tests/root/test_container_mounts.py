@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.container.container import Container
-from agent.container.spec import parse_spec
+from agent.container.spec.document import parse_spec
 from agent.errors import Refused, StepFailed
 from tests.root.container_kit import COUNT, FIRST, Box, Document, execute, open_parents
 

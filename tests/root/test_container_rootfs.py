@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.container import child
 from agent.container.container import Container
 from agent.container.host import HostContext
+from agent.container.init import child
 from agent.errors import Refused, StepFailed
 from tests.root.container_kit import Box, execute
 

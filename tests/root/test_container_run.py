@@ -8,7 +8,7 @@ import pytest
 from agent import loop
 from agent.container.container import Container
 from agent.container.lifecycle import Status
-from agent.container.spec import parse_process
+from agent.container.spec.document import parse_process
 from agent.errors import AlreadyExists, NotFound, StepFailed, WrongState
 from tests.root.container_kit import PATH, Box, execute, finish
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.container import birth, child
+from agent.container import create
 from agent.container import process as process_module
 from agent.container.container import Container, Status
 from agent.container.host import HostContext
-from agent.container.spec import parse_process, parse_resources
+from agent.container.init import child
+from agent.container.spec.document import parse_process, parse_resources
 from agent.errors import AgentError, Refused, StepFailed, WrongState
 from tests.root.container_kit import PATH, Box, Document, execute, with_users
 
@@ -52,7 +53,7 @@ async def whole_life(box: Box, doc: Document, host: HostContext) -> None:
 
 
 @pytest.mark.needs("module:pyseccomp")
-@pytest.mark.parametrize("step", [name for name, _, _ in (*birth.STEPS, *child.INIT_STEPS)])
+@pytest.mark.parametrize("step", [name for name, _, _ in (*create.STEPS, *child.INIT_STEPS)])
 def test_a_failure_at_any_step_of_either_leaves_nothing(mapped: Box, tmp_path: Path, step: str) -> None:
     with pytest.raises(StepFailed, match="failure injected") as caught:
         loop.run(whole_life(mapped, everything(mapped, tmp_path), failing(mapped, step)))
@@ -80,7 +81,7 @@ def test_a_failure_at_any_step_of_exec_leaves_nothing(box: Box, step: str) -> No
     loop.run(main())
 
 
-@pytest.mark.parametrize("step", [name for name, _, _ in birth.STEPS])
+@pytest.mark.parametrize("step", [name for name, _, _ in create.STEPS])
 def test_a_failure_while_a_user_namespace_is_joined_leaves_nothing(mapped: Box, tmp_path: Path, step: str) -> None:
     async def main() -> None:
         first = await mapped.create(everything(mapped, tmp_path) | {"hooks": {}})

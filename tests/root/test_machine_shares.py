@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.machine import shares
+from innkeeper.vm import shares
 from tests.needs import needs
 
 pytestmark = pytest.mark.root

@@ -10,8 +10,8 @@ import pytest
 
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, Refused, StepFailed
+from agent.storage.manager import StorageTable, mount_storages
 from agent.storage.mounted import mounted_type
-from agent.storage.table import StorageTable, mount_storages
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from innkeeper.wire.pb.types_pb2 import OnRootMismatch
 from tests.forked import CLONE_NEWNS, forked_loop

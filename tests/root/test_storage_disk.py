@@ -9,7 +9,7 @@ import pytest
 
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
-from agent.storage.table import StorageTable
+from agent.storage.manager import StorageTable
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 from tests.needs import needs

@@ -12,8 +12,8 @@ from agent import loop
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
 from agent.storage import watchable
+from agent.storage.manager import StorageTable
 from agent.storage.mounted import mounted_type
-from agent.storage.table import StorageTable
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 

@@ -4,7 +4,7 @@ import copy
 import re
 from typing import Any
 
-from agent.container.spec import Spec, parse_spec
+from agent.container.spec.document import Spec, parse_spec
 
 SMALL: dict[str, Any] = {
     "ociVersion": "1.2.0",

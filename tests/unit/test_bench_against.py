@@ -9,9 +9,9 @@ from innkeeper.bench import against
 from innkeeper.bench.against import OURS, THEIRS, Anchor, Round
 from innkeeper.bench.guest import laid_out
 from innkeeper.bench.recording import first_check, resident_bytes, starts
-from innkeeper.build import Artifacts
 from innkeeper.cli import bench
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts
 from innkeeper.wire.pb import guest_pb2
 
 LOG = """\

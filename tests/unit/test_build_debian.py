@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.build.debian import package_list
-from innkeeper.build.mirror import host_mirrors
+from innkeeper.guest.debian import package_list
+from innkeeper.guest.mirror import host_mirrors
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQINBF\n-----END PGP PUBLIC KEY BLOCK-----"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.build.disk import boot_record, make_disk
-from innkeeper.build.manifest import make_manifest
-from innkeeper.build.pipeline import BUDGETS, check_budgets, link
-from innkeeper.build.store import Store
-from innkeeper.build.verity import parameters, shim_line
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest.disk import boot_record, make_disk
+from innkeeper.guest.manifest import make_manifest
+from innkeeper.guest.pipeline import BUDGETS, check_budgets, link
+from innkeeper.guest.store import Store
+from innkeeper.guest.verity import parameters, shim_line
 from tests.needs import needs
 
 MIB = 1 << 20

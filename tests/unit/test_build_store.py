@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.build.store import Store, hash_tree, record_of, step_hash
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest.store import Store, hash_tree, record_of, step_hash
 
 
 @pytest.fixture

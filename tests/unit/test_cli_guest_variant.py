@@ -2,9 +2,9 @@
 
 import pytest
 
-from innkeeper.build import Variant
-from innkeeper.cli import planning
+from innkeeper.engine import resolve
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Variant
 
 
 @pytest.mark.parametrize(
@@ -12,14 +12,14 @@ from innkeeper.errors import InnkeeperError
     [("release", False, "release"), ("release", True, "debug"), ("debug", True, "debug"), ("selinux", False, "selinux")],
 )
 def test_debug_is_short_for_a_variant(chosen: Variant, debug: bool, guest: str) -> None:
-    assert planning.guest_variant(chosen, debug) == guest
+    assert resolve.guest_variant(chosen, debug) == guest
 
 
 def test_a_guest_has_one_variant() -> None:
     with pytest.raises(InnkeeperError, match="--debug-guest and --guest-variant selinux"):
-        planning.guest_variant("selinux", True)
+        resolve.guest_variant("selinux", True)
 
 
 def test_the_kernels_word_and_the_module_belong_together() -> None:
-    told = {guest: (planning.mandatory_access_control(guest), planning.boot_words(guest)) for guest in ("release", "debug", "selinux")}
+    told = {guest: (resolve.mandatory_access_control(guest), resolve.boot_words(guest)) for guest in ("release", "debug", "selinux")}
     assert told == {"release": ("apparmor", ()), "debug": ("apparmor", ()), "selinux": ("selinux", ("lsm=landlock,selinux",))}

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from innkeeper.cli import signals
+from innkeeper.engine import signals
 from innkeeper.errors import InnkeeperError
 
 

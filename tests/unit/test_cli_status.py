@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from innkeeper.cli.session import refusal
 from innkeeper.client import RpcError
+from innkeeper.engine.session import refusal
 from innkeeper.wire import error_info, status
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.cli import stdio
+from innkeeper.engine import streams
 
 
 class Sink:
@@ -49,7 +49,7 @@ def test_input_arrives_whole_and_then_ends(pipe: Any, most: int) -> None:
     read, write = pipe
     sink = Sink(most)
     data = os.urandom(300_000)
-    pump = stdio.StdinPump(sink, read)
+    pump = streams.StdinPump(sink, read)
     view = memoryview(data)
     while view:
         view = view[os.write(write, view) :]
@@ -62,7 +62,7 @@ def test_input_arrives_whole_and_then_ends(pipe: Any, most: int) -> None:
 def test_input_that_nobody_reads_ends_the_pump(pipe: Any) -> None:
     read, write = pipe
     sink = Sink(capacity=1)
-    pump = stdio.StdinPump(sink, read)
+    pump = streams.StdinPump(sink, read)
     os.write(write, b"x")
     while not sink.taken:
         pass
@@ -74,7 +74,7 @@ def test_input_that_nobody_reads_ends_the_pump(pipe: Any) -> None:
 def test_stop_ends_a_pump_that_waits(pipe: Any) -> None:
     read, _ = pipe
     sink = Sink()
-    stdio.StdinPump(sink, read).stop()
+    streams.StdinPump(sink, read).stop()
     assert not sink.closed.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "stdin"]
 
@@ -82,13 +82,13 @@ def test_stop_ends_a_pump_that_waits(pipe: Any) -> None:
 def test_output_is_copied_to_its_end(pipe: Any) -> None:
     read, write = pipe
     pieces = [b"one ", b"two", b""]
-    stdio.output(lambda size: pieces.pop(0), stdio.to_descriptor(write), "stdout").finish()
+    streams.output(lambda size: pieces.pop(0), streams.to_descriptor(write), "stdout").finish()
     assert os.read(read, 100) == b"one two"
 
 
 def test_what_ends_a_pump_is_raised_to_who_waits(pipe: Any) -> None:
     read, write = pipe
     os.close(read)
-    pump = stdio.output(lambda size: b"x", stdio.to_descriptor(write), "stdout")
+    pump = streams.output(lambda size: b"x", streams.to_descriptor(write), "stdout")
     with pytest.raises(BrokenPipeError):
         pump.finish()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.cli import interact
+from innkeeper.engine import attach
 from tests.vm.command import ARGV, ROOT, environment
 
 SHOW = """
@@ -38,7 +38,7 @@ def test_verbs_run_without_standard_streams(argv: list[str], tmp_path: Path) -> 
         assert done.returncode == (125 if "nobody" in verb else 0), verb
 
 
-@pytest.mark.parametrize("ignored", interact.FORWARDED, ids=lambda signum: signum.name)
+@pytest.mark.parametrize("ignored", attach.FORWARDED, ids=lambda signum: signum.name)
 def test_what_the_caller_ignores_stays_ignored(ignored: signal.Signals) -> None:
     """nohup(1), and shells without job control for what they start in their background."""
 
@@ -49,10 +49,10 @@ def test_what_the_caller_ignores_stays_ignored(ignored: signal.Signals) -> None:
     received: list[int] = []
     before = signal.signal(ignored, signal.SIG_IGN)
     try:
-        with interact._signals(Process(), tty=False) as pending:  # type: ignore[arg-type]  # of a process only this
+        with attach._signals(Process(), tty=False) as pending:  # type: ignore[arg-type]  # of a process only this
             assert signal.getsignal(ignored) == signal.SIG_IGN
             os.kill(os.getpid(), ignored)
-            other = next(signum for signum in interact.FORWARDED if signum != ignored)
+            other = next(signum for signum in attach.FORWARDED if signum != ignored)
             os.kill(os.getpid(), other)
             while not received:
                 pass

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from agent.container.cgroup import oom_kills
-from agent.container.cgroup_plan import cpu_weight, io_weight, writes
-from agent.container.cgroup_stats import IoStats, read_stats
-from agent.container.spec import parse_resources
+from agent.container.cgroup.manager import oom_kills
+from agent.container.cgroup.plan import cpu_weight, io_weight, writes
+from agent.container.cgroup.stats import IoStats, read_stats
+from agent.container.spec.document import parse_resources
 
 
 def files(resources: dict[str, Any]) -> list[tuple[str, str]]:

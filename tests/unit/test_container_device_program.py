@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.container.device_program import DEFAULT_RULES, assemble, rules_of
-from agent.container.spec_resources import DeviceRule
+from agent.container.cgroup.device_program import DEFAULT_RULES, assemble, rules_of
+from agent.container.spec.resources import DeviceRule
 
 MNEMONIC = {"m": 1, "r": 2, "w": 4}
 KINDS = {"b": 1, "c": 2}

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from agent.container import birth, child
+from agent.container import create
 from agent.container.explain import plan_lines
 from agent.container.host import HostContext
-from agent.container.spec import parse_spec
+from agent.container.init import child
+from agent.container.spec.document import parse_spec
 
 pytestmark = pytest.mark.needs("module:pyseccomp")
 HOST = HostContext(Path("/no/such/cgroup"), Path("/no/such/state"), {"ipc": "/run/sandbox-ns/ipc"})
@@ -87,7 +88,7 @@ cgroup /no/such/cgroup/pod/one
 def test_every_part_is_a_line() -> None:
     lines = list(plan_lines(parse_spec(FULL), HOST))
     assert [line for line in EXPECTED.strip("\n").splitlines() if line not in lines] == []
-    for name, _, why in (*birth.STEPS, *child.INIT_STEPS):
+    for name, _, why in (*create.STEPS, *child.INIT_STEPS):
         assert f"  {name}: {why}" in lines
     assert any(line.startswith("  seccomp filter of ") for line in lines)
 

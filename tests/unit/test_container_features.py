@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.container import spec_seccomp
 from agent.container.features import features
-from agent.container.spec import parse_spec
+from agent.container.spec import seccomp as spec_seccomp
+from agent.container.spec.document import parse_spec
 from agent.container.state import VERSION
 from agent.linux import mount as m
 from agent.linux import numa

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent.container import labels
-from agent.container.prepare import process_plan, within
-from agent.container.spec import parse_process
+from agent.container.init.prepare import process_plan, within
+from agent.container.spec import labels
+from agent.container.spec.document import parse_process
 from agent.errors import Refused
 from agent.linux import lsm
 from tests.unit.container_documents import parsed

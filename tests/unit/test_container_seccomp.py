@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.container.seccomp import compile_profile
-from agent.container.spec_seccomp import Seccomp
+from agent.container.spec.seccomp import Seccomp
 from agent.errors import Refused
 from tests.unit.container_documents import parsed
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from agent.container.spec_mounts import mapping_lines
-from agent.container.spec_process import home_of
-from agent.container.spec_scheduling import cpu_list
-from agent.container.spec_seccomp import ACTIONS
+from agent.container.spec.mounts import mapping_lines
+from agent.container.spec.process import home_of
+from agent.container.spec.scheduling import cpu_list
+from agent.container.spec.seccomp import ACTIONS
 from agent.linux import mount as m
 from tests.unit.container_documents import parsed
 
@@ -91,7 +91,7 @@ def test_cgroups_path(path: str, cleaned: str) -> None:
 
 
 def test_time_offsets() -> None:
-    from agent.container.spec import parse_spec
+    from agent.container.spec.document import parse_spec
     from tests.unit.container_documents import changed
 
     document = changed("linux.timeOffsets", {"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 60}})

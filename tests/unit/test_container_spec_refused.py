@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.spec import check_id, parse_process, parse_spec
+from agent.container.spec.document import check_id, parse_process, parse_spec
 from agent.errors import Refused
 from tests.unit.container_documents import SMALL, changed
 

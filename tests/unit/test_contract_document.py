@@ -10,7 +10,7 @@ import pytest
 from agent import config
 from agent.pod import devices
 from agent.service import methods
-from agent.storage import table
+from agent.storage import manager
 from innkeeper.wire.pb import agent_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_calls() -> None:
 
 
 def test_storage_drivers() -> None:
-    assert states("Storage drivers") == dict.fromkeys(table.DRIVERS, SERVED) | dict.fromkeys(table.ABSENT, REFUSED)
+    assert states("Storage drivers") == dict.fromkeys(manager.DRIVERS, SERVED) | dict.fromkeys(manager.ABSENT, REFUSED)
 
 
 def test_devices() -> None:

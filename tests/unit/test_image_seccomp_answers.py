@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.container.seccomp import compile_profile
-from agent.container.spec import parse_spec
+from agent.container.spec.document import parse_spec
 from innkeeper.image import Image, ImageConfig, RunOptions, build_spec
 from tests.needs import needs
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.spec import parse_spec
+from agent.container.spec.document import parse_spec
 from agent.service.convert import spec_document
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions, Tmpfs, Ulimit, Volume, build_spec, to_proto

@@ -34,7 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "agent.device",
         "innkeeper.wire",
     ),
-    "agent.rules": ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire"),
+    "agent.policy": ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire"),
     "agent.sandbox": (
         "agent.config",
         "agent.errors",
@@ -45,7 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "agent.worker",
         "agent.container",
         "agent.pod",
-        "agent.rules",
+        "agent.policy",
         "agent.storage",
         "agent.device",
         "agent.network",
@@ -58,7 +58,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "innkeeper": ("innkeeper",),
 }
 # Wires the floors together, so it may import all of the agent.
-OPEN = ("agent.boot", "agent.__main__", "agent.service", "agent.gateway", "agent.oci")
+OPEN = ("agent.early_boot", "agent.__main__", "agent.service", "agent.gateway", "agent.oci")
 
 
 def _modules() -> list[tuple[str, Path]]:
@@ -107,7 +107,7 @@ def test_import_direction(name: str, path: Path) -> None:
     assert forbidden(name, path) == []
 
 
-STANDARD = ROOT / "innkeeper/build/inside/standard"
+STANDARD = ROOT / "innkeeper/guest/builder_scripts/standard"
 PID1 = [
     (n, p)
     for n, p in _modules()
@@ -137,9 +137,9 @@ def _load(path: Path) -> object:
     [
         ("agent.linux.mount", "from agent.sandbox import Sandbox", ["agent.sandbox.Sandbox"]),
         ("agent.linux.mount", "import ctypes\nfrom agent.errors import StepFailed", []),
-        ("agent.container.child", "def f():\n    import innkeeper.build", ["innkeeper.build"]),
+        ("agent.container.init.child", "def f():\n    import innkeeper.guest", ["innkeeper.guest"]),
         ("innkeeper.wire.frames", "from ..client import Client", ["innkeeper.client.Client"]),
-        ("innkeeper.cli.run", "import agent.boot", ["agent.boot"]),
+        ("innkeeper.cli.run", "import agent.early_boot", ["agent.early_boot"]),
     ],
 )
 def test_the_check_itself(tmp_path: Path, name: str, source: str, wrong: list[str]) -> None:

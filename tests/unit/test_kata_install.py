@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from innkeeper.build import Artifacts
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts
 from innkeeper.kata import Plan, install, uninstall
 from innkeeper.kata.install import copy_sparse
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.build import kconfig
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import kconfig
 
 FRAGMENTS = Path(__file__).resolve().parents[2] / "kernel-config"
 

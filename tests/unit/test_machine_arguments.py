@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.machine import cmdline, network, qemu, shares, tsc
-from innkeeper.machine.spec import Disk, Forward, MachineSpec, Share
+from innkeeper.vm import cmdline, network, qemu, shares, tsc
+from innkeeper.vm.config import Disk, Forward, MachineSpec, Share
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.machine import proxy
+from innkeeper.vm import proxy
 
 PATIENCE = 30.0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.machine import accel, bootfacts, console, lifetime, probe, registry, sockets
+from innkeeper.vm import accel, bootfacts, console, lifetime, probe, registry, sockets
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_what_is_kept_is_logs_and_state() -> None:
 
 OWNER = """
 import os, sys
-from innkeeper.machine import registry
+from innkeeper.vm import registry
 entry = registry.create(sys.argv[1])
 entry.update(keep=sys.argv[2] == "keep", status="running")
 (entry.folder / "scratch.img").write_text("x")
@@ -159,7 +159,7 @@ def test_a_machine_that_is_changed_does_not_look_alive(monkeypatch: pytest.Monke
 
 def test_machines_are_made_and_removed_while_others_look(cache: Path) -> None:
     """Readers as fast as they can: no moment of a machine's making or removal is one that they disturb."""
-    script = "import sys\nfrom innkeeper.machine import registry\nprint('on', flush=True)\nwhile True: list(registry.list_machines())"
+    script = "import sys\nfrom innkeeper.vm import registry\nprint('on', flush=True)\nwhile True: list(registry.list_machines())"
     readers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
     try:
         for reader in readers:
@@ -185,7 +185,7 @@ def test_what_a_killed_creation_or_removal_leaves_is_swept(cache: Path) -> None:
 
 
 def test_two_processes_cannot_take_one_name() -> None:
-    script = "import sys\nfrom innkeeper.machine import registry\nregistry.create('web')\nprint('got it', flush=True)\nsys.stdin.read()"
+    script = "import sys\nfrom innkeeper.vm import registry\nregistry.create('web')\nprint('got it', flush=True)\nsys.stdin.read()"
     racers = [
         subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
@@ -285,7 +285,7 @@ def test_a_process_ends_with_its_owner_also_when_a_thread_started_it(tmp_path: P
     script = f"""
 import threading, sys, time
 from pathlib import Path
-from innkeeper.machine import lifetime
+from innkeeper.vm import lifetime
 def start():
     p = lifetime.spawn(["sleep", "100"], folder=Path({str(tmp_path)!r}), log=Path({str(tmp_path / "log")!r}))
     print(p.pid, flush=True)

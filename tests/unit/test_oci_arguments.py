@@ -6,9 +6,9 @@ import pytest
 
 from agent.errors import Refused
 from agent.oci.arguments import Option, UsageError, parse
-from agent.oci.events import seconds
-from agent.oci.kill import number
-from agent.oci.update import merged
+from agent.oci.commands.events import seconds
+from agent.oci.commands.kill import number
+from agent.oci.commands.update import merged
 from tests.oci.suite import read_tap
 
 OPTIONS = (

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import PERMISSION_DENIED, Refused
-from agent.rules.book import Book
-from agent.rules.check import PARTS, Denied, check
-from agent.rules.document import RULES, Policy, parse
+from agent.policy.check import PARTS, Denied, check
+from agent.policy.parser import RULES, Policy, parse
+from agent.policy.policy_set import Book
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import oci_pb2 as oci
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.container.fields import Node
-from agent.container.spec import parse_resources, parse_spec
-from agent.container.spec_seccomp import Seccomp, parse_seccomp
+from agent.container.spec.document import parse_resources, parse_spec
+from agent.container.spec.reader import Node
+from agent.container.spec.seccomp import Seccomp, parse_seccomp
 from agent.errors import AgentError
 from agent.service.convert import process_document, resources_document, spec_document
 from innkeeper.wire.pb import oci_pb2

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.container import fields as fields_module
-from agent.container.spec import parse_spec
+from agent.container.spec import reader as fields_module
+from agent.container.spec.document import parse_spec
 from tests import spec_fields
 from tests.spec_fields import fields
 

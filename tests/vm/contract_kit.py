@@ -14,7 +14,7 @@ from unittest import mock
 from innkeeper import programs
 from innkeeper.client import Agent, connect
 from innkeeper.client.address import dial
-from innkeeper.machine import AGENT_PORT, Machine, qemu
+from innkeeper.vm import AGENT_PORT, Machine, qemu
 from tests.root.agent_kit import Calls
 from tests.root.container_kit import busybox_root, document
 from tests.vm.guest import machine_spec

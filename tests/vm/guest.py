@@ -3,8 +3,8 @@
 from functools import cache
 from typing import Any
 
-from innkeeper.build import Artifacts, build
-from innkeeper.machine import MachineSpec
+from innkeeper.guest import Artifacts, build
+from innkeeper.vm import MachineSpec
 
 
 @cache

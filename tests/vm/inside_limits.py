@@ -11,7 +11,7 @@ import pytest
 
 from agent import loop
 from agent.container.container import Container
-from agent.container.spec import parse_resources
+from agent.container.spec.document import parse_resources
 from agent.errors import Refused
 from tests.root.container_kit import Box, Document, execute, finish
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from innkeeper import build, programs
-from innkeeper.build import Variant
-from innkeeper.cli import planning
+from innkeeper import guest, programs
 from innkeeper.client import Agent, connect
+from innkeeper.engine import resolve as planning
+from innkeeper.guest import Variant
 from innkeeper.image import Image, RunOptions, process_to_proto, resolve, to_proto
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.machine import AGENT_PORT, Disk, Machine, MachineSpec
+from innkeeper.vm import AGENT_PORT, Disk, Machine, MachineSpec
 from innkeeper.wire.pb import agent_pb2
 
 PROBE_BEGINS = r"""
@@ -114,7 +114,7 @@ def _all(read: Callable[[], bytes]) -> str:
 @contextmanager
 def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[Pod]:
     """A guest with a sandbox and the image at hand. `folder` takes its scratch disk."""
-    artifacts = build.build(None, variant)
+    artifacts = guest.build(None, variant)
     resolved = resolve(image)
     scratch = folder / "scratch.img"
     with scratch.open("wb") as file:

@@ -4,7 +4,7 @@ import pytest
 
 from innkeeper import paths
 from innkeeper.client import Agent, connect
-from innkeeper.machine import AGENT_PORT, Machine
+from innkeeper.vm import AGENT_PORT, Machine
 from tests.vm.guest import machine_spec
 
 pytestmark = pytest.mark.vm

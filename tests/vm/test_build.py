@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from innkeeper import paths
-from innkeeper.build import Artifacts
-from innkeeper.build.kernel import CCACHE_FOLDER
-from innkeeper.build.pipeline import build_all
-from innkeeper.build.store import Store, record_of
+from innkeeper.guest import Artifacts
+from innkeeper.guest.kernel import CCACHE_FOLDER
+from innkeeper.guest.pipeline import build_all
+from innkeeper.guest.store import Store, record_of
 from tests.needs import needs
 from tests.vm.guest import artifacts
 

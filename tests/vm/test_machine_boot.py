@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.machine import Disk, Machine, Share, lifetime, registry
-from innkeeper.machine.network import parse_forward
+from innkeeper.vm import Disk, Machine, Share, lifetime, registry
+from innkeeper.vm.network import parse_forward
 from tests.vm.guest import machine_spec
 
 pytestmark = pytest.mark.vm

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.machine import Forward, Machine, lifetime, network, registry
+from innkeeper.vm import Forward, Machine, lifetime, network, registry
 from tests.vm.guest import machine_spec
 from tests.vm.test_machine_boot import TIMEOUT, everything_below, machines
 
@@ -86,7 +86,7 @@ def test_qemu_says_why_it_does_not_start(tmp_path: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from innkeeper.machine import Machine, Share, registry
+from innkeeper.vm import Machine, Share, registry
 root = Path(sys.argv[1])
 registry.machines_root = lambda: root
 from tests.vm.guest import machine_spec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.machine import lifetime, registry
+from innkeeper.vm import lifetime, registry
 from tests.images import busybox_image
 from tests.vm.command import ARGV, detached, environment, innkeeper, inspected, succeed
 

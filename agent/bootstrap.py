@@ -1,0 +1,164 @@
+"""What follows the first answered Check: boot the guest, load everything that serves containers, serve until told to end."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+from agent import config, log, loop, timeline
+from agent.linux.reaper import reaper
+from agent.service.dispatch import AGENT_VERSION, API_VERSION
+from agent.service.server import listen, serve
+from innkeeper.wire.grpc import PORT as GRPC_PORT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+
+    from agent.sandbox import Sandbox
+    from agent.service.dispatch import Dispatcher
+else:
+    import _signal as signal
+
+SERVICE_MODULES = (
+    "innkeeper.wire.pb.agent_pb2",
+    "innkeeper.wire.pb.guest_pb2",
+    "agent.container.container",
+    "agent.storage.manager",
+    "agent.sandbox",
+    "agent.service.methods",
+)
+"""In steps, so that a Check that comes meanwhile waits for one of them only."""
+GRPC_VSOCK = f"vsock://-1:{GRPC_PORT}"
+"""Where a guest listens unless it is told otherwise; an ordinary process does so only when it is told."""
+GRPC_FOLDER = "/run/innkeeper"
+"""Sockets between PID 1 and the gateway."""
+
+
+IMAGE_RULES = "/etc/innkeeper/policy.toml"
+LAST_WORDS = 0.3
+"""Seconds that clients have to take the last answer and leave."""
+
+
+async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
+    """PID 1 of a guest, which listens on `address`: ends with the machine."""
+    from agent import early_boot, lsm
+    from agent.linux.reboot import end_machine
+
+    early_boot.leave_initramfs()
+    early_boot.boot()
+    timeline.mark("booted")
+    lsm.load()
+    timeline.mark("policy loaded")
+    settings = config.read(file=config.argument(sys.argv[1:]))
+    listen_where_told(settings, address, dispatcher)
+    await _serve(dispatcher, settings, Path(early_boot.CGROUP_ROOT), settings.grpc_addr or GRPC_VSOCK)
+    await loop.sleep(LAST_WORDS)
+    log.info("power off")
+    end_machine()
+
+
+def listen_where_told(settings: config.Config, address: str, dispatcher: "Dispatcher") -> None:
+    """The command line can be read once /proc is mounted, which is after the agent has begun to listen on `address`: serve on both."""
+    if settings.server_addr == address:
+        return
+    try:
+        loop.spawn(serve(listen(settings.server_addr), dispatcher.answer), name="second listener")
+    except OSError as error:
+        log.error(f"{settings.server_addr}: {error}; the agent listens on {address} only")
+
+
+async def as_process(dispatcher: "Dispatcher", settings: config.Config) -> None:
+    """An ordinary process: ends when the sandbox is destroyed."""
+    from agent import standalone
+
+    try:
+        cgroup_root = standalone.cgroup_root()
+    except OSError as error:
+        log.warn(f"no containers: {error}")
+        cgroup_root = Path(os.devnull)
+    if path := os.environ.get("INNKEEPER_STEPS"):
+        from agent.container.step_times import record_to
+
+        record_to(path)
+    await _serve(dispatcher, settings, cgroup_root, settings.grpc_addr or "none")
+    await loop.sleep(LAST_WORDS)
+
+
+async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root: Path, grpc_address: str) -> None:
+    log.set_level(settings.log_level)
+    loop.on_signal(signal.SIGCHLD, reaper.sweep)
+    reaper.sweep()
+    for name in SERVICE_MODULES:
+        __import__(name)
+        await loop.sleep(0)
+    from agent.sandbox import Sandbox
+    from agent.service.methods import Methods
+
+    sandbox = Sandbox(settings, cgroup_root)
+    try:
+        sandbox.devices.start()
+    except OSError as error:
+        log.warn(f"no device events: {error}")
+    if settings.log_vport or settings.debug_console or settings.passfd_listener_port:
+        from agent.ports.opening import open_ports
+
+        open_ports(settings, sandbox)
+    if settings.dev_mode:
+        _keep_cores()
+    _read_rules(settings, sandbox)
+    dispatcher.methods = Methods(sandbox)
+    _settle()
+    timeline.mark("loaded")
+    if grpc_address != "none":
+        _offer_grpc(grpc_address, dispatcher)
+    dispatcher.loaded.set()
+    log.info("announce", agent_version=AGENT_VERSION, api_version=API_VERSION, config=vars(settings))
+    await sandbox.ended.wait()
+
+
+def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
+    """The port costs a socket: what serves it is imported, and the gateway's process started, when somebody calls."""
+    try:
+        port = listen(address)
+    except OSError as error:
+        log.error(f"no gRPC on {address}: {error}")
+        return
+
+    async def serve() -> None:
+        await loop.readable(port.fileno())
+        from agent.service.gateway import Gateway
+
+        await Gateway(GRPC_FOLDER, dispatcher.answer).serve(port)
+
+    loop.spawn(serve(), name="grpc listener")
+
+
+def _read_rules(settings: config.Config, sandbox: "Sandbox") -> None:
+    """Policies of the image: the one at its place, and the one that the settings name. Most images have none, and load nothing for it."""
+    paths = [IMAGE_RULES] if os.path.exists(IMAGE_RULES) else []
+    paths += [settings.policy_file] if settings.policy_file else []
+    if paths:
+        from agent.policy.policy_set import Book
+
+        sandbox.rules = Book()
+        for path in paths:
+            sandbox.rules.read(path)
+
+
+def _keep_cores() -> None:
+    """agent.devmode: programs that crash leave a core, in the directory they are in, unless their container says otherwise."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _settle() -> None:
+    """Everything is imported: keep the collector off it, so that forked children share its pages, and give back what loading took."""
+    from agent.linux.libc import trim_heap
+
+    gc.collect()
+    trim_heap()
+    gc.freeze()
+    gc.set_threshold(20000, 20, 50)
+    gc.enable()

@@ -1,0 +1,114 @@
+"""Device rules as an eBPF program: what cgroup v2 has in place of devices.allow and devices.deny.
+
+Rules are in order and later ones win, for each kind of access by itself; what no rule names is denied. The program walks them from the
+last to the first, crossing out the accesses that are allowed until none is left.
+"""
+
+import os
+
+from agent.container.spec.resources import DeviceRule
+from agent.linux import bpf
+
+ACCESS = {"m": bpf.BPF_DEVCG_ACC_MKNOD, "r": bpf.BPF_DEVCG_ACC_READ, "w": bpf.BPF_DEVCG_ACC_WRITE}
+TYPES = {"b": bpf.BPF_DEVCG_DEV_BLOCK, "c": bpf.BPF_DEVCG_DEV_CHAR}
+CACHE_MAX = 64
+
+DEFAULT_RULES = (
+    DeviceRule(True, "c", 1, 3, "rwm"),  # null
+    DeviceRule(True, "c", 1, 5, "rwm"),  # zero
+    DeviceRule(True, "c", 1, 7, "rwm"),  # full
+    DeviceRule(True, "c", 1, 8, "rwm"),  # random
+    DeviceRule(True, "c", 1, 9, "rwm"),  # urandom
+    DeviceRule(True, "c", 5, 0, "rwm"),  # tty
+    DeviceRule(True, "c", 5, 1, "rwm"),  # console
+    DeviceRule(True, "c", 5, 2, "rwm"),  # ptmx
+    DeviceRule(True, "c", 136, None, "rwm"),  # pts
+)
+# Making a node is no access to it; package managers do. Only for those who hold CAP_MKNOD.
+MKNOD_RULES = (DeviceRule(True, "c", None, None, "m"), DeviceRule(True, "b", None, None, "m"))
+
+# eBPF opcodes (Documentation/bpf/standardization/instruction-set.rst)
+LDX_W, MOV64_REG, MOV64_IMM = 0x61, 0xBF, 0xB7
+AND64_IMM, AND64_REG, RSH64_IMM = 0x57, 0x5F, 0x77
+JNE_IMM, JEQ_IMM, JSET_IMM, EXIT = 0x55, 0x15, 0x45, 0x95
+TYPE, ACC, MAJOR, MINOR = 2, 3, 4, 5  # registers
+
+_programs: dict[tuple[DeviceRule, ...], int] = {}
+
+
+def rules_of(rules: tuple[DeviceRule, ...], mknod: bool) -> tuple[DeviceRule, ...]:
+    """The rules of a container: the spec's, then those that every container needs."""
+    return rules + DEFAULT_RULES + (MKNOD_RULES if mknod else ())
+
+
+def assemble(rules: tuple[DeviceRule, ...]) -> bytes:
+    """The program of `rules`: 1 in r0 lets the access pass."""
+    insn = bpf.instruction
+    code = [
+        insn(LDX_W, TYPE, 1, 0),  # struct bpf_cgroup_dev_ctx: access_type = access << 16 | type
+        insn(MOV64_REG, ACC, TYPE),
+        insn(AND64_IMM, TYPE, imm=0xFFFF),
+        insn(RSH64_IMM, ACC, imm=16),
+        insn(LDX_W, MAJOR, 1, 4),
+        insn(LDX_W, MINOR, 1, 8),
+    ]
+    for rule in reversed(rules):
+        code += _rule(rule)
+    code += [insn(MOV64_IMM, 0, imm=0), insn(EXIT)]
+    return b"".join(code)
+
+
+def _rule(rule: DeviceRule) -> list[bytes]:
+    insn = bpf.instruction
+    access = sum(ACCESS[letter] for letter in set(rule.access))
+    if rule.allow:
+        # The accesses of this rule are settled; when none is left, the whole is allowed.
+        body = [insn(AND64_IMM, ACC, imm=7 & ~access), insn(JNE_IMM, ACC, imm=0, off=2), insn(MOV64_IMM, 0, imm=1), insn(EXIT)]
+    else:
+        body = [
+            insn(JSET_IMM, ACC, imm=access, off=1),
+            insn(0x05, off=2),  # none of these is asked for: next rule
+            insn(MOV64_IMM, 0, imm=0),
+            insn(EXIT),
+        ]
+    conditions = []
+    if rule.type != "a":
+        conditions.append((TYPE, TYPES[rule.type]))
+    if rule.major is not None:
+        conditions.append((MAJOR, rule.major))
+    if rule.minor is not None:
+        conditions.append((MINOR, rule.minor))
+    tests = []
+    for index, (register, value) in enumerate(conditions):
+        skip = len(conditions) - index - 1 + len(body)
+        tests.append(insn(JNE_IMM, register, imm=value if value < 1 << 31 else value - (1 << 32), off=skip))
+    return tests + body
+
+
+def program(rules: tuple[DeviceRule, ...]) -> int:
+    """The loaded program of `rules`; equal rules share one. The descriptor stays ours."""
+    fd = _programs.get(rules)
+    if fd is None:
+        if len(_programs) >= CACHE_MAX:
+            clear()
+        fd = bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, assemble(rules), b"innkeeper")
+        _programs[rules] = fd
+    return fd
+
+
+def clear() -> None:
+    """Close the kept programs; those attached live on with their groups."""
+
+    while _programs:
+        os.close(_programs.popitem()[1])
+
+
+def attach(cgroup_fd: int, rules: tuple[DeviceRule, ...], replaced: int = -1) -> int:
+    """Attach the program of `rules` to a group, in one step in the place of the one before. The program's descriptor."""
+    fd = program(rules)
+    if replaced >= 0:
+        flags, replace = bpf.BPF_F_ALLOW_MULTI | bpf.BPF_F_REPLACE, replaced
+    else:
+        flags, replace = bpf.BPF_F_ALLOW_MULTI, 0
+    bpf.prog_attach(cgroup_fd, fd, bpf.BPF_CGROUP_DEVICE, flags, replace)
+    return fd

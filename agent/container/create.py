@@ -1,0 +1,199 @@
+"""Making a container's first process: the parent's half, a table of steps like the child's.
+
+A step that fails leaves the rest undone; the container then undoes what came before.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from agent.container import hooks, net_devices
+from agent.container.cgroup.manager import Cgroup
+from agent.container.fd_set import Opened
+from agent.container.host import HostContext
+from agent.container.init import child
+from agent.container.init.prepare import check_ids, init_plan, outer_id, process_plan
+from agent.container.namespaces import Borrowed, Namespaces
+from agent.container.process import ContainerProcess
+from agent.container.rootfs.idmap import Mappings, mappings_of
+from agent.container.rootfs.mount_plan import CGROUP_TYPES, MountPlan
+from agent.container.spec.document import Spec
+from agent.container.spec.linux import sysctl_namespace
+from agent.container.spec.mounts import mapping_lines
+from agent.container.spec.process import NO_PROCESS, Process
+from agent.container.state import State
+from agent.container.step_times import mark
+from agent.errors import Refused, StepFailed
+from agent.linux import mount as m
+from agent.linux import process as p
+from agent.linux import procfs
+from agent.linux.capability import CAP_MKNOD
+
+if TYPE_CHECKING:
+    from agent.container.init.plan import ChildPlan
+
+
+class Birth:
+    """One container's first process being made. `begun`: it has got as far as hooks, so that those of the end are due."""
+
+    def __init__(self, id: str, spec: Spec, host: HostContext, init: ContainerProcess, state: State) -> None:
+        self.spec = spec
+        self.host = host
+        self.init = init
+        self.state = state
+        self.process: Process = spec.process or NO_PROCESS
+        self.cgroup: Cgroup | None = None
+        self.uid_mappings: Mappings = spec.linux.uid_mappings
+        self.gid_mappings: Mappings = spec.linux.gid_mappings
+        self.warnings: list[str] = []
+        self.begun = False
+        self._id = id
+        self._opened = Opened(shared=host.shared)
+        self._namespaces: Namespaces
+        self._plan: ChildPlan
+
+    async def run(self) -> None:
+        """All steps. Raises Refused, StepFailed."""
+        try:
+            for name, step, _why in STEPS:
+                if name == self.host.fail_at:
+                    raise StepFailed(name, "failure injected", errno.ECANCELED)
+                try:
+                    await step(self)
+                except OSError as error:
+                    raise StepFailed(name, str(error), error.errno or 0) from error
+                mark(f"agent: {name}")
+        finally:
+            self._opened.close()
+
+    async def prepare(self) -> None:
+        linux = self.spec.linux
+        self._namespaces = namespaces = Namespaces(linux.namespaces, self.host.overrides(), self._opened)
+        if namespaces.is_ours("user"):
+            raise Refused("linux.namespaces[user].path", "is the agent's own, which gives the container nothing")
+        if namespaces.is_ours("mnt") or namespaces.is_machines():
+            raise Refused("linux.namespaces[mount].path", "is the machine's own: the container's root would take the place of everybody's")
+        for path, _value in linux.sysctl:
+            kind = sysctl_namespace(path)
+            if kind is not None and kind not in self.host.owned and namespaces.is_ours(kind):
+                raise Refused(f"linux.sysctl.{path.replace('/', '.')}", f"the {kind} namespace is not the container's own")
+        if linux.net_devices and namespaces.is_ours("net"):
+            raise Refused("linux.netDevices", "the network namespace is not the container's own")
+        self._plan = process_plan(self.process, self._opened.add(self.init.control_pair().detach()), linux.seccomp)
+        if namespaces.user_fd < 0:
+            self._plan.owner = check_ids(self.process, self.uid_mappings, self.gid_mappings)
+
+    async def make_cgroup(self) -> None:
+        linux = self.spec.linux
+        bounding = self.process.capabilities.bounding if self.process.capabilities else 0
+        root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self._id)
+        self.cgroup = Cgroup.create(root, name, linux.resources, mknod=bool(bounding >> CAP_MKNOD & 1))
+
+    async def complete_plan(self) -> None:
+        assert self.cgroup is not None
+        plan, namespaces, spec = self._plan, self._namespaces, self.spec
+        mounts = MountPlan(spec, str(self.cgroup.path), self._opened, namespaces.user_fd)
+        init_plan(spec, self.process, plan, mounts, self._opened)
+        plan.unshare = namespaces.unshare
+        plan.new_root = "user" in spec.linux.namespaces
+        plan.waits_for_parent = plan.new_root or bool(spec.linux.net_devices)
+        plan.state = self.state.halves("created")
+        plan.fail_at = self.host.fail_at
+        self.warnings += plan.warnings + mounts.warnings
+        self.init.questions |= {b"mounted": self._run_hooks, b"clocks": self._offset_clocks}
+
+    async def fork(self) -> None:
+        assert self.cgroup is not None
+        plan, namespaces, opened = self._plan, self._namespaces, self._opened
+        if namespaces.user_fd >= 0:
+            await self.init.fork_within(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, opened.fds, namespaces.through)
+        else:
+            borrowed = [] if namespaces.pid_fd is None else [(namespaces.pid_fd, p.CLONE_NEWPID)]
+            if namespaces.flags & p.CLONE_NEWUSER:
+                borrowed += namespaces.join
+            else:
+                plan.join = namespaces.join
+            with Borrowed(borrowed):
+                self.init.fork(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, opened.fds)
+        # The parent's copy of the child's end of the control socket, above all: its last close is how an end is seen.
+        opened.close_all_but(namespaces.fd_of("net"))
+
+    async def map_ids(self) -> None:
+        if self._namespaces.user_fd >= 0:
+            self._read_mappings()
+            self.init.own_streams(check_ids(self.process, self.uid_mappings, self.gid_mappings))
+        elif "user" in self.spec.linux.namespaces:
+            self._write_mappings()
+        if self._delegates():
+            assert self.cgroup is not None
+            self.cgroup.delegate(outer_id(self.process.user.uid, self.uid_mappings, "process.user.uid"))
+
+    def _write_mappings(self) -> None:
+        """The id mappings of the child's user namespace. setgroups(2) stays allowed: the agent is privileged."""
+        for name, mappings in (("gid_map", self.gid_mappings), ("uid_map", self.uid_mappings)):
+            try:
+                procfs.write(f"{self.init.pid}/{name}", mapping_lines(mappings))
+            except OSError as error:
+                raise StepFailed("map ids", f"{name}: {error.strerror}", error.errno or 0) from error
+
+    def _read_mappings(self) -> None:
+        """Of the user namespace that is joined. Those that the spec lists as well say the same, or it is refused."""
+        linux = self.spec.linux
+        self.uid_mappings, self.gid_mappings = mappings_of(self.init.pid)
+        for field, listed, found in (
+            ("linux.uidMappings", linux.uid_mappings, self.uid_mappings),
+            ("linux.gidMappings", linux.gid_mappings, self.gid_mappings),
+        ):
+            if listed and sorted(listed) != sorted(found):
+                raise Refused(field, "the user namespace that is joined has others")
+
+    def _delegates(self) -> bool:
+        """A container with users and a cgroup namespace of its own, and a cgroup mount that it may write, manages its own groups."""
+        namespaces = self.spec.linux.namespaces
+        if "user" not in namespaces or namespaces.get("cgroup", "") is not None:
+            return False
+        return any(mount.type in CGROUP_TYPES and mount.clear & m.MOUNT_ATTR_RDONLY for mount in self.spec.mounts)
+
+    async def move_devices(self) -> None:
+        devices = self.spec.linux.net_devices
+        if not devices:
+            return
+        joined = self._namespaces.fd_of("net")
+        fd = joined if joined >= 0 else procfs.open_link(f"{self.init.pid}/ns/net")
+        try:
+            net_devices.move(devices, fd)
+        finally:
+            if fd != joined:
+                os.close(fd)
+
+    async def await_created(self) -> None:
+        if self._plan.waits_for_parent:
+            self.init.tell(b"go")
+        await self.init.created(hooks.patience(self.spec.hooks.create_container))
+        self.begun = True
+
+    async def _run_hooks(self, record: bytes) -> bytes:
+        self.begun = True
+        state = self.state.encode("created", self.init.pid)
+        for listed in (self.spec.hooks.prestart, self.spec.hooks.create_runtime):
+            await hooks.run(listed, state, self.state.bundle)
+        return b"hooked"
+
+    async def _offset_clocks(self, record: bytes) -> bytes:
+        try:
+            procfs.write(f"{self.init.pid}/timens_offsets", self._plan.time_offsets)
+        except OSError as error:
+            raise StepFailed("offset clocks", error.strerror or str(error), error.errno or 0) from error
+        return b"offset"
+
+
+STEPS: tuple[tuple[str, Callable[[Birth], Awaitable[None]], str], ...] = (
+    ("prepare", Birth.prepare, "what is to be joined is checked, and the filter compiled, before anything is made"),
+    ("make cgroup", Birth.make_cgroup, "limits and device rules hold before a process is in it"),
+    ("complete plan", Birth.complete_plan, "sources are opened here, once, in the agent's mount namespace"),
+    ("fork", Birth.fork, "into the cgroup and the new namespaces: there is no moment outside of them"),
+    ("map ids", Birth.map_ids, "only the parent may"),
+    ("move network devices", Birth.move_devices, "only the parent sees them"),
+    ("await created", Birth.await_created, "a failure of the child's becomes this call's"),
+)

@@ -1,0 +1,85 @@
+"""Everything the child needs, prepared before the fork: descriptors, bytes, masks, plans. No decision is left to the child."""
+
+import ctypes
+from dataclasses import dataclass, field
+
+from agent.container.hooks import Command
+from agent.container.rootfs.operation import Operation
+from agent.container.spec.scheduling import Scheduler
+from agent.linux.capability import Sets
+from agent.linux.numa import NodeMask
+from agent.linux.seccomp import Filter
+
+
+@dataclass(slots=True)
+class ChildPlan:
+    """The input of agent.container.init.child. Mutable: the child notes in it what it finds on its way."""
+
+    control: int
+    args: list[bytes]
+    env: list[bytes]
+    cwd: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    umask: int
+    interim: Sets
+    final: Sets
+    argv: "ctypes.Array[ctypes.c_char_p]"
+    keep: list[int] = field(default_factory=list)
+    stdio: tuple[int, ...] = ()
+    owner: int = 0
+    """The program's user as the agent sees it."""
+    root: int = -1
+    waits_for_parent: bool = False
+    """The parent has still to map ids or to move interfaces."""
+    new_root: bool = False
+    """The process is born in a user namespace, in which it has to become root first."""
+    waits_for_start: bool = True
+    start_socket: int = -1
+    """A listening socket to await the start on, where another process than the parent gives it."""
+    preserved: tuple[int, ...] = ()
+    """Descriptors that stay open in the program."""
+    join: list[tuple[int, int]] = field(default_factory=list)
+    unshare: int = 0
+    time_offsets: bytes = b""
+    becomes_root: bool = False
+    loopback: bool = False
+    mounts: list[Operation] = field(default_factory=list)
+    devices: list[Operation] = field(default_factory=list)
+    restrictions: list[Operation] = field(default_factory=list)
+    terminal: bool = False
+    console: bool = False
+    console_size: tuple[int, int] | None = None
+    hostname: bytes = b""
+    domainname: bytes = b""
+    sysctl: list[tuple[str, bytes]] = field(default_factory=list)
+    scheduler: Scheduler | None = None
+    io_priority: int | None = None
+    personality: int | None = None
+    oom_score_adj: int | None = None
+    affinity: tuple[int, ...] = ()
+    memory_policy: tuple[int, NodeMask | None] | None = None
+    home_missing: bool = False
+    program: bytes = b""
+    envp: "ctypes.Array[ctypes.c_char_p] | None" = None
+    cwd_later: bool = False
+    rlimits: list[tuple[int, object]] = field(default_factory=list)
+    inheritable_first: Sets | None = None
+    drop_bounding: list[int] = field(default_factory=list)
+    ambient: list[int] = field(default_factory=list)
+    labels: list[tuple[str, bytes]] = field(default_factory=list)
+    """What to write below /proc for the program's label of mandatory access control."""
+    key_label: bytes = b""
+    no_new_privs: bool = False
+    seccomp: Filter | None = None
+    notifies: bool = False
+    """The filter's listener goes to the parent."""
+    has_hooks: bool = False
+    """The parent waits for the moment of hooks: mounts are in place, and the old root is not gone."""
+    container_hooks: tuple[Command, ...] = ()
+    start_hooks: tuple[Command, ...] = ()
+    state: tuple[bytes, bytes] = (b"", b"")
+    """The container's state for hooks, before and after the pid."""
+    fail_at: str = ""
+    warnings: list[str] = field(default_factory=list)

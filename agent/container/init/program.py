@@ -1,0 +1,134 @@
+"""Steps of the child that concern its program: terminal, scheduling, working directory, where the program is.
+
+Nothing is imported here after the fork.
+"""
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import stat
+
+from agent.container.init.plan import ChildPlan
+from agent.container.rootfs import devices
+from agent.container.spec.process import home_of
+from agent.linux import process as p
+from agent.linux import procfs
+from agent.linux.libc import AT_FDCWD
+from agent.linux.numa import set_mempolicy
+from agent.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2, read_file_in_root
+
+PASSWD_MAX = 1 << 20
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def open_terminal(plan: ChildPlan) -> None:
+    if not plan.terminal:
+        for number, fd in enumerate(plan.stdio):
+            os.dup2(fd, number, inheritable=True)
+        return
+    root = plan.root if plan.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY)
+    master, slave = devices.open_terminal(root, plan.console_size)
+    if plan.console:
+        devices.mount_console(root, slave)
+    fcntl.ioctl(slave, 0x540E, 0)  # TIOCSCTTY
+    for number in (0, 1, 2):
+        os.dup2(slave, number, inheritable=True)
+    with socket.socket(fileno=os.dup(plan.control)) as control:
+        control.sendmsg([b"terminal"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
+    os.close(master)
+    os.close(slave)
+
+
+def own_terminal(plan: ChildPlan) -> None:
+    if plan.terminal and plan.uid:
+        os.fchown(0, plan.uid, -1)
+
+
+def schedule(plan: ChildPlan) -> None:
+    if plan.scheduler is not None:
+        s = plan.scheduler
+        p.sched_setattr(s.policy, s.flags, s.nice, s.priority, s.runtime, s.deadline, s.period)
+    if plan.io_priority is not None:
+        p.ioprio_set_group(plan.io_priority)
+    if plan.personality is not None:
+        p.personality(plan.personality)
+    if plan.oom_score_adj is not None:
+        procfs.write("self/oom_score_adj", b"%d" % plan.oom_score_adj)
+    if plan.memory_policy is not None:
+        set_mempolicy(*plan.memory_policy)
+    if plan.affinity:
+        os.sched_setaffinity(0, plan.affinity)
+
+
+def find_program(plan: ChildPlan) -> None:
+    """Look the program up in the container, now, so that a missing one fails create and not start."""
+    if not plan.args:
+        return
+    if plan.home_missing:
+        home = home_of(read_file_in_root(_root_of(plan), "/etc/passwd", PASSWD_MAX), plan.uid)
+        plan.env.append(b"HOME=" + home)
+    plan.envp = p.vector(plan.env)
+    plan.program = _lookup(plan.args[0], plan.env)
+
+
+def _root_of(plan: ChildPlan) -> int:
+    return plan.root if plan.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY)
+
+
+def _lookup(name: bytes, env: list[bytes]) -> bytes:
+    if b"/" in name:
+        _check_executable(name)
+        return name
+    search = next((entry[5:] for entry in env if entry.startswith(b"PATH=")), DEFAULT_PATH)
+    denied: OSError | None = None
+    for directory in search.split(b":"):
+        candidate = os.path.join(directory or b".", name)
+        try:
+            _check_executable(candidate)
+            return candidate
+        except PermissionError as error:
+            denied = error
+        except OSError:
+            continue
+    if denied is not None:
+        raise denied
+    raise FileNotFoundError(errno.ENOENT, "executable file not found in PATH", os.fsdecode(name))
+
+
+def _check_executable(path: bytes) -> None:
+    # Never by /proc/self/exe or a descriptor: until exec they are the agent's own (CVE-2019-5736).
+    fd = openat2(AT_FDCWD, path, os.O_PATH, RESOLVE_NO_MAGICLINKS)
+    status = os.fstat(fd)
+    os.close(fd)
+    if stat.S_ISDIR(status.st_mode):
+        raise PermissionError(errno.EACCES, "is a directory", os.fsdecode(path))
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
+
+
+def enter_cwd(plan: ChildPlan) -> None:
+    """The working directory may be one that only the user may enter: EACCES is tried again as the user."""
+    try:
+        os.chdir(plan.cwd)
+    except PermissionError:
+        plan.cwd_later = True
+        return
+    _check_cwd(plan)
+
+
+def _check_cwd(plan: ChildPlan) -> None:
+    try:
+        inside = os.getcwdb().startswith(b"/")
+    except FileNotFoundError:
+        inside = False
+    if not inside:
+        # A magic link to a directory of the outside (CVE-2024-21626).
+        raise PermissionError(errno.EPERM, "the working directory is outside the container's root", plan.cwd)
+
+
+def enter_cwd_as_user(plan: ChildPlan) -> None:
+    if plan.cwd_later:
+        os.chdir(plan.cwd)
+        _check_cwd(plan)

@@ -1,0 +1,109 @@
+"""Steps of the child that make its surroundings: namespaces, mounts, devices, the root, names, sysctls, hidden paths.
+
+Nothing is imported here after the fork.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+
+from agent.container.hooks import run_here
+from agent.container.init.plan import ChildPlan
+from agent.linux import lsm, procfs
+from agent.linux import mount as m
+from agent.linux import process as p
+from agent.linux.keyring import new_session_keyring
+from agent.linux.openat2 import make_directory_in_root
+
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+
+def join_namespaces(plan: ChildPlan) -> None:
+    for fd, kinds in plan.join:
+        p.setns(fd, kinds)
+    if plan.unshare:
+        p.unshare(plan.unshare)
+    if plan.time_offsets:
+        _offset_clocks(plan)
+    if plan.becomes_root:
+        p.setresgid(0)
+        p.setresuid(0)
+
+
+def _offset_clocks(plan: ChildPlan) -> None:
+    """They bind whoever is born in the new time namespace, and this process from exec on."""
+    if not plan.new_root:
+        procfs.write("self/timens_offsets", plan.time_offsets)
+        return
+    # In a user namespace the files of a process that cannot be dumped are not its own: the parent writes.
+    os.write(plan.control, b"clocks")
+    if os.read(plan.control, 16) != b"offset":
+        os._exit(127)
+
+
+def new_keyring(plan: ChildPlan) -> None:
+    if plan.key_label:
+        procfs.write(lsm.SELINUX_KEY_ATTRIBUTE, plan.key_label)
+    new_session_keyring()
+
+
+def bring_up_loopback(plan: ChildPlan) -> None:
+    if plan.loopback:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+
+
+def place_mounts(plan: ChildPlan) -> None:
+    for operation in plan.mounts:
+        operation.execute(plan.root)
+
+
+def make_devices(plan: ChildPlan) -> None:
+    for operation in plan.devices:
+        operation.execute(plan.root)
+
+
+def await_runtime_hooks(plan: ChildPlan) -> None:
+    if plan.has_hooks:
+        os.write(plan.control, b"mounted")
+        if os.read(plan.control, 16) != b"hooked":
+            os._exit(127)
+
+
+def run_container_hooks(plan: ChildPlan) -> None:
+    if plan.container_hooks:
+        run_here(plan.container_hooks, plan.state, plan.root, _as_runtime)
+
+
+def _as_runtime() -> None:
+    os.umask(0o022)
+
+
+def enter_root(plan: ChildPlan) -> None:
+    os.fchdir(plan.root)
+    m.pivot_root(b".", b".")
+    # The old root lies over the new one now; it is a slave since the first mount, so the unmount goes nowhere else.
+    m.umount2(b".", m.MNT_DETACH)
+    os.chdir(b"/")
+
+
+def name_host(plan: ChildPlan) -> None:
+    if plan.hostname:
+        p.set_host_name(plan.hostname)
+    if plan.domainname:
+        p.set_domain_name(plan.domainname)
+
+
+def set_sysctls(plan: ChildPlan) -> None:
+    for path, value in plan.sysctl:
+        procfs.write(f"sys/{path}", value)
+
+
+def make_cwd(plan: ChildPlan) -> None:
+    os.close(make_directory_in_root(plan.root, plan.cwd))
+
+
+def restrict_paths(plan: ChildPlan) -> None:
+    for operation in plan.restrictions:
+        operation.execute(plan.root)

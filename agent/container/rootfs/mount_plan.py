@@ -1,0 +1,173 @@
+"""From a spec to the operations on mounts, devices and paths: the parent's half. Opens what is outside; changes nothing."""
+
+import os
+import stat
+from dataclasses import replace
+
+from agent.container.fd_set import Opened
+from agent.container.rootfs.devices import DEFAULT_PATHS, DefaultDevices, MakeDevice
+from agent.container.rootfs.idmap import Mappings, mapped_namespace
+from agent.container.rootfs.mounts import BindMount, NewMount, PlaceRoot, Remount
+from agent.container.rootfs.operation import Operation
+from agent.container.rootfs.restrict import KernelMount, MaskPaths, Propagate, ReadOnlyMount, ReadOnlyPath
+from agent.container.spec import labels
+from agent.container.spec.document import Spec
+from agent.container.spec.linux import Device
+from agent.container.spec.mounts import PROPAGATION, Mount, clean
+from agent.errors import Refused
+from agent.linux import mount as m
+from agent.linux.libc import AT_RECURSIVE
+
+CGROUP_TYPES = ("cgroup", "cgroup2")
+KERNEL_TYPES = {"proc": m.PROC_SUPER_MAGIC, "sysfs": m.SYSFS_MAGIC}
+SYSFS = "/sys"
+
+
+class MountPlan:
+    """Makes the operations of one spec. `user_fd` is the user namespace that is joined, -1 for none."""
+
+    def __init__(self, spec: Spec, cgroup_path: str, opened: Opened, user_fd: int = -1) -> None:
+        self._spec = spec
+        self._cgroup_path = cgroup_path
+        self._opened = opened
+        self._user_fd = user_fd
+        self._namespaces: dict[tuple[Mappings, Mappings], int] = {}
+        self.warnings: list[str] = []
+
+    def mounts(self) -> list[Operation]:
+        """The root first, then the mounts in their order."""
+        propagation = self._spec.linux.rootfs_propagation
+        private = propagation in ("private", "rprivate")
+        shared = propagation in ("shared", "rshared")
+        operations: list[Operation] = [PlaceRoot(m.MS_PRIVATE if private else m.MS_SLAVE, True, shared)]
+        return operations + [self._mount(mount) for mount in self._spec.mounts]
+
+    def _mount(self, mount: Mount) -> Operation:
+        mount = labels.with_context(mount, self._spec.linux.mount_label)
+        if mount.remount:
+            return Remount(mount)
+        if mount.bind:
+            return self._bind(mount, mount.source)
+        if mount.type in CGROUP_TYPES:
+            return self._cgroup(mount)
+        if mount.type == "sysfs":
+            return NewMount(mount, "sysfs", instead=self._sysfs_instead(mount))
+        return NewMount(mount, mount.type, read_only_later=clean(mount.destination) == "/dev")
+
+    def _cgroup(self, mount: Mount) -> Operation:
+        """Read-only unless asked otherwise; without a cgroup namespace only the container's own group is in sight."""
+        if not mount.clear & m.MOUNT_ATTR_RDONLY:
+            mount = replace(mount, set=mount.set | m.MOUNT_ATTR_RDONLY)
+        namespaces = self._spec.linux.namespaces
+        if namespaces.get("cgroup", "") is not None:
+            return self._bind(replace(mount, data=()), self._cgroup_path)
+        instead = self._tree(mount, self._cgroup_path, 0) if "user" in namespaces else -1
+        return NewMount(mount, "cgroup2", instead=instead)
+
+    def _sysfs_instead(self, mount: Mount) -> int:
+        """A user namespace may mount sysfs only with a network namespace of its own: the agent's is bound then, read-only."""
+        namespaces = self._spec.linux.namespaces
+        if "user" not in namespaces or namespaces.get("net", "") is None:
+            return -1
+        self.warnings.append(f"{mount.field}: no network namespace of the container's own, the guest's sysfs is bound read-only")
+        return self._tree(mount, SYSFS, AT_RECURSIVE)
+
+    def _bind(self, mount: Mount, source: str) -> BindMount:
+        tree = self._tree(mount, source, AT_RECURSIVE if mount.recursive else 0)
+        if self._opened.dry:
+            return BindMount(mount, tree, True)
+        if mount.idmap or mount.uid_mappings:
+            self._translate(mount, tree)
+        return BindMount(mount, tree, stat.S_ISDIR(os.fstat(tree).st_mode))
+
+    def _tree(self, mount: Mount, source: str, flags: int) -> int:
+        try:
+            return self._opened.tree(source, flags)
+        except OSError as error:
+            raise Refused(f"{mount.field}.source", f"{source}: {os.strerror(error.errno or 0)}") from error
+
+    def _translate(self, mount: Mount, tree: int) -> None:
+        """Here and not in the child: the filesystem belongs to the agent's user namespace."""
+        try:
+            m.set_idmap(tree, self._owners(mount), mount.idmap_recursive)
+        except OSError as error:
+            raise Refused(f"{mount.field}.uidMappings", f"{mount.source}: {error.strerror}") from error
+
+    def _owners(self, mount: Mount) -> int:
+        linux = self._spec.linux
+        uids, gids = mount.uid_mappings or linux.uid_mappings, mount.gid_mappings or linux.gid_mappings
+        if not uids:
+            return self._user_fd
+        fd = self._namespaces.get((uids, gids))
+        if fd is None:
+            fd = self._namespaces[uids, gids] = self._opened.add(mapped_namespace(uids, gids))
+        return fd
+
+    # devices
+
+    def devices(self) -> list[Operation]:
+        """The default ones and the spec's; none is made in a /dev that is not the container's own."""
+        linux = self._spec.linux
+        wanted = [device for device in linux.devices if device.path not in DEFAULT_PATHS and device.path != "/dev/ptmx"]
+        if any(_is_shared_dev(mount) for mount in self._spec.mounts):
+            self.warnings += [f"{device.field}: not made, /dev is not the container's own" for device in wanted if _is_in_dev(device)]
+            return [MakeDevice(device, self._source_of(device)) for device in wanted if not _is_in_dev(device)]
+        if "user" not in linux.namespaces:
+            return [DefaultDevices(), *[MakeDevice(device) for device in wanted]]
+        # In a user namespace nobody may make a device: the agent's own nodes are bound instead.
+        default = DefaultDevices(tuple([(path, self._node(path, path)) for path in sorted(DEFAULT_PATHS)]))
+        return [default, *[MakeDevice(device, self._node_of(device)) for device in wanted]]
+
+    def _source_of(self, device: Device) -> int:
+        return self._node_of(device) if "user" in self._spec.linux.namespaces else -1
+
+    def _node_of(self, device: Device) -> int:
+        if device.type == "p":
+            return -1
+        fd = self._node(device.path, device.field)
+        if fd >= 0 and os.fstat(fd).st_rdev != os.makedev(device.major, device.minor):
+            raise Refused(device.field, f"{device.path} is another device here, and a user namespace cannot make devices")
+        return fd
+
+    def _node(self, path: str, field: str) -> int:
+        try:
+            return self._opened.tree(path)
+        except OSError as error:
+            raise Refused(field, f"{path}: {os.strerror(error.errno or 0)}, and a user namespace cannot make devices") from error
+
+    # paths
+
+    def restrictions(self) -> list[Operation]:
+        """What is made read-only and hidden when everything is in its place."""
+        linux = self._spec.linux
+        operations: list[Operation] = []
+        word = linux.rootfs_propagation
+        if word.removeprefix("r") in ("shared", "unbindable"):
+            operations.append(Propagate(PROPAGATION[word.removeprefix("r")], word.startswith("r")))
+        operations += [ReadOnlyPath(path, self._within(path)) for path in linux.readonly_paths]
+        if linux.masked_paths:
+            operations.append(MaskPaths(tuple([(path, self._within(path)) for path in linux.masked_paths])))
+        for mount in self._spec.mounts:
+            if not mount.bind and clean(mount.destination) == "/dev" and mount.set & m.MOUNT_ATTR_RDONLY:
+                operations.append(ReadOnlyMount("/dev"))
+        if self._spec.root_readonly:
+            operations.append(ReadOnlyMount("/"))
+        return operations
+
+    def _within(self, path: str) -> KernelMount | None:
+        """The mount of the kernel's that a path to restrict is below."""
+        for mount in self._spec.mounts:
+            place = clean(mount.destination)
+            magic = m.PROC_SUPER_MAGIC if place == "/proc" else KERNEL_TYPES.get(mount.type)
+            if magic is not None and clean(path).startswith(f"{place}/"):
+                return KernelMount(place, magic)
+        return None
+
+
+def _is_shared_dev(mount: Mount) -> bool:
+    """Bound from outside, or the kernel's one devtmpfs."""
+    return clean(mount.destination) == "/dev" and not mount.remount and (mount.bind or mount.type == "devtmpfs")
+
+
+def _is_in_dev(device: Device) -> bool:
+    return device.path.startswith("/dev/")

@@ -1,0 +1,199 @@
+"""The mount operations: what is placed where inside the container's root.
+
+The parent makes the plan and opens what must be seen from outside (the root, the sources of binds); the child executes it in its own
+mount namespace. Every target is found by one openat2(2) inside the root and from then on is a descriptor.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from agent.container.rootfs.copy_up import fill
+from agent.container.rootfs.operation import Operation
+from agent.container.spec.mounts import ATTRIBUTES, PROC_FILES, RECURSIVE_ATTRIBUTES, Mount, clean
+from agent.linux import mount as m
+from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
+from agent.linux.openat2 import STRAIGHT, make_directory_in_root, make_file_in_root, open_in_root
+
+# Types whose place must be a real directory at that very path: no link on the way (CVE-2019-19921, CVE-2023-27561).
+STRAIGHT_TYPES = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRoot(Operation):
+    """Put the root's detached tree over the old `/`, where pivot_root(2) finds it: no path of the outside is looked up again."""
+
+    propagation: int
+    recursive: bool
+    follow: bool
+
+    def describe(self) -> str:
+        return "mount the container's root over /, receiving nothing back"
+
+    def execute(self, root: int) -> None:
+        flags = AT_RECURSIVE if self.recursive else 0
+        m.mount_setattr(AT_FDCWD, "/", flags, propagation=self.propagation)
+        if not self.follow:
+            # A clone of a shared mount is its peer: what is mounted inside would appear outside.
+            m.set_propagation(root, m.MS_SLAVE, recursive=True)
+        m.move_mount_path(root, "/")
+
+
+@dataclass(frozen=True, slots=True)
+class NewMount(Operation):
+    """A new instance of a filesystem. `instead` is a tree to bind where the kernel does not let a user namespace make one."""
+
+    mount: Mount
+    filesystem: str
+    read_only_later: bool = False
+    instead: int = -1
+
+    def describe(self) -> str:
+        words = [*attribute_words(self.mount), *[key if value is None else f"{key}={value}" for key, value in self.mount.data]]
+        filled = ", filled from what is there" if self.mount.copy_up else ""
+        return f"mount {self.filesystem} on {self.mount.destination} ({','.join(words)}){filled}"
+
+    def execute(self, root: int) -> None:
+        mount = self.mount
+        target = self._target(root)
+        _check_not_in_proc(target, mount)
+        attributes = mount.set | mount.recursive_set
+        now = attributes & ~m.MOUNT_ATTR_RDONLY if self.read_only_later or mount.copy_up else attributes
+        tree = self._make(now)
+        if mount.copy_up:
+            fill(target, tree)
+            m.set_attributes(tree, attributes)
+        _place(tree, target, mount)
+
+    def _target(self, root: int) -> int:
+        destination = self.mount.destination
+        if self.filesystem not in STRAIGHT_TYPES:
+            return make_directory_in_root(root, destination)
+        try:
+            return make_directory_in_root(root, destination, resolve=STRAIGHT)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise OSError(error.errno, f"{self.filesystem} must be mounted on ordinary directory", destination) from error
+
+    def _make(self, attributes: int) -> int:
+        mount = self.mount
+        options = [(os.fsencode(key), None if value is None else os.fsencode(value)) for key, value in mount.data]
+        if mount.source:
+            options.insert(0, (b"source", os.fsencode(mount.source)))
+        try:
+            return m.new_mount(os.fsencode(self.filesystem), tuple(options), attributes)
+        except PermissionError:
+            if self.instead < 0:
+                raise
+        m.set_propagation(self.instead, m.MS_SLAVE, recursive=True)
+        m.set_attributes(self.instead, attributes | m.MOUNT_ATTR_RDONLY, recursive=True)
+        return self.instead
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount(Operation):
+    """A tree that the parent cloned before the fork: its source resolved in the parent's mount namespace, once."""
+
+    mount: Mount
+    tree: int
+    is_directory: bool
+
+    def describe(self) -> str:
+        mount = self.mount
+        recursively = " and all below" if mount.recursive else ""
+        owners = " with translated owners" if mount.idmap or mount.uid_mappings else ""
+        return f"bind {mount.source}{recursively} on {mount.destination} ({','.join(attribute_words(mount))}){owners}"
+
+    def execute(self, root: int) -> None:
+        mount = self.mount
+        target = make_directory_in_root(root, mount.destination) if self.is_directory else make_file_in_root(root, mount.destination)
+        if not self.is_directory and stat.S_ISDIR(os.fstat(target).st_mode):
+            raise NotADirectoryError(20, "the destination is a directory, the source is not", mount.destination)
+        if clean(mount.destination) == "/proc":
+            _check_is_procfs_root(self.tree, mount.destination)
+        else:
+            _check_not_in_proc(target, mount)
+        if (mount.propagation | mount.recursive_propagation) & m.MS_SHARED == 0:
+            m.set_propagation(self.tree, m.MS_SLAVE, recursive=True)
+        if mount.recursive_set or mount.recursive_clear:
+            m.set_attributes(self.tree, mount.recursive_set, mount.recursive_clear, recursive=True)
+        if mount.set or mount.clear:
+            m.set_attributes(self.tree, mount.set, mount.clear)
+        source = os.fstat(self.tree)
+        _place(self.tree, target, mount)
+        if clean(mount.destination) in PROC_FILES:
+            _check_covered(root, mount, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Remount(Operation):
+    """Change what is mounted at a place: the mount's attributes, and with words for the filesystem the filesystem itself."""
+
+    mount: Mount
+
+    def describe(self) -> str:
+        words = [*attribute_words(self.mount), *[key if value is None else f"{key}={value}" for key, value in self.mount.data]]
+        return f"change the mount on {self.mount.destination} ({','.join(words)})"
+
+    def execute(self, root: int) -> None:
+        mount = self.mount
+        target = open_in_root(root, mount.destination)
+        try:
+            if mount.data:
+                m.reconfigure(
+                    target, tuple([(os.fsencode(key), None if value is None else os.fsencode(value)) for key, value in mount.data])
+                )
+            if mount.recursive_set or mount.recursive_clear:
+                m.set_attributes(target, mount.recursive_set, mount.recursive_clear, recursive=True)
+            # Also without any: it says whether something is mounted here.
+            m.set_attributes(target, mount.set, mount.clear)
+            _propagate(target, mount)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, mount.destination) from error
+        finally:
+            os.close(target)
+
+
+def attribute_words(mount: Mount) -> list[str]:
+    """The attributes that a mount gets, as words."""
+    words = [word for word, (bit, _clear) in ATTRIBUTES.items() if bit and mount.set & bit]
+    return words + [word for word, (bit, _clear) in RECURSIVE_ATTRIBUTES.items() if bit and mount.recursive_set & bit]
+
+
+def _place(tree: int, target: int, mount: Mount) -> None:
+    m.move_mount(tree, target, mount.destination)
+    os.close(target)
+    _propagate(tree, mount)
+    os.close(tree)
+
+
+def _propagate(tree: int, mount: Mount) -> None:
+    if mount.propagation:
+        m.set_propagation(tree, mount.propagation)
+    if mount.recursive_propagation:
+        m.set_propagation(tree, mount.recursive_propagation, recursive=True)
+
+
+def _check_not_in_proc(target: int, mount: Mount) -> None:
+    """Nothing but the allowed files may be covered in a procfs, whatever link leads there (CVE-2019-16884)."""
+    place = clean(mount.destination)
+    if place in PROC_FILES or (place == "/proc" and mount.type == "proc"):
+        return
+    if m.filesystem_magic(target) == m.PROC_SUPER_MAGIC:
+        raise PermissionError(1, "is in a procfs", mount.destination)
+
+
+def _check_covered(root: int, mount: Mount, source: os.stat_result) -> None:
+    """The kernel looks some of procfs's entries up anew each time, and what was mounted on them is gone then."""
+    place = open_in_root(root, mount.destination)
+    found = os.fstat(place)
+    os.close(place)
+    if (found.st_dev, found.st_ino) != (source.st_dev, source.st_ino):
+        raise PermissionError(1, "the kernel keeps no mount on this file", mount.destination)
+
+
+def _check_is_procfs_root(tree: int, destination: str) -> None:
+    if m.filesystem_magic(tree) != m.PROC_SUPER_MAGIC or os.fstat(tree).st_ino != 1:
+        raise PermissionError(1, "only the root of a procfs may be bound here", destination)

@@ -1,0 +1,147 @@
+"""What is done to the root when everything is mounted: paths made read-only or hidden, the root's own attributes and propagation.
+
+The child executes it in its own mount namespace. Every target is found by one openat2(2) inside the root and from then on is a
+descriptor.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+
+from agent.container.rootfs.operation import Operation
+from agent.container.spec.mounts import clean
+from agent.linux import mount as m
+from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, STRAIGHT, open_in_root, openat2
+
+ROOT_INODE = 1
+"""The root of a procfs or sysfs."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelMount:
+    """Where the kernel's own file system is mounted that a path is in, and which one it is (statfs(2))."""
+
+    place: str
+    magic: int
+
+
+def _open(root: int, path: str, within: KernelMount | None) -> int:
+    """The object at a path to restrict; -1 where nothing is.
+
+    `within` must be there still: who else can write to the root may have renamed it, and what was to be restricted would go unseen.
+    """
+    try:
+        if within is None:
+            return open_in_root(root, path)
+        mount = _kernel_root(root, within)
+        try:
+            return openat2(mount, clean(path)[len(within.place) + 1 :], os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(mount)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def _kernel_root(root: int, within: KernelMount) -> int:
+    try:
+        fd = openat2(root, within.place, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+    except OSError as error:
+        raise PermissionError(1, "what was mounted here has been moved away", within.place) from error
+    if m.filesystem_magic(fd) != within.magic or os.fstat(fd).st_ino != ROOT_INODE:
+        raise PermissionError(1, "what was mounted here has been moved away", within.place)
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnlyPath(Operation):
+    """Make a path and all below it read-only; a path that is not there needs nothing."""
+
+    path: str
+    within: KernelMount | None = None
+
+    def describe(self) -> str:
+        return f"make {self.path} read-only"
+
+    def execute(self, root: int) -> None:
+        target = _open(root, self.path, self.within)
+        if target < 0:
+            return
+        tree = m.clone_tree(target, recursive=True)
+        m.set_attributes(tree, m.MOUNT_ATTR_RDONLY, recursive=True)
+        m.move_mount(tree, target, self.path)
+        os.close(target)
+        os.close(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPaths(Operation):
+    """Hide paths: a directory under one empty read-only tmpfs, anything else under the null device."""
+
+    paths: tuple[tuple[str, KernelMount | None], ...]
+
+    def describe(self) -> str:
+        return f"hide {' '.join([path for path, _ in self.paths])}"
+
+    def execute(self, root: int) -> None:
+        cover = -1  # the one tmpfs; its copies are made of the first one placed
+        null = -1
+        for path, within in self.paths:
+            target = _open(root, path, within)
+            if target < 0:
+                continue
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                if cover < 0:
+                    options = ((b"source", b"tmpfs"), (b"nr_inodes", b"2"), (b"mode", b"0755"))
+                    cover = tree = m.new_mount(b"tmpfs", options, _COVER)
+                else:
+                    tree = m.clone_tree(cover)
+            else:
+                if null < 0:
+                    null = open_null(root)
+                tree = m.clone_tree(null)
+            m.move_mount(tree, target, path)
+            os.close(target)
+            if tree != cover:
+                os.close(tree)
+
+
+_COVER = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+
+
+def open_null(root: int) -> int:
+    """The container's null device, verified by its numbers (CVE-2025-31133). Raises PermissionError for anything else in its place."""
+    fd = openat2(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW, STRAIGHT)
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+        raise PermissionError(1, "is not the null device", "/dev/null")
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnlyMount(Operation):
+    """Make the mount at a place read-only, not what is mounted below it."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the mount {self.path} read-only"
+
+    def execute(self, root: int) -> None:
+        target = root if self.path == "/" else open_in_root(root, self.path)
+        m.set_attributes(target, m.MOUNT_ATTR_RDONLY)
+        if target != root:
+            os.close(target)
+
+
+@dataclass(frozen=True, slots=True)
+class Propagate(Operation):
+    """The propagation of the container's root."""
+
+    propagation: int
+    recursive: bool
+
+    def describe(self) -> str:
+        return "set the root's propagation"
+
+    def execute(self, root: int) -> None:
+        m.set_propagation(root, self.propagation, self.recursive)

@@ -1,0 +1,1 @@
+"""The OCI runtime specification as frozen objects; each section of the document has a file."""

@@ -1,0 +1,117 @@
+"""The OCI runtime specification as frozen objects: parsed, checked and refused by field path before anything is created.
+
+`parse_spec` takes the JSON document. The parts are in spec_process, spec_mounts, spec_linux and spec_resources.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.container.spec.hooks import NO_HOOKS, Hooks, parse_hooks
+from agent.container.spec.linux import Linux, parse_linux
+from agent.container.spec.mounts import Mount, parse_mount
+from agent.container.spec.process import Process, parse_process_node
+from agent.container.spec.reader import Node, absolute
+from agent.container.spec.resources import Resources, parse_resources_node
+from agent.errors import Refused
+
+VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)([-+].*)?")
+ID = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything a container is made from. `warnings` lists what the specification allows to pass over."""
+
+    version: str
+    root_path: str
+    root_readonly: bool
+    process: Process | None
+    hostname: str
+    domainname: str
+    mounts: tuple[Mount, ...]
+    annotations: Mapping[str, str]
+    linux: Linux
+    hooks: Hooks = NO_HOOKS
+    warnings: tuple[str, ...] = field(default=())
+
+
+def check_id(value: str) -> str:
+    """A container's or process's id, before it becomes part of any path. Refuses what could leave its directory."""
+    if not ID.fullmatch(value) or value in (".", ".."):
+        raise Refused("id", f"{value[:64]!r} is not of 1 to 255 of the characters A-Z a-z 0-9 _ + . -")
+    return value
+
+
+def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozenset(), bundle: str = "") -> Spec:
+    """The document as a `Spec`. Raises Refused with the field's path.
+
+    `sandbox` names the namespaces (`net`, `ipc`, ...) that the caller's sandbox owns although the spec does not list them: their
+    sysctls may be set. `bundle` is the directory that relative paths of the root and of bind mounts start from; without one they are
+    refused.
+    """
+    warnings: list[str] = []
+    node = Node(document, "", warnings)
+    version = _version(node)
+    node.refuse_known("solaris", "windows", "vm", "zos", "freebsd", reason="of another platform")
+    root = Node(node.required("root"), "root", warnings)
+    root_path = _below_bundle(root.string("path"), bundle)
+    root_readonly = root.boolean("readonly")
+    root.finish()
+    process_node = node.child("process")
+    process = parse_process_node(process_node) if process_node else None
+    mounts = tuple([parse_mount(mount, bundle) for mount in node.children("mounts")])
+    linux = parse_linux(Node(node.get("linux") or {}, "linux", warnings), sandbox)
+    hostname, domainname = _host_name(node, "hostname"), _host_name(node, "domainname")
+    annotations = node.mapping("annotations")
+    hooks = parse_hooks(node.child("hooks"))
+    node.finish()
+    spec = Spec(version, root_path, root_readonly, process, hostname, domainname, mounts, annotations, linux, hooks, tuple(warnings))
+    _check_together(spec)
+    return spec
+
+
+def parse_process(document: Mapping[str, object]) -> Process:
+    """The document of one more process (`exec`). Raises Refused."""
+    return parse_process_node(Node(document, "process", []))
+
+
+def parse_resources(document: Mapping[str, object]) -> Resources:
+    """The document of an update. Raises Refused."""
+    return parse_resources_node(Node(document, "linux.resources", []))
+
+
+def _version(node: Node) -> str:
+    version = node.string("ociVersion", "1.0.0")
+    match = VERSION.fullmatch(version)
+    if match is None or match.group(1) != "1":
+        raise Refused("ociVersion", f"{version!r} is not a version 1.x.y")
+    return version
+
+
+def _below_bundle(path: str, bundle: str) -> str:
+    return absolute(f"{bundle}/{path}" if path and bundle and not path.startswith("/") else path, "root.path")
+
+
+def _host_name(node: Node, key: str) -> str:
+    name = node.string(key)
+    if len(name.encode("utf-8", "surrogateescape")) > 64:
+        raise Refused(key, "longer than 64 bytes")
+    return name
+
+
+def _check_together(spec: Spec) -> None:
+    """What no single field shows."""
+    namespaces = spec.linux.namespaces
+    if "mnt" not in namespaces:
+        raise Refused("linux.namespaces", "no mount namespace")
+    if namespaces["mnt"] is not None and namespaces.get("user", "") is None:
+        raise Refused("linux.namespaces", "a mount namespace to join is not the new user namespace's, which may not mount in it")
+    for key in ("hostname", "domainname"):
+        if getattr(spec, key) and "uts" not in namespaces:
+            raise Refused(key, "needs a uts namespace")
+    for mount in spec.mounts:
+        if mount.type == "mqueue" and "ipc" not in namespaces:
+            raise Refused(f"{mount.field}.type", "mqueue needs an ipc namespace")
+        if mount.idmap and not mount.uid_mappings and "user" not in namespaces:
+            raise Refused(f"{mount.field}.options", "idmap without mappings needs a user namespace")

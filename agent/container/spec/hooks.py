@@ -1,0 +1,64 @@
+"""`hooks` of the specification: programs that are run at six points of a container's life. Running them is agent.container.hooks'."""
+
+from dataclasses import dataclass
+
+from agent.container.spec.reader import Node, absolute
+from agent.errors import Refused
+
+TIMEOUT_MAX = (1 << 31) - 1
+"""seconds"""
+# The specification's names, in the order of a container's life -> the fields of `Hooks`.
+KINDS = {
+    "prestart": "prestart",
+    "createRuntime": "create_runtime",
+    "createContainer": "create_container",
+    "startContainer": "start_container",
+    "poststart": "poststart",
+    "poststop": "poststop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One program. `env` None: absent; `timeout` in seconds, None: no limit. `field` is its path in the document."""
+
+    field: str
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...] | None
+    timeout: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The programs of each point, in their order."""
+
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
+
+
+NO_HOOKS = Hooks()
+
+
+def parse_hooks(node: Node | None) -> Hooks:
+    """`hooks` as an object. Raises Refused."""
+    if node is None:
+        return NO_HOOKS
+    hooks = Hooks(**{field: tuple([_hook(hook) for hook in node.children(kind)]) for kind, field in KINDS.items()})
+    node.finish()
+    return hooks
+
+
+def _hook(node: Node) -> Hook:
+    path = absolute(node.string("path"), node.name("path"))
+    env = node.strings("env") if node.has("env") else None
+    for index, entry in enumerate(env or ()):
+        if not entry.partition("=")[0] or "=" not in entry:
+            raise Refused(node.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
+    hook = Hook(node.path, path, node.strings("args") or (path,), env, node.optional("timeout", 1, TIMEOUT_MAX))
+    node.finish()
+    return hook

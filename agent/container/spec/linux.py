@@ -1,0 +1,247 @@
+"""`linux` of the specification: namespaces, devices, cgroup, system-wide settings, paths that are hidden."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from agent.container.net_devices import NetDevice, parse_net_devices
+from agent.container.spec.labels import selinux_context
+from agent.container.spec.memory_policy import MemoryPolicy, parse_memory_policy
+from agent.container.spec.mounts import PROPAGATION, clean, parse_mappings
+from agent.container.spec.reader import U32, Node, absolute, choice
+from agent.container.spec.resources import Resources, parse_resources_node
+from agent.container.spec.seccomp import Seccomp, parse_seccomp
+from agent.errors import Refused
+
+# The specification's names -> those of /proc/PID/ns.
+NAMESPACES = {
+    "pid": "pid",
+    "network": "net",
+    "mount": "mnt",
+    "ipc": "ipc",
+    "uts": "uts",
+    "user": "user",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+DEVICE_TYPES = ("c", "u", "b", "p")
+SYSCTL_IPC = frozenset(f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"))
+SYSCTL_NAME = re.compile(r"[a-zA-Z0-9_.:/-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A node to make. `mode` are its permission bits."""
+
+    field: str
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Linux:
+    """The `linux` object. `namespaces` maps /proc/PID/ns names to a path to join, or None for a new one."""
+
+    namespaces: Mapping[str, str | None]
+    uid_mappings: tuple[tuple[int, int, int], ...]
+    gid_mappings: tuple[tuple[int, int, int], ...]
+    time_offsets: tuple[tuple[str, int, int], ...]
+    devices: tuple[Device, ...]
+    cgroups_path: str
+    cgroup_absolute: bool
+    """Whether `cgroups_path` begins at the hierarchy's root and not at the caller's own group."""
+    resources: Resources
+    rootfs_propagation: str
+    seccomp: Seccomp | None
+    sysctl: tuple[tuple[str, str], ...]
+    masked_paths: tuple[str, ...]
+    readonly_paths: tuple[str, ...]
+    personality: int | None
+    net_devices: tuple[NetDevice, ...]
+    memory_policy: MemoryPolicy | None
+    mount_label: str = ""
+
+
+def parse_linux(node: Node, sandbox: frozenset[str]) -> Linux:
+    """`linux` as an object. Raises Refused."""
+    node.refuse_known("intelRdt", reason="no resctrl mount (CONFIG_X86_CPU_RESCTRL)")
+    namespaces = _namespaces(node)
+    resources = node.child("resources")
+    seccomp = node.child("seccomp")
+    linux = Linux(
+        namespaces,
+        parse_mappings(node, "uidMappings"),
+        parse_mappings(node, "gidMappings"),
+        _time_offsets(node),
+        tuple([_device(device) for device in node.children("devices")]),
+        _cgroups_path(node),
+        node.string("cgroupsPath").startswith("/"),
+        parse_resources_node(resources) if resources else parse_resources_node(Node({}, node.name("resources"), [])),
+        _propagation(node),
+        parse_seccomp(seccomp) if seccomp else None,
+        _sysctl(node, sandbox.union(namespaces)),
+        tuple(dict.fromkeys(absolute(path, node.name("maskedPaths")) for path in node.strings("maskedPaths"))),
+        tuple(dict.fromkeys(absolute(path, node.name("readonlyPaths")) for path in node.strings("readonlyPaths"))),
+        _personality(node),
+        parse_net_devices(node.child("netDevices")),
+        parse_memory_policy(node.child("memoryPolicy")),
+        selinux_context(node, "mountLabel"),
+    )
+    node.finish()
+    _check_together(linux)
+    return linux
+
+
+def _namespaces(node: Node) -> dict[str, str | None]:
+    result: dict[str, str | None] = {}
+    for entry in node.children("namespaces"):
+        kind = entry.string("type")
+        if kind not in NAMESPACES:
+            raise Refused(entry.name("type"), f"{kind!r} is unknown")
+        name = NAMESPACES[kind]
+        if name in result:
+            raise Refused(entry.name("type"), f"{kind!r} is listed twice")
+        path = entry.string("path")
+        result[name] = absolute(path, entry.name("path")) if path else None
+        entry.finish()
+    return result
+
+
+def _check_together(linux: Linux) -> None:
+    """What no single field shows."""
+    mapped = bool(linux.uid_mappings or linux.gid_mappings)
+    if "user" not in linux.namespaces:
+        if mapped:
+            raise Refused("linux.uidMappings", "needs a user namespace")
+    elif linux.namespaces["user"] is None:
+        _check_mappings(linux.uid_mappings, "linux.uidMappings")
+        _check_mappings(linux.gid_mappings, "linux.gidMappings")
+    if linux.time_offsets and linux.namespaces.get("time", "absent") is not None:
+        raise Refused("linux.timeOffsets", "needs a new time namespace")
+    if linux.net_devices and "net" not in linux.namespaces:
+        raise Refused("linux.netDevices", "needs a network namespace")
+
+
+def _check_mappings(mappings: tuple[tuple[int, int, int], ...], field: str) -> None:
+    """The first process is root in the namespace until it becomes the program's user."""
+    if not mappings:
+        raise Refused(field, "missing, and the user namespace is new")
+    if not any(first == 0 for first, _outer, _size in mappings):
+        raise Refused(field, "container id 0 is not mapped")
+    for side in (0, 1):
+        ends = sorted([(entry[side], entry[side] + entry[2]) for entry in mappings])
+        if any(end > following for (_, end), (following, _) in pairwise(ends)):
+            raise Refused(field, "entries overlap")
+
+
+def _time_offsets(node: Node) -> tuple[tuple[str, int, int], ...]:
+    offsets = node.child("timeOffsets")
+    if offsets is None:
+        return ()
+    result = []
+    for clock in offsets.document:
+        if clock not in ("monotonic", "boottime"):
+            raise Refused(offsets.name(str(clock)), "unknown")
+        entry = Node(offsets.required(clock), offsets.name(clock), offsets.warnings)
+        seconds = entry.integer("secs", -(1 << 62), 1 << 62, 0)
+        result.append((clock, seconds, entry.integer("nanosecs", 0, 10**9 - 1, 0)))
+        entry.finish()
+    return tuple(result)
+
+
+def _device(node: Node) -> Device:
+    path = node.string("path")
+    if not path:
+        raise Refused(node.name("path"), "missing")
+    kind = node.string("type")
+    if kind not in DEVICE_TYPES:
+        raise Refused(node.name("type"), f"{kind!r} is unknown")
+    if ".." in path.split("/") or not path.strip("/."):
+        raise Refused(node.name("path"), f"{path[:64]!r} is not the path of a file, without ..")
+    device = Device(
+        node.path,
+        clean(absolute(path, node.name("path"))),
+        kind,
+        node.integer("major", 0, (1 << 31) - 1, 0),
+        node.integer("minor", 0, (1 << 31) - 1, 0),
+        node.integer("fileMode", 0, 0o177777, 0o666) & 0o7777,
+        node.integer("uid", 0, U32 - 1, 0),
+        node.integer("gid", 0, U32 - 1, 0),
+    )
+    node.finish()
+    return device
+
+
+def _cgroups_path(node: Node) -> str:
+    """The group below our own parent, cleaned. systemd's `slice:prefix:name` becomes a path."""
+    path = node.string("cgroupsPath")
+    field = node.name("cgroupsPath")
+    if len(path) > 4096:
+        raise Refused(field, "longer than 4096 characters")
+    parts = [part for part in path.replace(":", "/").split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise Refused(field, f"{path[:64]!r} is not a path without ..")
+    if path and not parts:
+        raise Refused(field, f"{path[:64]!r} is the root itself")
+    return "/".join(parts)
+
+
+def _propagation(node: Node) -> str:
+    value = node.string("rootfsPropagation")
+    if value and value.removeprefix("r") not in PROPAGATION and value not in PROPAGATION:
+        raise Refused(node.name("rootfsPropagation"), f"{value!r} is unknown")
+    return value
+
+
+def _sysctl(node: Node, namespaces: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """(path below /proc/sys, value) each. Only what belongs to a namespace of the container's own."""
+    result = []
+    for name, value in node.mapping("sysctl").items():
+        field = node.name(f"sysctl.{name[:64]}")
+        path = _sysctl_path(name, field)
+        owner = sysctl_namespace(path)
+        if owner is None:
+            raise Refused(field, "does not belong to a namespace")
+        if owner not in namespaces:
+            raise Refused(field, f"needs a namespace of the container's own ({owner})")
+        result.append((path, value))
+    return tuple(result)
+
+
+def _sysctl_path(name: str, field: str) -> str:
+    """The path of a name: dots separate, unless the first separator is a slash (sysctl(8))."""
+    first = next((character for character in name if character in "./"), "")
+    parts = name.split("/") if first == "/" else [part.replace("/", ".") for part in name.split(".")]
+    if not SYSCTL_NAME.fullmatch(name) or any(part in ("", ".", "..") for part in parts) or len(parts) < 2:
+        raise Refused(field, "not a sysctl's name")
+    return "/".join(parts)
+
+
+def sysctl_namespace(path: str) -> str | None:
+    """The kind of namespace that a sysctl belongs to, by its path below /proc/sys; None for the whole machine's."""
+    dotted = path.replace("/", ".")
+    if dotted in SYSCTL_IPC or dotted.startswith("fs.mqueue."):
+        return "ipc"
+    if dotted.startswith("net."):
+        return "net"
+    if dotted == "kernel.domainname":
+        return "uts"
+    if dotted.startswith("user."):
+        return "user"
+    return None
+
+
+def _personality(node: Node) -> int | None:
+    personality = node.child("personality")
+    if personality is None:
+        return None
+    personality.refuse_known("flags", reason="no flag is defined")
+    domain = choice(personality.string("domain"), personality.name("domain"), {"LINUX": 0, "LINUX32": 8})
+    personality.finish()
+    return domain

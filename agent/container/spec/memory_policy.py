@@ -1,0 +1,48 @@
+"""`linux.memoryPolicy` of the specification: on which NUMA nodes the program's memory lies."""
+
+from dataclasses import dataclass
+
+from agent.container.spec.reader import Node, choice
+from agent.container.spec.scheduling import cpu_list
+from agent.errors import Refused
+from agent.linux import numa
+
+MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
+WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
+NEED_NODES = ("MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPolicy:
+    """Arguments of set_mempolicy(2); `mode` holds the flags as well."""
+
+    mode: int
+    nodes: tuple[int, ...]
+
+
+def parse_memory_policy(node: Node | None) -> MemoryPolicy | None:
+    """`linux.memoryPolicy` as an object. Raises Refused, also for a kernel that knows no NUMA."""
+    if node is None:
+        return None
+    name = node.string("mode")
+    mode = choice(name, node.name("mode"), MODES)
+    nodes = cpu_list(node.string("nodes"), node.name("nodes"))
+    if nodes and name in WITHOUT_NODES:
+        raise Refused(node.name("nodes"), f"{name} takes none")
+    if not nodes and name in NEED_NODES:
+        raise Refused(node.name("nodes"), f"missing, {name} needs them")
+    for index, flag in enumerate(node.strings("flags")):
+        mode |= choice(flag, node.name(f"flags[{index}]"), FLAGS)
+    node.finish()
+    if not numa.knows_mode(mode):
+        raise Refused(node.path, f"this kernel does not know {name} with these flags, or no memory policy at all (CONFIG_NUMA)")
+    return MemoryPolicy(mode, nodes)

@@ -1,0 +1,234 @@
+"""`mounts` of the specification: each option becomes an attribute, a superblock flag, a propagation, or the filesystem's own word."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.container.spec.reader import U32, Node
+from agent.errors import Refused
+from agent.linux import mount as m
+
+# word -> (attributes to set, attributes to clear); the last word wins.
+ATTRIBUTES = {
+    "ro": (m.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, m.MOUNT_ATTR_RDONLY),
+    "nosuid": (m.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, m.MOUNT_ATTR_NOSUID),
+    "nodev": (m.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, m.MOUNT_ATTR_NODEV),
+    "noexec": (m.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, m.MOUNT_ATTR_NOEXEC),
+    "noatime": (m.MOUNT_ATTR_NOATIME, m.MOUNT_ATTR__ATIME),
+    "atime": (0, m.MOUNT_ATTR__ATIME),
+    "relatime": (0, m.MOUNT_ATTR__ATIME),
+    "norelatime": (0, m.MOUNT_ATTR__ATIME),
+    "strictatime": (m.MOUNT_ATTR_STRICTATIME, m.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, m.MOUNT_ATTR__ATIME),
+    "nodiratime": (m.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, m.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (m.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, m.MOUNT_ATTR_NOSYMFOLLOW),
+}
+RECURSIVE_ATTRIBUTES = {f"r{word}": change for word, change in ATTRIBUTES.items()}
+PROPAGATION = {"private": m.MS_PRIVATE, "shared": m.MS_SHARED, "slave": m.MS_SLAVE, "unbindable": m.MS_UNBINDABLE}
+RECURSIVE_PROPAGATION = {f"r{word}": flag for word, flag in PROPAGATION.items()}
+# Superblock words that fsconfig(2) takes as flags; their opposites are the default of a new mount. What a filesystem has to say goes to
+# the caller of fsconfig(2) and not to the kernel's log, whether silent or loud.
+SUPERBLOCK = frozenset(("sync", "dirsync", "lazytime", "mand", "iversion"))
+SUPERBLOCK_OFF = frozenset(("async", "nolazytime", "nomand", "noiversion", "loud", "silent"))
+# SELinux's words for any filesystem. Their values hold commas, and mount(8) wants them in quotes for it.
+CONTEXTS = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
+BIND_TYPES = ("bind", "rbind")
+OPTIONS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One entry of `mounts`. `field` is its path in the document; `data` are the words for the filesystem itself."""
+
+    field: str
+    destination: str
+    type: str
+    source: str
+    bind: bool
+    remount: bool
+    recursive: bool
+    set: int
+    clear: int
+    recursive_set: int
+    recursive_clear: int
+    propagation: int
+    recursive_propagation: int
+    data: tuple[tuple[str, str | None], ...]
+    copy_up: bool
+    idmap: bool
+    idmap_recursive: bool
+    uid_mappings: tuple[tuple[int, int, int], ...]
+    gid_mappings: tuple[tuple[int, int, int], ...]
+
+
+class _Options:
+    """The state of reading the words from left to right."""
+
+    def __init__(self) -> None:
+        self.bind = self.remount = self.recursive = self.copy_up = self.idmap = self.idmap_recursive = False
+        self.attributes = [0, 0]
+        self.recursive_attributes = [0, 0]
+        self.propagation = self.recursive_propagation = 0
+        self.data: list[tuple[str, str | None]] = []
+        self.superblock: list[str] = []
+
+    def read(self, word: str) -> None:
+        if word in ATTRIBUTES:
+            _change(self.attributes, ATTRIBUTES[word])
+        elif word in RECURSIVE_ATTRIBUTES:
+            _change(self.recursive_attributes, RECURSIVE_ATTRIBUTES[word])
+        elif word in PROPAGATION:
+            self.propagation = PROPAGATION[word]
+        elif word in RECURSIVE_PROPAGATION:
+            self.recursive_propagation = RECURSIVE_PROPAGATION[word]
+        elif word in ("bind", "rbind"):
+            self.bind, self.recursive = True, self.recursive or word == "rbind"
+        elif word in ("idmap", "ridmap"):
+            self.idmap, self.idmap_recursive = True, word == "ridmap"
+        elif word == "tmpcopyup":
+            self.copy_up = True
+        elif word in SUPERBLOCK:
+            self.superblock.append(word)
+        elif word == "remount":
+            self.remount = True
+        elif word not in SUPERBLOCK_OFF and word != "defaults":
+            key, equals, value = word.partition("=")
+            if key in CONTEXTS:
+                value = value.strip('"')
+            self.data.append((key, value if equals else None))
+
+
+def _change(state: list[int], change: tuple[int, int]) -> None:
+    set_, clear = change
+    state[0] = state[0] & ~clear | set_
+    state[1] = state[1] & ~set_ | clear
+
+
+def parse_mount(node: Node, bundle: str) -> Mount:
+    """One entry of `mounts`; a bind's relative source is below `bundle`, and refused where that is "". Raises Refused."""
+    destination = node.string("destination")
+    if not destination:
+        raise Refused(node.name("destination"), "missing")
+    if not destination.startswith("/"):
+        node.warnings.append(f"{node.name('destination')}: relative, taken from /")
+        destination = f"/{destination}"
+    if ".." in destination.split("/") or len(destination) > 4095:
+        raise Refused(node.name("destination"), f"{destination[:64]!r} is not a path without ..")
+    if not destination.strip("/."):
+        raise Refused(node.name("destination"), "a mount over / itself")
+    options = _Options()
+    words = node.strings("options")
+    if sum(map(len, words)) + len(words) > OPTIONS_MAX:
+        raise Refused(node.name("options"), f"longer than {OPTIONS_MAX} bytes together")
+    for index, word in enumerate(words):
+        if not word or ("," in word and word.partition("=")[0] not in CONTEXTS):
+            raise Refused(node.name(f"options[{index}]"), f"{word[:64]!r} is not one option")
+        options.read(word)
+    kind = node.string("type")
+    bind = options.bind or kind in BIND_TYPES
+    source = node.string("source")
+    if bind and bundle and source and not source.startswith("/"):
+        source = f"{bundle}/{source}"
+    mount = Mount(
+        node.path,
+        destination,
+        kind,
+        source,
+        bind,
+        options.remount,
+        options.recursive or kind == "rbind",
+        options.attributes[0],
+        options.attributes[1],
+        options.recursive_attributes[0],
+        options.recursive_attributes[1],
+        options.propagation,
+        options.recursive_propagation,
+        tuple([(word, None) for word in options.superblock] + options.data),
+        options.copy_up,
+        options.idmap,
+        options.idmap_recursive,
+        parse_mappings(node, "uidMappings"),
+        parse_mappings(node, "gidMappings"),
+    )
+    node.finish()
+    _check_mount(node, mount)
+    return mount
+
+
+def _check_mount(node: Node, mount: Mount) -> None:
+    if not mount.remount:
+        _check_source(node, mount)
+    if mount.copy_up and (mount.type != "tmpfs" or mount.bind or mount.remount):
+        raise Refused(node.name("options"), "tmpcopyup is for a new tmpfs")
+    if mount.idmap or mount.uid_mappings or mount.gid_mappings:
+        if not mount.bind or mount.remount:
+            raise Refused(node.name("uidMappings"), "only on bind mounts")
+        if bool(mount.uid_mappings) != bool(mount.gid_mappings):
+            raise Refused(node.name("uidMappings"), "needs gidMappings, and these need it")
+    if below_proc(mount.destination) and not (mount.bind and clean(mount.destination) in PROC_FILES):
+        raise Refused(node.name("destination"), f"{mount.destination} is below /proc")
+    if clean(mount.destination) == "/proc" and not mount.bind and not mount.remount and mount.type != "proc":
+        raise Refused(node.name("type"), f"{mount.type!r} cannot be mounted on /proc")
+
+
+def _check_source(node: Node, mount: Mount) -> None:
+    if mount.bind:
+        if not mount.source.startswith("/"):
+            raise Refused(node.name("source"), f"{mount.source!r} is not an absolute path")
+        if mount.data:
+            raise Refused(node.name("options"), f"{mount.data[0][0]!r} means nothing on a bind mount")
+    elif not mount.type:
+        raise Refused(node.name("type"), "missing")
+    elif mount.type == "none":
+        raise Refused(node.name("type"), "none needs the option bind, rbind or remount")
+
+
+# Single files that a caller may put over those of /proc (lxcfs does); everything else below /proc stays the kernel's.
+_PROC_FILES = (
+    *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"),
+    *("net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+)
+PROC_FILES = frozenset(f"/proc/{name}" for name in _PROC_FILES)
+
+
+def below_proc(destination: str) -> bool:
+    """Whether a destination is below /proc by name."""
+    return clean(destination).startswith("/proc/")
+
+
+def clean(path: str) -> str:
+    """A path from / without empty components and single dots."""
+    return "/" + "/".join([part for part in path.split("/") if part not in ("", ".")])
+
+
+def parse_mappings(node: Node, key: str) -> tuple[tuple[int, int, int], ...]:
+    """Id mappings: (container, host, size) each."""
+    result = []
+    for mapping in node.children(key):
+        entry = (
+            mapping.integer("containerID", 0, U32, 0),
+            mapping.integer("hostID", 0, U32, 0),
+            mapping.integer("size", 1, U32, 0),
+        )
+        mapping.finish()
+        if entry[2] == 0:
+            raise Refused(mapping.name("size"), "missing")
+        result.append(entry)
+    if len(result) > 340:
+        raise Refused(node.name(key), f"{len(result)} lines, the kernel takes 340")
+    return tuple(result)
+
+
+def mapping_lines(mappings: tuple[tuple[int, int, int], ...]) -> bytes:
+    """Mappings as /proc/PID/uid_map takes them."""
+    return b"".join([b"%d %d %d\n" % entry for entry in mappings])
+
+
+def namespaced_destinations(mounts: tuple[Mount, ...]) -> Mapping[str, Mount]:
+    """The last mount of each cleaned destination."""
+    return {clean(mount.destination): mount for mount in mounts}

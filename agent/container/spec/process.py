@@ -1,0 +1,219 @@
+"""`process` of the specification: the program, its identity, limits and privileges."""
+
+import os
+from dataclasses import dataclass
+
+from agent.container.spec.labels import apparmor_profile, selinux_context
+from agent.container.spec.reader import U64, Node, absolute, choice
+from agent.container.spec.scheduling import Scheduler, parse_cpu_affinity, parse_io_priority, parse_scheduler
+from agent.errors import Refused
+from agent.linux import capability
+
+ID_MAX = (1 << 32) - 2
+
+RLIMITS = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+DEFAULT_UMASK = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who the program runs as. `groups` is the exact list for setgroups(2)."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    umask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The five sets as bit masks (capabilities(7))."""
+
+    bounding: int = 0
+    effective: int = 0
+    inheritable: int = 0
+    permitted: int = 0
+    ambient: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One program to run. `console_size` is (rows, columns); rlimits are (number, soft, hard).
+
+    `apparmor_profile` None and `selinux_label` "" ask for nothing: an executed process then has its container's.
+    """
+
+    terminal: bool
+    console_size: tuple[int, int] | None
+    user: User
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    capabilities: Capabilities | None
+    rlimits: tuple[tuple[int, int, int], ...]
+    no_new_privs: bool
+    oom_score_adj: int | None
+    scheduler: Scheduler | None
+    io_priority: int | None
+    cpu_affinity: tuple[tuple[int, ...], tuple[int, ...]] | None
+    apparmor_profile: str | None = None
+    selinux_label: str = ""
+
+
+def parse_process_node(node: Node) -> Process:
+    """`process` as an object. Raises Refused."""
+    node.refuse_known("commandLine", reason="of another platform")
+    terminal = node.boolean("terminal")
+    process = Process(
+        terminal,
+        _console_size(node, terminal),
+        _user(node),
+        _args(node),
+        _env(node),
+        absolute(node.string("cwd", "/") or "/", node.name("cwd")),
+        _capabilities(node),
+        _rlimits(node),
+        node.boolean("noNewPrivileges"),
+        node.optional("oomScoreAdj", -1000, 1000),
+        parse_scheduler(node),
+        parse_io_priority(node),
+        parse_cpu_affinity(node),
+        apparmor_profile(node),
+        selinux_context(node, "selinuxLabel"),
+    )
+    node.finish()
+    return process
+
+
+def _console_size(node: Node, terminal: bool) -> tuple[int, int] | None:
+    size = node.child("consoleSize")
+    if size is None:
+        return None
+    rows, columns = size.integer("height", 0, 65535, 0), size.integer("width", 0, 65535, 0)
+    size.finish()
+    return (rows, columns) if terminal and (rows or columns) else None
+
+
+def _user(node: Node) -> User:
+    user = node.child("user")
+    if user is None:
+        return User(0, 0, (), DEFAULT_UMASK)
+    user.refuse_known("username", reason="of another platform")
+    result = User(
+        user.integer("uid", 0, ID_MAX, 0),
+        user.integer("gid", 0, ID_MAX, 0),
+        user.integers("additionalGids", 0, ID_MAX),
+        user.integer("umask", 0, 0o777, DEFAULT_UMASK),
+    )
+    user.finish()
+    return result
+
+
+def _args(node: Node) -> tuple[str, ...]:
+    args = node.strings("args")
+    if not args:
+        raise Refused(node.name("args"), "missing")
+    if not args[0]:
+        raise Refused(node.name("args[0]"), "empty")
+    return args
+
+
+def _env(node: Node) -> tuple[str, ...]:
+    """The environment; of several entries for one name the last wins."""
+    last: dict[str, str] = {}
+    for index, entry in enumerate(node.strings("env")):
+        name, equals, _ = entry.partition("=")
+        if not equals or not name:
+            raise Refused(node.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
+        last.pop(name, None)
+        last[name] = entry
+    return tuple(last.values())
+
+
+def _capabilities(node: Node) -> Capabilities | None:
+    sets = node.child("capabilities")
+    if sets is None:
+        return None
+    known = (1 << capability.last_capability() + 1) - 1
+    masks = {}
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        mask = 0
+        for index, name in enumerate(sets.strings(kind)):
+            bit = capability.NUMBERS.get(name)
+            if bit is None or not known >> bit & 1:
+                node.warnings.append(f"{sets.name(kind)}[{index}]: {name[:64]!r} is no capability of this kernel, not granted")
+            else:
+                mask |= 1 << bit
+        masks[kind] = mask
+    sets.finish()
+    if masks["effective"] & ~masks["permitted"]:
+        raise Refused(sets.name("effective"), "holds a capability that permitted lacks")
+    ungranted = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
+    if ungranted:
+        masks["ambient"] &= ~ungranted
+        node.warnings.append(f"{sets.name('ambient')}: what is not permitted and inheritable as well is not granted")
+    return Capabilities(**masks)
+
+
+def _rlimits(node: Node) -> tuple[tuple[int, int, int], ...]:
+    limits: dict[int, tuple[int, int, int]] = {}
+    for limit in node.children("rlimits"):
+        kind = choice(limit.string("type"), limit.name("type"), RLIMITS)
+        soft, hard = limit.integer("soft", 0, U64, 0), limit.integer("hard", 0, U64, 0)
+        limit.finish()
+        if kind in limits:
+            raise Refused(limit.name("type"), "listed twice")
+        if soft > hard:
+            raise Refused(limit.name("soft"), f"{soft} is above hard, {hard}")
+        limits[kind] = (kind, soft, hard)
+    return tuple(limits.values())
+
+
+def home_of(passwd: bytes, uid: int) -> bytes:
+    """The home directory that a passwd file gives `uid`; b"/" where it names none."""
+    wanted = b"%d" % uid
+    for line in passwd.splitlines():
+        parts = line.split(b":")
+        if len(parts) >= 6 and parts[2] == wanted:
+            return parts[5] or b"/"
+    return b"/"
+
+
+def encode(strings: tuple[str, ...]) -> list[bytes]:
+    """Texts as the kernel takes them."""
+    return [os.fsencode(string) for string in strings]
+
+
+NO_PROCESS = Process(
+    terminal=False,
+    console_size=None,
+    user=User(0, 0, (), DEFAULT_UMASK),
+    args=(),
+    env=(),
+    cwd="/",
+    capabilities=None,
+    rlimits=(),
+    no_new_privs=False,
+    oom_score_adj=None,
+    scheduler=None,
+    io_priority=None,
+    cpu_affinity=None,
+)
+"""Stands for a `process` that is absent: such a container can be created and not started."""

@@ -1,0 +1,104 @@
+"""The parts of `process` that say when and where it runs: scheduler, I/O priority, processors. `node` is `process` each time."""
+
+from dataclasses import dataclass
+
+from agent.container.spec.reader import U64, Node, choice, number
+from agent.errors import Refused
+
+POLICIES = {"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6}
+SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1,
+    "SCHED_FLAG_RECLAIM": 2,
+    "SCHED_FLAG_DL_OVERRUN": 4,
+    "SCHED_FLAG_KEEP_POLICY": 8,
+    "SCHED_FLAG_KEEP_PARAMS": 16,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
+}
+IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """Arguments of sched_setattr(2); times in nanoseconds."""
+
+    policy: int
+    flags: int
+    nice: int
+    priority: int
+    runtime: int
+    deadline: int
+    period: int
+
+
+def parse_scheduler(node: Node) -> Scheduler | None:
+    """`process.scheduler`; None where absent. Raises Refused."""
+    scheduler = node.child("scheduler")
+    if scheduler is None:
+        return None
+    policy = choice(scheduler.string("policy"), scheduler.name("policy"), POLICIES)
+    flags = 0
+    for index, name in enumerate(scheduler.strings("flags")):
+        flags |= choice(name, scheduler.name(f"flags[{index}]"), SCHED_FLAGS)
+    result = Scheduler(
+        policy,
+        flags,
+        scheduler.integer("nice", -20, 19, 0),
+        scheduler.integer("priority", 0, 99, 0),
+        scheduler.integer("runtime", 0, U64, 0),
+        scheduler.integer("deadline", 0, U64, 0),
+        scheduler.integer("period", 0, U64, 0),
+    )
+    scheduler.finish()
+    _check_scheduler(scheduler, result)
+    return result
+
+
+def _check_scheduler(node: Node, scheduler: Scheduler) -> None:
+    """A value that the policy would ignore is refused."""
+    if scheduler.nice and scheduler.policy not in (POLICIES["SCHED_OTHER"], POLICIES["SCHED_BATCH"]):
+        raise Refused(node.name("nice"), "only with SCHED_OTHER and SCHED_BATCH")
+    realtime = scheduler.policy in (POLICIES["SCHED_FIFO"], POLICIES["SCHED_RR"])
+    if bool(scheduler.priority) != realtime:
+        raise Refused(node.name("priority"), "1 to 99 with SCHED_FIFO and SCHED_RR, else 0")
+    times = (scheduler.runtime, scheduler.deadline, scheduler.period)
+    if scheduler.policy == POLICIES["SCHED_DEADLINE"]:
+        if not 1000 <= scheduler.runtime <= scheduler.deadline <= (scheduler.period or scheduler.deadline):
+            raise Refused(node.name("runtime"), "must hold 1000 <= runtime <= deadline <= period")
+    elif any(times):
+        raise Refused(node.name("runtime"), "runtime, deadline and period only with SCHED_DEADLINE")
+
+
+def parse_io_priority(node: Node) -> int | None:
+    """`process.ioPriority` as ioprio_set(2) takes it; None where absent. Raises Refused."""
+    priority = node.child("ioPriority")
+    if priority is None:
+        return None
+    kind = choice(priority.string("class"), priority.name("class"), IO_CLASSES)
+    value = kind << 13 | priority.integer("priority", 0, 7, 0)
+    priority.finish()
+    return value
+
+
+def parse_cpu_affinity(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """`process.execCPUAffinity`: (initial, final); None where absent. Raises Refused."""
+    affinity = node.child("execCPUAffinity")
+    if affinity is None:
+        return None
+    initial = cpu_list(affinity.string("initial"), affinity.name("initial"))
+    final = cpu_list(affinity.string("final"), affinity.name("final"))
+    affinity.finish()
+    return initial, final
+
+
+def cpu_list(value: str, path: str) -> tuple[int, ...]:
+    """The numbers of a list as the kernel writes it (`0-3,7`)."""
+    cpus: list[int] = []
+    for part in value.split(",") if value else ():
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise Refused(path, f"{value[:64]!r} is not a list like 0-3,7")
+        first = number(int(low), path, 0, 1 << 16)
+        last = number(int(high), path, first, 1 << 16) if dash else first
+        cpus.extend(range(first, last + 1))
+    return tuple(cpus)

@@ -1,0 +1,162 @@
+"""`linux.seccomp` of the specification, checked; compiling it is agent.container.seccomp's."""
+
+from dataclasses import dataclass, field
+
+from agent.container.spec.reader import U32, U64, Kept, Node, absolute, choice
+from agent.errors import Refused
+from agent.linux import seccomp as floor
+
+# libseccomp's action numbers; ERRNO and TRACE carry a value in the low 16 bits (seccomp(2)).
+ACTIONS = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+WITH_VALUE = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+OPERATORS = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+_ARCHITECTURE_NAMES = (
+    *("X86", "X86_64", "X32", "ARM", "AARCH64", "RISCV64", "LOONGARCH64", "M68K", "SH", "SHEB", "PARISC", "PARISC64"),
+    *("MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X"),
+)
+ARCHITECTURES = frozenset([f"SCMP_ARCH_{name}" for name in _ARCHITECTURE_NAMES])
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": floor.SECCOMP_FILTER_FLAG_TSYNC,
+    "SECCOMP_FILTER_FLAG_LOG": floor.SECCOMP_FILTER_FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": floor.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": floor.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+}
+DEFAULT_ERRNO = 1
+NOTIFY = ACTIONS["SCMP_ACT_NOTIFY"]
+# The child tells the agent of its listener while the filter is in already.
+NEVER_NOTIFIED = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """System calls by name, what happens, and the comparisons (index, operator, value, value two) that must all hold."""
+
+    names: tuple[str, ...]
+    action: int
+    args: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who answers the calls of SCMP_ACT_NOTIFY: a unix socket that gets the filter's descriptor, and a text for it."""
+
+    path: str
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seccomp:
+    """A profile. Equal profiles compile to the same filter."""
+
+    default: int
+    architectures: tuple[str, ...]
+    flags: int
+    rules: tuple[Rule, ...]
+    listener: Listener | None = field(default=None, compare=False)
+
+
+def parse_seccomp(node: Node) -> Seccomp:
+    """`linux.seccomp` as an object. Raises Refused. One that has been parsed before is not parsed again: it takes half a millisecond."""
+    kept = node.document if isinstance(node.document, Kept) else None
+    if kept is not None and isinstance(kept.parsed, Seccomp):
+        return kept.parsed
+    warned = len(node.warnings)
+    profile = _parse(node)
+    if kept is not None and len(node.warnings) == warned:
+        kept.parsed = profile
+    return profile
+
+
+def _parse(node: Node) -> Seccomp:
+    default = _action(node, "defaultAction", "defaultErrnoRet")
+    if default == NOTIFY:
+        raise Refused(node.name("defaultAction"), "not for every call: some are made before anybody listens")
+    architectures = node.strings("architectures")
+    for index, architecture in enumerate(architectures):
+        if architecture not in ARCHITECTURES:
+            raise Refused(node.name(f"architectures[{index}]"), f"{architecture[:64]!r} is unknown")
+    rules = tuple([_rule(rule) for rule in node.children("syscalls")])
+    notifies = any(rule.action == NOTIFY for rule in rules)
+    profile = Seccomp(default, architectures, _flags(node, notifies), rules, _listener(node, notifies))
+    node.finish()
+    return profile
+
+
+def _flags(node: Node, notifies: bool) -> int:
+    """Without a list of flags: cheaper filters, as runc does; an empty list means none."""
+    if not node.has("flags"):
+        return floor.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    flags = 0
+    for index, name in enumerate(node.strings("flags")):
+        place = node.name(f"flags[{index}]")
+        flag = choice(name, place, FLAGS)
+        if not floor.knows_flag(flag):
+            raise Refused(place, f"this kernel does not know {name}")
+        if flag == floor.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not notifies:
+            raise Refused(place, f"{name} is for profiles with SCMP_ACT_NOTIFY")
+        flags |= flag
+    return flags
+
+
+def _listener(node: Node, notifies: bool) -> Listener | None:
+    path, metadata = node.string("listenerPath"), node.string("listenerMetadata")
+    if metadata and not path:
+        raise Refused(node.name("listenerMetadata"), "needs listenerPath")
+    if notifies and not path:
+        raise Refused(node.name("listenerPath"), "missing, and a rule asks for SCMP_ACT_NOTIFY")
+    if path and not notifies:
+        node.warnings.append(f"{node.name('listenerPath')}: no rule asks for SCMP_ACT_NOTIFY, so there is nothing to listen to")
+    return Listener(absolute(path, node.name("listenerPath")), metadata) if notifies else None
+
+
+def _action(node: Node, key: str, value_key: str) -> int:
+    name = node.string(key)
+    action = choice(name, node.name(key), ACTIONS)
+    if not floor.knows_action(action):
+        raise Refused(node.name(key), f"this kernel does not know {name}")
+    value = node.optional(value_key, 0, U32)
+    if name in WITH_VALUE:
+        limit = 4095 if name == "SCMP_ACT_ERRNO" else 0xFFFF
+        if value is not None and value > limit:
+            raise Refused(node.name(value_key), f"{value} is above {limit}")
+        return action | (DEFAULT_ERRNO if value is None else value)
+    if value is not None:
+        raise Refused(node.name(value_key), f"{name} takes no value")
+    return action
+
+
+def _rule(node: Node) -> Rule:
+    names = node.strings("names")
+    if not names:
+        raise Refused(node.name("names"), "missing")
+    args = []
+    for arg in node.children("args"):
+        operator = choice(arg.string("op"), arg.name("op"), OPERATORS)
+        value_two = arg.integer("valueTwo", 0, U64, 0)
+        if value_two and operator != OPERATORS["SCMP_CMP_MASKED_EQ"]:
+            arg.warnings.append(f"{arg.name('valueTwo')}: only SCMP_CMP_MASKED_EQ looks at it")
+        args.append((arg.integer("index", 0, 5, 0), operator, arg.integer("value", 0, U64, 0), value_two))
+        arg.finish()
+    rule = Rule(names, _action(node, "action", "errnoRet"), tuple(args))
+    if rule.action == NOTIFY and NEVER_NOTIFIED in names:
+        raise Refused(node.name("names"), f"{NEVER_NOTIFIED} cannot be notified: it is how the listener itself is told of")
+    node.finish()
+    return rule

@@ -1,0 +1,75 @@
+"""The verbs: which file has each, and what a verb is."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.oci.arguments import Option, Parsed, UsageError
+from agent.oci.log import Log
+
+# Imported when it is asked for: `state` need not load what `create` does.
+FILES = {
+    "create": "create",
+    "run": "run",
+    "start": "start",
+    "state": "state",
+    "list": "state",
+    "kill": "kill",
+    "delete": "delete",
+    "exec": "exec_",
+    "ps": "ps",
+    "pause": "pause",
+    "resume": "pause",
+    "update": "update",
+    "events": "events",
+    "features": "features",
+    "explain": "explain",
+}
+REFUSED = {
+    "checkpoint": "this runtime cannot save a container's processes",
+    "restore": "this runtime cannot restore a container's processes",
+    "spec": "this runtime writes no template; a bundle's config.json comes from its caller",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the options before the verb say."""
+
+    root: Path
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: `words` names its arguments, optional ones in brackets, `...` for any number; `action` answers the exit status."""
+
+    name: str
+    summary: str
+    action: Callable[[Context, Parsed], int]
+    words: str = "ID"
+    options: tuple[Option, ...] = ()
+    interleaved: bool = True
+    failure: int = 1
+    """The exit status of an error."""
+    contains: bool = False
+    """Whether it makes processes that a container can see before they execute its program."""
+
+    def check_words(self, parsed: Parsed) -> None:
+        """Raise UsageError unless there are as many words as the verb takes."""
+        wanted = self.words.split()
+        least = len([word for word in wanted if not word.startswith("[")])
+        if len(parsed.words) < least:
+            raise UsageError(f"{self.name}: needs {self.words}")
+        if len(parsed.words) > len(wanted) and not self.words.endswith("...]"):
+            raise UsageError(f"{self.name}: takes {self.words or 'no argument'}, and {parsed.words[len(wanted)]!r} is one too many")
+
+
+def find(name: str) -> Verb:
+    """The verb of that name. Raises UsageError."""
+    if name not in FILES:
+        raise UsageError(f"{name}: unknown verb")
+    module = importlib.import_module(f"agent.oci.commands.{FILES[name]}")
+    verbs: tuple[Verb, ...] = module.VERBS
+    return next(verb for verb in verbs if verb.name == name)

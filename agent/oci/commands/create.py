@@ -1,0 +1,25 @@
+"""`create`: contain the first process and stop before its program runs. `start`, another process, lets it go."""
+
+from agent import loop
+from agent.oci import create_container
+from agent.oci.arguments import Parsed
+from agent.oci.command_table import Context, Verb
+from agent.oci.foreground import interruptible
+
+
+def create(context: Context, parsed: Parsed) -> int:
+    """The verb."""
+    wanted = create_container.read(context, parsed)
+
+    async def main() -> None:
+        work = create_container.make(context, parsed, wanted, detached=True, started_later=True)
+        place, _container = await interruptible(work, "create")
+        place.close()
+
+    loop.run(main())
+    return 0
+
+
+VERBS = (
+    Verb("create", "create a container from a bundle; it runs when it is started", create, options=create_container.OPTIONS, contains=True),
+)

@@ -1,0 +1,111 @@
+"""`events`: figures of a container at intervals, and its want of memory, a JSON object a line."""
+
+import json
+import sys
+from typing import Any
+
+from agent import loop
+from agent.container.cgroup.stats import ContainerStats
+from agent.container.container import Container
+from agent.container.lifecycle import Status
+from agent.errors import WrongState
+from agent.oci.arguments import Option, Parsed, UsageError
+from agent.oci.attached import attach
+from agent.oci.command_table import Context, Verb
+from agent.oci.state_dir import Place
+from agent.oci.status import condition_of
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def events(context: Context, parsed: Parsed) -> int:
+    """The verb: with --stats one line, else lines until the container ends."""
+    interval = seconds(parsed.text("interval", "5s"))
+
+    async def main() -> None:
+        with Place.find(context.root, parsed.words[0]) as place:
+            condition = condition_of(place)
+            if condition.status in (Status.STOPPED, Status.CREATING):
+                raise WrongState(f"container {place.id!r} is {condition.status.value}: container not running")
+            container = attach(place, condition)
+            if parsed.switch("stats"):
+                _print("stats", place.id, figures(container.stats()))
+                return
+            loop.spawn(_watch_memory(container), name="memory")
+            ended = loop.spawn(container.init.wait(), name="end")
+            while not ended.done:
+                _print("stats", place.id, figures(container.stats()))
+                try:
+                    with loop.timeout(interval):
+                        await ended.wait()
+                except TimeoutError:
+                    continue
+
+    loop.run(main())
+    return 0
+
+
+async def _watch_memory(container: Container) -> None:
+    if await container.oom_killed():
+        _print("oom", container.id, None)
+
+
+def _print(kind: str, id: str, data: object) -> None:
+    print(json.dumps({"type": kind, "id": id, **({} if data is None else {"data": data})}))
+    sys.stdout.flush()
+
+
+def seconds(word: str) -> float:
+    """A duration like `5s`, `500ms`, `1m`. Raises UsageError."""
+    value = word.rstrip("msh")
+    unit = word[len(value) :]
+    try:
+        result = float(value) * UNITS[unit or "s"]
+    except (KeyError, ValueError):
+        result = 0.0
+    if not 0 < result < 1e9:
+        raise UsageError(f"--interval: {word!r} is not a duration like 5s")
+    return result
+
+
+def figures(stats: ContainerStats) -> dict[str, Any]:
+    """The figures as runc writes them: nanoseconds and bytes."""
+    return {
+        "cpu": {
+            "usage": {"total": stats.cpu_usage_usec * 1000, "kernel": stats.cpu_system_usec * 1000, "user": stats.cpu_user_usec * 1000},
+            "throttling": {
+                "periods": stats.cpu_periods,
+                "throttledPeriods": stats.cpu_throttled_periods,
+                "throttledTime": stats.cpu_throttled_usec * 1000,
+            },
+        },
+        "memory": {
+            "usage": {
+                "limit": stats.memory_limit,
+                "usage": stats.memory_current,
+                "max": stats.memory_peak,
+                "failcnt": stats.memory_limit_hits,
+            },
+            "swap": {"limit": stats.swap_limit, "usage": stats.swap_current, "failcnt": 0},
+            "raw": stats.memory_stat,
+        },
+        "pids": {"current": stats.pids_current, "limit": stats.pids_limit},
+        "blkio": {
+            "ioServiceBytesRecursive": [
+                {"major": device.major, "minor": device.minor, "op": operation, "value": device.values.get(key, 0)}
+                for device in stats.io
+                for operation, key in (("Read", "rbytes"), ("Write", "wbytes"))
+            ]
+        },
+        "hugetlb": {size: {"usage": usage, "failcnt": hits} for size, (usage, hits) in stats.hugetlb.items()},
+    }
+
+
+VERBS = (
+    Verb(
+        "events",
+        "print a container's figures and events as JSON",
+        events,
+        options=(Option("stats", "the figures once"), Option("interval", "time between figures (5s)", "TIME")),
+    ),
+)

@@ -1,0 +1,128 @@
+"""`exec`: one more process in a container that runs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent import loop
+from agent.container.lifecycle import Status
+from agent.container.process import Given
+from agent.container.spec.document import parse_process
+from agent.errors import Refused, WrongState
+from agent.oci import console, descriptors
+from agent.oci.arguments import Option, Parsed, UsageError
+from agent.oci.attached import attach
+from agent.oci.bundle import read_json
+from agent.oci.command_table import Context, Verb
+from agent.oci.create_container import write_pid
+from agent.oci.foreground import Foreground
+from agent.oci.state_dir import Place
+from agent.oci.status import condition_of
+
+SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+NO_GROUP = "a process of the container starts in the group of the first one"
+
+OPTIONS = (
+    Option("process", "the process as a JSON document of the specification", "FILE", short="p"),
+    Option("detach", "do not wait for its end", short="d"),
+    Option("tty", "with a terminal", short="t"),
+    Option("console-socket", "unix socket that is sent the terminal's master", "PATH"),
+    Option("pid-file", "write its number to FILE", "FILE"),
+    descriptors.OPTION,
+    Option("cwd", "working directory", "DIR"),
+    Option("env", "NAME=VALUE of its environment", "ENTRY", short="e", many=True),
+    Option("user", "who runs it", "UID[:GID]", short="u"),
+    Option("additional-gids", "one more group", "GID", short="g", many=True),
+    Option("cap", "one more capability, within those of the container", "NAME", short="c", many=True),
+    Option("no-new-privs", "set no_new_privs"),
+    Option("apparmor", "AppArmor profile", "NAME"),
+    Option("process-label", "SELinux label", "LABEL"),
+    Option("cgroup", "start in another group", "PATH", refused=NO_GROUP),
+    Option("ignore-paused", "start it in a paused container", refused="nothing starts in a frozen group"),
+)
+
+
+def exec_(context: Context, parsed: Parsed) -> int:
+    """The verb: the exit status of the process, 128 + n if signal n ended it; 0 with --detach."""
+
+    async def main() -> int:
+        with Place.find(context.root, parsed.words[0]) as place:
+            place.lock()
+            condition = condition_of(place)
+            if condition.status is Status.STOPPED:
+                raise WrongState(f"cannot exec in container {place.id!r}: container not running")
+            document = _document(parsed, place)
+            process = parse_process(document)
+            container = attach(place, condition)
+            fds, environment = descriptors.preserved(parsed)
+            process = replace(console.sized(process, parsed), env=(*process.env, *environment))
+            detached = parsed.switch("detach")
+            foreground = None if detached else Foreground()
+            given = Given(console.streams(parsed, process.terminal, detached), fds, left=detached)
+            added = await container.exec("exec", process, given)
+            place.unlock()
+            if parsed.has("pid-file"):
+                write_pid(parsed.text("pid-file"), added.pid)
+            return await foreground.until_end(added) if foreground else 0
+
+    return loop.run(main())
+
+
+def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
+    """The process: a document of the caller's, or the container's own with another program and what the options change."""
+    if parsed.has("process"):
+        if len(parsed.words) > 1:
+            raise UsageError("exec: takes --process or a command, not both")
+        return read_json(Path(parsed.text("process")), "--process")
+    if len(parsed.words) < 2:
+        raise UsageError("exec: needs a command, or --process")
+    document = dict(place.load_config().get("process") or {})
+    document["args"] = list(parsed.words[1:])
+    document["terminal"] = parsed.switch("tty")
+    document["env"] = [*document.get("env", ()), *parsed.many("env")]
+    for option, key in (("cwd", "cwd"), ("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
+        if parsed.has(option):
+            document[key] = parsed.text(option)
+    if parsed.has("no-new-privs"):
+        document["noNewPrivileges"] = parsed.switch("no-new-privs")
+    document["user"] = _user(parsed, dict(document.get("user") or {}))
+    if parsed.has("cap"):
+        sets = document.get("capabilities") or {}
+        # Ambient as well only where the program would lose them otherwise, as runc does: a process of another user.
+        document["capabilities"] = {kind: [*sets.get(kind, ()), *parsed.many("cap")] for kind in SETS}
+    return document
+
+
+def _user(parsed: Parsed, user: dict[str, Any]) -> dict[str, Any]:
+    if parsed.has("user"):
+        uid, colon, gid = parsed.text("user").partition(":")
+        user["uid"] = _id(uid, "--user")
+        if colon:
+            user["gid"] = _id(gid, "--user")
+    if parsed.has("additional-gids"):
+        user["additionalGids"] = [
+            *user.get("additionalGids", ()),
+            *[_id(gid, "--additional-gids") for gid in parsed.many("additional-gids")],
+        ]
+    return user
+
+
+def _id(word: str, option: str) -> int:
+    """A number, never a name: names are the image's."""
+    if not (word.isascii() and word.isdecimal()):
+        raise Refused(option, f"{word[:64]!r} is not a number")
+    return int(word)
+
+
+VERBS = (
+    Verb(
+        "exec",
+        "run one more process in a container",
+        exec_,
+        words="ID [COMMAND...]",
+        options=OPTIONS,
+        interleaved=False,
+        failure=255,
+        contains=True,
+    ),
+)

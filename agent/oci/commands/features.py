@@ -1,0 +1,17 @@
+"""`features`: what this runtime applies on this kernel, as the specification's features.md writes it."""
+
+import json
+
+from agent.container.features import features
+from agent.oci import bundle
+from agent.oci.arguments import Parsed
+from agent.oci.command_table import Context, Verb
+
+
+def print_features(context: Context, parsed: Parsed) -> int:
+    """The verb."""
+    print(json.dumps(features(bundle.cgroup_mount()), indent=2))
+    return 0
+
+
+VERBS = (Verb("features", "print what is supported here as JSON", print_features, words=""),)

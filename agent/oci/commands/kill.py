@@ -1,0 +1,83 @@
+"""`kill`: a signal for the first process, or for all."""
+
+import os
+import signal
+from pathlib import Path
+
+from agent import loop
+from agent.container.lifecycle import Status
+from agent.errors import Refused, WrongState
+from agent.linux.process import pidfd_send_signal
+from agent.oci.arguments import Option, Parsed
+from agent.oci.attached import attach
+from agent.oci.command_table import Context, Verb
+from agent.oci.state_dir import Place
+from agent.oci.status import condition_of, open_first
+
+SIGNALS = {name: getattr(signal, name).value for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_")}
+
+
+def number(word: str) -> int:
+    """The number of a signal: `9`, `KILL`, `SIGKILL`. Raises Refused."""
+    if word.isascii() and word.isdecimal():
+        if int(word) <= signal.SIGRTMAX:
+            return int(word)
+    else:
+        name = word.upper() if word.upper().startswith("SIG") else f"SIG{word.upper()}"
+        base, plus, offset = name.partition("+")
+        if name in SIGNALS:
+            return int(SIGNALS[name])
+        if base in ("SIGRTMIN",) and plus and offset.isdecimal() and signal.SIGRTMIN + int(offset) <= signal.SIGRTMAX:
+            return signal.SIGRTMIN + int(offset)
+    raise Refused("SIGNAL", f"{word[:64]!r} is no signal")
+
+
+def kill(context: Context, parsed: Parsed) -> int:
+    """The verb. It takes no lock: what holds the lock may be what is to be killed."""
+    signum = number(parsed.words[1] if len(parsed.words) > 1 else "TERM")
+
+    async def main() -> None:
+        with Place.find(context.root, parsed.words[0]) as place:
+            condition = condition_of(place)
+            if parsed.switch("all") and condition.status is Status.STOPPED:
+                _kill_left(condition.record.cgroup, signum)
+                return
+            if condition.status not in (Status.CREATED, Status.RUNNING, Status.PAUSED):
+                raise WrongState(f"cannot kill container {place.id!r}: container not running ({condition.status.value})")
+            container = attach(place, condition)
+            shared = container.spec.linux.namespaces.get("pid", "") is not None
+            if parsed.switch("all") or (shared and signum == signal.SIGKILL):
+                container.signal_all(signum)
+                return
+            pidfd = open_first(condition.record)
+            if pidfd < 0:
+                raise WrongState(f"cannot kill container {place.id!r}: container not running")
+            pidfd_send_signal(pidfd, signum)
+            os.close(pidfd)
+
+    loop.run(main())
+    return 0
+
+
+def _kill_left(group: str, signum: int) -> None:
+    """What the first process has left behind, where no pid namespace ended with it."""
+    try:
+        pids = [int(line) for line in Path(group, "cgroup.procs").read_text(encoding="ascii").split()]
+    except FileNotFoundError:
+        return
+    for pid in pids:
+        try:
+            os.kill(pid, signum)
+        except ProcessLookupError:
+            continue
+
+
+VERBS = (
+    Verb(
+        "kill",
+        "send a signal (TERM) to the first process of a container",
+        kill,
+        words="ID [SIGNAL]",
+        options=(Option("all", "to every process of the container", short="a"),),
+    ),
+)

@@ -1,0 +1,55 @@
+"""`run`: create, start, wait and delete in one process, which carries the terminal and passes signals on."""
+
+from agent import loop
+from agent.container.container import Container
+from agent.linux.process import set_child_subreaper
+from agent.oci import create_container
+from agent.oci.arguments import Option, Parsed
+from agent.oci.command_table import Context, Verb
+from agent.oci.foreground import Foreground, interruptible
+from agent.oci.state_dir import Place
+
+OPTIONS = (
+    *create_container.OPTIONS,
+    Option("detach", "do not wait for the container's end", short="d"),
+    Option("keep", "do not delete the container at its end"),
+    Option("no-subreaper", "do not become the parent of what the container leaves behind"),
+)
+
+
+def run(context: Context, parsed: Parsed) -> int:
+    """The verb: the exit status of the container's program, 128 + n if signal n ended it; 0 with --detach."""
+    wanted = create_container.read(context, parsed)
+    detached = parsed.switch("detach")
+    if not detached and not parsed.switch("no-subreaper"):
+        set_child_subreaper()
+
+    async def main() -> int:
+        work = create_container.make(context, parsed, wanted, detached=detached, started_later=False)
+        place, container = await interruptible(work, "create")
+        foreground = None if detached else Foreground()
+        with place:
+            try:
+                await container.start()
+                place.unlock()
+                if foreground is None:
+                    return 0
+                status = await foreground.until_end(container.init)
+            except BaseException:
+                await _delete(context, place, container)
+                raise
+            if not parsed.switch("keep"):
+                await _delete(context, place, container)
+            return status
+
+    return loop.run(main())
+
+
+async def _delete(context: Context, place: Place, container: Container) -> None:
+    place.lock()
+    await container.remove()
+    create_container.warn(context, container)
+    place.remove()
+
+
+VERBS = (Verb("run", "create and start a container, wait for its end and delete it", run, options=OPTIONS, contains=True),)

@@ -1,0 +1,43 @@
+"""`state` and `list`: what there is, and where it is in its life."""
+
+import json
+
+from agent.errors import NotFound
+from agent.oci.arguments import Option, Parsed
+from agent.oci.command_table import Context, Verb
+from agent.oci.state_dir import Place, places
+from agent.oci.status import Condition, condition_of
+from agent.oci.tables import table
+
+
+def state(context: Context, parsed: Parsed) -> int:
+    """The verb."""
+    with Place.find(context.root, parsed.words[0]) as place:
+        print(json.dumps(condition_of(place).document(), indent=2))
+    return 0
+
+
+def list_(context: Context, parsed: Parsed) -> int:
+    """The verb."""
+    found: list[Condition] = []
+    for place in places(context.root):
+        try:
+            found.append(condition_of(place))
+        except NotFound:
+            continue  # it has just been deleted
+    if parsed.switch("quiet"):
+        for condition in found:
+            print(condition.record.id)
+    elif parsed.text("format", "table") == "json":
+        print(json.dumps([condition.document() for condition in found]))
+    else:
+        rows = [[c.record.id, str(c.pid), c.status.value, c.record.bundle, c.record.created, c.record.owner] for c in found]
+        print(table(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows))
+    return 0
+
+
+FORMAT = Option("format", "table or json", "FORMAT", short="f", choices=("table", "json"))
+VERBS = (
+    Verb("state", "print the state of a container as JSON", state),
+    Verb("list", "list containers", list_, words="", options=(FORMAT, Option("quiet", "ids only", short="q"))),
+)

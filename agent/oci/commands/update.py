@@ -1,0 +1,96 @@
+"""`update`: other limits for a container that exists."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent import loop
+from agent.container.spec.document import parse_resources
+from agent.container.spec.reader import Document
+from agent.oci.arguments import Option, Parsed, UsageError
+from agent.oci.attached import attach
+from agent.oci.bundle import read_json
+from agent.oci.command_table import Context, Verb
+from agent.oci.state_dir import locked
+from agent.oci.status import condition_of
+
+# option -> (object, key) of linux.resources
+NUMBERS = {
+    "blkio-weight": ("blockIO", "weight"),
+    "cpu-period": ("cpu", "period"),
+    "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"),
+    "cpu-share": ("cpu", "shares"),
+    "cpu-idle": ("cpu", "idle"),
+    "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
+    "memory": ("memory", "limit"),
+    "memory-reservation": ("memory", "reservation"),
+    "memory-swap": ("memory", "swap"),
+    "pids-limit": ("pids", "limit"),
+}
+TEXTS = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
+NO_RESCTRL = "no resctrl mount"
+OPTIONS = (
+    Option("resources", "limits as a JSON document of the specification; - for standard input", "FILE", short="r"),
+    *[Option(name, f"linux.resources.{'.'.join(place)}", "N") for name, place in NUMBERS.items()],
+    *[Option(name, f"linux.resources.{'.'.join(place)}", "LIST") for name, place in TEXTS.items()],
+    Option("kernel-memory", "limit of kernel memory", "N", refused="cgroup v2 has no file for it"),
+    Option("l3-cache-schema", "share of the cache", "SCHEMA", refused=NO_RESCTRL),
+    Option("mem-bw-schema", "share of the memory bandwidth", "SCHEMA", refused=NO_RESCTRL),
+)
+
+
+def update(context: Context, parsed: Parsed) -> int:
+    """The verb. A limit that cannot be set leaves all of them as they were."""
+    changes = _changes(parsed)
+
+    async def main() -> None:
+        with locked(context.root, parsed.words[0]) as place:
+            condition = condition_of(place)
+            record = condition.record
+            now = record.resources or (place.load_config().get("linux") or {}).get("resources") or {}
+            await attach(place, condition).update(parse_resources(_with_memory(changes, now)))
+            place.save(replace(record, resources=merged(now, changes)))
+
+    loop.run(main())
+    return 0
+
+
+def _changes(parsed: Parsed) -> Document:
+    if parsed.has("resources"):
+        name = parsed.text("resources")
+        return read_json(sys.stdin.fileno() if name == "-" else Path(name), "--resources")
+    changes: dict[str, dict[str, Any]] = {}
+    for option, (group, key) in NUMBERS.items():
+        if parsed.has(option):
+            changes.setdefault(group, {})[key] = parsed.number(option)
+    for option, (group, key) in TEXTS.items():
+        if parsed.has(option):
+            changes.setdefault(group, {})[key] = parsed.text(option)
+    if not changes:
+        raise UsageError("update: nothing to change")
+    return dict(changes)
+
+
+def _with_memory(changes: Document, now: Document) -> Document:
+    """Swap counts from the memory limit, so one of them alone is read together with the other's present value."""
+    memory = changes.get("memory")
+    if not isinstance(memory, dict) or not ("swap" in memory or "limit" in memory):
+        return changes
+    before = now.get("memory") or {}
+    kept = {key: before[key] for key in ("limit", "swap") if before.get(key) is not None}
+    return {**changes, "memory": {**kept, **memory}}
+
+
+def merged(now: Document, changes: Document) -> Document:
+    """The limits after the change."""
+    result = dict(now)
+    for key, value in changes.items():
+        before = result.get(key)
+        result[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+VERBS = (Verb("update", "change the limits of a container", update, options=OPTIONS),)

@@ -1,0 +1,142 @@
+"""Making a container for `create` and `run`: the bundle, the place of its state, the core's containment, the record."""
+
+import datetime
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.container.container import Container
+from agent.container.host import HostContext
+from agent.container.process import Given
+from agent.container.spec.document import Spec, check_id, parse_spec
+from agent.container.spec.reader import Document
+from agent.oci import bundle, console, descriptors
+from agent.oci.arguments import Option, Parsed
+from agent.oci.command_table import Context
+from agent.oci.pids import start_time
+from agent.oci.state_dir import Place, Record
+
+OPTIONS = (
+    Option("bundle", "folder with config.json and the root (the current one)", "DIR", short="b"),
+    Option("console-socket", "unix socket that is sent the terminal's master", "PATH"),
+    Option("pid-file", "write the first process's number to FILE", "FILE"),
+    descriptors.OPTION,
+    Option(
+        "no-pivot",
+        "do not use pivot_root",
+        refused="a root that is only chroot(2)ed to can be left; put it on a mount that can be pivoted to",
+    ),
+    Option("no-new-keyring", "keep the session keyring", refused="a shared session keyring leaks keys to the container"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything about a container before it is made."""
+
+    id: str
+    bundle: Path
+    document: Document
+    spec: Spec
+    host: HostContext
+
+    def cgroup(self) -> Path:
+        """The path of its group."""
+        linux = self.spec.linux
+        root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self.id)
+        return root / name
+
+
+def read(context: Context, parsed: Parsed) -> Wanted:
+    """What the options and the bundle ask for. Raises Refused."""
+    id = check_id(parsed.words[0])
+    folder = Path(parsed.text("bundle") or ".").absolute()
+    document = bundle.load(folder)
+    spec = parse_spec(document)
+    for warning in spec.warnings:
+        context.log.warning(warning)
+    return Wanted(id, folder, document, spec, bundle.host(context.root, folder))
+
+
+@contextmanager
+def given(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, started_later: bool) -> Iterator[tuple[Given, Spec]]:
+    """What the first process gets of this one, and the specification that knows of it. Closed afterwards: the child has its own."""
+    fds, environment = descriptors.preserved(parsed)
+    spec, process = wanted.spec, wanted.spec.process
+    if process is not None:
+        process = process if started_later else console.sized(process, parsed)
+        spec = replace(spec, process=replace(process, env=(*process.env, *environment)))
+    stdio = console.streams(parsed, process is not None and process.terminal, detached)
+    listener = place.listen() if started_later else None
+    try:
+        yield Given(stdio, fds, listener.fileno() if listener else -1, left=detached), spec
+    finally:
+        if listener is not None:
+            listener.close()
+
+
+async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bool, started_later: bool) -> tuple[Place, Container]:
+    """The container, created, and its place, locked. Raises Refused, AlreadyExists, StepFailed; nothing is left then."""
+    place = Place.make(context.root, wanted.id)
+    try:
+        record = _record(wanted)
+        place.save_config(wanted.document)
+        place.save(record)
+        with given(parsed, wanted, place, detached=detached, started_later=started_later) as (inheritance, spec):
+            container = await Container.create(wanted.id, wanted.id, spec, wanted.host, inheritance)
+        warn(context, container)
+        try:
+            _keep(place, record, container, parsed.text("pid-file"))
+            if started_later:
+                container.init.tell(b"kept")  # from here on it waits for another process, not for this one
+        except BaseException:
+            await container.remove()
+            raise
+    except BaseException:
+        place.remove()
+        place.close()
+        raise
+    return place, container
+
+
+def warn(context: Context, container: Container) -> None:
+    """Log what the core has passed over."""
+    while container.warnings:
+        context.log.warning(container.warnings.pop(0))
+
+
+def _record(wanted: Wanted) -> Record:
+    group = wanted.cgroup()
+    missing = [path for path in (group, *group.parents) if not path.exists()]
+    return Record(
+        id=wanted.id,
+        version=wanted.spec.version,
+        bundle=str(wanted.bundle),
+        rootfs=os.path.normpath(wanted.spec.root_path),
+        created=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
+        owner=pwd.getpwuid(os.geteuid()).pw_name,
+        annotations=dict(wanted.spec.annotations),
+        cgroup=str(group),
+        made=tuple([str(path) for path in reversed(missing)]),
+    )
+
+
+def _keep(place: Place, record: Record, container: Container, pid_file: str) -> None:
+    """Record the first process."""
+    init = container.init
+    assert container.cgroup is not None
+    made = tuple([str(path) for path in container.cgroup.made])
+    place.save(replace(record, made=made, pid=init.pid, start_time=start_time(init.pid)))
+    if pid_file:
+        write_pid(pid_file, init.pid)
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a process's number to a file that is there whole or not at all."""
+    fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+    with open(fresh, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.replace(fresh, path)

@@ -1,0 +1,261 @@
+"""The state of containers: a folder each below the root, made by mkdir(2), so that an id is unique whoever asks at the same time.
+
+    ROOT/ID/state.json      the record, always whole: written beside and renamed
+    ROOT/ID/config.json     the specification as it was applied: what a bundle says later changes nothing
+    ROOT/ID/start.sock      the first process listens on it until it is started
+    ROOT/ID/holder.json     who has taken the lock last
+
+A lock on the folder (flock(2)) serialises verbs that change the container; the kernel gives it back when its holder ends, however.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.container.spec.document import check_id
+from agent.container.spec.reader import Document
+from agent.errors import AlreadyExists, NotFound, StepFailed
+from agent.oci.pids import open_process, start_time
+
+STATE, CONFIG, SOCKET, HOLDER = "state.json", "config.json", "start.sock", "holder.json"
+BACKLOG = 16
+CONNECT_SECONDS = 10.0
+PATIENCE, LAST_PATIENCE = 10.0, 20.0
+"""Seconds until a holder of the lock that was asked to end is killed, and until it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of a container. `pid` is 0 until the first process exists; `start_time` tells it from a later one of the same number.
+
+    `cgroup` is the path of its group, `made` the directories that were made for it; both are known before anything is made.
+    """
+
+    id: str
+    version: str
+    bundle: str
+    rootfs: str
+    created: str
+    owner: str
+    annotations: dict[str, str]
+    cgroup: str
+    made: tuple[str, ...] = ()
+    pid: int = 0
+    start_time: int = 0
+    resources: Document = field(default_factory=dict)
+    """Limits that `update` has put in the place of the specification's."""
+
+    def owns_group(self) -> bool:
+        """Whether what is in the group is the container's: until it has a first process, a group that was there before may be others'."""
+        return bool(self.pid) or self.cgroup in self.made
+
+
+class Place:
+    """The folder of one container. `fd` is its descriptor; close it with `close`, or by `with`."""
+
+    def __init__(self, path: Path) -> None:
+        self.id = path.name
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._ours = False
+
+    @classmethod
+    def make(cls, root: Path, id: str) -> "Place":
+        """A new place, locked. Raises Refused, AlreadyExists."""
+        path = root / check_id(id)
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            raise AlreadyExists(f"container {id!r} exists already") from None
+        place = cls(path)
+        place.lock()
+        return place
+
+    @classmethod
+    def find(cls, root: Path, id: str) -> "Place":
+        """The place of a container that exists. Raises Refused, NotFound."""
+        path = root / check_id(id)
+        try:
+            return cls(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"container {id!r} does not exist") from None
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back, and with it the lock."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def lock(self) -> None:
+        """Wait until no other verb changes this container. Raises NotFound when it has been deleted meanwhile."""
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        self._locked()
+
+    def lock_by_force(self) -> None:
+        """As `lock`, but whoever holds it is asked to end, and killed if it does not. Raises NotFound, StepFailed."""
+        begun, asked = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = time.monotonic() - begun
+                if waited > LAST_PATIENCE:
+                    raise StepFailed("lock", f"another process does not let go of container {self.id!r}", errno.EBUSY) from None
+                if not asked or waited > PATIENCE:
+                    self._signal_holder(signal.SIGTERM if not asked else signal.SIGKILL)
+                    asked = True
+                time.sleep(0.02)
+                continue
+            self._locked()
+            return
+
+    def _locked(self) -> None:
+        if not os.fstat(self.fd).st_nlink:
+            raise NotFound(f"container {self.id!r} does not exist")
+        self._ours = True
+        self._write(HOLDER, {"pid": os.getpid(), "start_time": start_time(os.getpid())})
+
+    def _signal_holder(self, signum: int) -> None:
+        try:
+            holder = self._read(HOLDER)
+        except NotFound:
+            return
+        pidfd = open_process(holder["pid"], holder["start_time"])
+        if pidfd >= 0:
+            signal.pidfd_send_signal(pidfd, signum)
+            os.close(pidfd)
+
+    def unlock(self) -> None:
+        """Let other verbs change this container again."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self._ours = False
+
+    def is_locked(self) -> bool:
+        """Whether somebody else changes this container now."""
+        if self._ours:
+            return False
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        return False
+
+    # files
+
+    def save(self, record: Record) -> None:
+        """Write the record."""
+        self._write(STATE, asdict(record))
+
+    def load(self) -> Record:
+        """The record. Raises NotFound where there is none: the container has just been deleted, or its creation was cut off."""
+        document = self._read(STATE)
+        document["made"] = tuple(document["made"])
+        return Record(**document)
+
+    def save_config(self, document: Document) -> None:
+        """Keep the specification."""
+        self._write(CONFIG, document)
+
+    def load_config(self) -> Document:
+        """The specification as it was applied. Raises NotFound."""
+        return self._read(CONFIG)
+
+    def _write(self, name: str, document: Document) -> None:
+        fresh = f".{name}.new"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(document, file, ensure_ascii=False)
+        os.replace(fresh, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            raise NotFound(f"container {self.id!r} does not exist") from None
+        with os.fdopen(fd, encoding="utf-8", errors="surrogateescape") as file:
+            document: dict[str, Any] = json.load(file)
+        return document
+
+    def remove(self) -> None:
+        """Remove the folder; the record goes first, so that what a crash leaves names no container any more."""
+        try:
+            names = sorted(os.listdir(self.fd), key=lambda name: name != STATE)
+            for name in names:
+                os.unlink(name, dir_fd=self.fd)
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            pass
+
+    # the start
+
+    def listen(self) -> socket.socket:
+        """A socket that the first process inherits and awaits its start on. Path and all, it is reachable through this folder only."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(self._socket_path())
+        listener.listen(BACKLOG)
+        return listener
+
+    def connect(self) -> socket.socket | None:
+        """A connection to the first process; None if it does not await its start. To close it without a word changes nothing."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(CONNECT_SECONDS)
+        try:
+            connection.connect(self._socket_path())
+        except (ConnectionRefusedError, FileNotFoundError):
+            connection.close()
+            return None
+        except OSError as error:
+            connection.close()
+            raise StepFailed("connect to the first process", error.strerror or str(error), error.errno or errno.ETIMEDOUT) from error
+        return connection
+
+    def forget_socket(self) -> None:
+        """Remove the socket's name: nobody listens any more."""
+        try:
+            os.unlink(SOCKET, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+
+    def _socket_path(self) -> str:
+        """By the descriptor: a socket's path has 108 bytes at most, an id alone may have 255."""
+        return f"/proc/self/fd/{self.fd}/{SOCKET}"
+
+
+def places(root: Path) -> Iterator[Place]:
+    """All there are."""
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            place = Place(root / name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with place:
+            yield place
+
+
+@contextmanager
+def locked(root: Path, id: str) -> Iterator[Place]:
+    """The place of a container, locked. Raises Refused, NotFound."""
+    with Place.find(root, id) as place:
+        place.lock()
+        yield place

@@ -1,0 +1,74 @@
+"""Where a container is in its life, asked of the kernel: nothing that is written down can be wrong after a crash."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.container.lifecycle import Status
+from agent.errors import NotFound
+from agent.oci.pids import open_process
+from agent.oci.state_dir import Place, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A container's record and its status now."""
+
+    record: Record
+    status: Status
+
+    @property
+    def pid(self) -> int:
+        """The first process; 0 when it has ended."""
+        return 0 if self.status is Status.STOPPED else self.record.pid
+
+    def document(self) -> dict[str, Any]:
+        """The state as the specification has it, with what runc adds."""
+        record = self.record
+        return {
+            "ociVersion": record.version,
+            "id": record.id,
+            "pid": self.pid,
+            "status": self.status.value,
+            "bundle": record.bundle,
+            "rootfs": record.rootfs,
+            "created": record.created,
+            "owner": record.owner,
+            "annotations": record.annotations,
+        }
+
+
+def condition_of(place: Place) -> Condition:
+    """The condition of a container. Raises NotFound."""
+    try:
+        record = place.load()
+    except NotFound:
+        if not place.is_locked():
+            raise
+        # Its creator has made the folder and nothing else yet.
+        return Condition(Record(place.id, "", "", "", "", "", {}, ""), Status.CREATING)
+    return Condition(record, _status(place, record))
+
+
+def _status(place: Place, record: Record) -> Status:
+    if not record.pid:
+        return Status.CREATING if place.is_locked() else Status.STOPPED
+    pidfd = open_first(record)
+    if pidfd < 0:
+        return Status.STOPPED
+    os.close(pidfd)
+    connection = place.connect()
+    if connection is not None:
+        connection.close()
+        return Status.CREATED
+    try:
+        frozen = Path(record.cgroup, "cgroup.freeze").read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        frozen = False
+    return Status.PAUSED if frozen else Status.RUNNING
+
+
+def open_first(record: Record) -> int:
+    """A pidfd of the first process; -1 when it has ended, also if its number is another's by now."""
+    return open_process(record.pid, record.start_time)

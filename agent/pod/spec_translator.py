@@ -1,0 +1,76 @@
+"""From the host's specification of a container to the guest's. The parts are imported when a request has something for them."""
+
+from typing import TYPE_CHECKING, Any
+
+from agent.pod.spec import of_the_guest
+
+if TYPE_CHECKING:
+    from agent.config import Config
+    from agent.container.spec.reader import Document
+    from agent.device.watch import DeviceWatch
+    from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest
+
+CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
+CDI = "cdi.k8s.io/"
+
+
+class Adapter:
+    """One sandbox's: it remembers the guest's hooks, and each container's PCI addresses for processes that are added later."""
+
+    def __init__(self, settings: "Config", devices: "DeviceWatch") -> None:
+        self._settings = settings
+        self._devices = devices
+        self._hooks: dict[str, list[dict[str, Any]]] = {}
+        self._addresses: dict[str, dict[str, str]] = {}
+
+    def use_hooks(self, directory: str) -> None:
+        """Run the hooks below a directory of the guest's for every container from now on."""
+        from agent.pod.hooks import find
+
+        self._hooks = find(directory)
+
+    async def container(self, request: "CreateContainerRequest", document: "Document") -> "Document":
+        """Namespaces, devices by the guest's numbers, devices of vendors, hooks. Raises AgentError; nothing is remembered then."""
+        from agent.pod import devices
+
+        document = of_the_guest(document, request.container_id)
+        found = await devices.find(request.devices, self._devices)
+        document = devices.apply(document, found)
+        if found.addresses:
+            document = {**document, "process": _translated(document.get("process", {}), found.addresses)}
+        document = await self._with_vendor_devices(document)
+        if found.addresses:
+            self._addresses[request.container_id] = found.addresses
+        if self._hooks:
+            from agent.pod.hooks import append
+
+            document = append(document, self._hooks)
+        return document
+
+    def process(self, container_id: str, document: "Document") -> "Document":
+        """One more process of a container. Raises Refused."""
+        addresses = self._addresses.get(container_id)
+        return _translated(document, addresses) if addresses else document
+
+    def forget(self, container_id: str) -> None:
+        """The container is gone, or has not come into being."""
+        self._addresses.pop(container_id, None)
+
+    async def _with_vendor_devices(self, document: "Document") -> "Document":
+        annotations = document.get("annotations", {})
+        by_environment = self._settings.visible_cdi_devices
+        if annotations.get(CONTAINER_TYPE) == "pod_sandbox" or not (by_environment or any(key.startswith(CDI) for key in annotations)):
+            return document
+        from agent.pod import cdi
+
+        names = cdi.wanted(annotations)
+        if by_environment:
+            listed = document.get("process", {}).get("env", ())
+            names += [name for name in cdi.wanted_by_environment(listed) if name not in names]
+        return await cdi.inject(document, names, self._settings.cdi_timeout)
+
+
+def _translated(process: "Document", addresses: dict[str, str]) -> "Document":
+    from agent.pod.devices import translate
+
+    return {**process, "env": translate(process.get("env", ()), addresses)}

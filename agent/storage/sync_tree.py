@@ -1,0 +1,186 @@
+"""Making one tree of files equal to another, in an order in which a reader never finds a link before what it points at.
+
+Files are compared by size, time, mode and owner. Everything is done by descriptor, links are copied as links and never followed.
+"""
+
+import os
+import stat
+
+from agent.storage.mountpoint import open_directory, remove_tree
+
+CHUNK = 1 << 16
+TEMPORARY = ".innkeeper-new"
+_HERE = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def is_small(source: int, files: int, size: int) -> bool:
+    """Whether what `source` (O_PATH) stands for has at most `files` regular files and `size` bytes in them."""
+    count = total = 0
+    pending = [source]
+    while pending:
+        fd = pending.pop()
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            count, total = count + 1, total + status.st_size
+        elif stat.S_ISDIR(status.st_mode):
+            for name in _names(fd):
+                try:
+                    pending.append(os.open(name, os.O_PATH | _HERE, dir_fd=fd))
+                except FileNotFoundError:
+                    continue
+        if fd != source:
+            os.close(fd)
+        if count > files or total > size:
+            for rest in pending:
+                os.close(rest)
+            return False
+    return True
+
+
+def copy(source: int, target: str) -> None:
+    """Make `target` equal to what `source` (O_PATH) stands for: a directory, or a regular file."""
+    parent_path, name = os.path.split(target)
+    parent = open_directory(parent_path)
+    try:
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            _copy_directory(source, parent, name)
+        else:
+            _copy_in_place(source, parent, name)
+    finally:
+        os.close(parent)
+
+
+def _copy_directory(source: int, parent: int, name: str) -> None:
+    if _kind(parent, name) not in (None, stat.S_IFDIR):
+        os.unlink(name, dir_fd=parent)
+    if _kind(parent, name) is None:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    target = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _HERE, dir_fd=parent)
+    try:
+        status = os.fstat(source)
+        _own(target, status)
+        names = _names(source)
+        links = [name for name in names if _kind(source, name) == stat.S_IFLNK]
+        for entry in (*[name for name in names if name not in links], *links):
+            try:
+                _copy_entry(source, target, entry)
+            except FileNotFoundError:
+                continue  # it has just been removed
+        for gone in set(_names(target)) - set(names):
+            remove_tree(target, gone)
+    finally:
+        os.close(target)
+
+
+def _copy_entry(source: int, target: int, name: str) -> None:
+    kind = _kind(source, name)
+    if kind == stat.S_IFDIR:
+        below = os.open(name, os.O_PATH | os.O_DIRECTORY | _HERE, dir_fd=source)
+        try:
+            _copy_directory(below, target, name)
+        finally:
+            os.close(below)
+    elif kind == stat.S_IFREG:
+        _copy_file(source, target, name)
+    elif kind == stat.S_IFLNK:
+        _copy_link(source, target, name)
+
+
+def _copy_file(source: int, target: int, name: str) -> None:
+    """A changed file appears at once, with all of it."""
+    original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _HERE, dir_fd=source)
+    try:
+        status = os.fstat(original)
+        if _same(status, target, name):
+            return
+        fresh = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=target)
+        try:
+            _fill(original, fresh, status)
+        finally:
+            os.close(fresh)
+        _replace(target, name)
+    finally:
+        os.close(original)
+
+
+def _copy_in_place(source: int, parent: int, name: str) -> None:
+    """A volume that is one file: containers have the file itself bound, so it is rewritten and not replaced."""
+    original = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(original)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(22, "is neither a file nor a directory", name)
+        if _same(status, parent, name):
+            return
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=parent)
+        try:
+            _fill(original, target, status)
+        finally:
+            os.close(target)
+    finally:
+        os.close(original)
+
+
+def _copy_link(source: int, target: int, name: str) -> None:
+    wanted = os.readlink(name, dir_fd=source)
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if _kind(target, name) == stat.S_IFLNK and os.readlink(name, dir_fd=target) == wanted:
+        return
+    _discard(target, TEMPORARY)
+    os.symlink(wanted, TEMPORARY, dir_fd=target)
+    os.chown(TEMPORARY, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+    _replace(target, name)
+
+
+def _replace(directory: int, name: str) -> None:
+    if _kind(directory, name) == stat.S_IFDIR:
+        remove_tree(directory, name)
+    os.rename(TEMPORARY, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _fill(source: int, target: int, status: os.stat_result) -> None:
+    while piece := os.read(source, CHUNK):
+        while piece:
+            piece = piece[os.write(target, piece) :]
+    _own(target, status)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _own(fd: int, status: os.stat_result) -> None:
+    current = os.fstat(fd)
+    if (current.st_uid, current.st_gid) != (status.st_uid, status.st_gid):
+        os.fchown(fd, status.st_uid, status.st_gid)
+    if stat.S_IMODE(os.fstat(fd).st_mode) != stat.S_IMODE(status.st_mode):
+        os.fchmod(fd, stat.S_IMODE(status.st_mode))
+
+
+def _same(status: os.stat_result, directory: int, name: str) -> bool:
+    try:
+        other = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return all(getattr(status, field) == getattr(other, field) for field in ("st_size", "st_mtime_ns", "st_mode", "st_uid", "st_gid"))
+
+
+def _discard(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def _names(directory: int) -> list[str]:
+    """Sorted names in a directory of which there is an O_PATH descriptor."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return sorted(name for name in os.listdir(fd) if name != TEMPORARY)
+    finally:
+        os.close(fd)
+
+
+def _kind(directory: int, name: str) -> int | None:
+    """The file type at `name`, None for nothing."""
+    try:
+        return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None

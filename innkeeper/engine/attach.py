@@ -1,0 +1,99 @@
+"""A process in the guest in the foreground: its streams are ours, our signals are its, and its exit status is the answer."""
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from innkeeper.client import RpcError
+from innkeeper.engine import streams, terminal
+from innkeeper.engine.guest_agent import Process
+from innkeeper.errors import InnkeeperError
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+IMPATIENCE = 3
+"""That many SIGINT or SIGTERM end us even if the container ignores them (docker does the same)."""
+
+
+def check_terminal(interactive: bool, tty: bool) -> None:
+    """Raise InnkeeperError where -i -t are asked for and standard input is no terminal, as docker does."""
+    if interactive and tty and not os.isatty(0):
+        raise InnkeeperError("the input device is not a terminal", hint="leave -t out to pipe data in")
+
+
+def attend(process: Process, *, interactive: bool, tty: bool) -> int:
+    """Carry the streams and signals of `process` until it ends; returns its exit status."""
+    with ExitStack() as stack:
+        control = stack.enter_context(_signals(process, tty))
+        if tty:
+            control.put(signal.SIGWINCH)
+        if interactive and tty:
+            stack.enter_context(terminal.raw())
+        outputs = [streams.output(process.read_stdout, streams.to_descriptor(1), "stdout")]
+        if not tty:
+            outputs.append(streams.output(process.read_stderr, streams.to_descriptor(2), "stderr"))
+        if interactive:
+            stack.callback(streams.StdinPump(process, 0).stop)
+        elif not tty:
+            process.close_stdin()
+        try:
+            for pump in outputs:
+                _join(pump)
+        except BrokenPipeError:
+            # Nobody reads our output any more: what SIGPIPE does to a local program
+            process.signal(signal.SIGKILL)
+            return 128 + signal.SIGPIPE
+        return process.wait()
+
+
+def _join(pump: streams.Pump) -> None:
+    """Wait in slices: a signal handler of Python's runs between them, and may raise."""
+    while pump.is_alive():
+        pump.join(timeout=3600)
+    pump.finish()
+
+
+@contextmanager
+def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
+    """While this lasts signals to us go to `process`, and a changed window size to its terminal.
+
+    Those that we were told to ignore stay ignored: by nohup(1), or by a shell that started us in its background.
+    """
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    asked = 0
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += signum in (signal.SIGINT, signal.SIGTERM)
+        if asked >= IMPATIENCE:
+            from innkeeper.cli import Interrupted
+
+            raise Interrupted(signum)
+        pending.put(signum)
+
+    before = {signum: signal.getsignal(signum) for signum in FORWARDED + ((signal.SIGWINCH,) if tty else ())}
+    before = {signum: handler for signum, handler in before.items() if handler != signal.SIG_IGN}
+    for signum in before:
+        signal.signal(signum, receive)
+    courier = threading.Thread(target=_deliver, args=(process, pending), name="signals", daemon=True)
+    courier.start()
+    try:
+        yield pending
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        pending.put(0)
+
+
+def _deliver(process: Process, pending: "queue.SimpleQueue[int]") -> None:
+    while signum := pending.get():
+        try:
+            if signum != signal.SIGWINCH:
+                process.signal(signum)
+            elif found := terminal.size():
+                process.resize(*found)
+        except (RpcError, InnkeeperError, OSError):
+            return  # the process or the guest has gone; whoever reads its output learns why

@@ -1,0 +1,83 @@
+"""Another process in a container that already runs: what it inherits from the container's own, and what the user changes."""
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper.client import RpcError
+from innkeeper.engine import attach, guest_agent, records, session, terminal
+from innkeeper.errors import InnkeeperError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of `exec`."""
+
+    command: Sequence[str]
+    interactive: bool = False
+    tty: bool = False
+    detach: bool = False
+    env: Sequence[str] = ()
+    env_files: Sequence[Path] = ()
+    workdir: str | None = None
+    user: str | None = None
+
+
+def run(name: str, request: Request) -> int:
+    """Start the process and, unless detached, attend to it; returns its exit status."""
+    from innkeeper.image import process_to_proto
+
+    if not request.detach:
+        attach.check_terminal(request.interactive, request.tty)
+    container = records.lookup(name)
+    with guest_agent.connected(container) as agent:
+        spec = json.loads((container.folder / "spec.json").read_text())
+        document = process(spec, request, container)
+        exec_id = f"exec-{secrets.token_hex(6)}"
+        try:
+            agent.exec_process(container.id, exec_id, process_to_proto(document))
+        except RpcError as error:
+            raise session.refusal(error) from error
+        if request.detach:
+            return 0
+        return attach.attend(guest_agent.Process(agent, container.id, exec_id), interactive=request.interactive, tty=request.tty)
+
+
+def process(spec: dict[str, Any], request: Request, container: records.Container) -> dict[str, Any]:
+    """The OCI process: the container's own capabilities, limits and settings, with `request` applied."""
+    own = dict(spec["process"])
+    own.pop("consoleSize", None)
+    own |= {"terminal": request.tty, "args": list(request.command), "env": _environment(own["env"], request)}
+    if request.tty and (size := terminal.size()):
+        own["consoleSize"] = {"height": size[0], "width": size[1]}
+    if request.workdir is not None:
+        if not request.workdir.startswith("/"):
+            raise InnkeeperError(f"-w {request.workdir}: must be an absolute path")
+        own["cwd"] = request.workdir
+    if request.user is not None:
+        own["user"] = _user(request.user, container)
+    return own
+
+
+def _environment(inherited: Sequence[str], request: Request) -> list[str]:
+    from innkeeper.image.parse import resolve_env
+
+    asked = resolve_env(request.env, request.env_files, os.environ)
+    if request.tty:
+        asked = [f"TERM={os.environ.get('TERM', 'xterm')}", *asked]
+    variables = dict(entry.partition("=")[::2] for entry in [*inherited, *asked])
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def _user(text: str, container: records.Container) -> dict[str, Any]:
+    """Names are looked up in the image's account files: what the container did to them since is not seen."""
+    from innkeeper.image.users import resolve_user
+
+    texts = json.loads((container.folder / "accounts.json").read_text())
+    passwd, group = (texts[name].encode("latin-1") if texts[name] is not None else None for name in ("passwd", "group"))
+    user = resolve_user(text, passwd, group)
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}

@@ -1,0 +1,112 @@
+"""The process behind a detached container: owns the machine, writes the container's output to its log, notes its exit status.
+
+`start` begins it and waits for its answer, one line of JSON: an id, or an error. Until then it shares our standard error, so
+that progress is seen; after that it has nothing of ours.
+"""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from innkeeper.errors import InnkeeperError
+
+if TYPE_CHECKING:
+    from innkeeper.engine.resolve import Plan
+    from innkeeper.engine.session import Session
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb, which only `start` uses, to `app`."""
+    app.command("keeper", hidden=True)(keeper)
+
+
+def start(plan: "Plan") -> int:
+    """Start a keeper for `plan`; prints the container's id once it runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "innkeeper.cli", "keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    line = b""
+    try:
+        with process.stdin:
+            pickle.dump(plan, process.stdin)
+        line = process.stdout.readline()
+    except BrokenPipeError:
+        pass  # it ended at once; what it said about that is on our standard error
+    finally:
+        if not line:
+            process.terminate()
+    if not line:
+        raise InnkeeperError(f"the keeper of the container ended with status {process.wait()} and no answer")
+    answer = json.loads(line)
+    if "id" not in answer:
+        error = InnkeeperError(answer["message"], hint=answer["hint"])
+        error.exit_status = answer["exit_status"]
+        raise error
+    print(answer["id"])
+    return 0
+
+
+def keeper() -> int:
+    """Run a detached container from a plan on standard input."""
+    from innkeeper.engine import session
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    plan: Plan = pickle.load(sys.stdin.buffer)
+    answered = False
+    try:
+        with session.opened(plan) as opened:
+            opened.start()
+            _answer({"id": opened.id})
+            answered = True
+            _let_go(opened)
+            status = _attend(opened)
+            opened.finish(status)
+    except InnkeeperError as error:
+        if answered:
+            raise
+        _answer({"message": error.message, "hint": error.hint, "exit_status": error.exit_status})
+    return 0
+
+
+def _answer(answer: dict[str, object]) -> None:
+    """Tell `start`, and keep nothing of its pipes."""
+    with os.fdopen(os.dup(1), "w") as pipe:
+        pipe.write(json.dumps(answer) + "\n")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _let_go(opened: "Session") -> None:
+    """Keep nothing of who started us: neither its terminal nor its folder."""
+    log = os.open(opened.folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    os.chdir("/")
+
+
+def _attend(opened: "Session") -> int:
+    from innkeeper.engine import logfile, records, streams
+
+    log = logfile.LogWriter(opened.folder / records.LOG)
+    process = opened.process
+    pumps = [streams.output(process.read_stdout, log.stream("stdout"), "stdout")]
+    if not opened.plan.options.tty:
+        pumps.append(streams.output(process.read_stderr, log.stream("stderr"), "stderr"))
+        if not opened.plan.options.interactive:
+            process.close_stdin()
+    try:
+        for pump in pumps:
+            pump.finish()
+        return process.wait()
+    finally:
+        log.close()

@@ -1,0 +1,122 @@
+"""Containers as the command line remembers them: a view of `innkeeper.vm.registry`, where each machine holds one container.
+
+What is about the container stands in the machine's state under "container". The process that owns a container (the foreground
+`run`, or its keeper) holds the machine's lock for its whole life; a record that nobody holds has ended, however it says otherwise.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import registry
+from innkeeper.vm.config import AGENT_PORT
+
+STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
+LOG = "container.log"
+
+
+@dataclass
+class Facts:
+    """What the owner of a container writes down about it. Times are seconds since the epoch; `stop_signal` is a number."""
+
+    image: str
+    digest: str
+    command: list[str] = field(default_factory=list)
+    ports: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    stop_signal: int = 15
+    terminal: bool = False
+    detached: bool = False
+    remove: bool = False
+    debug_guest: bool = False
+    status: str = STARTING
+    started: float = 0.0
+    finished: float = 0.0
+    exit_status: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container as another process sees it."""
+
+    machine: registry.Record
+    facts: Facts
+
+    @property
+    def id(self) -> str:
+        return self.machine.id
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @property
+    def folder(self) -> Path:
+        return self.machine.folder
+
+    @property
+    def created(self) -> float:
+        return float(self.machine.state.get("created", 0))
+
+    @property
+    def owner(self) -> int:
+        """Process id of the owner, while `alive`."""
+        return int(self.machine.state.get("owner", 0))
+
+    @property
+    def alive(self) -> bool:
+        """Whether its owner lived when this was read."""
+        return self.machine.alive
+
+    @property
+    def address(self) -> str:
+        """Where its agent listens, for `innkeeper.client.connect`. Raises InnkeeperError unless it runs."""
+        if not self.alive or self.facts.status != RUNNING:
+            raise InnkeeperError(f"container {self.name} is not running: it is {self.facts.status}")
+        return self.machine.address(AGENT_PORT)
+
+    def document(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **dataclasses.asdict(self.facts)}
+
+    def still_alive(self) -> bool:
+        """Whether its owner lives now."""
+        return any(record.id == self.id and record.alive for record in registry.list_machines())
+
+    def wait_ended(self, timeout: float) -> bool:
+        """Wait until the owner has ended; False when `timeout` seconds were not enough."""
+        until = time.monotonic() + timeout
+        while self.still_alive():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def _view(record: registry.Record) -> Container:
+    known = {f.name for f in dataclasses.fields(Facts)}
+    noted = record.state.get("container", {})
+    facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in noted.items() if key in known}})
+    if not record.alive and facts.status in (STARTING, RUNNING):
+        facts.status, facts.error = FAILED, facts.error or "its owner was killed"
+    return Container(record, facts)
+
+
+def all_containers() -> list[Container]:
+    """Every container, oldest first; a machine without one (`doctor`, `bench`) does not count."""
+    return [_view(record) for record in registry.list_machines() if "container" in record.state]
+
+
+def lookup(name: str) -> Container:
+    """The container whose name or id, or unique beginning of its id, is `name`. Raises InnkeeperError."""
+    containers = all_containers()
+    matching = [one for one in containers if name in (one.name, one.id)] or [one for one in containers if name and one.id.startswith(name)]
+    if not matching:
+        raise InnkeeperError(f"no such container: {name}", hint="ps -a lists them")
+    if len(matching) > 1:
+        raise InnkeeperError(f"{name} is the beginning of {len(matching)} container ids", hint="give more of it")
+    return matching[0]

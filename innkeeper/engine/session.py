@@ -1,0 +1,199 @@
+"""A machine with one container in it, owned by this process: set up, handed out, put away."""
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from innkeeper import guest as build
+from innkeeper import programs, progress
+from innkeeper.client import Agent, RpcError, connect
+from innkeeper.engine import guest_agent, records, resolve, sandbox, signals
+from innkeeper.engine.resolve import Plan
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.plan import RunPlan, plan_run
+from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, registry
+from innkeeper.wire import error_info
+
+POWER_OFF = 10.0
+"""Seconds that a guest gets to power off in order, when it holds files of the host."""
+SETTLE = 3.0
+"""Seconds in which a lost connection shows as what it is: a panic, or a QEMU that has ended."""
+
+PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
+"""The agent's names for the steps that fail when the command is at fault."""
+NOT_FOUND, CANNOT_INVOKE = 127, 126
+"""Exit statuses of a shell, and of docker."""
+
+
+class Session:
+    """The container `id` in its machine, created but not started; `facts` is what other processes read about it."""
+
+    def __init__(self, plan: Plan, entry: registry.Entry, machine: Machine, agent: Agent) -> None:
+        self.plan = plan
+        self.id = entry.id
+        self.name = entry.name
+        self.folder = entry.folder
+        self.agent = agent
+        self.process = guest_agent.Process(agent, entry.id, entry.id)
+        self._entry = entry
+        self._machine = machine
+
+    def start(self) -> None:
+        """Start the container."""
+        self.agent.start_container(self.id)
+        self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self._machine.forwards])
+
+    def finish(self, exit_status: int) -> None:
+        """Write down that the container has ended, and end the guest in order where it may still hold data of the host's folders."""
+        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status)
+        if self.plan.options.volumes:
+            self.agent.remove_container(self.id)
+            try:
+                self.agent.destroy_sandbox()
+            except (RpcError, InnkeeperError, OSError):
+                pass  # it may be gone before its answer is
+            self._machine.stop(POWER_OFF)
+
+    def note(self, **changed: Any) -> None:
+        """Change facts about the container."""
+        self._entry.update(container={**self._entry.get("container"), **changed})
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[Session]:
+    """Boot a machine and create the container of `plan` in it. Everything of it ends with the `with`; with --rm the record too.
+
+    A guest that dies while this lasts becomes an InnkeeperError that shows its console's last lines.
+    """
+    entry = registry.create(plan.wish.name or None)
+    try:
+        run = plan_run(plan.image, plan.options, entry.id)
+        spec = _machine_spec(plan, run, entry.folder)
+        entry.update(keep=not plan.wish.remove, container=_facts(plan, run))
+        _write_down(plan, run, entry.folder)
+        with Machine(spec, entry) as machine:
+            with _explained(machine, entry):
+                _boot(machine, plan.wish.timeout)
+                with connect(machine.address(AGENT_PORT), timeout=plan.wish.timeout) as client:
+                    agent = Agent(client)
+                    sandbox.prepare(agent, plan, run, entry.id)
+                    yield Session(plan, entry, machine, agent)
+    finally:
+        entry.release()
+
+
+def _boot(machine: Machine, timeout: float) -> None:
+    with progress.step("booting the guest"):
+        machine.start()
+        machine.wait_ready(timeout)
+
+
+@contextmanager
+def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
+    """Turn whatever ends the session into one InnkeeperError, and remember it in the record."""
+    try:
+        yield
+    except (RpcError, OSError) as error:
+        failure = _why(machine, error)
+        _note_failure(entry, failure.message)
+        raise failure from error
+    except InnkeeperError as error:
+        _note_failure(entry, error.message)
+        raise
+    except BaseException as error:
+        _note_failure(entry, f"ended by {type(error).__name__} {error}".strip())
+        raise
+
+
+def _why(machine: Machine, error: Exception) -> InnkeeperError:
+    if isinstance(error, RpcError) and not error.lost:
+        return refusal(error)
+    until = time.monotonic() + SETTLE
+    while time.monotonic() < until:
+        if (failure := machine.failure()) is not None:
+            return failure
+        time.sleep(0.05)
+    return InnkeeperError(f"the guest's agent is gone: {error}")
+
+
+def refusal(error: RpcError) -> InnkeeperError:
+    """Return the agent's answer as an error of ours; a command that cannot be run gets the exit status that a shell would give."""
+    answer = InnkeeperError(error.message)
+    if error.reason == error_info.STEP_FAILED and error.metadata.get("step") in PROGRAM_STEPS:
+        answer.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
+    return answer
+
+
+def _note_failure(entry: registry.Entry, message: str) -> None:
+    facts = entry.get("container")
+    if facts["status"] not in (records.EXITED, records.FAILED):
+        entry.update(container={**facts, "status": records.FAILED, "error": message, "finished": time.time()})
+
+
+def _write_down(plan: Plan, run: RunPlan, folder: Path) -> None:
+    """What `exec` needs of a container that another process owns."""
+    (folder / "spec.json").write_text(json.dumps(run.document) + "\n")
+    accounts = {"passwd": plan.image.passwd, "group": plan.image.group}
+    texts = {name: data.decode("latin-1") if data is not None else None for name, data in accounts.items()}
+    (folder / "accounts.json").write_text(json.dumps(texts) + "\n")
+
+
+def _facts(plan: Plan, run: RunPlan) -> dict[str, Any]:
+    process: Any = run.document["process"]
+    facts = records.Facts(
+        image=plan.wish.reference,
+        digest=plan.image.id,
+        command=list(process["args"]),
+        volumes=[f"{volume.host}:{volume.destination}{':ro' if volume.read_only else ''}" for volume in plan.options.volumes],
+        stop_signal=signals.parse(run.stop_signal),
+        terminal=plan.options.tty,
+        detached=plan.wish.detached,
+        remove=plan.wish.remove,
+        debug_guest=plan.wish.guest == "debug",
+    )
+    return dataclasses.asdict(facts)
+
+
+def _machine_spec(plan: Plan, run: RunPlan, folder: Path) -> MachineSpec:
+    return MachineSpec(
+        kernel=plan.artifacts.vmlinux,
+        root=plan.artifacts.rootfs,
+        memory_mib=plan.memory_mib,
+        cpus=plan.cpus,
+        disks=(Disk(plan.image.erofs, read_only=True), Disk(_scratch_disk(folder, plan.wish.scratch), volatile=True)),
+        shares=tuple(Share(share.tag, share.host, share.read_only) for share in run.shares),
+        network=plan.wish.network,
+        forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
+        accel=plan.wish.accel,
+        cmdline=resolve.boot_words(plan.wish.guest),
+    )
+
+
+def _scratch_disk(folder: Path, size: int) -> Path:
+    """A sparse disk with an empty ext4 on it; it has no journal, for it never outlives its machine."""
+    if size < 16 << 20:
+        raise InnkeeperError("--scratch: the least is 16m")
+    path = folder / "scratch.img"
+    with path.open("wb") as file:
+        file.truncate(size)
+    argv = [str(programs.require("mke2fs")), "-q", "-F", "-t", "ext4", "-m", "0"]
+    argv += ["-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", str(path)]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise InnkeeperError(f"mke2fs failed on the scratch disk: {done.stderr.strip()}")
+    return path
+
+
+@contextmanager
+def bare_guest() -> Iterator[Agent]:
+    """A machine without a container, for `doctor`: the connection to its agent."""
+    artifacts = build.build(None)
+    with Machine(MachineSpec(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as machine:
+        _boot(machine, 120)
+        with connect(machine.address(AGENT_PORT), timeout=30) as client:
+            yield Agent(client)

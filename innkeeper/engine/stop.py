@@ -1,0 +1,44 @@
+"""Ways to end a container that another process owns."""
+
+import os
+import signal
+
+from innkeeper.engine import guest_agent, signals
+from innkeeper.engine.records import RUNNING, Container
+from innkeeper.errors import InnkeeperError
+
+GRACE = 15.0
+"""Seconds that an owner gets to put everything away once its container has ended."""
+
+
+def stop(container: Container, timeout: float) -> None:
+    """The container's stop signal, after `timeout` seconds SIGKILL; if even that does not help its owner is ended."""
+    if not container.alive:
+        return
+    if container.facts.status == RUNNING:
+        try:
+            with guest_agent.connected(container) as agent:
+                process = guest_agent.Process(agent, container.id, container.id)
+                process.signal(container.facts.stop_signal)
+                if container.wait_ended(timeout):
+                    return
+                process.signal(signal.SIGKILL)
+        except InnkeeperError:
+            pass  # the guest has gone, or does not answer: its owner is ended below
+        if container.wait_ended(GRACE):
+            return
+    end_owner(container)
+
+
+def end_owner(container: Container) -> None:
+    """End the process that owns the container, and with it the machine: first by SIGTERM, then by SIGKILL."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        if not container.still_alive():
+            return
+        try:
+            os.kill(container.owner, signum)
+        except ProcessLookupError:
+            pass
+        if container.wait_ended(GRACE):
+            return
+    raise InnkeeperError(f"process {container.owner} of container {container.name} does not end even by {signals.name(signal.SIGKILL)}")

@@ -1,0 +1,198 @@
+"""The builder: a Debian trixie container in which everything else is compiled, made by mmdebstrap without any registry.
+
+    with builder(["gcc", "make"]) as box:
+        box.run(["make"], mounts={source: "/src"}, log=log)
+
+A builder image is a step of the store like any other: its result is the list of packages it has (`packages.json`), whose hash
+is the builder's identity in later steps. The image itself is in buildah's storage, by the same name.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from innkeeper import paths, progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import debian, proxy_and_ca
+from innkeeper.guest.buildah import Buildah
+from innkeeper.guest.store import JSON, Store, hash_file
+
+SUITE = "trixie"
+OLDER_SUITE = "bookworm"
+"""For programs that run on the host: what is linked with its C library runs on later ones too."""
+SOURCE_DATE_EPOCH = 1767225600
+"""2026-01-01T00:00:00Z: the time that everything built here bears."""
+
+_BASE_PACKAGES = ["ca-certificates"]
+_PACKAGES = "packages.json"
+
+
+class Builder:
+    """A container of a builder image, from `with` to its end. The same object can be entered again."""
+
+    def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE) -> None:
+        self.packages = sorted(set(packages))
+        self.suite = suite
+        self.store = store or Store(paths.store_root())
+        self.buildah = Buildah(self.store.root.parent / "buildah")
+        self._container: str | None = None
+        self._lock = -1
+
+    @property
+    def id(self) -> str:
+        """The builder's identity, for the inputs of steps: the hash of its list of packages. Makes the image if it is not there."""
+        return hash_file(self._image_step() / _PACKAGES)
+
+    def package_list(self) -> list[dict[str, str]]:
+        """All installed packages: `name`, `version`, `architecture`, and `sha256` of the archive where the lists tell it."""
+        packages: list[dict[str, str]] = json.loads((self._image_step() / _PACKAGES).read_text())
+        return packages
+
+    def version_of(self, package: str) -> str:
+        """The version of one installed package."""
+        for entry in self.package_list():
+            if entry["name"] == package:
+                return entry["version"]
+        raise InnkeeperError(f"the builder has no package {package}")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        mounts: Mapping[Path, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        network: bool = False,
+    ) -> str:
+        """Run a program in the builder; returns its output, or appends it to `log`. `mounts` maps paths here to paths there.
+
+        With `network` the program gets this host's CA certificates, proxies and package indexes. Raises BuildahError.
+        """
+        if self._container is None:
+            raise RuntimeError("a Builder runs programs inside its `with` only")
+        settings = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)} | dict(env or {})
+        binds = dict(mounts or {})
+        if network:
+            settings |= proxy_and_ca.environment()
+            binds |= proxy_and_ca.mounts()
+        return self.buildah.run(self._container, argv, mounts=binds, env=settings, log=log)
+
+    def __enter__(self) -> "Builder":
+        image = self._image_step().name
+        if not self.buildah.has_image(_image_name(image)):
+            # The store outlived buildah's storage: make the image again.
+            self.store.discard(self._image_step())
+            image = self._image_step().name
+        _remove_abandoned(self.buildah)
+        self._container, self._lock = _new_container(self.buildah, _image_name(image))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        container, self._container = self._container, None
+        if container:
+            self.buildah.rm(container)
+            _lock_path(self.buildah, container).unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def _image_step(self) -> Path:
+        if not self.packages:
+            return self.store.step("builder-base", _base_inputs(self.suite), self._make_base)
+        inputs: dict[str, JSON] = {"base": _base_inputs(self.suite), "packages": list(self.packages)}
+        return self.store.step("builder", inputs, self._make_with_packages)
+
+    def _make_base(self, out: Path) -> None:
+        with progress.step(f"making the builder's base (Debian {self.suite})"):
+            log = self.store.log_of(out)
+            archive = out / "base.tar"
+            debian.mmdebstrap(archive, self.suite, _BASE_PACKAGES, SOURCE_DATE_EPOCH, log)
+            container, lock = _new_container(self.buildah, "scratch")
+            try:
+                self.buildah.add(container, archive, "/")
+                archive.unlink()
+                listed = self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES])
+                self.buildah.commit(container, _image_name(out.name))
+            finally:
+                _drop_container(self.buildah, container, lock)
+            (out / _PACKAGES).write_text(debian.package_list(listed))
+
+    def _make_with_packages(self, out: Path) -> None:
+        with progress.step(f"making a builder with {' '.join(self.packages)}"), Builder([], self.store, self.suite) as base:
+            log = self.store.log_of(out)
+            log.unlink(missing_ok=True)
+            options = ["-y", "-q", "--no-install-recommends", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Use-Pty=0"]
+            quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+            apt = out / "apt"
+            apt.mkdir()
+            binds = debian.sources_mounts(apt, self.suite)
+            base.run(["apt-get", "update", "-q", *debian.apt_ca()], env=quiet, mounts=binds, log=log, network=True)
+            base.run(["apt-get", "install", *options, *debian.apt_ca(), *self.packages], env=quiet, mounts=binds, log=log, network=True)
+            listed = base.run(["sh", "-c", debian.LIST_PACKAGES])
+            base.run(["sh", "-c", "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/*.log /run/innkeeper"], log=log)
+            shutil.rmtree(apt)
+            assert base._container is not None
+            base.buildah.commit(base._container, _image_name(out.name))
+            (out / _PACKAGES).write_text(debian.package_list(listed))
+
+
+def builder(packages: Sequence[str] = (), store: Store | None = None, suite: str = SUITE) -> Builder:
+    """A builder container with Debian's `packages` in it, besides a minimal trixie (or another `suite`)."""
+    return Builder(packages, store, suite)
+
+
+def _base_inputs(suite: str) -> dict[str, JSON]:
+    """What decides the base. The mirror is not among it: every mirror carries the same Debian; the list of packages tells."""
+    return {"suite": suite, "packages": list(_BASE_PACKAGES)}
+
+
+def _image_name(step: str) -> str:
+    return f"localhost/innkeeper-{step}:latest"
+
+
+def _new_container(buildah: Buildah, image: str) -> tuple[str, int]:
+    """Make a working container and hold its lock, by which others see that it is in use."""
+    name = f"innkeeper-{os.getpid()}-{secrets.token_hex(4)}"
+    path = _lock_path(buildah, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        buildah.from_(image, name)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+        raise
+    return name, lock
+
+
+def _drop_container(buildah: Buildah, name: str, lock: int) -> None:
+    buildah.rm(name)
+    _lock_path(buildah, name).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _remove_abandoned(buildah: Buildah) -> None:
+    """Remove working containers whose owner was killed: their lock is free."""
+    folder = _lock_path(buildah, "").parent
+    for path in folder.glob("innkeeper-*") if folder.is_dir() else ():
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.name in buildah.containers():
+                buildah.rm(path.name)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
+
+
+def _lock_path(buildah: Buildah, name: str) -> Path:
+    return buildah.folder / "locks" / name

@@ -1,0 +1,32 @@
+"""Programs of Debian 13 on a host that is older: each with its own loader and libraries, taken once."""
+
+from pathlib import Path
+
+from innkeeper import paths
+from innkeeper.guest.builder import builder
+from innkeeper.guest.store import JSON, Store
+
+_TAKE = """
+set -eu
+cp "$1" /out/program
+for file in $(ldd /out/program | grep -o '/[^ ]*'); do cp -L "$file" /out/; done
+cp -L "$(ldd /out/program | sed -n 's/^[[:space:]]*\\(\\/[^ ]*ld-linux[^ ]*\\).*/\\1/p')" /out/loader
+cat > "/out/$(basename "$1")" <<'EOF'
+#!/bin/sh
+folder=$(dirname "$(readlink -f "$0")")
+exec "$folder/loader" --library-path "$folder" "$folder/program" "$@"
+EOF
+chmod 755 "/out/$(basename "$1")"
+"""
+
+
+def program(package: str, path: str) -> Path:
+    """The program that `package` has at `path`. Raises InnkeeperError; the builder's log is named then."""
+    store = Store(paths.store_root())
+    inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
+
+    def make(out: Path) -> None:
+        with builder([package], store) as box:
+            box.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
+
+    return store.step("debian13", inputs, make) / Path(path).name

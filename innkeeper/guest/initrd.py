@@ -1,0 +1,32 @@
+"""The root file system as an initrd, for machines that get no disk: unpacked from the same erofs image, so that both are one root.
+
+lz4 is what an emulated processor unpacks soonest, of what the kernel knows (`kernel-config/base.conf`).
+"""
+
+from pathlib import Path
+
+from innkeeper import progress
+from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
+from innkeeper.guest.store import JSON, Store
+
+# The kernel starts /init of an initrd; of a disk it starts /sbin/init.
+_PACK = f"""
+set -eu
+fsck.erofs --extract=/tmp/root --preserve /rootfs/root.erofs
+cd /tmp/root
+ln -s usr/sbin/init init
+touch -h -d @{SOURCE_DATE_EPOCH} init .
+find . -print0 | LC_ALL=C sort -z | cpio --quiet --null --create --format newc --reproducible --owner 0:0 >/tmp/root.cpio
+lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
+"""
+
+
+def make_initrd(store: Store, box: Builder, rootfs: Path) -> Path:
+    """The step that packed `root.erofs` of the step `rootfs` anew: `innkeeper.initrd`."""
+    inputs: dict[str, JSON] = {"builder": box.id, "rootfs": rootfs.name, "script": _PACK}
+
+    def make(out: Path) -> None:
+        with progress.step("packing the initrd"), box:
+            box.run(["sh", "-c", _PACK], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
+
+    return store.step("initrd", inputs, make)

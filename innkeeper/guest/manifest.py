@@ -1,0 +1,82 @@
+"""`manifest.json`: what the outputs of a build are, and all that they were made of. docs/manifest.md describes the fields.
+
+The manifest depends on nothing but its inputs: no time, no path, no name of a machine; two builds can be compared by it.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from innkeeper.guest.store import JSON, Store, hash_file, record_of
+
+Packages: TypeAlias = Sequence[Mapping[str, str]]
+
+MANIFEST_VERSION = 1
+"""Raised when a field changes its meaning or goes; new fields may come without."""
+
+
+def make_manifest(
+    store: Store,
+    variant: str,
+    steps: Sequence[Path],
+    packages: Mapping[str, Packages],
+    lock: Path,
+    outputs: Mapping[str, Path],
+    verity: Mapping[str, JSON],
+) -> Path:
+    """The step that wrote `manifest.json`.
+
+    `packages` are the Debian packages of each builder, `lock` the frozen Python packages, `verity` the parameters of the root's hash tree.
+    """
+    inputs: dict[str, JSON] = {
+        "manifest_version": MANIFEST_VERSION,
+        "variant": variant,
+        "steps": [step.name for step in steps],
+        "outputs": {name: f"{path.parent.name}/{path.name}" for name, path in outputs.items()},
+        "fields": ["verity"],
+    }
+
+    def make(out: Path) -> None:
+        document: dict[str, JSON] = {
+            "manifest_version": MANIFEST_VERSION,
+            "variant": variant,
+            "steps": [_step(step) for step in steps],
+            "inputs": [*_debian(packages), *_python(lock.read_text())],
+            "outputs": {name: {"size": path.stat().st_size, "sha256": hash_file(path)} for name, path in sorted(outputs.items())},
+            "verity": dict(verity),
+        }
+        (out / "manifest.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+    return store.step("manifest", inputs, make)
+
+
+def _step(step: Path) -> JSON:
+    record = record_of(step)
+    return {"name": record["name"], "id": record["id"], "inputs": record["inputs"]}
+
+
+def _debian(packages: Mapping[str, Packages]) -> list[JSON]:
+    """Each package once, with the builders that have it."""
+    found: dict[tuple[str, str, str], dict[str, JSON]] = {}
+    for builder, entries in sorted(packages.items()):
+        for entry in entries:
+            key = (entry["name"], entry["version"], entry["architecture"])
+            known = found.setdefault(key, {"type": "debian", **entry, "builders": []})
+            builders = known["builders"]
+            assert isinstance(builders, list)
+            builders.append(builder)
+            if "sha256" in entry:
+                known["sha256"] = entry["sha256"]
+    return [found[key] for key in sorted(found)]
+
+
+def _python(lock: str) -> list[JSON]:
+    """The locked Python packages; one has several hashes where its archives differ by architecture."""
+    entries: list[JSON] = []
+    for line in lock.replace("\\\n", " ").splitlines():
+        if match := re.match(r"([A-Za-z0-9._-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)\s*\Z", line):
+            hashes: list[JSON] = list(re.findall(r"sha256:([0-9a-f]{64})", match[3]))
+            entries.append({"type": "python", "name": match[1], "version": match[2], "sha256": hashes})
+    return entries

@@ -1,0 +1,97 @@
+"""The runtime command `innkeeper-oci` for hosts: the container core as a frozen folder, and as a Debian package of it.
+
+Frozen with the Python of an older Debian, whose C library is the oldest that the command runs with. `bin/innkeeper-oci` is a link to a
+static launcher, which executes the frozen program from a sealed copy in memory.
+"""
+
+import platform
+import shutil
+from pathlib import Path
+
+from innkeeper import paths, progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest.builder import OLDER_SUITE, builder
+from innkeeper.guest.freeze import INSIDE, PACKAGES, copy_source, install_packages
+from innkeeper.guest.pipeline import link
+from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+
+FOLDER, PACKAGE = "innkeeper-oci", "innkeeper-oci.deb"
+PROGRAM = f"{FOLDER}/usr/bin/innkeeper-oci"
+VERSION = "0.1.0"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+SOURCES = [
+    "agent/__init__.py",
+    "agent/errors.py",
+    "agent/loop/**/*.py",
+    "agent/container/**/*.py",
+    "agent/linux/**/*.py",
+    "agent/oci/**/*.py",
+]
+
+_FREEZE = """
+set -eu
+mkdir /tmp/freeze
+cd /tmp/freeze
+python3 -m PyInstaller --log-level WARN --noconfirm --distpath dist --workpath work /inside/oci/oci.spec
+root=/out/innkeeper-oci
+library=$root/usr/lib/innkeeper-oci
+mkdir -p $root/DEBIAN $root/usr/bin $root/usr/lib $root/usr/share/doc/innkeeper-oci
+cp -R dist/innkeeper-oci $library
+gcc -Os -static -Wall -Werror -Wl,--build-id=none -s -o $library/innkeeper-oci /inside/oci/launcher.c
+ln -s ../lib/innkeeper-oci/innkeeper-oci $root/usr/bin/innkeeper-oci
+cp /LICENSE $root/usr/share/doc/innkeeper-oci/copyright
+glibc=$(dpkg-query -W -f '${Version}' libc6 | cut -d- -f1)
+sed "s/@VERSION@/$VERSION/; s/@ARCHITECTURE@/$ARCHITECTURE/; s/@GLIBC@/$glibc/" /inside/oci/control >$root/DEBIAN/control
+find $root -type d -exec chmod 755 {} +
+find $root -type f -exec chmod 644 {} +
+find $library -name '*.so*' -type f -exec chmod 755 {} +
+chmod 755 $library/innkeeper-oci $library/program
+find $root -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+dpkg-deb --root-owner-group -Zxz --build $root /out/innkeeper-oci.deb
+"""
+
+
+def freeze_command(store: Store, project: Path) -> Path:
+    """The step that froze the command: folder `innkeeper-oci`, laid out as a Debian package, and `innkeeper-oci.deb`."""
+    architecture = ARCHITECTURES.get(platform.machine())
+    if architecture is None:
+        raise InnkeeperError(f"the runtime command is not made for {platform.machine()}")
+    box = builder(PACKAGES, store, OLDER_SUITE)
+    site = install_packages(store, box, project)
+    inputs: dict[str, JSON] = {
+        "builder": box.id,
+        "site": site.name,
+        "source": hash_tree(project, SOURCES),
+        "inside": hash_tree(INSIDE / "oci"),
+        "licence": hash_file(project / "LICENSE"),
+        "script": _FREEZE,
+        "version": VERSION,
+    }
+
+    def make(out: Path) -> None:
+        with progress.step("freezing the runtime command"), box:
+            source = out / "source"
+            copy_source(project, source, hash_tree(project, SOURCES))
+            binds = {source: "/src:ro", site / "site": "/site:ro", INSIDE: "/inside:ro", project / "LICENSE": "/LICENSE:ro", out: "/out"}
+            env = {
+                "PYTHONHASHSEED": "1",
+                "PYTHONPATH": "/site",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
+                "INNKEEPER_SOURCE": "/src",
+                "VERSION": VERSION,
+                "ARCHITECTURE": architecture,
+            }
+            box.run(["sh", "-c", _FREEZE], mounts=binds, env=env, log=store.log_of(out))
+            shutil.rmtree(source)
+
+    return store.step("runtime-command", inputs, make)
+
+
+def build_command(output: Path | None) -> Path:
+    """The program of the frozen command; with `output`, links to the folder and the package are left there."""
+    project = paths.project_root()
+    made = freeze_command(Store(paths.store_root()), project)
+    if output is not None:
+        link({FOLDER: made / FOLDER, PACKAGE: made / PACKAGE}, output)
+    return made / PROGRAM

@@ -1,0 +1,104 @@
+"""The order of the steps, the budgets of their sizes, and what is left in the output folder."""
+
+import json
+import os
+from pathlib import Path
+
+from innkeeper import paths, progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts, Variant, policy
+from innkeeper.guest.builder import Builder, builder
+from innkeeper.guest.disk import make_disk
+from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze
+from innkeeper.guest.initrd import make_initrd
+from innkeeper.guest.kernel import build_kernel
+from innkeeper.guest.manifest import make_manifest
+from innkeeper.guest.rootfs import make_rootfs
+from innkeeper.guest.store import Store
+from innkeeper.guest.verity import make_verity
+
+IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
+"""Of the builder that gives a finished root its other shapes."""
+
+BUDGETS = {"bzImage": 6_000_000, "rootfs.erofs": 25_000_000}
+"""Most that an artifact may be, in bytes: the kernel with all of the contract built in, and the root with the agent."""
+
+
+def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
+    """`innkeeper.guest.build`, with a store and a source tree of the caller's choice."""
+    store = store or Store(paths.store_root())
+    project = project or paths.project_root()
+    if not (project / "agent" / "requirements.lock").exists():
+        raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
+    packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES}
+    boxes: dict[str, Builder] = {name: builder(wanted, store) for name, wanted in packages.items()}
+
+    def kernel_builder(packages: object) -> Builder:
+        assert isinstance(packages, list)
+        return boxes.setdefault("kernel", builder(packages, store))
+
+    agent = freeze(store, boxes["agent"], project, AGENT)
+    gateway = freeze(store, boxes["agent"], project, GATEWAY)
+    policies = policy.compile_policies(store, boxes["policy"], project)
+    rootfs = make_rootfs(store, boxes["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
+    verity = make_verity(store, boxes["image"], rootfs)
+    disk = make_disk(store, rootfs, verity)
+    initrd = make_initrd(store, boxes["image"], rootfs)
+    kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
+    outputs = {
+        "vmlinux": kernel / "vmlinux",
+        "bzImage": kernel / "bzImage",
+        "config": kernel / "config",
+        "rootfs.erofs": rootfs / "root.erofs",
+        "innkeeper.img": disk / "innkeeper.img",
+        "innkeeper.initrd": initrd / "innkeeper.initrd",
+        "verity.toml": verity / "verity.toml",
+    }
+    check_budgets(outputs, show=output is not None)
+    manifest = make_manifest(
+        store,
+        variant,
+        [agent, gateway, policies, rootfs, verity, disk, initrd, kernel],
+        {name: box.package_list() for name, box in boxes.items()},
+        project / "agent" / "requirements.lock",
+        outputs,
+        json.loads((verity / "verity.json").read_text()),
+    )
+    outputs["manifest.json"] = manifest / "manifest.json"
+    if output is not None:
+        outputs = link(outputs, output)
+    return Artifacts(
+        vmlinux=outputs["vmlinux"],
+        bzImage=outputs["bzImage"],
+        config=outputs["config"],
+        rootfs=outputs["rootfs.erofs"],
+        disk=outputs["innkeeper.img"],
+        initrd=outputs["innkeeper.initrd"],
+        verity=outputs["verity.toml"],
+        manifest=outputs["manifest.json"],
+    )
+
+
+def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
+    """Raise InnkeeperError if an artifact is over its budget; `show`: print each size beside it."""
+    over = []
+    for name, budget in BUDGETS.items():
+        size = outputs[name].stat().st_size
+        if show:
+            progress.note(f"{name}: {size / 1e6:.2f} MB of {budget / 1e6:.0f} MB")
+        if size > budget:
+            over.append(f"{name} has {size} bytes, its budget is {budget}")
+    if over:
+        raise InnkeeperError("; ".join(over), hint="take something out, or argue for a larger budget in innkeeper/guest/pipeline.py")
+
+
+def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Leave links to `outputs` in `folder`, each replaced at once, so that a reader sees the old file or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {}
+    for name, path in outputs.items():
+        fresh = folder / f".{name}.{os.getpid()}"
+        fresh.symlink_to(path.absolute())
+        fresh.replace(folder / name)
+        links[name] = folder / name
+    return links

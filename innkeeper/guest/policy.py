@@ -1,0 +1,39 @@
+"""Mandatory access control: the sources in `rootfs/apparmor` and `rootfs/selinux`, compiled to what a kernel loads.
+
+The compilers are those of the Debian that the kernel comes from; Debian's list of the features of that kernel's AppArmor comes with
+the parser, so that the host's kernel plays no part.
+"""
+
+from pathlib import Path
+
+from innkeeper import progress
+from innkeeper.guest.builder import Builder
+from innkeeper.guest.store import JSON, Store, hash_tree
+
+PACKAGES = ["apparmor", "secilc"]
+
+POLICY_VERSION = 33
+"""Of SELinux's binary form: the newest that our kernel reads (POLICYDB_VERSION_MAX)."""
+
+_COMPILE = f"""
+set -eu
+apparmor_parser --config-file /dev/null --features-file /usr/share/apparmor-features/features --Werror \\
+    --skip-kernel-load --skip-cache --ofile /out/apparmor /source/apparmor/innkeeper-default
+categories=/tmp/categories.cil
+seq -f '(category c%g)' 0 1023 >$categories
+echo "(categoryorder ($(seq -f c%g -s ' ' 0 1023)))" >>$categories
+echo '(sensitivitycategory s0 (range c0 c1023))' >>$categories
+secilc --mls true --policyvers {POLICY_VERSION} --output /out/selinux --filecontext /dev/null /source/selinux/*.cil $categories
+"""
+
+
+def compile_policies(store: Store, box: Builder, project: Path) -> Path:
+    """The step that compiled them: files `apparmor` and `selinux`."""
+    source = project / "rootfs"
+    inputs: dict[str, JSON] = {"builder": box.id, "source": hash_tree(source, ["apparmor/*", "selinux/*"]), "script": _COMPILE}
+
+    def make(out: Path) -> None:
+        with progress.step("compiling the policies of mandatory access control"), box:
+            box.run(["sh", "-c", _COMPILE], mounts={source: "/source:ro", out: "/out"}, log=store.log_of(out))
+
+    return store.step("policy", inputs, make)

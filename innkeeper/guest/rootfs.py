@@ -1,0 +1,32 @@
+"""The guest's root file system: skeleton, frozen agent, the libraries both need, as one erofs image. rootfs/README.md."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from innkeeper import progress
+from innkeeper.guest import Variant
+from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
+from innkeeper.guest.freeze import INSIDE
+from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+
+
+def make_rootfs(store: Store, box: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
+    """The step that made the root of `programs` (name -> step of `freeze`) and `policies`: `root.erofs`, and `files.json` with sizes."""
+    data = project / "rootfs"
+    inputs: dict[str, JSON] = {
+        "builder": box.id,
+        "programs": {name: step.name for name, step in programs.items()},
+        "policies": policies.name,
+        "rootfs": hash_tree(data, ["layout", "init.c", "skeleton/**/*"]),
+        "script": hash_file(INSIDE / "assemble.py"),
+        "epoch": SOURCE_DATE_EPOCH,
+        "variant": variant,
+    }
+
+    def make(out: Path) -> None:
+        with progress.step(f"assembling the root file system ({variant})"), box:
+            frozen = {step / name: f"/{name}:ro" for name, step in programs.items()}
+            mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", INSIDE: "/inside:ro", out: "/out"}
+            box.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
+
+    return store.step("rootfs", inputs, make)

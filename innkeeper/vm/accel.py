@@ -1,0 +1,71 @@
+"""Which accelerator: KVM only after a guest has proven that it works here, else TCG.
+
+/dev/kvm may open, make a VM and run real mode code, and yet hang or abort under a kernel (nested or para-virtual hosts).
+So the proof is the guest's own kernel: without a root it has to come as far as panicking about that, and to reset, within
+`SECONDS`. The verdict is remembered until the host boots again.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper import programs
+from innkeeper.vm import bootfacts
+
+SECONDS = 4.0
+"""How long the proof may take. A kernel under working KVM needs a tenth of it."""
+
+PROOF = "Kernel panic - not syncing"
+DEVICE = Path("/dev/kvm")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`works`, and in `why` what was seen, for `doctor` and for errors."""
+
+    works: bool
+    why: str
+
+
+def choose(wanted: str | None, kernel: Path) -> str:
+    """ "kvm" or "tcg". `wanted` overrides everything: it is not even tried out."""
+    if wanted is not None:
+        return wanted
+    return "kvm" if kvm(kernel).works else "tcg"
+
+
+def kvm(kernel: Path | None) -> Verdict:
+    """Whether KVM works here; proven with `kernel`, at most once per boot of the host. Without a kernel only what is known."""
+    if not DEVICE.exists():
+        return Verdict(False, f"there is no {DEVICE}")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return Verdict(False, f"{DEVICE} may not be opened by this user")
+    if isinstance(known := bootfacts.recall("kvm"), dict):
+        return Verdict(bool(known.get("works")), str(known.get("why")))
+    if kernel is None:
+        return Verdict(False, "not proven yet: that takes QEMU and a built guest kernel")
+    verdict = prove(kernel)
+    bootfacts.remember("kvm", {"works": verdict.works, "why": verdict.why})
+    return verdict
+
+
+def proof_arguments(program: str, kernel: Path) -> list[str]:
+    """QEMU's command line for the proof: the kernel alone, its console on standard output."""
+    argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-accel", "kvm", "-cpu", "host"]
+    return [*argv, "-m", "128M", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1 reboot=t quiet", "-serial", "stdio"]
+
+
+def prove(kernel: Path) -> Verdict:
+    """Run `kernel` under KVM until it panics for want of a root."""
+    program = str(programs.require("qemu-system-x86_64"))
+    setpriv = str(programs.require("setpriv"))
+    argv = [setpriv, "--pdeathsig", "KILL", "--", *proof_arguments(program, kernel)]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Verdict(False, f"a guest hung under it for {SECONDS:.0f} s")
+    if PROOF in done.stdout.decode(errors="replace"):
+        return Verdict(True, "a guest kernel ran under it")
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return Verdict(False, f"a guest ended under it: {said[-1] if said else f'status {done.returncode}'}")

@@ -1,0 +1,142 @@
+"""QEMU's argument list: a pure function of a plan, so that it can be tested and printed without starting anything."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import network
+from innkeeper.vm.config import Disk, Forward, MachineSpec
+
+MMIO_SLOTS = 8
+"""microvm has this many virtio-mmio transports (docs/system/i386/microvm.rst)."""
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the argument list depends on. `vsock` and `shares` are QEMU properties that their back ends gave."""
+
+    spec: MachineSpec
+    program: str
+    name: str
+    machine_type: str
+    accel: str
+    cmdline: str
+    forwards: tuple[Forward, ...] = ()
+    vsock_chardev: str | None = None
+    vsock_device: str = ""
+    share_fds: tuple[int, ...] = field(default=())
+
+
+def device_count(spec: MachineSpec) -> int:
+    """virtio devices: root, disks, shares, vsock, entropy, network."""
+    return 1 + len(spec.disks) + len(spec.shares) + 2 + int(spec.network)
+
+
+def choose_machine(spec: MachineSpec, *, clock: bool = True) -> str:
+    """microvm, which starts sooner, where its eight transports are enough, else q35. Raises InnkeeperError when microvm is asked
+    for and is too small. `clock`: the guest will know the rate of its time stamp counter; microvm has no other good clock."""
+    needed = device_count(spec)
+    if spec.machine_type == "microvm" and needed > MMIO_SLOTS:
+        raise InnkeeperError(f"machine type microvm has {MMIO_SLOTS} virtio devices, this machine needs {needed}", hint="use q35")
+    return spec.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")
+
+
+def arguments(plan: Plan) -> list[str]:
+    """QEMU's command line."""
+    spec = plan.spec
+    bus = _Bus(plan.machine_type)
+    out = [plan.program, "-name", f"innkeeper-{plan.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    out += ["-sandbox", SANDBOX]
+    out += ["-machine", _machine(plan), *_accel(plan), "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"]
+    # Shared, because vhost-user back ends (vsock, virtio-fs) map the guest's memory.
+    out += ["-object", f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on"]
+    if bus.mmio:
+        out += ["-global", "virtio-mmio.force-legacy=false"]  # vhost-user back ends speak virtio 1.0 only
+    out += ["-kernel", str(spec.kernel.absolute()), "-append", plan.cmdline]
+    out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
+    for index, disk in enumerate((Disk(spec.root, read_only=True), *spec.disks)):
+        out += ["-blockdev", _blockdev(index, disk), "-device", bus.device("virtio-blk", f"drive=disk{index}")]
+    if plan.vsock_chardev is not None:
+        out += ["-chardev", plan.vsock_chardev]
+    if plan.vsock_device:
+        driver, _, properties = plan.vsock_device.partition(",")
+        out += ["-device", bus.device(driver, properties)]
+    out += _shares(plan, bus)
+    if spec.network:
+        # No boot ROM: the kernel comes by -kernel.
+        rom = "" if bus.mmio else ",romfile="
+        out += ["-netdev", network.netdev(plan.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
+    out += ["-device", bus.device("virtio-rng", "")]
+    return out
+
+
+def _machine(plan: Plan) -> str:
+    if plan.machine_type == "microvm":
+        # Without ACPI the guest needs no interpreter for it; under TCG it does not boot with it.
+        return "microvm,memory-backend=mem,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on"
+    return "q35,memory-backend=mem,vmport=off,smm=off,graphics=off,usb=off,hpet=off"
+
+
+def _accel(plan: Plan) -> list[str]:
+    if plan.accel == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    # Without these two the guest copies and clears pages by words; TCG runs `rep movsb` byte by byte.
+    return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-erms,-fsrm"]
+
+
+def _blockdev(index: int, disk: Disk) -> str:
+    node: dict[str, object] = {
+        "driver": "raw",
+        "node-name": f"disk{index}",
+        "read-only": disk.read_only,
+        "file": {"driver": "file", "filename": str(disk.path.absolute()), "read-only": disk.read_only},
+    }
+    if not disk.read_only:
+        node["discard"] = "unmap"  # what the guest frees, the sparse file gives back
+    if disk.volatile:
+        node["cache"] = {"no-flush": True}
+    return json.dumps(node)
+
+
+def _shares(plan: Plan, bus: "_Bus") -> list[str]:
+    out: list[str] = []
+    for index, (share, fd) in enumerate(zip(plan.spec.shares, plan.share_fds, strict=True)):
+        out += ["-chardev", f"socket,id=share{index},fd={fd}"]
+        out += ["-device", bus.device("vhost-user-fs", f"chardev=share{index},tag={share.tag}")]
+    return out
+
+
+class _Bus:
+    """Names of devices on PCI, or on virtio-mmio.
+
+    QEMU lists the mmio slots to the kernel from the last to the first, and the kernel names disks in that order: so the first
+    device made gets the last slot.
+    """
+
+    def __init__(self, machine_type: str) -> None:
+        self.mmio = machine_type == "microvm"
+        self._slot = 0
+
+    def device(self, driver: str, properties: str) -> str:
+        tail = f",{properties}" if properties else ""
+        if not self.mmio:
+            modern = "" if driver.startswith("vhost-user-fs") else ",disable-legacy=on"
+            return f"{driver}-pci{tail}{modern}"
+        slot, self._slot = self._slot, self._slot + 1
+        return f"{driver}-device,bus=virtio-mmio-bus.{MMIO_SLOTS - 1 - slot}{tail}"
+
+
+def quote_path(path: Path) -> str:
+    """`path` as part of a comma-separated QEMU option."""
+    return str(path).replace(",", ",,")
+
+
+def command_text(argv: Sequence[str]) -> str:
+    """The command line for a log, as a shell would take it."""
+    import shlex
+
+    return shlex.join(argv)

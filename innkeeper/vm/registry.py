@@ -1,0 +1,270 @@
+"""The machines of this user: one folder each below `machines_root()`, locked by its owner for as long as that lives.
+
+    <id>/lock        flock(2) held exclusively by the owner alone: who can take it shared knows that the owner is dead
+    <id>/state.json  what is known about the machine; replaced as a whole, so a reader never sees half of it
+    <id>/*.log       console.log, qemu.log, vsock.log, share-N.log
+    <id>/...         sockets and the scratch disk; they go with the owner
+
+All changes to the set of machines happen under a lock of the whole registry. So whoever changes a dead machine needs its lock
+only shared, and neither disturbs those who look at it in the meantime (`ps`) nor looks to them like an owner.
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.paths import machines_root
+from innkeeper.vm import lifetime
+
+KEPT_SUFFIXES = (".json", ".log")
+"""What stays of a machine that ended with `keep` set."""
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a reader sees of a machine. `alive`: its owner still runs."""
+
+    id: str
+    folder: Path
+    state: dict[str, Any]
+    alive: bool
+
+    @property
+    def name(self) -> str:
+        return str(self.state.get("name", ""))
+
+    @property
+    def console(self) -> Path:
+        return self.folder / "console.log"
+
+    def address(self, port: int) -> str:
+        """For `innkeeper.client.connect`. Raises InnkeeperError when the machine does not run."""
+        template = self.state.get("address")
+        if not self.alive or not template:
+            raise InnkeeperError(f"{self.name or self.id} is not running")
+        return str(template).replace("PORT", str(port))
+
+
+class Entry:
+    """A machine's folder, held by the process that runs the machine."""
+
+    def __init__(self, id: str, folder: Path, lock: int, state: dict[str, Any]) -> None:
+        self.id = id
+        self.folder = folder
+        self._lock = lock
+        self._state = state
+
+    @property
+    def name(self) -> str:
+        return str(self._state["name"])
+
+    @property
+    def keep(self) -> bool:
+        return bool(self._state.get("keep"))
+
+    def get(self, key: str) -> Any:
+        return self._state.get(key)
+
+    def update(self, **fields: Any) -> None:
+        """Put `fields` into state.json (None removes one)."""
+        self._state.update(fields)
+        self._state = {key: value for key, value in self._state.items() if value is not None}
+        _write(self.folder / "state.json", self._state)
+
+    def release(self) -> None:
+        """Give the folder up: with `keep` its logs and state stay, else all of it goes. May be called twice."""
+        if self._lock < 0:
+            return
+        with _registry_lock():
+            lifetime.kill_stragglers(self.folder)
+            _clean(self.folder, keep=self.keep)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def create(name: str | None = None) -> Entry:
+    """A new machine. Its name is its id if none is given; raises InnkeeperError when the name is taken."""
+    root = machines_root()
+    if name is not None and not NAME.fullmatch(name):
+        raise InnkeeperError(f"{name!r} is not a name: letters, digits, and after the first also '_', '.', '-'")
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _registry_lock():
+        if name is not None and (taken := [r for r in _records() if r.name == name]):
+            raise InnkeeperError(f"the name {name} is taken by machine {taken[0].id}", hint=f"innkeeper rm -f {name}")
+        id = secrets.token_hex(6)
+        folder, lock = _locked_folder(root, id)
+        state = {"version": 1, "id": id, "name": name or id, "owner": os.getpid(), "created": time.time(), "status": "created"}
+        entry = Entry(id, folder, lock, state)
+        entry.update()
+        return entry
+
+
+def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
+    """Make the folder of machine `id`. Return it and its lock, held. It is named once it is locked: nobody sees it without an owner."""
+    unnamed = root / f".{id}"
+    unnamed.mkdir(mode=0o700)
+    lock = os.open(unnamed / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return unnamed.rename(root / id), lock
+
+
+def list_machines() -> list[Record]:
+    """All machines, oldest first, also those that ended and were kept."""
+    return sorted(_records(), key=lambda r: float(r.state.get("created", 0)))
+
+
+def find(reference: str) -> Record:
+    """The machine with this name, id, or unique beginning of an id. Raises InnkeeperError."""
+    records = list_machines()
+    for record in records:
+        if reference in (record.name, record.id):
+            return record
+    matches = [r for r in records if reference and r.id.startswith(reference)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise InnkeeperError(f"{reference} is the beginning of several ids: {', '.join(r.id for r in matches)}")
+    raise InnkeeperError(f"no machine {reference}", hint="innkeeper ps --all lists them")
+
+
+def update(record: Record, **fields: Any) -> None:
+    """Change state.json of a machine that has ended (its owner does it while it runs). Raises InnkeeperError when it runs."""
+    with _registry_lock(), _dead(record):
+        _write(record.folder / "state.json", {**record.state, **fields})
+
+
+def remove(record: Record) -> None:
+    """Remove what is left of a machine that has ended. Raises InnkeeperError when its owner still runs."""
+    with _registry_lock(), _dead(record):
+        lifetime.kill_stragglers(record.folder)
+        _clean(record.folder, keep=False)
+
+
+def sweep() -> int:
+    """Clean up after owners that were killed: processes, sockets, disks. Returns how many machines that concerned."""
+    if not machines_root().is_dir():
+        return 0
+    count = 0
+    with _registry_lock():
+        for unnamed in machines_root().glob(".*/"):
+            shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed in `create`
+        for folder in _folders():
+            lock = _lock_of_dead(folder, os.O_CREAT)
+            if lock is None:
+                continue
+            try:
+                count += _sweep_one(folder)
+            finally:
+                os.close(lock)
+    return count
+
+
+def _sweep_one(folder: Path) -> bool:
+    state = _read(folder)
+    if state.get("keep") and state.get("status") == "ended":
+        return False
+    lifetime.kill_stragglers(folder)
+    if state.get("keep"):
+        _write(folder / "state.json", {**state, "status": "ended", "error": state.get("error") or "its owner was killed"})
+    _clean(folder, keep=bool(state.get("keep")))
+    return True
+
+
+def _records() -> Iterator[Record]:
+    for folder in _folders():
+        state = _read(folder)
+        if state:
+            yield Record(folder.name, folder, state, _has_owner(folder))
+
+
+def _folders() -> list[Path]:
+    try:
+        return [p for p in machines_root().iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
+    except FileNotFoundError:
+        return []
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(state, indent=1) + "\n")
+    part.replace(path)
+
+
+def _clean(folder: Path, *, keep: bool) -> None:
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix not in KEPT_SUFFIXES and path.name != "lock":
+            path.unlink(missing_ok=True)
+
+
+def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
+    """Take the lock of a machine's folder shared. Return it, or None if the owner lives, or the lock is gone.
+
+    `flags` may be O_CREAT: a removal that was interrupted may have left a folder without a lock.
+    """
+    try:
+        fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _has_owner(folder: Path) -> bool:
+    """Return whether an owner lives."""
+    if (fd := _lock_of_dead(folder)) is not None:
+        os.close(fd)
+        return False
+    return (folder / "lock").exists()
+
+
+@contextmanager
+def _dead(record: Record) -> Iterator[None]:
+    lock = _lock_of_dead(record.folder)
+    if lock is None and _has_owner(record.folder):
+        raise InnkeeperError(f"{record.name} is still running", hint=f"innkeeper stop {record.name}")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def _registry_lock() -> Iterator[None]:
+    root = machines_root()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,93 @@
+"""Folders and files of the host in the guest: one virtiofsd each, in a mount namespace of its own.
+
+In that namespace the source is bound to an empty folder of the machine, read-only where asked for. So a read-only share is
+enforced by the host's kernel whatever the guest does, a single file can be shared, and the mount ends with the process.
+"""
+
+import os
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import console, lifetime, vsock
+from innkeeper.vm.config import Share
+
+ENTRY = Path(__file__).parent / "virtiofsd_wrapper.py"
+
+
+class RunningShare:
+    """One virtiofsd and QEMU's connection to it. Several are started first and connected then, so that they start side by side."""
+
+    def __init__(self, share: Share, index: int, folder: Path) -> None:
+        self.share = share
+        self.log = folder / f"share-{index}.log"
+        self._path = folder / f"share-{index}.sock"
+        stand = folder / f"share-{index}"
+        stand.mkdir(mode=0o700)
+        program = programs.require("virtiofsd")
+        mode = "ro" if share.read_only else "rw"
+        rest = command(program, stand, self._path.name, rust=is_rust(program))
+        self.socket: socket.socket | None = None
+        self.process = lifetime.spawn_python(ENTRY, [mode, str(share.source.resolve()), str(stand), *rest], folder=folder, log=self.log)
+
+    def connect(self) -> None:
+        """Connect to virtiofsd once it listens; QEMU inherits the connection. Raises InnkeeperError."""
+        self.socket = vsock.connect_to_helper(self._path, self.process, self.log, f"virtiofsd for {self.share.source}")
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor for QEMU."""
+        assert self.socket is not None, "connect() comes first"
+        return self.socket.fileno()
+
+    def failure(self) -> str | None:
+        """Why the share no longer works, or None."""
+        if self.process.poll() is None:
+            return None
+        return f"virtiofsd for {self.share.source} ended: {' / '.join(console.tail(self.log, 2)) or self.process.returncode}"
+
+    def close(self) -> None:
+        """End virtiofsd, after QEMU."""
+        if self.socket is None:  # nobody is connected, so it would wait for ever
+            lifetime.end(self.process)
+            return
+        self.socket.close()
+        try:
+            # It ends by itself when QEMU's end of the connection is closed, and then reaps its own child.
+            self.process.wait(lifetime.TERM_SECONDS)
+        except subprocess.TimeoutExpired:
+            lifetime.end(self.process)
+
+
+def command(program: Path, stand: Path, socket_name: str, *, rust: bool) -> list[str]:
+    """virtiofsd's command line. QEMU 7.2's C program and the Rust one that followed share a name and little else.
+
+    Without CAP_MKNOD a guest cannot leave a node of one of the host's devices in a folder of the host.
+    """
+    if not rust:
+        options = f"source={quote(stand)},cache=auto,xattr,sandbox=namespace,modcaps=-mknod,log_level=warn"
+        return [str(program), "-f", f"--socket-path={socket_name}", "-o", options]
+    sandbox = "namespace" if os.geteuid() == 0 else "none"
+    argv = [str(program), f"--socket-path={socket_name}", f"--shared-dir={stand}", "--cache=auto", "--xattr", f"--sandbox={sandbox}"]
+    return [*argv, "--modcaps=-mknod", "--log-level=warn"]
+
+
+def quote(path: Path) -> str:
+    """libfuse's option parser takes a comma after a backslash."""
+    return str(path).replace("\\", "\\\\").replace(",", "\\,")
+
+
+@cache
+def is_rust(program: Path) -> bool:
+    """Whether this is the Rust virtiofsd. Raises InnkeeperError when the C one cannot be used by this user."""
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    rust = "--shared-dir" in done.stdout + done.stderr
+    if not rust and os.geteuid() != 0:
+        raise InnkeeperError(
+            f"{program} shares folders for root only", hint="install the virtiofsd of Debian 13 (written in Rust), or use root"
+        )
+    return rust

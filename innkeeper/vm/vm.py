@@ -1,0 +1,241 @@
+"""A virtual machine: start it, wait until its agent answers, end it. Whatever happens, nothing of it stays behind."""
+
+import os
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, vsock
+from innkeeper.vm.config import AGENT_PORT, MachineSpec
+from innkeeper.vm.shares import RunningShare
+
+CONSOLE_LINES = 15
+"""How much of the console an error shows."""
+DIAL_ANYWAY = 20.0
+"""Seconds after which a guest that should call out is dialled even so: its call may have been lost."""
+REDIAL_SECONDS = 0.02
+
+
+class Machine:
+    """One QEMU with its helper processes. Use it as a context manager; it ends with the `with`, and with this process."""
+
+    def __init__(self, spec: MachineSpec, entry: registry.Entry | None = None) -> None:
+        """`entry`: the folder in the registry; without one the machine makes its own."""
+        self.spec = spec
+        self.entry = entry if entry is not None else registry.create()
+        self.folder: Path = self.entry.folder
+        self.forwards = spec.forwards
+        self.accel = ""
+        self.machine_type = ""
+        self._tsc_khz: int | None = None
+        self._vsock: vsock.Backend | None = None
+        self._shares: list[RunningShare] = []
+        self._qemu: subprocess.Popen[bytes] | None = None
+        self._called = False
+        self._stopping = False
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def console_path(self) -> Path:
+        return self.folder / "console.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        return self.folder / "qemu.log"
+
+    def start(self) -> None:
+        """Start QEMU and what it needs. Raises InnkeeperError; then `close` has still to be called."""
+        program = str(programs.require("qemu-system-x86_64"))
+        self.accel = accel.choose(self.spec.accel, self.spec.kernel)
+        self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
+        self.machine_type = qemu.choose_machine(self.spec, clock=self.accel == "kvm" or self._tsc_khz is not None)
+        self.forwards = network.settle(self.spec.forwards)
+        self._vsock = vsock.open_backend(self.folder)
+        for index, share in enumerate(self.spec.shares):
+            self._shares.append(RunningShare(share, index, self.folder))
+        for running in self._shares:
+            running.connect()
+        argv = qemu.arguments(self._plan(program, self._vsock))
+        self.qemu_log.write_text("")
+        fds = (*self._vsock.fds, *(s.fd for s in self._shares))
+        self.started = time.monotonic()
+        self._qemu = lifetime.spawn(argv, folder=self.folder, log=self.qemu_log, fds=fds)
+        self._vsock.handed_over()
+        self.entry.update(
+            status="running",
+            pid=self._qemu.pid,
+            owner=os.getpid(),
+            address=self._vsock.address("PORT"),
+            accel=self.accel,
+            machine_type=self.machine_type,
+            memory_mib=self.spec.memory_mib,
+            cpus=self.spec.cpus,
+            forwards=[str(f) for f in self.forwards],
+            command=qemu.command_text(argv),
+        )
+
+    def _plan(self, program: str, backend: vsock.Backend) -> qemu.Plan:
+        spec = self.spec
+        line = cmdline.build(
+            machine_type=self.machine_type,
+            quiet=spec.quiet,
+            root_device=spec.root_device,
+            root_type=spec.root_type,
+            tsc_khz=self._tsc_khz,
+            ready_port=backend.ready_port if spec.calls_out else None,
+            extra=spec.cmdline,
+        )
+        return qemu.Plan(
+            spec=spec,
+            program=program,
+            name=self.entry.id,
+            machine_type=self.machine_type,
+            accel=self.accel,
+            cmdline=line,
+            forwards=self.forwards,
+            vsock_chardev=backend.chardev,
+            vsock_device=backend.device,
+            share_fds=tuple(s.fd for s in self._shares),
+        )
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until the agent answers Health.Check. Raises InnkeeperError with the console's last lines after `timeout` seconds,
+        or as soon as the guest or a helper process has ended."""
+        deadline = time.monotonic() + timeout
+        if self.spec.calls_out and not self._called:
+            self._await_call(min(deadline, time.monotonic() + DIAL_ANYWAY))
+        while True:
+            self._raise_if_ended()
+            try:
+                self._check(deadline)
+                return
+            except OSError:
+                self._raise_if_ended()
+                if time.monotonic() >= deadline:
+                    raise self._failure(f"the guest did not answer within {timeout:.0f} s") from None
+                time.sleep(REDIAL_SECONDS)
+
+    def _await_call(self, deadline: float) -> None:
+        """Wait for the guest's call, which says that its agent listens.
+
+        Dialling before would be unsafe: an unpatched vhost-device-vsock ends without a word when the host connects before
+        the guest's driver has set up its queues.
+        """
+        assert self._vsock is not None and self._qemu is not None, "start() comes first"
+        listener = self._vsock.listener.fileno()
+        gone = os.pidfd_open(self._qemu.pid)
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                readable, _, _ = select.select([listener, gone], [], [], min(left, 0.5))
+                if gone in readable:
+                    self._raise_if_ended()
+                if listener in readable and self._vsock.take_call():
+                    self._called = True
+                    self._vsock.hang_up()
+                    return
+                self._raise_if_ended()
+        finally:
+            os.close(gone)
+
+    def _check(self, deadline: float) -> None:
+        with self.connect(AGENT_PORT, deadline) as sock:
+            sock.settimeout(max(0.05, deadline - time.monotonic()))
+            probe.check(sock)
+
+    def connect(self, port: int, deadline: float) -> socket.socket:
+        """A socket connected to the guest's vsock `port`. Raises OSError. `deadline` is of time.monotonic()."""
+        assert self._vsock is not None, "start() comes first"
+        return self._vsock.connect(port, deadline)
+
+    def address(self, port: int) -> str:
+        """Where the guest's vsock `port` is, for `innkeeper.client.connect`."""
+        assert self._vsock is not None, "start() comes first"
+        return self._vsock.address(port)
+
+    def poll(self) -> int | None:
+        """QEMU's return code if it has ended (negative: killed by that signal), else None."""
+        return None if self._qemu is None else self._qemu.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for QEMU's end; its return code. Raises TimeoutError."""
+        assert self._qemu is not None, "start() comes first"
+        try:
+            return self._qemu.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"the machine still runs after {timeout} s") from None
+
+    def console_tail(self, lines: int = CONSOLE_LINES) -> list[str]:
+        """The console's last lines."""
+        return console.tail(self.console_path, lines)
+
+    def failure(self) -> InnkeeperError | None:
+        """What went wrong, if something did: QEMU or a helper ended, or the guest's kernel panicked. None while all is well."""
+        if (reason := console.panic(self.console_path)) is not None:
+            memory = ", it ran out of memory" if console.ran_out_of_memory(self.console_path) else ""
+            return self._failure(f"the guest's kernel panicked{memory}: {reason}")
+        if (code := self.poll()) is not None and not self._stopping:
+            return self._qemu_failure(code)
+        for part in (self._vsock, *self._shares):
+            if part is not None and not self._stopping and (reason := part.failure()) is not None:
+                return self._failure(reason)
+        return None
+
+    def _raise_if_ended(self) -> None:
+        if self.poll() is not None or any(p is not None and p.failure() for p in (self._vsock, *self._shares)):
+            raise self.failure() or self._failure("the machine has ended")
+
+    def _qemu_failure(self, code: int) -> InnkeeperError:
+        said = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
+        if (port := network.explain(said)) is not None:
+            return InnkeeperError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
+        if code < 0:
+            return self._failure(f"QEMU was killed by signal {-code}")
+        if code > 0:
+            return InnkeeperError(f"QEMU ended with status {code}: {said.splitlines()[-1] if said else 'it said nothing'}")
+        return self._failure("the guest ended before it was asked to")
+
+    def _failure(self, message: str) -> InnkeeperError:
+        lines = self.console_tail()
+        if lines:
+            message += "; its console's last lines:\n" + "\n".join(f"  {line}" for line in lines)
+        else:
+            message += "; nothing came on its console"
+        return InnkeeperError(message)
+
+    def stop(self, timeout: float) -> int:
+        """Wait `timeout` seconds for the guest, which was asked to power off, then end QEMU. Returns QEMU's return code."""
+        self._stopping = True
+        try:
+            return self.wait(timeout)
+        except TimeoutError:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End QEMU now. Returns its return code."""
+        self._stopping = True
+        return lifetime.end(self._qemu) if self._qemu is not None else 0
+
+    def close(self) -> None:
+        """End everything, give the folder up. May be called twice."""
+        self._stopping = True
+        if self._qemu is not None:
+            lifetime.end(self._qemu)
+        for share in self._shares:
+            share.close()
+        self._shares = []
+        if self._vsock is not None:
+            self._vsock.close()
+            self._vsock = None
+        if self.entry.keep:
+            self.entry.update(status="ended", pid=None, address=None)
+        self.entry.release()
