@@ -42,9 +42,9 @@ set -eu
 export CFLAGS=-g0 LDFLAGS=-Wl,--build-id=none
 pip install --quiet --require-hashes --no-deps --no-build-isolation --no-compile --no-cache-dir --root-user-action ignore \\
     --break-system-packages --target /out/site -r /requirements.lock
-for module in $(cd /inside/replace; find . -name '*.py' | sort); do
+for module in $(cd /inside/overrides; find . -name '*.py' | sort); do
     test -e "/out/site/$module"  # What is replaced must be what is there.
-    cp "/inside/replace/$module" "/out/site/$module"
+    cp "/inside/overrides/$module" "/out/site/$module"
 done
 upb=/out/site/google/_upb/_message.abi3.so
 strip --strip-unneeded /out/site/*.so "$upb"
@@ -90,7 +90,7 @@ def freeze(store: Store, box: Builder, project: Path, program: Program) -> Path:
         "site": site.name,
         "source": program.files(project),
         "spec": hash_file(INSIDE / f"{program.name}.spec"),
-        "standard": hash_tree(INSIDE / "standard", ["**/*.py"]),
+        "standard": hash_tree(INSIDE / "stdlib_shims", ["**/*.py"]),
         "script": _FREEZE,
     }
 
@@ -115,7 +115,7 @@ def freeze(store: Store, box: Builder, project: Path, program: Program) -> Path:
 def install_packages(store: Store, box: Builder, project: Path) -> Path:
     """The step that installed the locked Python packages: folder `site`."""
     lock = project / "agent" / "requirements.lock"
-    replaced = hash_tree(INSIDE / "replace", ["**/*.py"])
+    replaced = hash_tree(INSIDE / "overrides", ["**/*.py"])
     inputs: dict[str, JSON] = {"builder": box.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
 
     def make(out: Path) -> None:

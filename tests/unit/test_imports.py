@@ -107,7 +107,7 @@ def test_import_direction(name: str, path: Path) -> None:
     assert forbidden(name, path) == []
 
 
-STANDARD = ROOT / "innkeeper/guest/builder_scripts/standard"
+STANDARD = ROOT / "innkeeper/guest/builder_scripts/stdlib_shims"
 PID1 = [
     (n, p)
     for n, p in _modules()

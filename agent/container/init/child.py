@@ -1,8 +1,8 @@
 """What a container's process does between clone3(2) and execve(2): the containment, in order.
 
 `INIT_STEPS` and `EXEC_STEPS` are the tables of contents: each entry is a step's name, its function and why it stands there. Nothing is
-imported here after the fork, everything that could be prepared was prepared by the parent (agent.container.init.prepare), and the child ends
-in exec or in os._exit. A failure travels back as one record on the control socket: step, errno, text, path.
+imported here after the fork, everything that could be prepared was prepared by the parent (agent.container.init.prepare), and the
+child ends in exec or in os._exit. A failure travels back as one record on the control socket: step, errno, text, path.
 """
 
 import array

@@ -21,5 +21,11 @@ def create(context: Context, parsed: Parsed) -> int:
 
 
 VERBS = (
-    Verb("create", "create a container from a bundle; it runs when it is started", create, options=create_container.OPTIONS, contains=True),
+    Verb(
+        "create",
+        "create a container from a bundle; it runs when it is started",
+        create,
+        options=create_container.OPTIONS,
+        contains=True,
+    ),
 )
