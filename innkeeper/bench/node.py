@@ -12,7 +12,7 @@ from types import TracebackType
 from innkeeper import programs
 from innkeeper.bench.recording import first_check, starts
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest.debian13 import program
+from innkeeper.guest.debian_programs import program
 from innkeeper.vm import AGENT_PORT
 from innkeeper.vm.shares import is_rust
 

@@ -1,7 +1,7 @@
 """The builder: a Debian trixie container in which everything else is compiled, made by mmdebstrap without any registry.
 
-    with builder(["gcc", "make"]) as box:
-        box.run(["make"], mounts={source: "/src"}, log=log)
+    with Builder(["gcc", "make"]) as builder:
+        builder.run(["make"], mounts={source: "/src"}, log=log)
 
 A builder image is a step of the store like any other: its result is the list of packages it has (`packages.json`), whose hash
 is the builder's identity in later steps. The image itself is in buildah's storage, by the same name.
@@ -33,7 +33,10 @@ _PACKAGES = "packages.json"
 
 
 class Builder:
-    """A container of a builder image, from `with` to its end. The same object can be entered again."""
+    """A working container of a builder image with Debian's `packages` installed, from `with` to its end.
+
+    The same object can be entered again. `suite` is a Debian release.
+    """
 
     def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE) -> None:
         self.packages = sorted(set(packages))
@@ -137,11 +140,6 @@ class Builder:
             assert base._container is not None
             base.buildah.commit(base._container, _image_name(out.name))
             (out / _PACKAGES).write_text(debian.package_list(listed))
-
-
-def builder(packages: Sequence[str] = (), store: Store | None = None, suite: str = SUITE) -> Builder:
-    """A builder container with Debian's `packages` in it, besides a minimal trixie (or another `suite`)."""
-    return Builder(packages, store, suite)
 
 
 def _base_inputs(suite: str) -> dict[str, JSON]:

@@ -82,11 +82,11 @@ AGENT = Program("agent", ("agent/**/*.py",), without=("agent/gateway/", "agent/o
 GATEWAY = Program("gateway", ("agent/__init__.py", "agent/gateway/**/*.py", "agent/linux/**/*.py", "agent/errors.py"))
 
 
-def freeze(store: Store, box: Builder, project: Path, program: Program) -> Path:
+def freeze(store: Store, builder: Builder, project: Path, program: Program) -> Path:
     """The step that froze a program of `project`: a folder of its name (program and `_internal`) and `missing-modules.txt`."""
-    site = install_packages(store, box, project)
+    site = install_packages(store, builder, project)
     inputs: dict[str, JSON] = {
-        "builder": box.id,
+        "builder": builder.id,
         "site": site.name,
         "source": program.files(project),
         "spec": hash_file(INSIDE / f"{program.name}.spec"),
@@ -95,7 +95,7 @@ def freeze(store: Store, box: Builder, project: Path, program: Program) -> Path:
     }
 
     def make(out: Path) -> None:
-        with progress.step(f"freezing the {program.name}"), box:
+        with progress.step(f"freezing the {program.name}"), builder:
             source = out / "source"
             copy_source(project, source, program.files(project))
             mounts = {source: "/src:ro", site / "site": "/site:ro", INSIDE: "/inside:ro", out: "/out"}
@@ -106,22 +106,22 @@ def freeze(store: Store, box: Builder, project: Path, program: Program) -> Path:
                 "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
                 "INNKEEPER_SOURCE": "/src",
             }
-            box.run(["sh", "-c", _FREEZE, "sh", program.name], mounts=mounts, env=env, log=store.log_of(out))
+            builder.run(["sh", "-c", _FREEZE, "sh", program.name], mounts=mounts, env=env, log=store.log_of(out))
             shutil.rmtree(source)
 
     return store.step(program.name, inputs, make)
 
 
-def install_packages(store: Store, box: Builder, project: Path) -> Path:
+def install_packages(store: Store, builder: Builder, project: Path) -> Path:
     """The step that installed the locked Python packages: folder `site`."""
     lock = project / "agent" / "requirements.lock"
     replaced = hash_tree(INSIDE / "overrides", ["**/*.py"])
-    inputs: dict[str, JSON] = {"builder": box.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
+    inputs: dict[str, JSON] = {"builder": builder.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
 
     def make(out: Path) -> None:
-        with progress.step("installing the agent's locked packages"), box:
+        with progress.step("installing the agent's locked packages"), builder:
             mounts = {lock: "/requirements.lock:ro", INSIDE: "/inside:ro", out: "/out"}
-            box.run(["sh", "-c", _INSTALL], mounts=mounts, log=store.log_of(out), network=True)
+            builder.run(["sh", "-c", _INSTALL], mounts=mounts, log=store.log_of(out), network=True)
 
     return store.step("python-packages", inputs, make)
 

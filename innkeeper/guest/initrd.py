@@ -21,12 +21,12 @@ lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
 """
 
 
-def make_initrd(store: Store, box: Builder, rootfs: Path) -> Path:
+def make_initrd(store: Store, builder: Builder, rootfs: Path) -> Path:
     """The step that packed `root.erofs` of the step `rootfs` anew: `innkeeper.initrd`."""
-    inputs: dict[str, JSON] = {"builder": box.id, "rootfs": rootfs.name, "script": _PACK}
+    inputs: dict[str, JSON] = {"builder": builder.id, "rootfs": rootfs.name, "script": _PACK}
 
     def make(out: Path) -> None:
-        with progress.step("packing the initrd"), box:
-            box.run(["sh", "-c", _PACK], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
+        with progress.step("packing the initrd"), builder:
+            builder.run(["sh", "-c", _PACK], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
 
     return store.step("initrd", inputs, make)

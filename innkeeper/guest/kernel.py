@@ -77,24 +77,24 @@ def build_kernel(
         raise InnkeeperError(f"no kernel for architecture {architecture}", hint=f"known: {', '.join(TARGETS)}")
     settings = kconfig.read_fragments(fragments or paths.project_root() / "kernel-config", architecture)
     source = f"linux-source-{version}"
-    box = builder_factory([*_TOOLS, *_PACKERS, source])
+    builder = builder_factory([*_TOOLS, *_PACKERS, source])
     inputs: dict[str, JSON] = {
         "architecture": architecture,
-        "builder": box.id,
+        "builder": builder.id,
         "environment": dict(_environment(version, target)),
         "fragments": kconfig.as_config(settings),
         "recipe": [_CONFIGURE, _COMPILE],
-        "source": f"{source} {box.version_of(source)}",
+        "source": f"{source} {builder.version_of(source)}",
     }
 
     def make(out: Path) -> None:
-        with progress.step(f"building kernel {box.version_of(source)} (10 minutes on 2 cores, less with a warm compiler cache)"):
-            _make(store, box, version, target, settings, out)
+        with progress.step(f"building kernel {builder.version_of(source)} (10 minutes on 2 cores, less with a warm compiler cache)"):
+            _make(store, builder, version, target, settings, out)
 
     return store.step("kernel", inputs, make)
 
 
-def _make(store: Store, box: Builder, version: str, target: Target, settings: dict[str, kconfig.Setting], out: Path) -> None:
+def _make(store: Store, builder: Builder, version: str, target: Target, settings: dict[str, kconfig.Setting], out: Path) -> None:
     log = store.log_of(out)
     log.unlink(missing_ok=True)
     ccache = store.root / CCACHE_FOLDER
@@ -102,11 +102,11 @@ def _make(store: Store, box: Builder, version: str, target: Target, settings: di
     mounts = {out: "/out", ccache: "/ccache"}
     environment = _environment(version, target)
     (out / "fragments").write_text(kconfig.as_config(settings))
-    with box:
-        box.run(["sh", "-c", _CONFIGURE], mounts=mounts, env=environment, log=log)
+    with builder:
+        builder.run(["sh", "-c", _CONFIGURE], mounts=mounts, env=environment, log=log)
         kconfig.check(settings, kconfig.parse_config((out / "config").read_text()))
         jobs = {"JOBS": str(len(os.sched_getaffinity(0)))}
-        box.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
+        builder.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
     (out / "fragments").unlink()
     # A shim takes the bzImage as a file it may read as another user.
     for name in ("vmlinux", Path(target.image).name, "config"):

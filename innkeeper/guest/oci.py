@@ -10,7 +10,7 @@ from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest.builder import OLDER_SUITE, builder
+from innkeeper.guest.builder import OLDER_SUITE, Builder
 from innkeeper.guest.freeze import INSIDE, PACKAGES, copy_source, install_packages
 from innkeeper.guest.pipeline import link
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
@@ -56,10 +56,10 @@ def freeze_command(store: Store, project: Path) -> Path:
     architecture = ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise InnkeeperError(f"the runtime command is not made for {platform.machine()}")
-    box = builder(PACKAGES, store, OLDER_SUITE)
-    site = install_packages(store, box, project)
+    builder = Builder(PACKAGES, store, OLDER_SUITE)
+    site = install_packages(store, builder, project)
     inputs: dict[str, JSON] = {
-        "builder": box.id,
+        "builder": builder.id,
         "site": site.name,
         "source": hash_tree(project, SOURCES),
         "inside": hash_tree(INSIDE / "oci"),
@@ -69,7 +69,7 @@ def freeze_command(store: Store, project: Path) -> Path:
     }
 
     def make(out: Path) -> None:
-        with progress.step("freezing the runtime command"), box:
+        with progress.step("freezing the runtime command"), builder:
             source = out / "source"
             copy_source(project, source, hash_tree(project, SOURCES))
             binds = {source: "/src:ro", site / "site": "/site:ro", INSIDE: "/inside:ro", project / "LICENSE": "/LICENSE:ro", out: "/out"}
@@ -82,7 +82,7 @@ def freeze_command(store: Store, project: Path) -> Path:
                 "VERSION": VERSION,
                 "ARCHITECTURE": architecture,
             }
-            box.run(["sh", "-c", _FREEZE], mounts=binds, env=env, log=store.log_of(out))
+            builder.run(["sh", "-c", _FREEZE], mounts=binds, env=env, log=store.log_of(out))
             shutil.rmtree(source)
 
     return store.step("runtime-command", inputs, make)

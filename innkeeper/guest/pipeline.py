@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts, Variant, policy
-from innkeeper.guest.builder import Builder, builder
+from innkeeper.guest.builder import Builder
 from innkeeper.guest.disk import make_disk
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze
 from innkeeper.guest.initrd import make_initrd
@@ -31,19 +32,18 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     if not (project / "agent" / "requirements.lock").exists():
         raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
     packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES}
-    boxes: dict[str, Builder] = {name: builder(wanted, store) for name, wanted in packages.items()}
+    builders: dict[str, Builder] = {name: Builder(wanted, store) for name, wanted in packages.items()}
 
-    def kernel_builder(packages: object) -> Builder:
-        assert isinstance(packages, list)
-        return boxes.setdefault("kernel", builder(packages, store))
+    def kernel_builder(packages: Sequence[str]) -> Builder:
+        return builders.setdefault("kernel", Builder(packages, store))
 
-    agent = freeze(store, boxes["agent"], project, AGENT)
-    gateway = freeze(store, boxes["agent"], project, GATEWAY)
-    policies = policy.compile_policies(store, boxes["policy"], project)
-    rootfs = make_rootfs(store, boxes["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
-    verity = make_verity(store, boxes["image"], rootfs)
+    agent = freeze(store, builders["agent"], project, AGENT)
+    gateway = freeze(store, builders["agent"], project, GATEWAY)
+    policies = policy.compile_policies(store, builders["policy"], project)
+    rootfs = make_rootfs(store, builders["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
+    verity = make_verity(store, builders["image"], rootfs)
     disk = make_disk(store, rootfs, verity)
-    initrd = make_initrd(store, boxes["image"], rootfs)
+    initrd = make_initrd(store, builders["image"], rootfs)
     kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
     outputs = {
         "vmlinux": kernel / "vmlinux",
@@ -59,7 +59,7 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
         store,
         variant,
         [agent, gateway, policies, rootfs, verity, disk, initrd, kernel],
-        {name: box.package_list() for name, box in boxes.items()},
+        {name: builder.package_list() for name, builder in builders.items()},
         project / "agent" / "requirements.lock",
         outputs,
         json.loads((verity / "verity.json").read_text()),

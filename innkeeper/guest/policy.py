@@ -27,13 +27,13 @@ secilc --mls true --policyvers {POLICY_VERSION} --output /out/selinux --filecont
 """
 
 
-def compile_policies(store: Store, box: Builder, project: Path) -> Path:
+def compile_policies(store: Store, builder: Builder, project: Path) -> Path:
     """The step that compiled them: files `apparmor` and `selinux`."""
     source = project / "rootfs"
-    inputs: dict[str, JSON] = {"builder": box.id, "source": hash_tree(source, ["apparmor/*", "selinux/*"]), "script": _COMPILE}
+    inputs: dict[str, JSON] = {"builder": builder.id, "source": hash_tree(source, ["apparmor/*", "selinux/*"]), "script": _COMPILE}
 
     def make(out: Path) -> None:
-        with progress.step("compiling the policies of mandatory access control"), box:
-            box.run(["sh", "-c", _COMPILE], mounts={source: "/source:ro", out: "/out"}, log=store.log_of(out))
+        with progress.step("compiling the policies of mandatory access control"), builder:
+            builder.run(["sh", "-c", _COMPILE], mounts={source: "/source:ro", out: "/out"}, log=store.log_of(out))
 
     return store.step("policy", inputs, make)

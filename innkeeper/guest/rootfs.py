@@ -10,11 +10,11 @@ from innkeeper.guest.freeze import INSIDE
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 
-def make_rootfs(store: Store, box: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
+def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
     """The step that made the root of `programs` (name -> step of `freeze`) and `policies`: `root.erofs`, and `files.json` with sizes."""
     data = project / "rootfs"
     inputs: dict[str, JSON] = {
-        "builder": box.id,
+        "builder": builder.id,
         "programs": {name: step.name for name, step in programs.items()},
         "policies": policies.name,
         "rootfs": hash_tree(data, ["layout", "init.c", "skeleton/**/*"]),
@@ -24,9 +24,9 @@ def make_rootfs(store: Store, box: Builder, project: Path, programs: Mapping[str
     }
 
     def make(out: Path) -> None:
-        with progress.step(f"assembling the root file system ({variant})"), box:
+        with progress.step(f"assembling the root file system ({variant})"), builder:
             frozen = {step / name: f"/{name}:ro" for name, step in programs.items()}
             mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", INSIDE: "/inside:ro", out: "/out"}
-            box.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
+            builder.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
 
     return store.step("rootfs", inputs, make)

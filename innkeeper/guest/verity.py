@@ -21,13 +21,13 @@ veritysetup format --no-superblock --hash sha256 --salt {SALT} --data-block-size
 """
 
 
-def make_verity(store: Store, box: Builder, rootfs: Path) -> Path:
+def make_verity(store: Store, builder: Builder, rootfs: Path) -> Path:
     """The step that made the hash tree of `root.erofs` of the step `rootfs`: `tree`, `verity.json`, and for operators `verity.toml`."""
-    inputs: dict[str, JSON] = {"builder": box.id, "rootfs": rootfs.name, "script": _FORMAT}
+    inputs: dict[str, JSON] = {"builder": builder.id, "rootfs": rootfs.name, "script": _FORMAT}
 
     def make(out: Path) -> None:
-        with progress.step("making the root's hash tree"), box:
-            box.run(["sh", "-c", _FORMAT], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
+        with progress.step("making the root's hash tree"), builder:
+            builder.run(["sh", "-c", _FORMAT], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
         hashed = parameters((out / "root_hash").read_text().strip(), (rootfs / "root.erofs").stat().st_size)
         (out / "root_hash").unlink()
         (out / "verity.json").write_text(json.dumps(hashed, indent=1) + "\n")

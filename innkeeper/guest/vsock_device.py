@@ -6,7 +6,7 @@ No Debian release has it. It is linked statically, so that what the trixie build
 from pathlib import Path
 
 from innkeeper import paths, progress
-from innkeeper.guest.builder import builder
+from innkeeper.guest.builder import Builder
 from innkeeper.guest.store import JSON, Store
 
 VERSION = "0.3.0"
@@ -30,7 +30,7 @@ def vhost_device_vsock(store: Store | None = None) -> Path:
 
     def make(out: Path) -> None:
         what = f"building vhost-device-vsock {VERSION} (once; this host's kernel has no vhost-vsock)"
-        with progress.step(what), builder(PACKAGES, store) as box:
-            box.run(["sh", "-c", _BUILD], mounts={out: "/out"}, env={"VERSION": VERSION}, log=store.log_of(out), network=True)
+        with progress.step(what), Builder(PACKAGES, store) as builder:
+            builder.run(["sh", "-c", _BUILD], mounts={out: "/out"}, env={"VERSION": VERSION}, log=store.log_of(out), network=True)
 
     return store.step("vhost-device-vsock", inputs, make) / "vhost-device-vsock"

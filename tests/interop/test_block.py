@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.guest.debian13 import program
+from innkeeper.guest.debian_programs import program
 from tests.interop.node import Node
 from tests.interop.pods import Pod
 from tests.interop.standing import standing

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from innkeeper import paths
-from innkeeper.guest.builder import builder
+from innkeeper.guest.builder import Builder
 from innkeeper.guest.store import JSON, Store
 
 _TAKE = """
@@ -26,7 +26,7 @@ def program(package: str, path: str) -> Path:
     inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
 
     def make(out: Path) -> None:
-        with builder([package], store) as box:
-            box.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
+        with Builder([package], store) as builder:
+            builder.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
 
     return store.step("debian13", inputs, make) / Path(path).name
