@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 AGENT_VERSION = "4.1.0"
 API_VERSION = "0.0.1"
 
-ONLY_WAIT = frozenset(("ReadStdout", "ReadStderr", "WaitProcess", "GetOOMEvent", "NextEvents"))
+ONLY_WAIT = frozenset(("ReadStdout", "ReadStderr", "WaitProcess", "GetOOMEvent", "NextEvents", "ReleaseProcess"))
 """Calls that change nothing: given up when their client is gone."""
 
 _SERVING = b"\x08\x01"

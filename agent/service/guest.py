@@ -11,6 +11,7 @@ from agent.service.dispatch import AGENT_VERSION
 from agent.service.handler import Handlers
 from innkeeper.wire.pb.agent_pb2 import AgentDetails, GuestDetailsResponse
 from innkeeper.wire.pb.empty_pb2 import Empty
+from innkeeper.wire.pb.guest_pb2 import ClockResponse
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
@@ -50,6 +51,10 @@ async def set_guest_date_time(sandbox: "Sandbox", request: "agent_pb2.SetGuestDa
     return Empty()
 
 
+async def get_clock(sandbox: "Sandbox", request: Empty) -> ClockResponse:
+    return ClockResponse(realtime_ns=time.time_ns())
+
+
 async def reseed_random_dev(sandbox: "Sandbox", request: "agent_pb2.ReseedRandomDevRequest") -> Empty:
     """Mix the bytes in, credit them, and make the generator use them at once (random(4))."""
     with open("/dev/random", "wb", buffering=0) as device:
@@ -66,6 +71,9 @@ def _read(path: str) -> str:
     except FileNotFoundError:
         return ""
 
+
+OWN_METHODS: Handlers = {"GetClock": get_clock}
+"""Of innkeeper.v1.Guest."""
 
 METHODS: Handlers = {
     "GetGuestDetails": get_guest_details,

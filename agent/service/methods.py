@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from agent import log
 from agent.errors import AgentError
-from agent.service import containers, guest, introspection, network, sandboxes, streams
+from agent.service import containers, guest, introspection, network, release, sandboxes, streams
 from agent.service.handler import Handler, Handlers
 from innkeeper.wire import error_info, status
 from innkeeper.wire.envelope import Request, Response
@@ -51,7 +51,8 @@ class Methods:
         self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
         late = {method: _late(module, method) for module, methods in LATE.items() for method in methods}
         self._add("grpc.AgentService", late, agent_pb2.SERVICES)
-        self._add("innkeeper.v1.Guest", introspection.METHODS, guest_pb2.SERVICES)
+        own = {**introspection.METHODS, **release.METHODS, **guest.OWN_METHODS}
+        self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
 
     def _add(self, service: str, handlers: Handlers, services: Any) -> None:
         for method, handler in handlers.items():

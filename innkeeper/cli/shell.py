@@ -33,4 +33,6 @@ def shell(
         agent.start_shell(
             guest_pb2.StartShellRequest(exec_id=exec_id, args=command or [], env=variables, terminal=tty, rows=rows, columns=columns)
         )
-        return attach.attend(guest_agent.Process(agent, "guest", exec_id), interactive=True, tty=tty)
+        process = guest_agent.Process(agent, "guest", exec_id)
+        process.hold()
+        return attach.attend(process, interactive=True, tty=tty)

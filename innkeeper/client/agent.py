@@ -146,5 +146,17 @@ class Agent:
     def start_shell(self, request: guest_pb2.StartShellRequest) -> None:
         self.client.call(_GUEST, "StartShell", request, empty_pb2.Empty, self.timeout)
 
+    def release_process(self, container_id: str, exec_id: str, *, when_caller_goes: bool = False) -> None:
+        """Give up a process's streams, so that it goes on alone and is forgotten at its end.
+
+        With `when_caller_goes` only once this connection ends; then it returns when the process has been waited for.
+        """
+        request = guest_pb2.ReleaseProcessRequest(container_id=container_id, exec_id=exec_id, when_caller_goes=when_caller_goes)
+        self.client.call(_GUEST, "ReleaseProcess", request, empty_pb2.Empty, None if when_caller_goes else self.timeout)
+
+    def get_clock(self) -> int:
+        """Return the guest's time, in nanoseconds since the epoch."""
+        return self.client.call(_GUEST, "GetClock", empty_pb2.Empty(), guest_pb2.ClockResponse, self.timeout).realtime_ns
+
     def power_off(self) -> None:
         self.client.call(_GUEST, "PowerOff", empty_pb2.Empty(), empty_pb2.Empty, self.timeout)

@@ -42,9 +42,12 @@ def run(name: str, request: Request) -> int:
             agent.exec_process(container.id, exec_id, process_to_proto(document))
         except RpcError as error:
             raise session.refusal(error) from error
+        added = guest_agent.Process(agent, container.id, exec_id)
         if request.detach:
+            added.release()
             return 0
-        return attach.attend(guest_agent.Process(agent, container.id, exec_id), interactive=request.interactive, tty=request.tty)
+        added.hold()
+        return attach.attend(added, interactive=request.interactive, tty=request.tty)
 
 
 def process(spec: dict[str, Any], request: Request, container: records.Container) -> dict[str, Any]:

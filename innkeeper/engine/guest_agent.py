@@ -1,5 +1,6 @@
 """The agent in a guest as the verbs use it: one connection, its processes, its figures. All waiting is done in the caller's thread."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,21 @@ class Process:
         except RpcError as error:
             if error.code != status.NOT_FOUND:
                 raise
+
+    def hold(self) -> None:
+        """Let the agent know that the process is this connection's: when we are killed, or leave it running, it is released, so that
+        no full pipe stops it and nothing of it stays in the guest."""
+        threading.Thread(target=self._hold, name="hold", daemon=True).start()
+
+    def _hold(self) -> None:
+        try:
+            self._agent.release_process(*self._ids, when_caller_goes=True)
+        except RpcError:
+            pass  # the connection has ended, the process was quicker, or this guest is of an older version
+
+    def release(self) -> None:
+        """Leave it to itself: its output goes nowhere, and nothing of it is kept once it has ended."""
+        self._agent.release_process(*self._ids)
 
     def resize(self, rows: int, columns: int) -> None:
         """The size of its terminal."""

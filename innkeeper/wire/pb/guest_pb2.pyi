@@ -114,6 +114,22 @@ class StartShellRequest(_message.Message):
     columns: int
     def __init__(self, exec_id: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., terminal: _Optional[bool] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
 
+class ReleaseProcessRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id", "when_caller_goes")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    WHEN_CALLER_GOES_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    when_caller_goes: bool
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., when_caller_goes: _Optional[bool] = ...) -> None: ...
+
+class ClockResponse(_message.Message):
+    __slots__ = ("realtime_ns",)
+    REALTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    realtime_ns: int
+    def __init__(self, realtime_ns: _Optional[int] = ...) -> None: ...
+
 class Event(_message.Message):
     __slots__ = ("number", "time", "kind", "container_id", "exec_id", "exit_status")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):

@@ -1,0 +1,86 @@
+"""Processes that nobody attends to: what they write goes nowhere, and nothing of them is kept once they have ended.
+
+A pipe that nobody reads would stop its writer when it is full, and a process that nobody waits for would keep its descriptors. Without
+ReleaseProcess that is what becomes of an exec whose client was killed, as ttRPC has no word for whose a process is.
+"""
+
+from typing import TYPE_CHECKING
+
+from agent import loop
+from agent.errors import AgentError
+from agent.service.handler import Handlers
+from innkeeper.wire.pb.empty_pb2 import Empty
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agent.container.process import ContainerProcess
+    from agent.sandbox import Sandbox
+    from innkeeper.wire.pb import guest_pb2
+
+DISCARD_SIZE = 1 << 20
+"""Bytes that are read and thrown away at a time."""
+DISCARD_PAUSE = 0.02
+"""Seconds between two of these reads: a process that writes without end (`yes`) keeps PID 1 busy now and then, not always."""
+FORGET_SECONDS = 0.5
+"""How often it is looked whether a process that has ended has been waited for."""
+
+
+async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcessRequest") -> Empty:
+    container_id, exec_id = request.container_id, request.exec_id or request.container_id
+    process = sandbox.process(container_id, exec_id)
+    if request.when_caller_goes:
+        try:
+            await _forgotten(sandbox, container_id, exec_id, process)
+            return Empty()
+        except loop.Cancelled:
+            if process.terminal and _is_known(sandbox, container_id, exec_id, process):
+                process.stdio.close()  # the kernel sends SIGHUP to the session, and input and output end
+            _release(sandbox, container_id, exec_id, process)
+            raise
+    _release(sandbox, container_id, exec_id, process)
+    return Empty()
+
+
+async def _forgotten(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+    """Wait until the process has ended and its status has been fetched."""
+    await process.wait()
+    while _is_known(sandbox, container_id, exec_id, process):
+        await loop.sleep(FORGET_SECONDS)
+
+
+def _is_known(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> bool:
+    try:
+        return sandbox.process(container_id, exec_id) is process
+    except AgentError:
+        return False
+
+
+def _release(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+    loop.spawn(_run_down(sandbox, container_id, exec_id, process), name=f"released {exec_id}")
+
+
+async def _run_down(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+    """Attend to a process until its end. Its container may be removed at any moment, which ends the streams."""
+    try:
+        if not process.terminal:
+            process.close_stdin()
+        errors = None if process.terminal else loop.spawn(_discard(process.read_stderr), name=f"stderr of {exec_id}")
+        await _discard(process.read_stdout)
+        if errors is not None:
+            await errors.wait()
+        if _is_known(sandbox, container_id, exec_id, process):
+            await sandbox.wait(container_id, exec_id)
+    except (AgentError, OSError):
+        pass  # it has been removed
+
+
+async def _discard(read: "Callable[[int], Awaitable[bytes]]") -> None:
+    try:
+        while await read(DISCARD_SIZE):
+            await loop.sleep(DISCARD_PAUSE)
+    except (AgentError, OSError):
+        pass  # closed: on a terminal that has hung up, or with its container
+
+
+METHODS: Handlers = {"ReleaseProcess": release_process}
