@@ -82,7 +82,10 @@ def parse_volume(text: str) -> Volume:
 
 
 def parse_ports(text: str) -> list[Port]:
-    """`-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, ports or ranges of the same length; an IPv6 address in brackets."""
+    """`-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, ports or ranges of the same length.
+
+    An IPv6 address is in brackets; without an address it is "", which is all of the host's.
+    """
     mapping, _, protocol = text.partition("/")
     protocol = protocol or "tcp"
     if protocol not in ("tcp", "udp"):
@@ -114,7 +117,7 @@ def _port_range(text: str, flag: str) -> list[int]:
 
 def _address(text: str | None, flag: str) -> str:
     if not text:
-        return "0.0.0.0"
+        return ""
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError as error:

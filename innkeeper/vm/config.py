@@ -41,7 +41,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Forward:
-    """A port of the host that leads to a port of the guest. `host_port` 0 asks for a free one (see `network.settle`)."""
+    """A port of the host that leads to a port of the guest. `host_port` 0 asks for a free one (see `network.settle`);
+    `host_address` is an IPv4 or an IPv6 address, or "" for all of both."""
 
     protocol: str
     host_address: str
@@ -55,7 +56,8 @@ class Forward:
             raise InnkeeperError(f"port forward {self}: a port is out of range")
 
     def __str__(self) -> str:
-        return f"{self.host_address or '0.0.0.0'}:{self.host_port}->{self.guest_port}/{self.protocol}"
+        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address or "0.0.0.0"
+        return f"{address}:{self.host_port}->{self.guest_port}/{self.protocol}"
 
 
 @dataclass(frozen=True)

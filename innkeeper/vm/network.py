@@ -1,4 +1,4 @@
-"""QEMU's user network: no root needed; ports of the host are forwarded to the guest, TCP and UDP.
+"""QEMU's user network: no root needed; ports of the host are forwarded to the guest, TCP and UDP, those in IPv6 by `relays`.
 
 The guest has 10.0.2.15/24, its gateway (also the host) is 10.0.2.2, its name server 10.0.2.3.
 """
@@ -7,7 +7,7 @@ import errno
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm.config import Forward
@@ -18,86 +18,115 @@ GATEWAY = "10.0.2.2"
 NAME_SERVER = "10.0.2.3"
 MAC = "52:54:00:12:34:56"
 
-_PORT = re.compile(r"(?:(?P<address>[0-9.]*|localhost):)?(?:(?P<host>\d*):)?(?P<guest>\d+)(?:/(?P<protocol>\w+))?")
+ATTEMPTS = 20
+"""Free ports that are tried until one is free in IPv4 and in IPv6."""
 
 
-def parse_forward(text: str) -> list[Forward]:
-    """Forwards of one `-p` value: `[[IP:]HOSTPORT:]PORT[/tcp|udp]`, ranges `8000-8002:80-82`. HOSTPORT empty: any free port."""
-    expanded = _expand(text)
-    forwards = []
-    for one in expanded:
-        match = _PORT.fullmatch(one)
-        if match is None:
-            raise InnkeeperError(f"-p {text}: not of the form [[IP:]HOSTPORT:]PORT[/udp]", hint="for instance -p 127.0.0.1:8080:80")
-        address, host = match["address"] or "", match["host"]
-        if host is None and address.isdigit():  # "8080:80": what looks like an address is the host's port
-            address, host = "", address
-        address = "127.0.0.1" if address == "localhost" else address
-        if address:
-            _check_address(address, text)
-        forwards.append(Forward(match["protocol"] or "tcp", address, int(host or 0), int(match["guest"])))
-    return forwards
+@dataclass(frozen=True)
+class Settled:
+    """`forwards` as they were asked for, with a free port in place of each 0; `rules` are what QEMU does for them, all in IPv4;
+    `listeners` are what is to be relayed to QEMU's ports (see `relays`): bound IPv6 sockets, which are the caller's, and the ports."""
+
+    forwards: tuple[Forward, ...] = ()
+    rules: tuple[Forward, ...] = ()
+    listeners: tuple[tuple[socket.socket, int], ...] = ()
 
 
-def _expand(text: str) -> list[str]:
-    """`A-B:C-D/p` as a list of single ports."""
-    ranges = re.fullmatch(r"(?P<head>(?:[0-9.]+|localhost):)?(?P<a>\d+)-(?P<b>\d+):(?P<c>\d+)-(?P<d>\d+)(?P<tail>/\w+)?", text)
-    if ranges is None:
-        return [text]
-    first, last, start, stop = (int(ranges[k]) for k in "abcd")
-    if last - first != stop - start or last < first:
-        raise InnkeeperError(f"-p {text}: the two ranges have different lengths")
-    return [f"{ranges['head'] or ''}{first + i}:{start + i}{ranges['tail'] or ''}" for i in range(last - first + 1)]
+def settle(forwards: Sequence[Forward]) -> Settled:
+    """Find out which ports the host has for `forwards`. Raises InnkeeperError naming the first that cannot be had.
 
-
-def _check_address(address: str, text: str) -> None:
-    try:
-        socket.inet_pton(socket.AF_INET, address)
-    except OSError:
-        raise InnkeeperError(f"-p {text}: {address} is not an IPv4 address") from None
-
-
-def settle(forwards: Sequence[Forward]) -> tuple[Forward, ...]:
-    """`forwards` with a free port in place of each 0. Raises InnkeeperError naming the first port that cannot be had.
-
-    QEMU binds them a moment later; what fails then is explained by `explain`.
+    A forward without an address is for all addresses of the host, IPv4 and IPv6, as docker's is. QEMU binds its own ports a moment
+    later; what fails then is explained by `explain`.
     """
     held: list[socket.socket] = []
+    listeners: list[tuple[socket.socket, int]] = []
+    done: list[Forward] = []
+    rules: list[Forward] = []
     try:
-        return tuple(_settle_one(forward, held) for forward in forwards)
+        for forward in forwards:
+            settled, rule, listener = _settle_one(forward, held)
+            done.append(settled)
+            rules.append(rule)
+            if listener is not None:
+                listeners.append((listener, rule.host_port))
+    except BaseException:
+        for listener, _ in listeners:
+            listener.close()
+        raise
     finally:
         for sock in held:
             sock.close()
+    return Settled(tuple(done), tuple(rules), tuple(listeners))
 
 
-def _settle_one(forward: Forward, held: list[socket.socket]) -> Forward:
-    kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
-    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-    held.append(sock)
-    if forward.protocol == "tcp":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does: a port in TIME_WAIT is free
+def _settle_one(forward: Forward, held: list[socket.socket]) -> tuple[Forward, Forward, socket.socket | None]:
+    """Return the forward with its port, QEMU's part of it, and the IPv6 socket if there is one. QEMU's ports go into `held`."""
+    if ":" in forward.host_address:
+        listener = _bind(forward, socket.AF_INET6)
+        settled = replace(forward, host_port=listener.getsockname()[1])
+        inner = replace(forward, host_address="127.0.0.1", host_port=0)
+        held.append(_bind(inner, socket.AF_INET))
+        return settled, replace(inner, host_port=held[-1].getsockname()[1]), listener
+    if forward.host_address or not _has_ipv6():
+        held.append(_bind(forward, socket.AF_INET))
+        settled = replace(forward, host_port=held[-1].getsockname()[1])
+        return settled, settled, None
+    for attempt in range(ATTEMPTS):
+        held.append(_bind(forward, socket.AF_INET))
+        settled = replace(forward, host_port=held[-1].getsockname()[1])
+        try:
+            return settled, settled, _bind(settled, socket.AF_INET6)
+        except InnkeeperError:
+            if forward.host_port or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt raises")
+
+
+def _has_ipv6() -> bool:
+    """Return whether this host has an IPv6 address to listen on at all; docker leaves IPv6 out then."""
     try:
-        sock.bind((forward.host_address, forward.host_port))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _bind(forward: Forward, family: int) -> socket.socket:
+    kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
+    try:
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     except OSError as error:
         raise _refusal(forward, error) from None
-    return replace(forward, host_port=sock.getsockname()[1])
+    if forward.protocol == "tcp":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does: a port in TIME_WAIT is free
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind((forward.host_address or ("::" if family == socket.AF_INET6 else ""), forward.host_port))
+        if forward.protocol == "tcp":
+            sock.listen(128)  # only one socket can: two could be bound, for SO_REUSEADDR
+    except OSError as error:
+        sock.close()
+        raise _refusal(forward, error) from None
+    return sock
 
 
 def _refusal(forward: Forward, error: OSError) -> InnkeeperError:
-    port = f"port {forward.host_port}/{forward.protocol}"
+    port = f"-p: port {forward.host_port}/{forward.protocol}"
     if error.errno == errno.EADDRINUSE:
         return InnkeeperError(f"{port} of the host is in use", hint="choose another with -p, or stop what uses it: ss -lntup")
     if error.errno == errno.EACCES:
         return InnkeeperError(f"{port} of the host needs root", hint="choose one above 1023 with -p")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return InnkeeperError(f"{forward.host_address} is not an address of this host")
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return InnkeeperError(f"-p: {forward.host_address} is not an address of this host")
     return InnkeeperError(f"{port} of the host cannot be used: {error.strerror}")
 
 
 def explain(stderr: str) -> str | None:
     """QEMU's complaint about a forward as a sentence, or None if it did not complain about one."""
     match = re.search(r"Could not set up host forwarding rule '(tcp|udp):([^:]*):(\d+)-", stderr)
-    return f"port {match[3]}/{match[1]} of the host is in use" if match else None
+    return f"-p: port {match[3]}/{match[1]} of the host is in use" if match else None
 
 
 def netdev(forwards: Sequence[Forward]) -> str:

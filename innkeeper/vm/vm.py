@@ -11,7 +11,8 @@ from types import TracebackType
 from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, vsock
-from innkeeper.vm.config import AGENT_PORT, MachineSpec
+from innkeeper.vm.config import AGENT_PORT, Forward, MachineSpec
+from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 
 CONSOLE_LINES = 15
@@ -35,6 +36,7 @@ class Machine:
         self._tsc_khz: int | None = None
         self._vsock: vsock.Backend | None = None
         self._shares: list[RunningShare] = []
+        self._relays: list[Relay] = []
         self._qemu: subprocess.Popen[bytes] | None = None
         self._called = False
         self._stopping = False
@@ -59,13 +61,15 @@ class Machine:
         self.accel = accel.choose(self.spec.accel, self.spec.kernel)
         self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
         self.machine_type = qemu.choose_machine(self.spec, clock=self.accel == "kvm" or self._tsc_khz is not None)
-        self.forwards = network.settle(self.spec.forwards)
+        settled = network.settle(self.spec.forwards)
+        self.forwards = settled.forwards
+        self._relays = [Relay(listener, port) for listener, port in settled.listeners]
         self._vsock = vsock.open_backend(self.folder)
         for index, share in enumerate(self.spec.shares):
             self._shares.append(RunningShare(share, index, self.folder))
         for running in self._shares:
             running.connect()
-        argv = qemu.arguments(self._plan(program, self._vsock))
+        argv = qemu.arguments(self._plan(program, self._vsock, settled.rules))
         self.qemu_log.write_text("")
         fds = (*self._vsock.fds, *(s.fd for s in self._shares))
         self.started = time.monotonic()
@@ -84,7 +88,7 @@ class Machine:
             command=qemu.command_text(argv),
         )
 
-    def _plan(self, program: str, backend: vsock.Backend) -> qemu.Plan:
+    def _plan(self, program: str, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
         spec = self.spec
         line = cmdline.build(
             machine_type=self.machine_type,
@@ -102,7 +106,7 @@ class Machine:
             machine_type=self.machine_type,
             accel=self.accel,
             cmdline=line,
-            forwards=self.forwards,
+            forwards=forwards,
             vsock_chardev=backend.chardev,
             vsock_device=backend.device,
             share_fds=tuple(s.fd for s in self._shares),
@@ -230,6 +234,9 @@ class Machine:
         self._stopping = True
         if self._qemu is not None:
             lifetime.end(self._qemu)
+        for relay in self._relays:
+            relay.close()
+        self._relays = []
         for share in self._shares:
             share.close()
         self._shares = []

@@ -140,30 +140,8 @@ def test_the_command_line_tells_what_the_machine_is() -> None:
     assert {"root=/dev/vda", "rootfstype=erofs", "ro", "panic=-1"} <= set(line("q35", None))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("8080:80", [Forward("tcp", "", 8080, 80)]),
-        ("127.0.0.1:8080:80/tcp", [Forward("tcp", "127.0.0.1", 8080, 80)]),
-        ("localhost:8080:80", [Forward("tcp", "127.0.0.1", 8080, 80)]),
-        ("53:53/udp", [Forward("udp", "", 53, 53)]),
-        ("80", [Forward("tcp", "", 0, 80)]),
-        ("127.0.0.1::80", [Forward("tcp", "127.0.0.1", 0, 80)]),
-        ("8000-8001:80-81/udp", [Forward("udp", "", 8000, 80), Forward("udp", "", 8001, 81)]),
-    ],
-)
-def test_forwards_are_parsed(text: str, expected: list[Forward]) -> None:
-    assert network.parse_forward(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "a:b", "80:70000", "1.2.3:80:80", "1:2:3:4", "80:80/sctp", "8000-8002:80-81", "99999:80", "80:0"])
-def test_wrong_forwards_are_refused(text: str) -> None:
-    with pytest.raises(InnkeeperError):
-        network.parse_forward(text)
-
-
 def test_a_free_port_is_found_and_a_used_one_is_named() -> None:
-    (forward,) = network.settle([Forward("tcp", "127.0.0.1", 0, 80)])
+    (forward,) = network.settle([Forward("tcp", "127.0.0.1", 0, 80)]).forwards
     assert forward.host_port > 0
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -176,7 +154,7 @@ def test_a_free_port_is_found_and_a_used_one_is_named() -> None:
 
 
 def test_the_same_port_twice_is_refused() -> None:
-    (free,) = network.settle([Forward("udp", "127.0.0.1", 0, 80)])
+    (free,) = network.settle([Forward("udp", "127.0.0.1", 0, 80)]).forwards
     with pytest.raises(InnkeeperError, match="in use"):
         network.settle([free, free])
 
@@ -184,7 +162,7 @@ def test_the_same_port_twice_is_refused() -> None:
 def test_forwards_reach_qemu_and_its_complaint_comes_back_in_words() -> None:
     assert network.netdev([Forward("udp", "127.0.0.1", 53, 5353)]) == "user,id=net,hostfwd=udp:127.0.0.1:53-:5353"
     said = "qemu: -netdev user,id=net: Could not set up host forwarding rule 'tcp::6379-:6379'"
-    assert network.explain(said) == "port 6379/tcp of the host is in use"
+    assert network.explain(said) == "-p: port 6379/tcp of the host is in use"
     assert network.explain("something else") is None
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.vm import Disk, Machine, Share, lifetime, registry
-from innkeeper.vm.network import parse_forward
+from innkeeper.vm import Disk, Forward, Machine, Share, lifetime, registry
 from tests.vm.guest import machine_spec
 
 pytestmark = pytest.mark.vm
@@ -79,7 +78,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
     spec = machine_spec(
         disks=(Disk(machine_spec().root, read_only=True), Disk(scratch, volatile=True)),
         shares=(Share("folder", tmp_path, read_only=True), Share("file", tmp_path / "one file"), Share("third", tmp_path)),
-        forwards=(*parse_forward("127.0.0.1::80"), *parse_forward("127.0.0.1::53/udp")),
+        forwards=(Forward("tcp", "127.0.0.1", 0, 80), Forward("udp", "127.0.0.1", 0, 53)),
     )
     with Machine(spec) as machine:
         machine.start()

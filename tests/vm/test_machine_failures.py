@@ -67,7 +67,7 @@ def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.Mon
         spec = machine_spec(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
         with Machine(spec) as machine, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
             machine.start()
-        monkeypatch.setattr(network, "settle", tuple)
+        monkeypatch.setattr(network, "settle", lambda forwards: network.Settled(tuple(forwards), tuple(forwards)))
         with Machine(spec) as machine:
             machine.start()
             with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
