@@ -21,7 +21,10 @@ _COLUMNS = (0, 1, 2, 3, 8, 9, 10, 11)
 
 
 def response(stats: ContainerStats) -> StatsContainerResponse:
-    """Microseconds become nanoseconds; the network's figures are those of the guest, which its containers share."""
+    """Microseconds become nanoseconds; the network's figures are those of the guest, which its containers share.
+
+    Beside memory.stat's own names `stats` has `oom_kill` of memory.events: how many processes ended because memory ran out.
+    """
     cgroup = CgroupStats(
         cpu_stats=_cpu(stats),
         memory_stats=_memory(stats),
@@ -56,7 +59,7 @@ def _memory(stats: ContainerStats) -> MemoryStats:
         swap_usage=MemoryData(usage=stats.swap_current, limit=stats.swap_limit),
         kernel_usage=MemoryData(usage=stats.memory_stat.get("kernel", 0)),
         use_hierarchy=True,
-        stats=stats.memory_stat,
+        stats={**stats.memory_stat, "oom_kill": stats.memory_oom_kills},
     )
 
 

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+EXAMPLES = "Examples:  inspect web;  inspect web | jq '.[0].State';  inspect web | jq '.[0].spec.process.capabilities'"
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to `app`."""
-    app.command("inspect", epilog="Examples:  inspect web;  inspect web | jq '.[0].spec.process.capabilities'")(inspect)
+    app.command("inspect", epilog=EXAMPLES)(inspect)
 
 
 def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")]) -> None:
@@ -25,7 +27,8 @@ def _known(container: "records.Container") -> dict[str, Any]:
     from innkeeper.engine.records import RUNNING
     from innkeeper.errors import InnkeeperError
 
-    known = {**container.document(), "machine": {k: v for k, v in container.machine.state.items() if k != "container"}}
+    machine = {key: value for key, value in container.machine.state.items() if key != "container"}
+    known = {**container.docker_document(), **container.document(), "machine": machine}
     if (path := container.folder / "spec.json").exists():
         known["spec"] = json.loads(path.read_text())
     if container.facts.status == RUNNING:

@@ -27,7 +27,7 @@ def ps(
 
     found = [one for one in records.all_containers() if everything or one.alive]
     if json:
-        show.print_json([one.document() for one in found])
+        show.print_json([{**one.document(), "State": one.status(), "Status": _status(one)} for one in found])
     elif quiet:
         for one in found:
             print(one.id)
@@ -38,7 +38,7 @@ def ps(
                 one.facts.image,
                 " ".join(one.facts.command),
                 f"{show.ago(one.created)} ago",
-                _state(one.facts),
+                _status(one),
                 " ".join(one.facts.ports),
                 one.name,
             )
@@ -51,14 +51,17 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def _state(facts: "records.Facts") -> str:
+def _status(one: "records.Container") -> str:
+    """Return the status as docker's `ps` words it."""
     from innkeeper.cli import show
 
-    if facts.status == "running":
-        return f"up {show.ago(facts.started)}"
-    if facts.status == "exited":
-        return f"exited ({facts.exit_status}) {show.ago(facts.finished)} ago"
-    return facts.status
+    facts, status = one.facts, one.status()
+    if status == "running":
+        return f"Up {show.ago(facts.started)}"
+    if status == "exited":
+        ago = f" {show.ago(facts.finished)} ago" if facts.finished else ""
+        return f"Exited ({facts.exit_status}){ago}{' (out of memory)' if facts.oom_killed else ''}"
+    return f"Created (failed: {facts.exit_status})" if facts.error else "Created"
 
 
 def _processes(name: str, json: bool) -> None:

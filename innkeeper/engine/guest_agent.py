@@ -97,6 +97,14 @@ def list_processes(agent: Agent, container_id: str) -> list[dict[str, Any]]:
     return [{**{name: getattr(process, name) for name in names}, "args": list(process.args)} for process in found]
 
 
+def oom_killed(agent: Agent, container_id: str) -> bool:
+    """Return whether the kernel has ended a process of the container because memory ran out: its limit's, or the guest's."""
+    try:
+        return agent.stats_container(container_id).cgroup_stats.memory_stats.stats.get("oom_kill", 0) > 0
+    except RpcError:
+        return False  # the guest is gone: whoever owns it says why
+
+
 def figures(agent: Agent, container_id: str) -> dict[str, Any]:
     """What the guest measures of a container, and its own boot."""
     cgroup = agent.stats_container(container_id).cgroup_stats

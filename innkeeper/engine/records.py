@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from innkeeper.cli.show import clock
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import registry
 from innkeeper.vm.config import AGENT_PORT
 
 STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
 LOG = "container.log"
+LOST = 255
+"""The exit status of a container whose own will not be known: its machine or its owner ended before it."""
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Facts:
     finished: float = 0.0
     exit_status: int | None = None
     error: str = ""
+    oom_killed: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,42 @@ class Container:
         """Everything, for programs."""
         return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **dataclasses.asdict(self.facts)}
 
+    def status(self) -> str:
+        """Return the status in docker's word: created, running or exited. One that failed to start is created, as with docker."""
+        if self.facts.status == RUNNING:
+            return "running"
+        return "exited" if self.facts.status == EXITED or self.facts.started else "created"
+
+    def state(self) -> dict[str, Any]:
+        """Return docker's `State`, field by field. `Pid` is the machine's process."""
+        facts, status = self.facts, self.status()
+        return {
+            "Status": status,
+            "Running": status == "running",
+            "Paused": False,
+            "Restarting": False,
+            "OOMKilled": facts.oom_killed,
+            "Dead": False,
+            "Pid": int(self.machine.state.get("pid") or 0) if status == "running" else 0,
+            "ExitCode": facts.exit_status or 0,
+            "Error": facts.error,
+            "StartedAt": _timestamp(facts.started),
+            "FinishedAt": _timestamp(facts.finished),
+        }
+
+    def docker_document(self) -> dict[str, Any]:
+        """Return what `docker inspect` has under the same names."""
+        program, *arguments = self.facts.command or [""]
+        return {
+            "Id": self.id,
+            "Name": f"/{self.name}",
+            "Created": _timestamp(self.created),
+            "Path": program,
+            "Args": arguments,
+            "Image": self.facts.digest,
+            "State": self.state(),
+        }
+
     def still_alive(self) -> bool:
         """Whether its owner lives now."""
         return any(record.id == self.id and record.alive for record in registry.list_machines())
@@ -97,12 +137,18 @@ class Container:
         return True
 
 
+def _timestamp(at: float) -> str:
+    """Return a time as docker writes it; one that has not been is Go's zero."""
+    return clock(at) if at else "0001-01-01T00:00:00Z"
+
+
 def _view(record: registry.Record) -> Container:
     known = {f.name for f in dataclasses.fields(Facts)}
     noted = record.state.get("container", {})
     facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in noted.items() if key in known}})
     if not record.alive and facts.status in (STARTING, RUNNING):
         facts.status, facts.error = FAILED, facts.error or "its owner was killed"
+        facts.exit_status = LOST if facts.exit_status is None else facts.exit_status
     return Container(record, facts)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from innkeeper import guest as build
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import guest_agent, records, resolve, sandbox, signals
+from innkeeper.engine import clock, guest_agent, records, resolve, sandbox, signals
 from innkeeper.engine.resolve import Plan
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, registry
+from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, console, registry
 from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
@@ -50,7 +50,7 @@ class Session:
 
     def finish(self, exit_status: int) -> None:
         """Write down that the container has ended, and end the guest in order where it may still hold data of the host's folders."""
-        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status)
+        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=guest_agent.oom_killed(self.agent, self.id))
         if self.plan.options.volumes:
             self.agent.remove_container(self.id)
             try:
@@ -82,7 +82,8 @@ def opened(plan: Plan) -> Iterator[Session]:
                 with connect(machine.address(AGENT_PORT), timeout=plan.wish.timeout) as client:
                     agent = Agent(client)
                     sandbox.prepare(agent, plan, run, entry.id)
-                    yield Session(plan, entry, machine, agent)
+                    with clock.kept_right(agent):
+                        yield Session(plan, entry, machine, agent)
     finally:
         entry.release()
 
@@ -100,13 +101,13 @@ def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
         yield
     except (RpcError, OSError) as error:
         failure = _why(machine, error)
-        _note_failure(entry, failure.message)
+        _note_failure(entry, failure, out_of_memory=console.ran_out_of_memory(machine.console_path))
         raise failure from error
     except InnkeeperError as error:
-        _note_failure(entry, error.message)
+        _note_failure(entry, error, out_of_memory=console.ran_out_of_memory(machine.console_path))
         raise
     except BaseException as error:
-        _note_failure(entry, f"ended by {type(error).__name__} {error}".strip())
+        _note_failure(entry, InnkeeperError(f"ended by {type(error).__name__} {error}".strip()))
         raise
 
 
@@ -129,10 +130,14 @@ def refusal(error: RpcError) -> InnkeeperError:
     return answer
 
 
-def _note_failure(entry: registry.Entry, message: str) -> None:
+def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:
+    """Write down why there is no exit status of the container's own. One that never ran gets the status that `run` ends with."""
     facts = entry.get("container")
-    if facts["status"] not in (records.EXITED, records.FAILED):
-        entry.update(container={**facts, "status": records.FAILED, "error": message, "finished": time.time()})
+    if facts["status"] in (records.EXITED, records.FAILED):
+        return
+    exit_status = records.LOST if facts["started"] else failure.exit_status
+    changed = {"status": records.FAILED, "error": failure.message, "finished": time.time(), "exit_status": exit_status}
+    entry.update(container={**facts, **changed, "oom_killed": out_of_memory})
 
 
 def _write_down(plan: Plan, run: RunPlan, folder: Path) -> None:

@@ -148,7 +148,7 @@ def test_the_record_stays_without_rm_and_its_name_is_taken() -> None:
     name = f"kept-{os.getpid()}-{int(time.time())}"
     try:
         assert innkeeper("run", "--name", name, busybox_image(), "false").returncode == 1
-        assert "exited (1)" in next(line for line in succeed("ps", "-a").splitlines() if name in line)
+        assert "Exited (1)" in next(line for line in succeed("ps", "-a").splitlines() if name in line)
         again = innkeeper("run", "--rm", "--name", name, busybox_image(), "true")
         assert again.returncode == 125
         assert b"is taken by container" in again.stderr
