@@ -50,7 +50,8 @@ class Session:
 
     def finish(self, exit_status: int) -> None:
         """Write down that the container has ended, and end the guest in order where it may still hold data of the host's folders."""
-        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=guest_agent.oom_killed(self.agent, self.id))
+        ran_out = guest_agent.oom_killed(self.agent, self.id)
+        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=ran_out)
         if self.plan.options.volumes:
             self.agent.remove_container(self.id)
             try:

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from innkeeper.engine import clock
 from innkeeper.client import RpcError
+from innkeeper.engine import clock
 from innkeeper.wire import status
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network, relays
-from innkeeper.vm.relays import Relay
 from innkeeper.vm.config import Forward
+from innkeeper.vm.relays import Relay
 
 pytestmark = pytest.mark.skipif(not network._has_ipv6(), reason="this host has no IPv6")
 
