@@ -1,7 +1,9 @@
-"""Errors that the host's side shows to its user.
+"""Errors that the host's side shows to its user, and the end by a signal.
 
-One class, so that the command line can print any failure the same way: what failed, then what to do next.
+One class of errors, so that the command line can print any failure the same way: what failed, then what to do next.
 """
+
+import signal
 
 
 class InnkeeperError(Exception):
@@ -17,3 +19,11 @@ class InnkeeperError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end; raised so that everything open is closed on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum

@@ -6,15 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from innkeeper.errors import InnkeeperError
-
-
-class Interrupted(BaseException):
-    """A signal asked this process to end; raised so that everything open is closed on the way out."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+from innkeeper.errors import InnkeeperError, Interrupted
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> None:

@@ -36,8 +36,3 @@ def duration(seconds: float) -> str:
             return f"{int(seconds // length)} {unit}s"
     whole = max(0, int(seconds))
     return f"{whole} second{'' if whole == 1 else 's'}"
-
-
-def clock(at: float) -> str:
-    """A time in UTC, as RFC 3339 has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"

@@ -11,7 +11,7 @@ from types import FrameType
 from innkeeper.client import RpcError
 from innkeeper.engine import streams, terminal
 from innkeeper.engine.guest_agent import Process
-from innkeeper.errors import InnkeeperError
+from innkeeper.errors import InnkeeperError, Interrupted
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 IMPATIENCE = 3
@@ -69,8 +69,6 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
         nonlocal asked
         asked += signum in (signal.SIGINT, signal.SIGTERM)
         if asked >= IMPATIENCE:
-            from innkeeper.cli import Interrupted
-
             raise Interrupted(signum)
         pending.put(signum)
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from innkeeper.cli.show import clock
-
 
 class LogWriter:
     """Appends pieces of streams to the log at `path`; usable from several threads."""
@@ -23,7 +21,7 @@ class LogWriter:
         """The function that appends bytes of stream `name`."""
 
         def write(data: bytes) -> None:
-            entry: dict[str, Any] = {"time": clock(time.time()), "stream": name}
+            entry: dict[str, Any] = {"time": rfc3339(time.time()), "stream": name}
             try:
                 entry["data"] = data.decode()
             except UnicodeDecodeError:
@@ -56,3 +54,8 @@ def entries(path: Path, follow: Callable[[], bool] | None = None) -> Iterator[di
 def payload(entry: dict[str, Any]) -> bytes:
     """The bytes of one entry."""
     return base64.b64decode(entry["base64"]) if "base64" in entry else entry["data"].encode()
+
+
+def rfc3339(at: float) -> str:
+    """Return a time in seconds since the epoch as RFC 3339 writes it: in UTC, with microseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from innkeeper.cli.show import clock
+from innkeeper.engine.logfile import rfc3339
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import registry
 from innkeeper.vm.config import AGENT_PORT
@@ -139,7 +139,7 @@ class Container:
 
 def _timestamp(at: float) -> str:
     """Return a time as docker writes it; one that has not been is Go's zero."""
-    return clock(at) if at else "0001-01-01T00:00:00Z"
+    return rfc3339(at) if at else "0001-01-01T00:00:00Z"
 
 
 def _view(record: registry.Record) -> Container:

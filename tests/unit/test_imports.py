@@ -1,4 +1,4 @@
-"""Which package may import which (design: "Import direction"), read from the source without importing it."""
+"""Which package may import which, read from the source without importing it."""
 
 import ast
 import importlib.util
@@ -7,58 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.import_rules import DOCUMENT, PACKAGES, insert
+
 ROOT = Path(__file__).resolve().parents[2]
 
-# Longest matching prefix decides. A module may always import from its own package and what is listed.
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "agent.errors": (),
-    "agent.linux": ("agent.errors",),
-    "agent.loop": ("agent.errors", "agent.linux"),
-    "agent.container": ("agent.errors", "agent.linux", "agent.loop"),
-    "agent.worker": ("agent.errors", "agent.linux", "agent.loop"),
-    "agent.storage": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "agent.device", "innkeeper.wire"),
-    "agent.device": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "innkeeper.wire"),
-    "agent.network": ("agent.errors", "agent.linux", "agent.loop", "agent.worker", "agent.device", "innkeeper.wire"),
-    "agent.log": ("agent.errors", "agent.linux"),
-    "agent.config": ("agent.errors", "agent.log"),
-    "agent.events": ("agent.errors", "agent.loop"),
-    "agent.pod": (
-        "agent.config",
-        "agent.errors",
-        "agent.linux",
-        "agent.log",
-        "agent.loop",
-        "agent.worker",
-        "agent.container",
-        "agent.storage",
-        "agent.device",
-        "innkeeper.wire",
-    ),
-    "agent.policy": ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire"),
-    "agent.sandbox": (
-        "agent.config",
-        "agent.errors",
-        "agent.events",
-        "agent.linux",
-        "agent.log",
-        "agent.loop",
-        "agent.worker",
-        "agent.container",
-        "agent.pod",
-        "agent.policy",
-        "agent.storage",
-        "agent.device",
-        "agent.network",
-        "innkeeper.wire",
-    ),
-    "agent": ("agent", "innkeeper.wire"),
-    "innkeeper.wire": ("innkeeper.errors",),
-    "innkeeper.errors": (),
-    "innkeeper.client": ("innkeeper.errors", "innkeeper.wire"),
-    "innkeeper": ("innkeeper",),
-}
-# Wires the floors together, so it may import all of the agent.
-OPEN = ("agent.early_boot", "agent.__main__", "agent.service", "agent.gateway", "agent.oci")
+ALLOWED = {package.name: package.imports for package in PACKAGES}
+"""The longest matching prefix decides. A module may always import from its own package."""
+WITHOUT_A_RULE = ("agent", "innkeeper")
+"""Empty packages, whose name is a prefix of everything."""
 
 
 def _modules() -> list[tuple[str, Path]]:
@@ -88,18 +44,23 @@ def _below(module: str, prefix: str) -> bool:
     return module == prefix or module.startswith(prefix + ".")
 
 
-def _floor(name: str) -> tuple[str, tuple[str, ...]]:
-    if any(_below(name, prefix) for prefix in OPEN):
-        return "agent", ALLOWED["agent"]
+def _rule(name: str) -> tuple[str, tuple[str, ...]]:
     home = max((prefix for prefix in ALLOWED if _below(name, prefix)), key=len)
     return home, ALLOWED[home]
 
 
 def forbidden(name: str, path: Path) -> list[str]:
-    """What module `name` imports of ours although its floor may not."""
-    home, allowed = _floor(name)
+    """Return what module `name` imports of ours although its package may not."""
+    if name in WITHOUT_A_RULE:
+        return []
+    home, allowed = _rule(name)
     ours = [module for module in _imports(name, path) if _below(module, "agent") or _below(module, "innkeeper")]
     return [module for module in ours if not any(_below(module, prefix) for prefix in (home, *allowed))]
+
+
+def test_the_table_in_the_documentation_is_this_one() -> None:
+    text = DOCUMENT.read_text()
+    assert text == insert(text), "write it anew: python -m tests.unit.import_rules"
 
 
 @pytest.mark.parametrize(("name", "path"), _modules(), ids=[name for name, _ in _modules()])

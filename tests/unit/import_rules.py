@@ -1,0 +1,126 @@
+"""Which package may import which: the table that `test_imports` enforces and that docs/architecture.md shows.
+
+python -m tests.unit.import_rules      write the table into docs/architecture.md
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- imports: begin (python -m tests.unit.import_rules) -->", "<!-- imports: end -->"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package or module, what it holds, and which others of ours it may import besides itself."""
+
+    name: str
+    holds: str
+    imports: tuple[str, ...] = ()
+
+
+_KERNEL = ("agent.errors", "agent.linux", "agent.loop")
+_GUEST_STATE = (*_KERNEL, "agent.worker", "agent.device", "innkeeper.wire")
+_HOST = ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.programs")
+
+PACKAGES = (
+    Package("innkeeper.errors", "the one exception that a user sees as a message and a hint"),
+    Package("innkeeper.paths", "where the host's side keeps its files"),
+    Package("innkeeper.progress", "progress on standard error", ("innkeeper.errors",)),
+    Package("innkeeper.programs", "programs of the host: which package has each", ("innkeeper.errors", "innkeeper.progress")),
+    Package(
+        "innkeeper.wire",
+        "frames, connection state machine, envelope, status codes, `.proto` and generated messages; no I/O",
+        ("innkeeper.errors",),
+    ),
+    Package("innkeeper.client", "connect (vsock, unix, hybrid vsock), call; typed errors", ("innkeeper.errors", "innkeeper.wire")),
+    Package(
+        "innkeeper.vm",
+        "QEMU: accelerator, vsock back end, disks, shares, network, console, lifetime",
+        (*_HOST, "innkeeper.client", "innkeeper.guest"),
+    ),
+    Package("innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.wire")),
+    Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", _HOST),
+    Package(
+        "innkeeper.engine",
+        "a container in a virtual machine as a library: request, session, exec, streams, records",
+        (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest"),
+    ),
+    Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.guest")),
+    Package(
+        "innkeeper.bench",
+        "figures of this machine; not needed to run containers",
+        (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine"),
+    ),
+    Package("innkeeper.cli", "one file a subcommand: parse, call the engine, print", ("innkeeper",)),
+    Package("agent.errors", "errors, each with its status code"),
+    Package("agent.timeline", "stages of the boot"),
+    Package("agent.linux", "system calls under their kernel names", ("agent.errors",)),
+    Package("agent.loop", "coroutines on epoll: the loop, tasks, what tasks wait for; owns descriptors", ("agent.errors", "agent.linux")),
+    Package("agent.log", "JSON lines on standard error", ("agent.errors", "agent.linux")),
+    Package("agent.config", "kernel command line, TOML file, environment", ("agent.errors", "agent.log")),
+    Package("agent.container", "spec, life cycle, init, root file system, cgroup, seccomp, streams", _KERNEL),
+    Package("agent.worker", "work that may block, in a forked child", _KERNEL),
+    Package("agent.device", "devices of the guest: uevents, block devices, PCI", (*_KERNEL, "agent.worker", "innkeeper.wire")),
+    Package("agent.storage", "storage drivers and the table of what is mounted", _GUEST_STATE),
+    Package("agent.network", "interfaces, routes, neighbours, DNS", _GUEST_STATE),
+    Package("agent.events", "events of containers, numbered and kept for a while", ("agent.errors", "agent.loop")),
+    Package("agent.lsm", "loads the image's policy of mandatory access control", ("agent.errors", "agent.linux", "agent.log")),
+    Package("agent.policy", "what may be asked of the agent", ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire")),
+    Package(
+        "agent.pod",
+        "from the host's request to the guest's specification; shared namespaces",
+        (*_GUEST_STATE, "agent.config", "agent.log", "agent.container", "agent.storage"),
+    ),
+    Package(
+        "agent.sandbox",
+        "the guest's state: containers, storages, shared namespaces, shutdown",
+        (
+            *_GUEST_STATE,
+            *(
+                "agent.config",
+                "agent.events",
+                "agent.log",
+                "agent.container",
+                "agent.pod",
+                "agent.policy",
+                "agent.storage",
+                "agent.network",
+            ),
+        ),
+    ),
+    Package("agent.service", "listener, dispatch, one small handler for each RPC", ("agent", "innkeeper.wire")),
+    Package("agent.ports", "services on further vsock ports: log, console, streams", ("agent", "innkeeper.wire")),
+    Package(
+        "agent.gateway",
+        "gRPC: a program of its own, which PID 1 starts and never imports",
+        ("agent.errors", "agent.linux", "innkeeper.wire"),
+    ),
+    Package("agent.oci", "the container core as an OCI runtime command for hosts", (*_KERNEL, "agent.container")),
+    Package("agent.ready_notify", "tells the host that the agent listens", ("agent.errors", "agent.log", "agent.loop")),
+    Package("agent.standalone", "the agent as an ordinary process of root", ("agent.errors", "agent.linux", "agent.network")),
+    Package("agent.early_boot", "PID 1: mounts, devices, cgroups, limits", ("agent.errors", "agent.linux", "agent.log", "agent.network")),
+    Package("agent.bootstrap", "PID 1: loads what serves containers, then serves", ("agent", "innkeeper.wire")),
+    Package("agent.__main__", "entry: listens, answers Check, then boots", ("agent", "innkeeper.wire")),
+)
+
+
+def table() -> str:
+    """Return the table as Markdown."""
+    lines = ["| package | holds | may import |", "|---|---|---|"]
+    for package in PACKAGES:
+        imports = ", ".join(f"`{name}`" for name in dict.fromkeys(package.imports)) or "nothing of ours"
+        lines.append(f"| `{package.name}` | {package.holds} | {imports} |")
+    return "\n".join(lines)
+
+
+def insert(text: str) -> str:
+    """Return `text` with the table between the two markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(insert(DOCUMENT.read_text()))
