@@ -1,0 +1,141 @@
+"""The documentation: generated pages are current, the site builds, blocks are marked, commands parse, and paths exist."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from manual import man
+from manual.__main__ import GENERATED, REFERENCE
+from tests import docs_blocks
+from tests.docs_blocks import ROOT
+from tests.needs import needs
+
+COLUMNS = 100
+UPDATE = "INNKEEPER_UPDATE_DOCS"
+PROGRAMS = ("innkeeper", "./build.py", "build.py")
+PATH = re.compile(r"`((?:agent|innkeeper|tests|manual|docs|rootfs|kernel-config)/[\w./-]+?)(?:::\w+)?`")
+MADE_BY_READERS = ("rootfs/skeleton/etc/innkeeper", "rootfs/skeleton/etc/innkeeper/policy.toml")
+"""Paths that pages tell a reader to make."""
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_page_is_current(name: str) -> None:
+    text = GENERATED[name]()
+    if os.environ.get(UPDATE):
+        (REFERENCE / name).write_text(text)
+    hint = f"docs/reference/{name} is out of date: run `python -m manual`, or this test with {UPDATE}=1"
+    assert (REFERENCE / name).read_text() == text, hint
+
+
+def test_a_man_page_for_each_command(tmp_path: Path) -> None:
+    written = {path.stem: path.read_text() for path in man.write(REFERENCE, tmp_path)}
+    assert {"innkeeper", "innkeeper-run", "innkeeper-kata-install", "innkeeper-oci", "innkeeper-oci-create"} <= set(written)
+    run = written["innkeeper-run"]
+    assert "\\fB\\-m, \\-\\-memory" in run
+    assert [line for line in run.splitlines() if line.startswith(".SH")][:3] == [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION"]
+    assert all(page.startswith(".TH ") and "|" not in page.partition(".SH NAME")[2].partition("\n.SH")[0] for page in written.values())
+
+
+@needs("module:mkdocs", "module:material")
+def test_the_site_builds(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "site/tutorial/index.html").exists()
+
+
+def test_blocks_with_commands_are_marked() -> None:
+    known = {"run": 1, "file": 2, "needs": 1}
+    for block in docs_blocks.all_blocks():
+        if block.language in docs_blocks.COMMAND_LANGUAGES:
+            assert block.kind in known, f"{block.where}: a block with commands needs a mark (tests/docs_blocks.py)"
+        if block.kind == "needs":
+            assert set(block.words) <= set(docs_blocks.NEEDS), f"{block.where}: {block.words}"
+        if block.kind == "run":
+            assert block.commands(), f"{block.where}: nothing to run"
+
+
+@pytest.fixture(scope="module")
+def command_line() -> Any:
+    from innkeeper.cli import app
+
+    for module in app.VERBS.values():
+        importlib.import_module(f"innkeeper.cli.{module}").register(app.app)
+    return typer.main.get_command(app.app)
+
+
+def _invocations() -> Iterator[tuple[str, str]]:
+    """Yield (place, command line) of each line of documentation, in a block or indented, that calls innkeeper."""
+    for page in docs_blocks.pages():
+        for number, line in enumerate(re.sub(r"\\\n(> )?", " ", page.read_text()).splitlines(), 1):
+            line = re.sub(r"\s+(?:\d?>.*|&|#.*)$", "", line.strip().removeprefix("$ "))
+            for part in (*re.split(r" \| |; | && ", re.sub(r"\$\([^)]*\)", "NAME", line)), *re.findall(r"\$\(([^)]*)\)", line)):
+                if part.strip().startswith(tuple(f"{program} " for program in PROGRAMS)) and "[OPTIONS]" not in part:
+                    yield f"{page.name}:{number}", part.strip()
+
+
+def test_commands_in_the_documentation_parse(command_line: Any) -> None:
+    """Every option that a page gives to a command exists, whether or not a test can run the command."""
+    found = list(_invocations())
+    assert len(found) > 40
+    for place, text in found:
+        words = [word for word in shlex.split(text)[1:] if word not in ("...", "&")]
+        _parse(command_line, words, f"{place}: {text}")
+
+
+def _parse(command: Any, words: list[str], place: str) -> None:
+    parent = None
+    while hasattr(command, "commands"):
+        verb = next((word for word in words if not word.startswith("-")), "")
+        assert verb in command.commands or not verb or verb.isupper(), f"{place}: no command {verb!r}"
+        if verb not in command.commands:
+            return
+        words = words[words.index(verb) + 1 :]
+        command = command.commands[verb]
+    try:
+        command.make_context("x", words, parent=parent)
+    except typer.Exit:
+        pass  # --help and the like
+    except typer.TyperException as error:
+        pytest.fail(f"{place}: {error.format_message()}")
+
+
+def test_paths_in_the_documentation_exist() -> None:
+    """Pages name files of this tree; a rename has to find them."""
+    for page in docs_blocks.pages():
+        for path in PATH.findall(page.read_text()):
+            assert (ROOT / path).exists() or path in MADE_BY_READERS, f"{page.relative_to(ROOT)} names {path}, which is not there"
+
+
+def test_records_in_the_formats_page_are_those_of_the_code() -> None:
+    from agent.oci.places import Record
+    from agent.rules.document import RULES
+    from innkeeper.cli.records import Facts
+
+    text = (ROOT / "docs/reference/formats.md").read_text()
+    wanted: dict[str, tuple[str, ...]] = {
+        "Container record": tuple(field.name for field in fields(Facts)),
+        "Record of the runtime command": tuple(field.name for field in fields(Record)),
+        "Policy": ("version", "name", *RULES),
+    }
+    for heading, names in wanted.items():
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        assert sorted(re.findall(r"^\| `(\w+)`", section, re.M)) == sorted(names), heading
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/style.md", "docs/index.md"])
+def test_lines_are_short(page: str) -> None:
+    """README wholly; elsewhere a row of a table cannot be broken."""
+    lines = enumerate((ROOT / page).read_text().splitlines(), 1)
+    long = [number for number, line in lines if len(line) > COLUMNS and (page == "README.md" or not line.startswith("|"))]
+    assert not long, f"{page}: lines over {COLUMNS} columns: {long}"
