@@ -1,6 +1,5 @@
 """Describe the commands of `innkeeper` and `innkeeper-oci`, read from their own parsers."""
 
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +35,7 @@ def innkeeper() -> list[Command]:
     """Return every public command of `innkeeper`, in the order of `innkeeper --help`, the program itself first."""
     from innkeeper.cli import app
 
-    for module in app.VERBS.values():
-        importlib.import_module(f"innkeeper.cli.{module}").register(app.app)
+    app.register([])
     top = typer.main.get_command(app.app)
     context: Any = top.make_context("innkeeper", [], resilient_parsing=True)
     return [_from_typer(top, context, "innkeeper"), *_subcommands(top, context, "innkeeper")]
@@ -88,11 +86,11 @@ def _examples(epilog: str | None, full: str) -> tuple[str, ...]:
 
 def innkeeper_oci() -> list[Command]:
     """Return every command of `innkeeper-oci`, the program itself first."""
-    from agent.oci import main, verbs
+    from agent.oci import command_table, main
 
     listed = [_from_table(main.NAME, "VERB ...", "Run containers as an OCI runtime command, with runc's verbs and options.", main.OPTIONS)]
-    for name in verbs.FILES:
-        verb = verbs.find(name)
+    for name in command_table.FILES:
+        verb = command_table.find(name)
         listed.append(_from_table(f"{main.NAME} {name}", verb.words, _sentence(verb.summary), verb.options))
     return listed
 

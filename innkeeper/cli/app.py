@@ -75,8 +75,11 @@ def options(
         os.environ[programs.NO_INSTALL_ENV] = "1"
 
 
-def _register(words: list[str]) -> None:
-    """Register the verb that `words` name, or all of them for help and completion: each costs time to look at."""
+def register(words: list[str]) -> None:
+    """Register the subcommand that `words` name, or all of them if they name none (for help, completion and the manual).
+
+    Each costs time to import.
+    """
     named = next((word for word in words if not word.startswith("-")), "")
     modules = [VERBS[named]] if named in VERBS else VERBS.values()
     for module in modules:
@@ -85,7 +88,7 @@ def _register(words: list[str]) -> None:
 
 def run_app(words: list[str]) -> int:
     """Run the verb that `words` name; usage errors are printed and give 125, as docker does."""
-    _register(words)
+    register(words)
     try:
         result = typer.main.get_command(app).main(args=words, prog_name=program_name(), standalone_mode=False)
     except typer.Abort:
