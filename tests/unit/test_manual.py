@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from manual import man
+from manual import commands, man, proto
 from manual.__main__ import GENERATED, REFERENCE
 from tests import docs_blocks
 from tests.docs_blocks import ROOT
@@ -34,6 +34,16 @@ def test_generated_page_is_current(name: str) -> None:
         (REFERENCE / name).write_text(text)
     hint = f"docs/reference/{name} is out of date: run `python -m manual`, or this test with {UPDATE}=1"
     assert (REFERENCE / name).read_text() == text, hint
+
+
+def test_every_rpc_and_option_is_described() -> None:
+    for path in sorted((ROOT / "innkeeper/wire/proto").glob("*.proto")):
+        for service in proto.read(path).services:
+            assert service.methods, service.name
+            assert [method.name for method in service.methods if not method.comment] == [], path.name
+    for command in (*commands.innkeeper(), *commands.innkeeper_oci()):
+        assert command.text, command.name
+        assert [option.left for option in command.options if not option.right] == [], command.name
 
 
 def test_a_man_page_for_each_command(tmp_path: Path) -> None:
