@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.vm, needs("busybox", "curl", "virtiofsd")]
 PORT = "8080"
 """The port that pages publish; a free one takes its place."""
 ID = re.compile(r"\b[0-9a-f]{12,64}\b")
+DURATION = re.compile(r"\b(?:\d+|About an?|Less than a) (?:second|minute|hour)s?\b")
 NUMBER = re.compile(r"\d+(\.\d+)?")
 OWN = ("machines",)
 """What a session does not share with this user's cache: its containers."""
@@ -131,9 +132,11 @@ def test_commands_print_what_the_pages_show(reader: Reader, session: str) -> Non
 
 
 def _plain(line: str, numbers: bool) -> str:
-    """Return a line without what differs from run to run: ids, the width of columns, and numbers if they may differ."""
+    """Return a line without what differs from run to run: ids, the width of columns, and numbers and durations if they may differ."""
     line = ID.sub("ID", line)
-    return " ".join((NUMBER.sub("N", line) if numbers else line).split())
+    if numbers:
+        line = NUMBER.sub("N", DURATION.sub("TIME", line))
+    return " ".join(line.split())
 
 
 def _matches(expected: list[str], got: list[str]) -> bool:
