@@ -18,6 +18,11 @@ def be_quiet(quiet: bool = True) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Return whether `be_quiet` is in force, for a process that starts another one with the same setting."""
+    return _quiet
+
+
 def note(text: str) -> None:
     """Print one line of information."""
     if not _quiet:

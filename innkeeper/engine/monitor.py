@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def start(plan: "Plan") -> int:
     """Start a keeper for `plan`; prints the container's id once it runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "innkeeper.cli", "keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
+    quiet = ["--quiet"] if progress.is_quiet() else []
+    argv = [sys.executable, "-m", "innkeeper.cli", *quiet, "keeper"]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin is not None and process.stdout is not None
     line = b""
     try:
