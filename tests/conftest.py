@@ -1,34 +1,22 @@
 """Parts that a host lacks: skipped with the reason, a failure with CI=true, and summed up at the end (see `tests/needs.py`)."""
 
 import signal
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from tests.needs import OF_MARKER, in_ci, why_missing
-
-_left_out: pytest.StashKey[defaultdict[str, list[str]]] = pytest.StashKey()
+from tests.needs import NOT_IN_CI, OF_MARKER, in_ci, why_missing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
 
 
-def _forget_ignored_signals() -> None:
-    """Let our children have the usual dispositions, though a shell's background or nohup(1) has us ignore some.
-
-    A handler, in place of SIG_IGN, is reset by execve(2); here the signal is still without effect.
-    """
-    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        if signal.getsignal(signum) == signal.SIG_IGN:
-            signal.signal(signum, lambda _signum, _frame: None)
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    _forget_ignored_signals()
-    left_out: defaultdict[str, list[str]] = defaultdict(list)
-    config.stash[_left_out] = left_out
+    """Have SIGINT act as it does in a terminal. A shell's background and nohup ignore it, and what tests start inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _parts(item: pytest.Item) -> Iterator[str]:
@@ -46,16 +34,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         reason = why_missing(part)
         if reason is None:
             continue
+        if part in NOT_IN_CI:
+            pytest.skip(f"{reason}; with CI=true too: {NOT_IN_CI[part]}")
         if in_ci():
             pytest.fail(f"left out although CI=true: {reason}", pytrace=False)
-        item.config.stash[_left_out][reason].append(item.nodeid)
         pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    left_out = config.stash[_left_out]
-    if not left_out:
-        return
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name all that was left out, for whatever reason: tests also skip themselves for what they find."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if isinstance(report.longrepr, tuple))
     terminalreporter.section("left out on this host")
-    for reason, tests in left_out.items():
-        terminalreporter.line(f"{len(tests):4d} test(s): {reason}")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count:4d} test(s): {reason}")
+    if not reasons:
+        terminalreporter.line("   nothing")

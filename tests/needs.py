@@ -2,7 +2,8 @@
 
     @needs("root", "runc")      # on a test, a class, or `pytestmark = needs(...)` for a module
 
-A part that is missing skips the test with its reason; with CI=true it fails instead, so that nothing is left out unseen.
+A part that is missing skips the test, and the summary at the end names it with its reason; with CI=true it fails instead, so that
+nothing is left out unseen. NOT_IN_CI are the exceptions to that.
 Parts are: the names in PARTS, a program that `innkeeper.programs` knows (installed if that is permitted), or `module:NAME`.
 """
 
@@ -67,16 +68,10 @@ def _x86() -> str | None:
     return None if os.uname().machine == "x86_64" else "the guest is built for x86_64 only"
 
 
-def _runtime_tools() -> str | None:
-    from tests.oci.suite import why_missing
-
-    return why_missing()
-
-
 def _shim() -> str | None:
-    from tests.interop.node import why_missing
+    from innkeeper.bench.node import why_no_shim
 
-    return why_missing()
+    return why_no_shim()
 
 
 PARTS: dict[str, Callable[[], str | None]] = {
@@ -87,7 +82,6 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "loop": _loop,
     "landlock": _landlock,
     "x86_64": _x86,
-    "runtime-tools": _runtime_tools,
     "shim": _shim,
 }
 
@@ -97,6 +91,10 @@ OF_MARKER = {
     "interop": ("root",),
 }
 """What a marker alone already needs."""
+
+
+NOT_IN_CI = {"shim": "it is another project's program, and neither it nor what builds it may be a part of this tree"}
+"""Parts that may be missing with CI=true too, and why. What needs them is then left out by name in the summary."""
 
 
 @cache
