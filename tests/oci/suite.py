@@ -1,4 +1,6 @@
-"""The validation suite of runtime-tools: built once for each archive and Go, and run, a program at a time, against any runtime.
+"""The validation suite of runtime-tools: built once from the module that `tests/runtime_tools` pins.
+
+Its programs are run one at a time, against any runtime.
 
 Each program runs in mount and pid namespaces of its own, so that what it or its runtime leaves behind ends with it, and sees the kind
 of control groups that its runtime can work with.
@@ -6,9 +8,7 @@ of control groups that its runtime can work with.
 
 import os
 import re
-import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from threading import Lock
 
 import pytest
 
-from innkeeper import paths, programs, progress
-from innkeeper.guest.store import JSON, Store, hash_file
+from tests import go_kit
 
 PROJECT = Path(__file__).resolve().parents[2]
-ARCHIVE = PROJECT.parent / "shared/judges/runtime-tools.tar.xz"
-"""opencontainers/runtime-tools at commit 5e639034 (0.9.0 and 141 commits) with its dependencies; no proxy of Go modules has it."""
+SOURCE = PROJECT / "tests/runtime_tools"
+MODULE = "github.com/opencontainers/runtime-tools"
+"""Its programs with the helper that they run in containers, and, beside them in the module, root file systems for those."""
+HELPER = "runtimetest"
 TABLE: pytest.StashKey[str] = pytest.StashKey()
 """What was said of our runtime and of others, to be shown at the end of a session."""
 SECONDS = 120
@@ -61,32 +62,15 @@ The shell stays, as the namespace's first process: it reaps what a runtime leave
 ALONE = re.compile(r"linux_cgroups_.*|delete_.*")
 
 
-def why_missing() -> str | None:
-    """Why the suite cannot be had here, or None."""
-    return None if ARCHIVE.exists() else f"the suite's archive is not at {ARCHIVE}"
-
-
 def build() -> Path:
-    """The folder with `runtimetest`, the root file system and `programs/`."""
-    go = programs.require("go")
-    version = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout.strip()
+    """Return the folder with the suite's programs, `runtimetest` among them, and the root file systems."""
+    packages = (f"{MODULE}/validation/...", f"{MODULE}/cmd/{HELPER}")
+    return go_kit.build("test-runtime-tools", SOURCE, *packages, data=f"{MODULE} rootfs-*.tar.gz")
 
-    def make(out: Path) -> None:
-        with progress.step("building runtime-tools' validation suite"), tarfile.open(ARCHIVE) as archive:
-            archive.extractall(out / "tree", filter="data")
-            tree = out / "tree/runtime-tools"
-            settings = {"GOFLAGS": "-mod=vendor -buildvcs=false", "CGO_ENABLED": "0", "GOCACHE": str(out / "cache"), "GOTOOLCHAIN": "local"}
-            (out / "programs").mkdir()
-            for target, packages in ((out / "runtimetest", ["./cmd/runtimetest"]), (out / "programs", ["./validation/..."])):
-                argv = [str(go), "build", "-ldflags", "-s -w", "-o", str(target), *packages]
-                subprocess.run(argv, cwd=tree, env={**os.environ, **settings}, check=True, stdin=subprocess.DEVNULL)
-            for rootfs in tree.glob("rootfs-*.tar.gz"):
-                shutil.move(rootfs, out)
-            for folder in ("tree", "cache"):
-                shutil.rmtree(out / folder)
 
-    inputs: dict[str, JSON] = {"archive": hash_file(ARCHIVE), "go": version, "format": 1}
-    return Store(paths.store_root()).step("runtime-tools", inputs, make)
+def names(built: Path) -> list[str]:
+    """Return the names of the suite's programs."""
+    return sorted(path.name for path in built.iterdir() if not path.suffix and path.name != HELPER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +152,7 @@ def _run(built: Path, name: str, subject: Subject, work: Path) -> Verdict:
     runtime.chmod(0o755)
     (folder / "tmp").mkdir()
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-    argv = [*unshare, "/bin/sh", "-ec", INSIDE, "sh", VIEWS[subject.view], f"{built}/programs/{name}"]
+    argv = [*unshare, "/bin/sh", "-ec", INSIDE, "sh", VIEWS[subject.view], f"{built}/{name}"]
     environment = {**os.environ, "RUNTIME": str(runtime), "TMPDIR": str(folder / "tmp")}
     with open(folder / "tap", "w+b") as tap, open(folder / "errors", "w+b") as errors:
         try:
@@ -186,11 +170,11 @@ def _run(built: Path, name: str, subject: Subject, work: Path) -> Verdict:
 
 def table(verdicts: dict[str, dict[str, Verdict]], subjects: Iterable[Subject], notes: Mapping[str, str]) -> str:
     """A line a program, with its note, then the sums."""
-    names = [subject.name for subject in subjects]
-    lines = [f"{'':32}" + "".join([f"{name:>18}" for name in names])]
+    columns = [subject.name for subject in subjects]
+    lines = [f"{'':32}" + "".join([f"{name:>18}" for name in columns])]
     for program, row in sorted(verdicts.items()):
-        cells = "".join([f"{row[name].word:>9} {f'{row[name].held}/{row[name].failed}':>8}" for name in names])
+        cells = "".join([f"{row[name].word:>9} {f'{row[name].held}/{row[name].failed}':>8}" for name in columns])
         lines.append(f"{program:32}{cells}  {notes.get(program, '')}".rstrip())
     for word in ("clean", "failing", "silent"):
-        lines.append(f"{word:32}" + "".join([f"{len([1 for row in verdicts.values() if row[name].word == word]):>18}" for name in names]))
+        lines.append(f"{word:32}" + "".join([f"{len([1 for row in verdicts.values() if row[name].word == word]):>18}" for name in columns]))
     return "\n".join(lines)

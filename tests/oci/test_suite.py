@@ -16,7 +16,7 @@ from tests.needs import needs
 from tests.oci import suite
 from tests.oci.suite import TABLE, Subject, Verdict
 
-pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "runc", "crun", "go", "unshare", "runtime-tools")]
+pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "runc", "crun", "go", "unshare")]
 
 EXPLAINED = suite.PROJECT / "docs/runtime-tools.toml"
 KINDS = ("suite", "machine", "choice")
@@ -54,7 +54,7 @@ def verdicts(request: pytest.FixtureRequest, subjects: list[Subject]) -> Iterato
     # Not below pytest's own folder, which a mapped root may not enter: runc and crun need their bundles to be in reach.
     work = Path(tempfile.mkdtemp(prefix="innkeeper-suite-"))
     work.chmod(0o755)
-    result = suite.judge(built, subjects, sorted(path.name for path in (built / "programs").iterdir()), work)
+    result = suite.judge(built, subjects, suite.names(built), work)
     faults = {program: fault for program, (fault, _why) in explained().items()}
     request.config.stash[TABLE] = suite.table(result, subjects, faults)
     yield result
