@@ -12,6 +12,12 @@ MEMORY_OVERHEAD = {HANDLER: "256Mi", INITRD_HANDLER: "320Mi", CLH_HANDLER: "256M
 stays in the guest's memory unpacked, and takes 47 MB of it."""
 
 
+POD_ANNOTATIONS = ("io.katacontainers.config.agent.policy",)
+"""What containerd passes on of a pod's annotations. Whoever may make a pod writes these: of all that the shim knows only the policy, which
+can but take away, is no way to steer the node. Nor does a configuration here have `enable_annotations` (CVE-2026-44210: arguments of
+virtiofsd; CVE-2026-50540: a configuration file of the pod's own choice, which shims before 4.0 take whatever is enabled)."""
+
+
 def quoted(path: Path) -> str:
     """A TOML string."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -113,7 +119,7 @@ def _handler(name: str, configuration: Path) -> str:
 {table}]
   runtime_type = "io.containerd.kata.v2"
   privileged_without_host_devices = true
-  pod_annotations = ["io.katacontainers.*"]
+  pod_annotations = [{", ".join(f'"{name}"' for name in POD_ANNOTATIONS)}]
   {table}.options]
     ConfigPath = {quoted(configuration)}
 """

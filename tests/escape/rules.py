@@ -58,7 +58,7 @@ RULES = (
     Rule("E35", "CVE-2020-2024, CVE-2024-0132", "taking down follows no link"),
     Rule("E36", "CVE-2020-2025, CVE-2026-24834", "the guest's root cannot be written, through whatever device"),
     Rule("E37", "CVE-2020-27151", "annotations, labels and image configurations steer nothing"),
-    Rule("E39", "CVE-2018-15664, CVE-2019-14271", "copying files stays in its directory", "archives"),
+    Rule("E39", "CVE-2018-15664, CVE-2019-14271, CVE-2026-41326", "copying files stays in its directory, by links too", "archives"),
     Rule("E40", "CVE-2022-23648", "the container's passwd is read inside its root, bounded"),
     Rule("E41", "CVE-2021-43784", "lists and texts have bounds"),
     Rule("E42", "CVE-2022-36109, CVE-2023-25173", "groups are exactly those listed"),
@@ -80,4 +80,5 @@ RULES = (
     Rule("E58", "sysctl names", "only what belongs to a namespace of the container's own is written"),
     Rule("E59", "other ABIs", "the filter holds for 32-bit and x32 numbers too"),
     Rule("E60", "seccomp", "further filters only add"),
+    Rule("E61", "CVE-2026-44210, CVE-2026-50540", "a pod's annotations steer nothing of its node"),
 )

@@ -1,12 +1,16 @@
 """What a caller may put into a request: annotations, hooks, storages, files to copy, lists and texts without end."""
 
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
+from innkeeper.kata import Plan
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ROOT, Document
 from tests.escape.ground import SHARED, Ground
@@ -40,6 +44,29 @@ def test_annotations_steer_nothing(ground: Ground) -> None:
     plain = ground.attack(ROOT, *verbs)
     annotated = ground.attack(ROOT, *verbs, change=lambda doc: doc.update(annotations=hostile))
     assert annotated.answers == plain.answers
+
+
+def tables(value: object) -> Iterator[dict[str, Any]]:
+    """Each table of a TOML document, at whatever depth."""
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from tables(inner)
+
+
+@pytest.mark.escape("E61")
+def test_what_a_node_is_given_lets_no_annotation_steer_it(tmp_path: Path) -> None:
+    """In all that `kata install` writes, also in its comments: no key enables one, and containerd passes on the policy alone."""
+    plan = Plan.of(tmp_path / "prefix", tmp_path / "qemu", tmp_path / "virtiofsd", tmp_path / "clh")
+    texts = {path.name: text for path, text in plan.texts("kernel_verity_params = \"x\"\n").items()}
+    assert [name for name, text in texts.items() if "enable_annotations" in text] == []
+    written = [table for name, text in texts.items() if name.endswith(".toml") for table in tables(tomllib.loads(text))]
+    forwarded = [table["pod_annotations"] for table in written if "pod_annotations" in table]
+    assert forwarded == [["io.katacontainers.config.agent.policy"]] * len(plan.configurations)
+    assert not [table for table in written if "container_annotations" in table]
+    arguments = [table["virtio_fs_extra_args"] for table in written if "virtio_fs_extra_args" in table]
+    assert arguments == [["--thread-pool-size=1"]] * len(plan.configurations)
+    assert not [table for table in written if table.get("debug_console_enabled") or table.get("kernel_params")]
 
 
 @pytest.mark.escape("E35")
@@ -124,7 +151,7 @@ def test_copied_files_stay_in_their_directory(ground: Ground, path: str) -> None
 
 
 @pytest.mark.escape("E39")
-@pytest.mark.parametrize("target", ["/", "../../../..", "canary"])
+@pytest.mark.parametrize("target", ["/", "../../../..", "/run/kata-containers", "canary"])
 def test_copied_files_follow_no_link_out_of_their_directory(ground: Ground, target: str) -> None:
     """A link first, then a file, a directory and a link through it."""
     place = f"{SHARED}/containers/through{target.replace('/', '-')}"
@@ -137,6 +164,21 @@ def test_copied_files_follow_no_link_out_of_their_directory(ground: Ground, targ
         except RpcError as refusal:
             assert not refusal.lost
     assert not (ground.canary / "open" / "copied-file").exists()
+
+
+@pytest.mark.escape("E39")
+def test_no_file_is_copied_into_a_containers_root(ground: Ground) -> None:
+    """A link to the root of a container that runs, copied first, then a program through it: what CVE-2026-41326 did to workloads."""
+    place = f"{SHARED}/containers/program"
+    with ground.running(ground.document("hold")):
+        link = ground.inner(ground.plain).encode()
+        ground.agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o120777, dir_mode=0o755, data=link))
+        request = agent_pb2.CopyFileRequest(path=f"{place}/copied", file_mode=0o100755, dir_mode=0o755, data=b"x", file_size=1)
+        try:
+            ground.agent.copy_file(request)
+        except RpcError as refusal:
+            assert not refusal.lost
+        assert not (ground.plain / "copied").exists()
 
 
 @pytest.mark.escape("E39")
