@@ -42,7 +42,7 @@ class Builder:
         self.packages = sorted(set(packages))
         self.suite = suite
         self.store = store or Store(paths.store_root())
-        self.buildah = Buildah(self.store.root.parent / "buildah")
+        self.buildah = Buildah((self.store.root.parent / "buildah").resolve())
         self._container: str | None = None
         self._lock = -1
 

@@ -38,19 +38,25 @@ def manifest_of(built: Artifacts) -> dict[str, Any]:
     return document
 
 
-def build_elsewhere(folder: Path, ccache: Path | None) -> dict[str, Any]:
-    """The manifest of a build from a copy of the tree with a cache of its own, both in `folder` and removed with it."""
+def build_elsewhere(folder: Path, warm: Path | None) -> dict[str, Any]:
+    """The manifest of a build from a copy of the tree with a cache of its own, both in `folder` and removed with it.
+
+    From the store `warm` come the compiler's cache and the builders, the latter with buildah's storage.
+    """
     try:
         copy_tree(folder / "tree")
         store = Store(folder / "cache" / "store")
-        if ccache is not None:
-            shutil.copytree(ccache, store.root / CCACHE_FOLDER)
+        if warm is not None:
+            shutil.copytree(warm / CCACHE_FOLDER, store.root / CCACHE_FOLDER)
+            for builder in warm.glob("builder-*/"):
+                shutil.copytree(builder, store.root / builder.name)
+            (store.root.parent / "buildah").symlink_to(warm.parent / "buildah")
         return manifest_of(build_all(None, "release", store=store, project=folder / "tree"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def two_builds(name: str, ccache: Path | None) -> list[dict[str, Any]]:
+def two_builds(name: str, warm: Path | None) -> list[dict[str, Any]]:
     """The manifests of two builds of this tree that share no result; what was built once is remembered in the store.
 
     The mirror may have moved since the first: then its inputs differ, and both are made anew.
@@ -58,9 +64,9 @@ def two_builds(name: str, ccache: Path | None) -> list[dict[str, Any]]:
     first = artifacts()
 
     def make(out: Path) -> None:
-        manifests = [manifest_of(first), build_elsewhere(out / "second", ccache)]
+        manifests = [manifest_of(first), build_elsewhere(out / "second", warm)]
         if manifests[0]["inputs"] != manifests[1]["inputs"]:
-            manifests[0] = build_elsewhere(out / "third", ccache)
+            manifests[0] = build_elsewhere(out / "third", warm)
         (out / "manifests.json").write_text(json.dumps(manifests))
 
     store = Store(paths.store_root())
@@ -77,8 +83,8 @@ def assert_same(manifests: list[dict[str, Any]]) -> None:
 
 
 def test_another_folder_with_another_cache_gives_the_same_bits() -> None:
-    """The compiler's cache comes along, which spares most of the kernel's compilation; the long test goes without."""
-    assert_same(two_builds("rebuilt", paths.store_root() / CCACHE_FOLDER))
+    """The compiler's cache and the builders come along, which spares most of the time; the long test goes without."""
+    assert_same(two_builds("rebuilt", paths.store_root()))
 
 
 @pytest.mark.long
