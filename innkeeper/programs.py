@@ -74,7 +74,6 @@ REGISTRY: dict[str, Program] = {
     "cni": Program(("containernetworking-plugins",), "gives pods a network in tests", places=("/usr/lib/cni/bridge",)),
     "curl": Program(("curl",), "asks the web server in tests"),
     "strace": Program(("strace",), "shows the agent's system calls in tests"),
-    "xz": Program(("xz-utils",), "unpacks the shim in tests"),
     "sfdisk": Program(("fdisk",), "reads partition tables in tests"),
     "veritysetup": Program(("cryptsetup-bin",), "makes hash trees in tests"),
     "mkswap": Program(("util-linux",), "makes swap space in tests"),

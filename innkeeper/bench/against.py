@@ -1,9 +1,6 @@
 """Our guest beside Kata's, both under Kata's shim, unmodified: one run, by turns, with the same QEMU, shim, containerd and harness."""
 
-import lzma
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +10,8 @@ from pathlib import Path
 from innkeeper import programs
 from innkeeper.bench.figures import Figure, Section, figure
 from innkeeper.bench.guest import RESIDENT_BUDGET, laid_out
-from innkeeper.bench.node import Guest, Node, rust_virtiofsd
+from innkeeper.bench.measured_node import MeasuredNode
+from innkeeper.bench.node import Guest
 from innkeeper.bench.recording import resident_bytes
 from innkeeper.bench.subject import shuffled
 from innkeeper.client import Agent, connect
@@ -21,35 +19,47 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 
 OURS, THEIRS = "ours", "Kata's"
-NEEDED = ("qemu-system-x86_64", "ctr", "runc", "ip", "busybox", "sfdisk", "mke2fs", "xz")
+NEEDED = ("qemu-system-x86_64", "ctr", "runc", "ip", "busybox")
 EXECS = 3
 """In each machine that is held; the first of them counts as the others do."""
 GAP_SECONDS = 1.0
 """After a machine: its shim is then gone as well."""
-HINT = "DIR has bzImage and kata-agent.xz; its parent folder the harness of Kata's shim, with interop and agent-image"
+HINT = "DIR has bzImage and image: a kernel, and a disk image whose first partition is the root of Kata's guest"
+ROOT_TYPES = ((1024, bytes.fromhex("e2e1f5e0"), "erofs"), (1080, bytes.fromhex("53ef"), "ext4"))
+"""Where a file system in a partition has its magic number, this number, and the file system."""
+SECTOR = 512
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The guest to be measured against, and the harness beside it."""
+    """The guest to be measured against. `root_type` is the file system of its root."""
 
     kernel: Path
-    agent: Path
-    harness: Path
-    image_maker: Path
+    image: Path
+    root_type: str
 
     @classmethod
     def of(cls, folder: Path) -> "Anchor":
-        """What is expected in `folder` and in its parent. Raises InnkeeperError: something is missing."""
-        folder = folder.resolve()
-        found = cls(folder / "bzImage", folder / "kata-agent.xz", folder.parent / "interop", folder.parent / "agent-image")
-        for path in (found.kernel, found.agent, found.harness, found.image_maker):
+        """Return what is expected in `folder`. Raises InnkeeperError: something is missing."""
+        kernel, image = folder.resolve() / "bzImage", folder.resolve() / "image"
+        for path in (kernel, image):
             if not path.is_file():
                 raise InnkeeperError(f"{path} is missing", hint=HINT)
-        for path in (found.harness, found.image_maker):
-            if not os.access(path, os.X_OK):
-                raise InnkeeperError(f"{path} is not executable", hint=HINT)
-        return found
+        return cls(kernel, image, root_type(image))
+
+
+def root_type(image: Path) -> str:
+    """Return the file system in the first partition of a disk image. Raises InnkeeperError: it has none, or one of another kind."""
+    with image.open("rb") as file:
+        table = file.read(SECTOR)
+        if table[510:] != bytes.fromhex("55aa"):
+            raise InnkeeperError(f"{image} has no partition table", hint=HINT)
+        begin = int.from_bytes(table[454:458], "little") * SECTOR
+        for offset, magic, name in ROOT_TYPES:
+            file.seek(begin + offset)
+            if file.read(len(magic)) == magic:
+                return name
+    raise InnkeeperError(f"{image}: its first partition is neither ext4 nor erofs", hint=HINT)
 
 
 @dataclass
@@ -63,40 +73,26 @@ class Round:
     stages: dict[str, float] = field(default_factory=dict)
 
 
-def measure(artifacts: Artifacts, folder: Path, anchor: Anchor, rounds: int) -> list[Section]:
-    """The sections. `folder` is for files; nothing else is left behind. Raises InnkeeperError, RpcError."""
+def measure(artifacts: Artifacts, anchor: Anchor, rounds: int) -> list[Section]:
+    """Return the sections; nothing is left behind. Raises InnkeeperError, RpcError."""
     if os.geteuid() != 0:
         raise InnkeeperError("Kata's shim needs root")
-    busybox = programs.require_all(NEEDED)["busybox"]
-    virtiofsd = rust_virtiofsd()
-    agent, image = _image(anchor, folder)
+    programs.require_all(NEEDED)
     guests = (
         Guest(OURS, artifacts.bzImage, artifacts.disk, "erofs"),
-        Guest(THEIRS, anchor.kernel, image, "ext4"),
+        Guest(THEIRS, anchor.kernel, anchor.image, anchor.root_type),
     )
     with ExitStack() as stack:
-        nodes = [stack.enter_context(Node(anchor.harness, guest, virtiofsd)) for guest in guests]
+        nodes = [stack.enter_context(MeasuredNode(guest)) for guest in guests]
         subjects = {node.guest.name: _Subject(node) for node in nodes}
         done = shuffled(subjects, rounds, GAP_SECONDS)
-    return [_by_turns(done), _stages(done[OURS]), sizes(artifacts, anchor, agent, image, busybox.stat().st_size)]
-
-
-def _image(anchor: Anchor, folder: Path) -> tuple[Path, Path]:
-    """Kata's agent unpacked, and the image that the harness makes of it."""
-    agent, image = folder / "kata-agent", folder / "kata-agent.img"
-    with lzma.open(anchor.agent) as packed, agent.open("wb") as file:
-        shutil.copyfileobj(packed, file)
-    agent.chmod(0o755)
-    done = subprocess.run([anchor.image_maker, agent, image], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InnkeeperError(f"{anchor.image_maker} failed with status {done.returncode}: {done.stderr.strip()}")
-    return agent, image
+    return [_by_turns(done), _stages(done[OURS]), sizes(artifacts, anchor)]
 
 
 class _Subject:
     """A guest as what is measured in turn."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: MeasuredNode) -> None:
         self._node = node
 
     def __call__(self) -> Round:
@@ -163,21 +159,16 @@ def _stages(rounds: Sequence[Round]) -> Section:
     return section
 
 
-def sizes(artifacts: Artifacts, anchor: Anchor, agent: Path, image: Path, beside: int) -> Section:
-    """What a node keeps of each guest. Images have holes: what counts is the room that they take on a disk.
-
-    The harness gives Kata's root more room than it needs, so ours is held against the files alone that are in it: the agent and
-    busybox, of `beside` bytes.
-    """
-    files = agent.stat().st_size + beside
+def sizes(artifacts: Artifacts, anchor: Anchor) -> Section:
+    """What a node keeps of each guest. Images have holes: what counts is the room that they take on a disk."""
     section = Section("sizes, beside Kata's guest")
+    theirs = _taken(anchor.image)
     section.figures += [
         _size(f"kernel (bzImage): {OURS}", artifacts.bzImage.stat().st_size),
         _size(f"kernel (bzImage): {THEIRS}", anchor.kernel.stat().st_size),
-        _size(f"disk image, room taken: {OURS}", _taken(artifacts.disk), "smaller than the files in Kata's", files),
-        _size(f"disk image, room taken: {THEIRS}", _taken(image)),
+        _size(f"disk image, room taken: {OURS}", _taken(artifacts.disk), "smaller than Kata's", theirs),
+        _size(f"disk image, room taken: {THEIRS}", theirs),
         _size(f"root, compressed: {OURS}", artifacts.rootfs.stat().st_size),
-        _size(f"root, its files as they are: {THEIRS}", files),
     ]
     return section
 

@@ -49,7 +49,7 @@ def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
                 sections += guest.warm(artifacts, image, folder, wanted.rounds, wanted.megabytes, wanted.accel)
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
-                sections += against.measure(build.build(), folder, anchor, wanted.rounds)
+                sections += against.measure(build.build(), anchor, wanted.rounds)
         if wanted.on_host:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
             if reason := native.why_not():

@@ -1,30 +1,33 @@
-"""A node whose containers run in one guest by Kata's shim, unmodified: the shim's harness, started and ended."""
+"""A node whose containers run in one guest by Kata's shim, unmodified: containerd, the shim, its virtiofsd, and QEMU without KVM.
+
+What lets the shim run on a machine without KVM and vhost-vsock is the harness, a part of the source tree: see its README. The shim itself
+is the host's own.
+"""
 
 import os
-import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-from innkeeper import programs
-from innkeeper.bench.recording import first_check, starts
+from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.debian_programs import program
-from innkeeper.vm import AGENT_PORT
+from innkeeper.guest.vsock_device import vhost_device_vsock
 from innkeeper.vm.shares import is_rust
 
 IMAGE = "localhost/busybox:1"
 """The harness puts it into its containerd."""
 SECONDS = 300.0
-SHORT_PLACE = "/run"
-"""Addresses of sockets are in it."""
-GROUPS = Path("/sys/fs/cgroup")
-DEVICES = (Path("/dev/kvm"), Path("/dev/vhost-vsock"))
-"""The shim looks for them; where there are none the harness makes some."""
-NOT_OURS = ("INITRD", "KERNEL_PARAMS", "SHARED_FS", "DEBUG", "GUEST_SECCOMP")
+RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
+SHIM = "containerd-shim-kata-v2"
+SHIM_ENV = "KATA_SHIM"
+SHIM_PLACE = "/opt/kata/bin"
+"""Where Kata's own releases put it."""
+NOT_OURS = ("INITRD", "KERNEL_PARAMS", "SHARED_FS", "DEBUG", "GUEST_SECCOMP", "RECORD", "MEMORY", "VCPUS")
 """Variables of the harness that would decide for the guests what is decided here."""
 
 
@@ -38,143 +41,107 @@ class Guest:
     root_type: str
 
 
+def harness_folder() -> Path:
+    """Return the folder of the harness. Raises InnkeeperError: this is no source tree."""
+    folder = paths.project_root() / "tests/interop/harness"
+    if not folder.is_dir():
+        raise InnkeeperError("the harness of Kata's shim is part of the source tree, not of an installed innkeeper", hint="use a clone")
+    return folder
+
+
+def find_shim() -> Path | None:
+    """Return Kata's shim on this host: $KATA_SHIM, else on PATH or where Kata's releases put it, or None."""
+    if given := os.environ.get(SHIM_ENV):
+        return Path(given) if os.access(given, os.X_OK) else None
+    found = shutil.which(SHIM, path=os.pathsep.join([os.environ.get("PATH", ""), SHIM_PLACE]))
+    return Path(found) if found else None
+
+
+def why_no_shim() -> str | None:
+    """Return why the shim cannot be run here, or None."""
+    if find_shim() is not None:
+        return None
+    if given := os.environ.get(SHIM_ENV):
+        return f"{SHIM_ENV}={given} is no program"
+    return f"Kata's shim ({SHIM}) is not on this host: neither {SHIM_ENV} nor PATH nor {SHIM_PLACE} has it"
+
+
 def rust_virtiofsd() -> Path:
-    """The host's virtiofsd if it is the one in Rust, else Debian 13's. Raises InnkeeperError."""
+    """Return the host's virtiofsd if it is the one in Rust, else Debian 13's. Raises InnkeeperError."""
     found = programs.find("virtiofsd")
     return found if found is not None and is_rust(found) else program("virtiofsd", "/usr/libexec/virtiofsd")
 
 
 class Node:
-    """It is up within `with`, in a folder of its own whose name is part of its containers' ids: the shim keeps them all in one place."""
+    """It is up from `up` to `down`. `folder` exists and is short: the addresses of sockets are in it.
 
-    def __init__(self, harness: Path, guest: Guest, virtiofsd: Path) -> None:
+    `settings` are more of the harness's variables. Kata's shim, virtiofsd and vhost-device-vsock are looked for, or built, at once.
+    Raises InnkeeperError: one of them cannot be had.
+    """
+
+    def __init__(self, folder: Path, guest: Guest, settings: Mapping[str, str], program: Path | None = None) -> None:
+        self.folder = folder
         self.guest = guest
-        self.folder = Path()
-        self._harness = harness
-        self._virtiofsd = virtiofsd
-        self._number = 0
-        self._made: list[Path] = []
-
-    def __enter__(self) -> "Node":
-        self._made = [path for path in (*DEVICES, *_hierarchies()) if not path.exists()]
-        # mkdtemp's names may end with a _, which containerd does not take in an id
-        self.folder = Path(SHORT_PLACE, f"inb-{secrets.token_hex(4)}")
-        self.folder.mkdir(0o700)
-        try:
-            self._call("up")
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        try:
-            self._call("down")
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            for place in _hierarchies():
-                for group in place.glob(f"kata_{self.folder.name}-*"):
-                    _remove(group)
-            for path in self._made:
-                _remove(path)
-
-    def _environment(self) -> dict[str, str]:
+        self._program = program or harness_folder() / "interop"
+        shim = find_shim()
+        if shim is None:
+            raise InnkeeperError(why_no_shim() or "", hint=f"set {SHIM_ENV} to the shim of a Kata installation")
         given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
-        return {
+        self._environment = {
             **given,
-            "INTEROP_DIR": str(self.folder),
-            "KERNEL": str(self.guest.kernel),
-            "IMAGE": str(self.guest.image),
-            "ROOTFS_TYPE": self.guest.root_type,
-            "VIRTIOFSD": str(self._virtiofsd),
-            "RECORD": str(self.folder / "record"),
+            "INTEROP_DIR": str(folder),
+            "KERNEL": str(guest.kernel),
+            "IMAGE": str(guest.image),
+            "ROOTFS_TYPE": guest.root_type,
+            SHIM_ENV: str(shim),
+            "VIRTIOFSD": str(rust_virtiofsd()),
+            "VHOST_DEVICE_VSOCK": str(vhost_device_vsock()),
+            **settings,
         }
 
-    def _call(self, verb: str) -> None:
-        with tempfile.TemporaryFile("w+") as output:  # what the harness leaves running would keep a pipe open
-            done = subprocess.run(
-                [self._harness, verb],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                timeout=SECONDS,
-                check=False,
-            )
-            if done.returncode:
-                output.seek(0)
-                raise InnkeeperError(f"{self._harness} {verb} failed with {self.guest.name}: {_last(output.read())}")
+    def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":
+        """Run one of its verbs, whatever comes of it. Its streams are files: what it leaves running would keep pipes open."""
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            argv, null = [str(self._program), verb], subprocess.DEVNULL
+            done = subprocess.run(argv, env=self._environment, stdin=null, stdout=output, stderr=errors, timeout=seconds, check=False)
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, output.read(), errors.read())
 
-    def ctr(self, *words: str) -> str:
-        """What containerd's client prints. Its input never ends: the shim would wait for an end that does not come."""
-        argv = [str(programs.require("ctr")), "--address", f"{self.folder}/containerd.sock", *words]
+    def up(self) -> None:
+        """Start it, with the images busybox and pause. Raises InnkeeperError."""
+        self._must("up")
+
+    def down(self) -> None:
+        """End it and remove what is its own. Raises InnkeeperError."""
+        self._must("down")
+
+    def _must(self, verb: str) -> None:
+        done = self.harness(verb)
+        if done.returncode:
+            raise InnkeeperError(f"{self._program} {verb} failed with {self.guest.name}: {last_line(done.stderr)}")
+
+    def argv(self, *words: str) -> list[str]:
+        """Return a command line of containerd's client."""
+        return [str(programs.require("ctr")), "--address", f"{self.folder}/containerd.sock", *words]
+
+    def ctr(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run it, whatever comes of it. Its input stays open: where it ends, the shim waits for an end that does not come."""
         reading, writing = os.pipe()
+        settings = {"stdin": reading, "capture_output": True, "text": True, "timeout": SECONDS, "check": False, **options}
         try:
-            done = subprocess.run(argv, stdin=reading, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise InnkeeperError(f"ctr {words[0]} with {self.guest.name} did not end within {SECONDS:.0f} s") from error
+            return subprocess.run(self.argv(*words), **settings)
         finally:
             os.close(reading)
             os.close(writing)
-        if done.returncode:
-            raise InnkeeperError(f"ctr {words[0]} failed with {self.guest.name}: status {done.returncode}: {_last(done.stderr)}")
-        return done.stdout
 
-    def run(self, option: str, *command: str) -> str:
-        """`ctr run` of the busybox image in a machine of its own; the container's id."""
-        self._number += 1
-        container = f"{self.folder.name}-{self._number}"
-        shim = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path", f"{self.folder}/kata.toml")
-        self.ctr("run", option, *shim, IMAGE, container, *command)
-        return container
-
-    def newest(self) -> int:
-        """The CID of the machine that was started last."""
-        return list(self._starts())[-1]
-
-    def boot_seconds(self, cid: int) -> float:
-        """From QEMU's start to the first answered Check of the machine. Raises InnkeeperError: there was none."""
-        answers = [answer for path in self._recordings() if (answer := self._first_check(path)) and answer[0] == cid]
-        if not answers:
-            raise InnkeeperError(f"no Check of {self.guest.name} was recorded")
-        return min(moment for _, moment in answers) - self._starts()[cid]
-
-    def forget(self) -> None:
-        """Remove the recordings so far, to have few to look through."""
-        for path in self._recordings():
-            path.unlink()
-
-    def address(self, cid: int) -> str:
-        """Of the agent of a running machine, past the shim."""
-        return f"hybrid://{self.folder}/vsock/{cid}.uds:{AGENT_PORT}"
-
-    def _recordings(self) -> list[Path]:
-        return list((self.folder / "record").glob("*.jsonl"))
-
-    def _starts(self) -> dict[int, float]:
-        return starts((self.folder / "qemu.log").read_text())
-
-    @staticmethod
-    def _first_check(path: Path) -> tuple[int, float] | None:
-        with path.open() as recording:
-            return first_check(recording)
+    def run(
+        self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """`ctr run` of a container of the busybox image in a guest of its own, by `configuration` or the node's."""
+        return self.ctr("run", *options, *RUNTIME, str(configuration or self.folder / "kata.toml"), IMAGE, id, *command)
 
 
-def _last(text: str) -> str:
+def last_line(text: str) -> str:
+    """Return the last line of what a program said."""
     return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
-
-
-def _hierarchies() -> list[Path]:
-    """The group of containerd's namespace in each hierarchy. Where a host has version 1, the shim leaves groups in it, empty."""
-    return [path / "default" for path in GROUPS.iterdir() if path.is_dir()]
-
-
-def _remove(path: Path) -> None:
-    """A device's node, or a group unless somebody is in it."""
-    try:
-        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    except OSError:
-        pass

@@ -25,7 +25,7 @@ def bench(
     ] = "all",
     against: Annotated[
         Path | None,
-        typer.Option("--against", metavar="DIR", help="Also beside the guest in DIR, bzImage and kata-agent.xz, by Kata's shim."),
+        typer.Option("--against", metavar="DIR", help="Also beside the guest in DIR, bzImage and image, by Kata's shim."),
     ] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Only where the time of one container goes, step by step.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each container operation.")] = 20,

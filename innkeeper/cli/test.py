@@ -34,7 +34,7 @@ PARTS = {
     "tests/escape": Part("escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd"), root=True, guest=True),
     "tests/interop": Part(
         "Kata's own shim",
-        ("qemu-system-x86_64", "ctr", "cni", "ip", "iptables-save", "busybox", "sfdisk", "mke2fs", "xz"),
+        ("qemu-system-x86_64", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs"),
         root=True,
         guest=True,
     ),

@@ -1,4 +1,4 @@
-"""vhost-device-vsock, the vsock back end for hosts whose kernel has none, built once from its crate.
+"""vhost-device-vsock, the vsock back end for hosts whose kernel has none, built once from its crate and a patch of ours.
 
 No Debian release has it. It is linked statically, so that what the trixie builder makes runs on an older host as well.
 """
@@ -10,15 +10,26 @@ from innkeeper.guest.builder import Builder
 from innkeeper.guest.store import JSON, Store
 
 VERSION = "0.3.0"
-PACKAGES = ["binutils", "cargo", "gcc", "libc6-dev", "rustc"]
+PACKAGES = ["binutils", "cargo", "gcc", "libc6-dev", "patch", "rustc"]
+PATCH = Path(__file__).with_name("vhost-device-vsock.patch")
+"""Without it two things end its worker, and all later connections wait: one made before the guest's queues are set up, and a host that
+has gone when the guest accepts."""
 
-# `--locked` takes the versions and checksums of all dependencies from the lock file inside the crate.
+# A package of no code makes cargo fetch the crate, with the checksum that the index tells. `--locked` then takes the versions and
+# checksums of all dependencies from the lock file inside the crate.
 _BUILD = """
 set -eu
 export CARGO_HOME=/tmp/cargo CARGO_TARGET_DIR=/tmp/target CARGO_PROFILE_RELEASE_STRIP=symbols
-export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix /tmp/cargo=/cargo"
+export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix /tmp/cargo=/cargo --remap-path-prefix /tmp/crate=/crate"
 target="$(rustc -vV | sed -n 's/^host: //p')"
-cargo install --quiet --locked --version "$VERSION" --target "$target" --root /tmp/installed vhost-device-vsock
+mkdir -p /tmp/fetch/src
+touch /tmp/fetch/src/lib.rs
+printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\nvhost-device-vsock = "=%s"\n' "$VERSION" \
+    > /tmp/fetch/Cargo.toml
+cargo fetch --quiet --manifest-path /tmp/fetch/Cargo.toml
+cp -r /tmp/cargo/registry/src/*/vhost-device-vsock-"$VERSION" /tmp/crate
+patch --directory /tmp/crate --strip 1 --fuzz 0 < /patch
+cargo install --quiet --locked --path /tmp/crate --target "$target" --root /tmp/installed
 cp /tmp/installed/bin/vhost-device-vsock /out/
 """
 
@@ -26,11 +37,12 @@ cp /tmp/installed/bin/vhost-device-vsock /out/
 def vhost_device_vsock(store: Store | None = None) -> Path:
     """The program, built on first use (two minutes on 2 cores). Raises InnkeeperError; the builder's log is named then."""
     store = store or Store(paths.store_root())
-    inputs: dict[str, JSON] = {"version": VERSION, "packages": list(PACKAGES), "script": _BUILD}
+    inputs: dict[str, JSON] = {"version": VERSION, "packages": list(PACKAGES), "script": _BUILD, "patch": PATCH.read_text()}
 
     def make(out: Path) -> None:
         what = f"building vhost-device-vsock {VERSION} (once; this host's kernel has no vhost-vsock)"
         with progress.step(what), Builder(PACKAGES, store) as builder:
-            builder.run(["sh", "-c", _BUILD], mounts={out: "/out"}, env={"VERSION": VERSION}, log=store.log_of(out), network=True)
+            mounts = {out: "/out", PATCH: "/patch"}
+            builder.run(["sh", "-c", _BUILD], mounts=mounts, env={"VERSION": VERSION}, log=store.log_of(out), network=True)
 
     return store.step("vhost-device-vsock", inputs, make) / "vhost-device-vsock"

@@ -1,7 +1,4 @@
-"""A node that runs pods in our guest by Kata's own shim: containerd, the shim, its virtiofsd, and QEMU without KVM.
-
-The shim and what lets it run on a machine without KVM and vhost-vsock lie beside the project where it is developed.
-"""
+"""A node that runs pods in our guest by Kata's own shim: the bench's, with a containerd of several handlers, and what it may not leave."""
 
 import os
 import re
@@ -10,31 +7,27 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from innkeeper.bench.node import rust_virtiofsd
+from innkeeper.bench import node as bench
+from innkeeper.bench.node import IMAGE as IMAGE
+from innkeeper.bench.node import RUNTIME as RUNTIME
+from innkeeper.bench.node import SECONDS as SECONDS
+from innkeeper.bench.node import Guest, harness_folder
+from tests import go_kit
 from tests.vm.guest import artifacts
 
-HARNESS = Path(__file__).resolve().parents[3] / "shared/interop/interop"
-SECONDS = 300
-RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
-IMAGE = "localhost/busybox:1"
-LINGER = ("sh", "-c", '"$@"; status=$?; sleep 0.5; exit $status', "sh")
+HARNESS = harness_folder() / "interop"
+CRI_TOOLS = Path(__file__).resolve().parents[1] / "cri_tools"
 
 # The handler that `innkeeper kata install` gives a node: here with the options of the harness's own, `kata`.
 HANDLER = """
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper]
       runtime_type = "io.containerd.kata.v2"
       privileged_without_host_devices = true
-      pod_annotations = ["io.katacontainers.*"]
+      pod_annotations = ["io.katacontainers.config.agent.policy"]
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper.options]
         ConfigPath = "@DIR@/kata.toml"
 """
-
-
-def why_missing() -> str | None:
-    """Why the shim cannot be run here, or None."""
-    return None if HARNESS.exists() else "Kata's shim is not beside the project (../shared/interop)"
 
 
 def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
@@ -53,8 +46,8 @@ def own_harness(folder: Path, snapshotter: str, containerd: str) -> Path:
     return folder / HARNESS.name
 
 
-class Node:
-    """It is up from `up` to `down`. `folder` must be short: the addresses of sockets are in it.
+class Node(bench.Node):
+    """A node for our guest. `folder` must be short: the addresses of sockets are in it.
 
     `containerd` is more of its configuration, with @DIR@ for `folder`; `programs` go before the host's own.
     """
@@ -67,78 +60,25 @@ class Node:
         containerd: str = "",
         programs: Iterable[Path] = (),
     ) -> None:
-        self.folder = folder
         self.snapshotter = snapshotter
-        self._harness = own_harness(folder / "harness", snapshotter, containerd)
+        program = own_harness(folder / "harness", snapshotter, containerd)
         (folder / "bin").mkdir()
         for path in programs:
             (folder / "bin" / path.name).symlink_to(path)
         built = artifacts()
-        self._environment = {
-            **os.environ,
-            "INTEROP_DIR": str(folder),
-            "KERNEL": str(built.bzImage),
-            "IMAGE": str(built.disk),
-            "ROOTFS_TYPE": "erofs",
-            "SHARED_FS": shared_fs,
-            "VIRTIOFSD": str(rust_virtiofsd()),
-        }
-
-    def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":
-        """Run one of its verbs; whatever comes of it."""
-        return subprocess.run(
-            [self._harness, verb],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-
-    def up(self) -> None:
-        """Start it, with the images busybox and pause."""
-        done = self.harness("up")
-        assert done.returncode == 0, done.stderr
-
-    def down(self) -> None:
-        """End it and remove what is its own."""
-        done = self.harness("down")
-        assert done.returncode == 0, done.stderr
-
-    def argv(self, *words: str) -> list[str]:
-        """A command line of containerd's client."""
-        return ["ctr", "--address", f"{self.folder}/containerd.sock", *words]
-
-    def ctr(self, *words: str, seconds: float = SECONDS, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run it. Its input is a pipe that stays open: where ctr's ends, the shim waits for an end that does not come."""
-        reading, writing = os.pipe()
-        try:
-            return subprocess.run(
-                self.argv(*words), **{"stdin": reading, "capture_output": True, "text": True, "timeout": seconds, "check": False, **options}
-            )
-        finally:
-            os.close(reading)
-            os.close(writing)
+        guest = Guest("ours", built.bzImage, built.disk, "erofs")
+        super().__init__(folder, guest, {"SHARED_FS": shared_fs, "CRICTL": str(crictl())}, program)
 
     def run(
         self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """A container of the busybox image in a guest of its own. It ends half a second after its command.
+        """As the bench's, by the node's snapshotter."""
+        return super().run(id, *command, options=("--snapshotter", self.snapshotter, *options), configuration=configuration)
 
-        Where all is over before containerd's client has opened the pipe of the output, the shim writes it and closes, and it is lost.
-        """
-        return self.ctr(
-            "run",
-            "--snapshotter",
-            self.snapshotter,
-            *options,
-            *RUNTIME,
-            str(configuration or self.folder / "kata.toml"),
-            IMAGE,
-            id,
-            *command,
-        )
+
+def crictl() -> Path:
+    """Return CRI's client, built from the module that tests/cri_tools pins."""
+    return go_kit.build("test-crictl", CRI_TOOLS, "sigs.k8s.io/cri-tools/cmd/crictl") / "crictl"
 
 
 PLACES = (b"/run/vc/", b"/run/kata-containers/")

@@ -1,21 +1,20 @@
 """Pods through CRI, by crictl."""
 
 import json
-import lzma
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.interop.node import HARNESS, IMAGE, SECONDS, Node
+from tests.interop.node import IMAGE, SECONDS, Node, crictl
 
 
 class Pod:
     """One pod of a runtime handler, with annotations. `remove` it."""
 
     def __init__(self, node: Node, name: str, handler: str, annotations: dict[str, str] | None = None) -> None:
-        self._program = _crictl(node)
+        self._program = crictl()
         self._socket = f"unix://{node.folder}/containerd.sock"
         self._folder = node.folder / name
         self._folder.mkdir()
@@ -86,11 +85,3 @@ class Pod:
         """Stop it with its containers, and remove them."""
         self.crictl("stopp", self.id)
         self.crictl("rmp", self.id)
-
-
-def _crictl(node: Node) -> Path:
-    path = node.folder / "bin/crictl"
-    if not path.exists():
-        path.write_bytes(lzma.decompress((HARNESS.parent / "bin/crictl.xz").read_bytes()))
-        path.chmod(0o755)
-    return path

@@ -12,7 +12,7 @@ from tests.needs import needs
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.vm,
-    needs("shim", "ctr", "cni", "ip", "iptables-save", "busybox", "sfdisk", "mke2fs", "xz"),
+    needs("shim", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs"),
 ]
 MIB = 1 << 20
 

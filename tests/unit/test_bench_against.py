@@ -76,37 +76,45 @@ def test_the_guests_clock_is_laid_on_the_hosts() -> None:
     assert placed == pytest.approx({"kernel begins": 0.5, "PID 1 starts": 1.5, "PID 1 listens": 1.6, "first Check answered": 1.75})
 
 
+def disk(path: Path, offset: int, magic: bytes) -> None:
+    """A disk image whose only partition begins at sector 8 and has `magic` at `offset`."""
+    with path.open("wb") as file:
+        file.write(bytes(454) + (8).to_bytes(4, "little") + bytes(52) + bytes.fromhex("55aa"))
+        file.seek(8 * 512 + offset)
+        file.write(magic)
+
+
 def anchor(folder: Path) -> Path:
-    """A folder as `--against` wants it, with its surroundings."""
+    """A folder as `--against` wants it."""
     place = folder / "anchor"
     place.mkdir()
     (place / "bzImage").write_bytes(bytes(8_000_000))
-    (place / "kata-agent.xz").write_bytes(b"x")
-    for name in ("interop", "agent-image"):
-        (folder / name).write_text("#!/bin/sh\n")
-        (folder / name).chmod(0o755)
+    disk(place / "image", 1080, b"\x53\xef")
     return place
 
 
-def test_the_harness_is_beside_the_guest(tmp_path: Path) -> None:
-    found = Anchor.of(anchor(tmp_path))
-    assert (found.harness, found.image_maker) == (tmp_path / "interop", tmp_path / "agent-image")
+@pytest.mark.parametrize(("offset", "magic", "name"), [(1080, b"\x53\xef", "ext4"), (1024, b"\xe2\xe1\xf5\xe0", "erofs")])
+def test_the_root_of_the_image_is_looked_at(tmp_path: Path, offset: int, magic: bytes, name: str) -> None:
+    place = anchor(tmp_path)
+    disk(place / "image", offset, magic)
+    assert Anchor.of(place) == Anchor(place / "bzImage", place / "image", name)
 
 
-@pytest.mark.parametrize("name", ["anchor/bzImage", "anchor/kata-agent.xz", "interop", "agent-image"])
+@pytest.mark.parametrize(("data", "why"), [(b"", "has no partition table"), (bytes(510) + b"\x55\xaa", "neither ext4 nor erofs")])
+def test_an_image_without_a_root_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
+    place = anchor(tmp_path)
+    (place / "image").write_bytes(data)
+    with pytest.raises(InnkeeperError, match=why):
+        Anchor.of(place)
+
+
+@pytest.mark.parametrize("name", ["bzImage", "image"])
 def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     place = anchor(tmp_path)
-    (tmp_path / name).unlink()
+    (place / name).unlink()
     with pytest.raises(InnkeeperError, match=f"{name} is missing") as raised:
         Anchor.of(place)
     assert raised.value.hint == against.HINT
-
-
-def test_a_harness_that_cannot_be_run(tmp_path: Path) -> None:
-    place = anchor(tmp_path)
-    (tmp_path / "interop").chmod(0o644)
-    with pytest.raises(InnkeeperError, match="interop is not executable"):
-        Anchor.of(place)
 
 
 def test_rows_in_pairs_and_their_budgets() -> None:
@@ -123,22 +131,24 @@ def test_rows_in_pairs_and_their_budgets() -> None:
     assert (their_check.median, their_check.budget, their_check.met) == (1.8, "", None)
 
 
-def test_sizes_are_held_against_the_files_and_holes_do_not_count(tmp_path: Path) -> None:
+def test_holes_of_images_do_not_count(tmp_path: Path) -> None:
     found = Anchor.of(anchor(tmp_path))
-    paths = {name: tmp_path / name for name in ("kernel", "disk", "root", "agent", "image")}
+    paths = {name: tmp_path / name for name in ("kernel", "disk", "root")}
     for path in paths.values():
         path.write_bytes(b"x" * 40_960)
         with path.open("ab") as file:
-            file.truncate(1 << 30 if path.name in ("disk", "image") else 50_000)
+            file.truncate(1 << 30 if path.name == "disk" else 50_000)
     kernel, root, disk = paths["kernel"], paths["root"], paths["disk"]
     built = Artifacts(vmlinux=kernel, bzImage=kernel, config=kernel, rootfs=root, disk=disk, initrd=root, verity=kernel, manifest=kernel)
-    rows = against.sizes(built, found, paths["agent"], paths["image"], 1_000).figures
-    assert [row.median for row in rows if "root" in row.name] == [0.05, 0.051]
-    ours, theirs = (row for row in rows if row.name.startswith("disk image"))
+    rows = {row.name: row for row in against.sizes(built, found).figures}
+    assert rows["root, compressed: ours"].median == 0.05
+    assert rows["kernel (bzImage): Kata's"].median == 8.0
+    ours, theirs = (rows[f"disk image, room taken: {whose}"] for whose in (OURS, THEIRS))
     assert 0.04 <= ours.median < 0.051
-    assert (ours.met, theirs.met) == (True, None)
-    assert against.sizes(built, found, paths["agent"], paths["image"], -40_000).figures[2].met is False
-    assert next(row for row in rows if row.name == "kernel (bzImage): Kata's").median == 8.0
+    assert theirs.median < ours.median
+    assert (ours.met, theirs.met) == (False, None)
+    found.image.write_bytes(found.image.read_bytes()[:-2] + b"x" * 100_000)
+    assert next(row for row in against.sizes(built, found).figures if row.budget).met is True
 
 
 def test_only_against_needs_a_folder() -> None:

@@ -1,0 +1,41 @@
+"""Kubernetes' own judge of CRI, critest, with pods in our guest: what it has of pods, of containers' life, their volumes and logs.
+
+Its other checks pull images of its own from registries.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests import go_kit
+from tests.interop.node import CRI_TOOLS, IMAGE, SECONDS, Node
+from tests.interop.test_pods import INNKEEPER
+from tests.interop.test_shim import pytestmark as pytestmark
+
+PACKAGE = "sigs.k8s.io/cri-tools/cmd/critest"
+CHECKS = (
+    "running PodSandbox",
+    "stopping PodSandbox",
+    "removing PodSandbox",
+    "starting container",
+    "stopping container",
+    "removing running container",
+    "execSync",
+    "starting container with volume",
+    "starting container with volume when host path is a symlink",
+    "starting container with log",
+)
+
+
+def test_checks_of_pods_and_containers(node: Node, tmp_path: Path) -> None:
+    program = go_kit.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
+    images = tmp_path / "images.yaml"
+    images.write_text(f"defaultTestContainerImage: {IMAGE}\nwebServerTestImage: {IMAGE}\n")
+    focus = f"runtime should support ({'|'.join(CHECKS)}) \\[Conformance\\]"
+    socket = f"unix://{node.folder}/containerd.sock"
+    options = {"runtime-endpoint": socket, "image-endpoint": socket, "runtime-handler": INNKEEPER, "test-images-file": str(images)}
+    argv = [str(program), *(f"-{name}={value}" for name, value in options.items()), f"-ginkgo.focus={focus}", "-ginkgo.no-color"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * SECONDS, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert f"{len(CHECKS)} Passed | 0 Failed" in done.stdout, done.stdout[-2000:]

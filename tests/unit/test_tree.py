@@ -1,0 +1,31 @@
+"""A clone is enough: nothing in the tree is looked for outside of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (".ci", "agent", "docs", "innkeeper", "kernel-config", "rootfs", "tests")
+OUTSIDE = re.compile(r"\.\./shared|__file__\)\.resolve\(\)\.parents\[3\]|PROJECT\.parent\b|project_root\(\)\.parent\b")
+"""Ways to name a folder beside the source tree, from a file two folders deep."""
+LARGEST = 1 << 20
+CODE = {".py", ".md", ".toml", ".sh", ".in", ".mod", ""}
+
+
+def files() -> list[Path]:
+    """The tree's files, without what Python or an editor leaves."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [*found, *ROOT.glob("*.*")]
+
+
+@pytest.mark.parametrize("folder", ["tests", "innkeeper", "docs"])
+def test_nothing_beside_the_tree_is_named(folder: str) -> None:
+    named = [path for path in files() if path.suffix in CODE and path.is_relative_to(ROOT / folder) and path != Path(__file__)]
+    assert len(named) > 10
+    found = [(str(path), line) for path in named for line in path.read_text().splitlines() if OUTSIDE.search(line)]
+    assert found == []
+
+
+def test_no_file_is_large() -> None:
+    assert [str(path) for path in files() if path.stat().st_size > LARGEST] == []
