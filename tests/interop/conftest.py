@@ -1,4 +1,4 @@
-"""The node that the tests of a file share."""
+"""The node that most tests share. A module that wants another one has a fixture of the same name."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from tests.interop.node import Node
 from tests.interop.standing import standing
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    """With the host's containerd; containers' files go into the guest by virtio-fs."""
+    """With the host's containerd; containers' files go into the guest by virtio-fs. Whoever makes a pod or a container removes it."""
     with standing(Node) as up:
         yield up
