@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.device.block import partition
 from agent.errors import Refused
-from agent.storage.driver import Context, Detach, mount_in_worker, refuse_driver_options
+from agent.storage.driver import Context, Detach, bind, mount_in_worker, mounting, refuse_driver_options
 from agent.storage.mkfs import make_ext4
 from agent.storage.options import Options, parse
 from agent.worker import run_in_worker
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
 FIELD = "storage.options"
+RAW = "bind"
+"""The type that stands for no filesystem: a container has the disk itself as its volume."""
 CREATE_FILESYSTEM = "create_filesystem"
 OURS = "X-kata."
 WORDS = frozenset(
@@ -27,7 +29,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Disk(NamedTuple):
-    """What a storage asks of its disk. `words` are those for the agent, `X-kata.` taken off; `options` what is left, for the mount."""
+    """What a storage asks of its disk; `filesystem` is "bind" for the disk itself. `words` are those for the agent, `X-kata.` taken off; `options` what is left, for the mount."""
 
     filesystem: str
     options: Options
@@ -42,7 +44,8 @@ class Disk(NamedTuple):
 def read(storage: "Storage") -> Disk:
     """Refuse what can be refused before the disk is waited for."""
     parsed = parse(storage.options)
-    for given, word in ((parsed.bind, "bind"), (parsed.remount, "remount")):
+    raw = storage.fstype == RAW
+    for given, word in ((parsed.bind and not raw, "bind"), (parsed.remount, "remount")):
         if given:
             raise Refused(FIELD, f"{word} makes no sense with driver {storage.driver}")
     ours = [(key, value or "") for key, value in parsed.data if key.startswith(OURS)]
@@ -57,6 +60,8 @@ def read(storage: "Storage") -> Disk:
         if word not in WORDS:
             raise Refused(FIELD, f"{OURS}{word} is unknown")
     filesystem, format_ = _format(storage, words)
+    if raw and options.data:
+        raise Refused(FIELD, f"{options.data[0][0]} makes no sense for a disk that is not mounted")
     if verity is not None and format_ is not None:
         raise Refused(FIELD, "a disk that is verified cannot be formatted")
     directories = tuple(value for key, value in ours if key == f"{OURS}mkdir.path")
@@ -97,8 +102,14 @@ async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) 
     if disk.format is not None:
         await make_ext4(node, disk.format)
     if disk.verity is None:
-        return await mount_in_worker(disk.filesystem, node, mount_point, disk.options)
+        return await _mount(disk, node, mount_point)
     return await _mount_verified(disk, disk.verity, node, mount_point)
+
+
+async def _mount(disk: Disk, node: str, mount_point: str) -> Detach:
+    if disk.filesystem == RAW:
+        return await mounting(lambda: bind(node, mount_point, disk.options), mount_point)
+    return await mount_in_worker(disk.filesystem, node, mount_point, disk.options)
 
 
 async def _mount_verified(disk: Disk, verity: "Verity", node: str, mount_point: str) -> Detach:
@@ -108,7 +119,7 @@ async def _mount_verified(disk: Disk, verity: "Verity", node: str, mount_point: 
     name = f"innkeeper-{os.path.basename(node)}-{os.urandom(4).hex()}"
     mapped = (await run_in_worker(lambda: open_verified(node, verity, name).encode(), f"verify {node}")).decode()
     try:
-        unmount = await mount_in_worker(disk.filesystem, mapped, mount_point, disk.options)
+        unmount = await _mount(disk, mapped, mount_point)
     except BaseException:
         await run_in_worker(lambda: dm.remove(name), f"remove {name}")
         raise

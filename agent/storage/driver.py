@@ -7,15 +7,19 @@
 behind when it fails.
 """
 
+import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.errors import Refused
-from agent.linux.mount import new_mount
+from agent.linux.mount import clone_tree, new_mount, set_attributes
+from agent.linux.openat2 import openat2
 from agent.storage import options as mount_options
 from agent.storage.mounted import Mounted, mount_on, mounted_type
 from agent.storage.options import Options
+from agent.storage.mountpoint import STRAIGHT
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -73,6 +77,23 @@ def mount_filesystem(filesystem: str, source: str, mount_point: str, options: Op
         data.append((b"ro", None))
     data += [(key.encode(), None if value is None else value.encode()) for key, value in options.data]
     return mount_on(new_mount(filesystem.encode(), tuple(data), options.attributes), mount_point, options)
+
+
+def bind(source: str, mount_point: str, options: Options) -> Mounted:
+    """Bind `source`, with no symbolic link in it, at `mount_point`, made of its kind where missing. Attributes hold for the mounts below."""
+    source_fd = openat2(-100, source, os.O_PATH, STRAIGHT)
+    try:
+        directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
+        mount = clone_tree(source_fd, options.recursive)
+    finally:
+        os.close(source_fd)
+    try:
+        if options.attributes or options.cleared:
+            set_attributes(mount, options.attributes, options.cleared, options.recursive)
+    except OSError:
+        os.close(mount)
+        raise
+    return mount_on(mount, mount_point, options, directory)
 
 
 async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:

@@ -40,6 +40,15 @@ _SET_AND_CLEAR = {
     "nosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
     "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
 }
+_IMPLIED = {"user": "nosuid,nodev,noexec", "users": "nosuid,nodev,noexec", "group": "nosuid,nodev", "owner": "nosuid,nodev"}
+"""Who else may mount a line of fstab(5): what mount(8) makes of it for the mount."""
+_FOR_MOUNT = frozenset(("defaults", "_netdev", "auto", "noauto", "nofail", "nouser", "nogroup", "noowner", "silent", "loud"))
+"""Words of fstab(5), in a volume's options, that are about when to mount, and what the kernel's log is told: nothing for the mount."""
+COMMENT = "x-"
+SHIM = "io.katacontainers.fs-opt."
+OVERLAY_RW = f"{SHIM}overlay-rw"
+_OF_THE_SHIM = (f"{SHIM}is-layer", f"{SHIM}block_device=file", f"{SHIM}layer=", f"{SHIM}layer-src-prefix=")
+"""What a snapshotter tells Kata's shim, which has done it, and sends on."""
 _PROPAGATION = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
 _QUOTED = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
 """SELinux's words: their values may stand in double quotes, for the commas in them (mount(8))."""
@@ -95,16 +104,19 @@ def _in_quotes(word: str) -> bool:
 
 
 def parse(options: Iterable[str]) -> Options:
-    """Sort `options`; of two that contradict each other the last one counts. `loop` is refused: there is no loop device to set up here."""
+    """Sort `options`; of two that contradict each other the last one counts. `rro` and its like are `ro`: attributes hold for the whole.
+
+    `loop` is refused, there is no loop device to set up here, and a word for Kata's shim that is unknown.
+    """
     attributes = cleared = propagation = 0
     propagate_below = bind = recursive = remount = False
     data: list[tuple[str, str | None]] = []
-    for word in words(options):
+    for word in _expanded(words(options)):
         key, equals, value = word.partition("=")
         if key == "loop":
             raise Refused("storage.options", "loop devices are not set up in the guest")
-        if word in _SET_AND_CLEAR:
-            set_, clear = _SET_AND_CLEAR[word]
+        if word in _SET_AND_CLEAR or (word.startswith("r") and word[1:] in _SET_AND_CLEAR):
+            set_, clear = _SET_AND_CLEAR[word] if word in _SET_AND_CLEAR else _SET_AND_CLEAR[word[1:]]
             attributes = attributes & ~clear | set_
             cleared = (cleared | clear) & ~set_
         elif word in _PROPAGATION:
@@ -115,9 +127,23 @@ def parse(options: Iterable[str]) -> Options:
             bind, recursive = True, recursive or word == "rbind"
         elif word == "remount":
             remount = True
-        elif word != "defaults":
+        elif not _passed_over(word):
             data.append((key, (value.strip('"') if key in _QUOTED else value) if equals else None))
     return Options(attributes, cleared | _atime_field(attributes), propagation, propagate_below, bind, recursive, remount, tuple(data))
+
+
+def _expanded(given: Iterable[str]) -> Iterable[str]:
+    for word in given:
+        yield from _IMPLIED[word].split(",") if word in _IMPLIED else (word,)
+
+
+def _passed_over(word: str) -> bool:
+    """Whether a word means nothing to the kernel. Raises Refused for one of the shim's that would mean something to it."""
+    if word.startswith(SHIM) and word != OVERLAY_RW:
+        if not word.startswith(_OF_THE_SHIM):
+            raise Refused("storage.options", f"{word[:80]} is unknown")
+        return True
+    return word in _FOR_MOUNT or word.startswith(COMMENT)
 
 
 def _atime_field(attributes: int) -> int:

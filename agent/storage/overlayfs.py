@@ -7,8 +7,13 @@ from agent.errors import Refused
 from agent.linux.openat2 import openat2
 from agent.storage.driver import Context, Detach, mount_filesystem, mounting, plain_options, refuse_driver_options
 from agent.storage.mounted import Mounted
+<<<<<<< HEAD
 from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
 from agent.storage.options import Options
+=======
+from agent.storage.options import OVERLAY_RW, Options
+from agent.storage.place import STRAIGHT, check_path, open_directory, remove_tree
+>>>>>>> 46e78d1 (storage: Take the options that Kata's shims give each driver)
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -16,7 +21,6 @@ if TYPE_CHECKING:
 
 NAME = "overlayfs"
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
-READ_WRITE = "io.katacontainers.fs-opt.overlay-rw"
 CONTAINERS = "/run/kata-containers"
 
 
@@ -25,7 +29,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     made = refuse_driver_options(storage, CREATE_DIRECTORY).get(CREATE_DIRECTORY, [])
     options = plain_options(storage)
     own: list[str] = []
-    if (READ_WRITE, None) in options.data:
+    if (OVERLAY_RW, None) in options.data:
         options, own = _with_own_upper(options, context.container_id)
         made = [*made, *own]
     for path in made:
@@ -64,9 +68,9 @@ def remove(directories: list[str]) -> None:
 
 def _with_own_upper(options: Options, container_id: str) -> tuple[Options, list[str]]:
     if not container_id:
-        raise Refused("storage.options", f"{READ_WRITE} needs a container")
+        raise Refused("storage.options", f"{OVERLAY_RW} needs a container")
     upper, work = f"{CONTAINERS}/{container_id}/upper", f"{CONTAINERS}/{container_id}/work"
-    data = tuple(item for item in options.data if item[0] != READ_WRITE)
+    data = tuple(item for item in options.data if item[0] != OVERLAY_RW)
     return options._replace(data=(*data, ("upperdir", upper), ("workdir", work))), [upper, work]
 
 

@@ -13,8 +13,13 @@ from agent import loop
 from agent.errors import Refused, StepFailed
 from agent.linux.mount import clone_tree
 from agent.linux.openat2 import openat2
+<<<<<<< HEAD
 from agent.storage import sync_tree
 from agent.storage.driver import Context, Detach, mount_filesystem, plain_options, refuse_driver_options
+=======
+from agent.storage import mirror
+from agent.storage.driver import Context, Detach, mount_filesystem, refuse_driver_options
+>>>>>>> 46e78d1 (storage: Take the options that Kata's shims give each driver)
 from agent.storage.mounted import mount_on, mounted_type, take_away
 from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import parse
@@ -72,12 +77,17 @@ class Watched:
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Copy `source`, a file or a directory, to the mount point, on a tmpfs that covers the mount point's directory; then follow it."""
+    """Copy `source`, a file or a directory, to the mount point, on a tmpfs that covers the mount point's directory; then follow it.
+
+    The options are those of the container's own mount, as the kubelet and containerd chose them (rbind, rprivate, ro): Kata's shim puts
+    them here too. They are that mount's, which binds what is made here and applies them, so nothing of them is applied twice.
+    """
     refuse_driver_options(storage)
     check_path("storage.source", storage.source)
-    options = plain_options(storage)
-    if options.data:
-        raise Refused("storage.options", f"{options.data[0][0]} makes no sense with driver {NAME}")
+    options = parse(storage.options)
+    if options.remount or options.data:
+        word = "remount" if options.remount else options.data[0][0]
+        raise Refused("storage.options", f"{word} makes no sense with driver {NAME}")
     watched = Watched(storage.source, storage.mount_point.rstrip("/"))
     await watched.begin()
     return watched.end
