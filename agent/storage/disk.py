@@ -29,7 +29,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Disk(NamedTuple):
-    """What a storage asks of its disk; `filesystem` is "bind" for the disk itself. `words` are those for the agent, `X-kata.` taken off; `options` what is left, for the mount."""
+    """What a storage asks of its disk; `filesystem` is "bind" for the disk itself.
+
+    `words` are those for the agent, `X-kata.` taken off; `options` what is left, for the mount.
+    """
 
     filesystem: str
     options: Options

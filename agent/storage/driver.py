@@ -18,8 +18,8 @@ from agent.linux.mount import clone_tree, new_mount, set_attributes
 from agent.linux.openat2 import openat2
 from agent.storage import options as mount_options
 from agent.storage.mounted import Mounted, mount_on, mounted_type
-from agent.storage.options import Options
 from agent.storage.mountpoint import STRAIGHT
+from agent.storage.options import Options
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def mount_filesystem(filesystem: str, source: str, mount_point: str, options: Op
 
 
 def bind(source: str, mount_point: str, options: Options) -> Mounted:
-    """Bind `source`, with no symbolic link in it, at `mount_point`, made of its kind where missing. Attributes hold for the mounts below."""
+    """Bind `source` (no symbolic link in it) at `mount_point`, made of its kind where missing. Attributes hold for mounts below too."""
     source_fd = openat2(-100, source, os.O_PATH, STRAIGHT)
     try:
         directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)

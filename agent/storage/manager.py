@@ -1,11 +1,11 @@
 """The sandbox's storages: which are there, and how many use each."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from agent import loop
-from agent.errors import AgentError, Refused, StepFailed, Unimplemented
+from agent import log, loop
+from agent.errors import AgentError, Refused, StepFailed, Unimplemented, WrongState
 from agent.storage import ephemeral, local, virtio_fs
 from agent.storage.driver import Context, Detach, Driver
 from agent.storage.mountpoint import check_path
@@ -53,7 +53,7 @@ def driver_of(name: str) -> Driver:
 
 
 class Entry:
-    """A storage in place (`ready`), being put there, or being taken away.
+    """A storage in place (`ready`), being put there, or being taken away: all of it under `lock`, and in the table until it is over.
 
     One that `stays` is taken away at the sandbox's end only, once it is `settled`: a container that uses it has come into being.
     """
@@ -70,12 +70,15 @@ class Entry:
 
 
 class StorageTable:
-    """Counted by mount point: a second request for one that is there only counts."""
+    """Counted by mount point: a second request for one that is there only counts, and for one that is going waits and begins anew.
+
+    Taking away is done by tasks of the table's own: whoever asked for it may be cancelled meanwhile, by a client's deadline say.
+    """
 
     def __init__(self, devices: "DeviceWatch") -> None:
         self.devices = devices
+        self.closed = False
         self._entries: dict[str, Entry] = {}
-        self._order: list[str] = []
 
     def users(self, mount_point: str) -> int:
         """How many use this mount point; 0 if there is none."""
@@ -83,26 +86,28 @@ class StorageTable:
         return entry.users if entry else 0
 
     async def acquire(self, storage: "Storage", container_id: str = "", layers: "Sequence[Storage]" = ()) -> str:
-        """Put the storage in place, or count one more user. Returns its mount point, the key to release it.
+        """Put the storage in place, or count one more user. Returns its mount point, the key to release it. WrongState after `clear`.
 
         `layers` are all storages of a root that is made of several, `storage` the first of them.
         """
         driver = driver_of(LAYERS if layers else storage.driver)
         check_path("storage.mount_point", storage.mount_point)
         point = storage.mount_point.rstrip("/")
-        entry = self._entries.setdefault(point, Entry())
-        entry.users += 1
-        try:
+        while True:
+            if self.closed:
+                raise WrongState(f"storage {point}: the sandbox is at its end")
+            entry = self._entries.setdefault(point, Entry())
             async with entry.lock:
-                if not entry.ready:
-                    await self._attach(driver, storage, entry, Context(self.devices, container_id, layers))
-                    self._order.append(point)
-        except BaseException:
-            entry.users -= 1
-            if not entry.users and not entry.ready and self._entries.get(point) is entry:
-                del self._entries[point]
-            raise
-        return point
+                if self._entries.get(point) is not entry:
+                    continue  # it has gone while we waited
+                try:
+                    if not entry.ready:
+                        await self._attach(driver, storage, entry, Context(self.devices, container_id, layers))
+                finally:
+                    if not entry.ready:
+                        del self._entries[point]
+                entry.users += 1
+                return point
 
     async def _attach(self, driver: Driver, storage: "Storage", entry: Entry, context: Context) -> None:
         try:
@@ -131,43 +136,60 @@ class StorageTable:
                 self._entries[point].settled = True
 
     async def release(self, mount_points: Sequence[str]) -> None:
-        """One user less of each, last first; what nobody uses is taken away, unless it stays until `clear`. Raises AgentError."""
+        """One user less of each, last first; what nobody uses is taken away, unless it stays until `clear`. Raises AgentError.
+
+        Once begun it is carried to its end, also if the caller is cancelled.
+        """
+        if mount_points:
+            await self._to_the_end(self._release(tuple(mount_points)), f"release {mount_points[0]}")
+
+    async def _release(self, mount_points: Sequence[str]) -> AgentError | None:
         failure: AgentError | None = None
         for point in reversed(mount_points):
             entry = self._entries.get(point)
             if entry is None:
                 continue
             async with entry.lock:
+                if self._entries.get(point) is not entry:
+                    continue  # `clear` was before us
                 entry.users -= 1
-                if entry.users > 0 or not entry.ready or (entry.stays and entry.settled):
-                    continue
-                failure = await self._detach(point, entry) or failure
-        if failure is not None:
-            raise failure
+                if entry.users <= 0 and not (entry.stays and entry.settled):
+                    failure = await self._detach(point, entry) or failure
+        return failure
 
     async def clear(self) -> None:
-        """Take everything away, last first. The sandbox is at its end. Raises AgentError."""
+        """Take everything away, last first, and let nothing new come. The sandbox is at its end. Raises AgentError."""
+        self.closed = True
+        await self._to_the_end(self._clear(), "clear storages")
+
+    async def _clear(self) -> AgentError | None:
         failure: AgentError | None = None
-        for point in reversed(list(self._order)):
-            entry = self._entries[point]
+        for point, entry in reversed(list(self._entries.items())):
             async with entry.lock:
-                entry.users = 0
-                failure = await self._detach(point, entry) or failure
+                if self._entries.get(point) is entry:
+                    failure = await self._detach(point, entry) or failure
+        return failure
+
+    async def _to_the_end(self, work: "Coroutine[None, None, AgentError | None]", name: str) -> None:
+        failure = await loop.spawn(work, name=name).wait()
         if failure is not None:
             raise failure
 
     async def _detach(self, point: str, entry: Entry) -> AgentError | None:
-        entry.ready = False
-        if self._entries.get(point) is entry and entry.users <= 0:
-            del self._entries[point]
-        if point in self._order:
-            self._order.remove(point)
+        """With the entry's lock held: who comes for this mount point waits until nothing of it is left."""
         detach, entry.detach = entry.detach, None
-        if detach is not None:
-            try:
+        try:
+            if detach is not None:
                 await detach()
-            except AgentError as error:
-                return error
+        except AgentError as error:
+            log.warn(f"{point}: {error}", "storage")
+            return error
+        except OSError as error:
+            log.warn(f"{point}: {error}", "storage")
+            return StepFailed("storage", f"{point}: {error.strerror}", error.errno or 0)
+        finally:
+            entry.users, entry.ready = 0, False
+            del self._entries[point]
         return None
 
 

@@ -7,13 +7,8 @@ from agent.errors import Refused
 from agent.linux.openat2 import openat2
 from agent.storage.driver import Context, Detach, mount_filesystem, mounting, plain_options, refuse_driver_options
 from agent.storage.mounted import Mounted
-<<<<<<< HEAD
 from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
-from agent.storage.options import Options
-=======
 from agent.storage.options import OVERLAY_RW, Options
-from agent.storage.place import STRAIGHT, check_path, open_directory, remove_tree
->>>>>>> 46e78d1 (storage: Take the options that Kata's shims give each driver)
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

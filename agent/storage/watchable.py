@@ -13,13 +13,8 @@ from agent import loop
 from agent.errors import Refused, StepFailed
 from agent.linux.mount import clone_tree
 from agent.linux.openat2 import openat2
-<<<<<<< HEAD
 from agent.storage import sync_tree
-from agent.storage.driver import Context, Detach, mount_filesystem, plain_options, refuse_driver_options
-=======
-from agent.storage import mirror
 from agent.storage.driver import Context, Detach, mount_filesystem, refuse_driver_options
->>>>>>> 46e78d1 (storage: Take the options that Kata's shims give each driver)
 from agent.storage.mounted import mount_on, mounted_type, take_away
 from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import parse
@@ -58,8 +53,14 @@ class Watched:
 
     async def end(self) -> None:
         """Follow no more, and take the copy away; with the last one the tmpfs."""
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            try:
+                await task.wait()  # what it was doing must not come after what follows
+            except loop.Cancelled:
+                if not task.done:
+                    raise
         await run_in_worker(lambda: _take_away(self.target), f"remove {self.target}")
 
     async def _follow(self) -> None:

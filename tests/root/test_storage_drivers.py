@@ -16,8 +16,8 @@ from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
 from agent.linux import mount
 from agent.storage import driver, ephemeral
-from agent.storage.mounted import mounted_type
 from agent.storage.manager import DRIVERS, LAYERS, StorageTable
+from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 
@@ -28,6 +28,7 @@ NODE = f"/dev/{DISK}"
 CONTAINER_MOUNT = ("rbind", "rprivate", "ro")
 """What containerd gives a volume of the kubelet's; Kata's shim copies it from the container's mount."""
 FS_OPT = "io.katacontainers.fs-opt."
+OF_A_FILE = (f"{FS_OPT}block_device=file", f"{FS_OPT}is-layer")
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
 NODEV, NOSUID, NOEXEC = mount.MOUNT_ATTR_NODEV, mount.MOUNT_ATTR_NOSUID, mount.MOUNT_ATTR_NOEXEC
 RDONLY = mount.MOUNT_ATTR_RDONLY
@@ -89,7 +90,7 @@ CASES = (
     ),
     Case("raw block volume", "blk", "02/03", "bind", CONTAINER_MOUNT, None),
     Case("vhost-user-blk", "blk", "02/03", "bind", ("bind",), None),
-    Case("layer of a file", "blk", "02/03", "erofs", (f"{FS_OPT}block_device=file", f"{FS_OPT}is-layer", "ro"), Asked("erofs", "ro", RDONLY)),
+    Case("layer of a file", "blk", "02/03", "erofs", (*OF_A_FILE, "ro"), Asked("erofs", "ro", RDONLY)),
     Case("block root", "scsi", "0:1", "ext4", (), Asked("ext4", "")),
     Case("raw block volume", "scsi", "0:1", "bind", ("rbind", "rprivate", "rw"), None),
     Case("block root", "mmioblk", NODE, "ext4", (), Asked("ext4", "")),
@@ -205,7 +206,9 @@ def test_what_is_refused_by_name(
 ) -> None:
     made = _Machine(tmp_path, monkeypatch)
     name, source, fstype = of
-    storage = Storage(driver=name, source=source, fstype=fstype, options=options, driver_options=driver_options, mount_point=f"{tmp_path}/v")
+    storage = Storage(driver=name, source=source, fstype=fstype, mount_point=f"{tmp_path}/v")
+    storage.options.extend(options)
+    storage.driver_options.extend(driver_options)
 
     async def body() -> None:
         table = StorageTable(made.devices)
