@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from agent import loop
 from agent.container import hooks, notify
@@ -21,6 +23,12 @@ from agent.container.spec.resources import Resources
 from agent.container.state import State
 from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+LAST_OOM_SECONDS = 1.0
 
 
 class Container:
@@ -42,7 +50,7 @@ class Container:
         self._created = False
         self._hooks_due = False
         self._hook: loop.Task[None] | None = None
-        self._watches: list[loop.Task[bool]] = []
+        self._watches: list[loop.Task[None]] = []
         self._init: ContainerProcess | None = None
 
     @property
@@ -119,6 +127,9 @@ class Container:
 
     async def start(self) -> None:
         """Let the program run. Raises WrongState, Refused without a program, StepFailed; the container is at its end after the last."""
+        await self._carried(self._start(), "start")
+
+    async def _start(self) -> None:
         async with self._lock:
             self._check("start")
             mark("caller, until start")
@@ -170,8 +181,8 @@ class Container:
             raise WrongState(f"container {self.id!r} is {self.status.value}: cannot {verb}")
 
     def process(self, exec_id: str) -> ContainerProcess:
-        """A process by its id; "" is the first one. Raises NotFound."""
-        if not exec_id:
+        """A process by its id; "" is the first one, as is its own. Raises NotFound."""
+        if not exec_id or (self._init is not None and exec_id == self._init.exec_id):
             return self.init
         try:
             return self.processes[exec_id]
@@ -203,40 +214,47 @@ class Container:
         return self.cgroup
 
     async def pause(self) -> None:
-        """Freeze every process. Raises WrongState, StepFailed."""
+        """Freeze every process. Raises WrongState, StepFailed; it runs on then, as it does when the caller is cancelled."""
         async with self._lock:
             self._check("pause")
             await self._group().freeze(True)
             self._paused = True
 
     async def resume(self) -> None:
-        """Thaw. Raises WrongState, StepFailed."""
+        """Thaw. Raises WrongState, and StepFailed when it takes too long; it is on its way to run all the same."""
         async with self._lock:
             self._check("resume")
-            await self._group().freeze(False)
             self._paused = False
+            await self._group().freeze(False)
 
     async def update(self, resources: Resources) -> None:
-        """New limits. Raises Refused, WrongState; the limits before are in force then."""
+        """New limits. Raises Refused, WrongState, StepFailed; the limits before are in force then."""
+        await self._carried(self._update(resources), "update")
+
+    async def _update(self, resources: Resources) -> None:
         async with self._lock:
             self._check("update")
-            self._group().apply(resources)
+            await self._group().apply(resources)
+
+    async def _carried(self, work: "Coroutine[Any, Any, None]", verb: str) -> None:
+        """Do what can neither be left half done nor undone in a task of the container's own: it goes on if the caller is cancelled."""
+        await loop.spawn(work, name=f"{verb} {self.id}").wait()
 
     def stats(self) -> ContainerStats:
         """What the group has used. Raises WrongState."""
         return self._group().stats()
 
-    async def oom_killed(self) -> bool:
-        """Wait until the kernel has ended one of the processes for want of memory (True), or none is left (False)."""
+    async def watch_oom(self, killed: Callable[[int], None]) -> None:
+        """Tell `killed` each time how many more processes the kernel has ended for want of memory, until none is left."""
         if self.cgroup is None:
-            return False
-        watch = loop.spawn(self.cgroup.oom_killed(), name=f"oom {self.id}")
+            return
+        watch = loop.spawn(_follow_oom(self.cgroup, killed), name=f"oom {self.id}")
         self._watches.append(watch)
         try:
-            return await watch.wait()
+            await watch.wait()
         except loop.Cancelled:
             if watch.done:
-                return False  # by removal: a change of the last moment is not told any more once the group's files are gone
+                return  # by removal
             watch.cancel()
             raise
         finally:
@@ -278,15 +296,24 @@ class Container:
             process.close()
         mark("agent: end and close processes")
         if self.cgroup is not None:
+            await self.cgroup.emptied()
+            await self._last_oom_kills()
             await self.cgroup.remove()
             self.cgroup = None
-            for watch in self._watches:
-                watch.cancel()
         mark("agent: remove cgroup")
-        self.processes.clear()
         if self._hooks_due:
             self._hooks_due = False
             await self._run_last_hooks()
+        self.processes.clear()
+
+    async def _last_oom_kills(self) -> None:
+        """Let those who follow them see the last one: they end by themselves, as no process is left. The files go with the group."""
+        for watch in list(self._watches):
+            try:
+                with loop.timeout(LAST_OOM_SECONDS):
+                    await watch.wait()
+            except TimeoutError:
+                watch.cancel()
 
     async def _run_last_hooks(self) -> None:
         """A failure is warned of, and the next one runs."""
@@ -295,6 +322,13 @@ class Container:
                 await self._run_hooks((hook,), "stopped", 0)
             except StepFailed as error:
                 self.warnings.append(str(error))
+
+
+async def _follow_oom(group: Cgroup, killed: Callable[[int], None]) -> None:
+    seen = group.earlier_oom_kills
+    while (count := await group.oom_kills_after(seen)) is not None:
+        killed(count - seen)
+        seen = count
 
 
 __all__ = ["Container", "HostContext", "Status"]

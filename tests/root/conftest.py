@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.container.cgroup import device_program
 from agent.container.host import HostContext
 from tests.root.container_kit import FIRST, Box, busybox_root, cgroup2, open_parents
 
@@ -45,14 +46,15 @@ def _children() -> list[str]:
 
 
 def _descriptors() -> set[str]:
-    """What this process has open, without the programs and handles that are kept by design."""
+    """What this process has open, without the handle that is kept by design; programs that are kept are closed first."""
+    device_program.clear()
     result = set()
     for fd in os.listdir("/proc/self/fd"):
         try:
             result.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
         except FileNotFoundError:
             continue
-    return {entry for entry in result if "anon_inode:bpf-prog" not in entry and not entry.endswith(" /")}
+    return {entry for entry in result if not entry.endswith(" /")}
 
 
 @pytest.fixture

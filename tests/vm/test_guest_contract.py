@@ -140,18 +140,23 @@ def test_root_by_pci_path(guest: Guest) -> None:
 
 
 def test_out_of_memory(guest: Guest) -> None:
-    """The event names the container, and comes while GetOOMEvent waits for it."""
+    """Each event names the container; the first comes while GetOOMEvent waits for it, the others one by one."""
     heard: list[str] = []
-    waiting = threading.Thread(
-        target=lambda: heard.append(guest.call("GetOOMEvent", pb.GetOOMEventRequest(), pb.OOMEvent, 120).container_id)
-    )
+
+    def hear(events: int) -> None:
+        for _ in range(events):
+            heard.append(guest.call("GetOOMEvent", pb.GetOOMEventRequest(), pb.OOMEvent, 120).container_id)
+
+    waiting = threading.Thread(target=lambda: hear(3))
     waiting.start()
     limits = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
-    result = guest.run(
-        "c1", container("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1", resources=limits), storages=[root_of("c1")]
-    )
+    hungry = ("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
+    script = f"for i in 1 2; do {' '.join(hungry)}; done; exec {' '.join(hungry)}"
+    result = guest.run("c1", container("sh", "-c", script, resources=limits), storages=[root_of("c1")])
     waiting.join(120)
-    assert (result.status, heard) == (137, ["c1"])
+    assert (result.status, heard) == (137, ["c1", "c1", "c1"])
+    with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
+        guest.call("GetOOMEvent", pb.GetOOMEventRequest(), pb.OOMEvent, 0.5)
 
 
 def test_filesystem_made_and_grown(guest: Guest) -> None:

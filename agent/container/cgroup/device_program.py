@@ -34,6 +34,7 @@ JNE_IMM, JEQ_IMM, JSET_IMM, EXIT = 0x55, 0x15, 0x45, 0x95
 TYPE, ACC, MAJOR, MINOR = 2, 3, 4, 5  # registers
 
 _programs: dict[tuple[DeviceRule, ...], int] = {}
+"""Rules -> descriptor, least recently used first. Nobody else has these numbers: what is given out are duplicates."""
 
 
 def rules_of(rules: tuple[DeviceRule, ...], mknod: bool) -> tuple[DeviceRule, ...]:
@@ -86,29 +87,35 @@ def _rule(rule: DeviceRule) -> list[bytes]:
 
 
 def program(rules: tuple[DeviceRule, ...]) -> int:
-    """The loaded program of `rules`; equal rules share one. The descriptor stays ours."""
-    fd = _programs.get(rules)
-    if fd is None:
+    """A descriptor of the loaded program of `rules`, the caller's to close. Equal rules share one program while it is kept."""
+    kept = _programs.pop(rules, -1)
+    if kept < 0:
         if len(_programs) >= CACHE_MAX:
-            clear()
-        fd = bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, assemble(rules), b"innkeeper")
-        _programs[rules] = fd
-    return fd
+            os.close(_programs.pop(next(iter(_programs))))
+        kept = bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, assemble(rules), b"innkeeper")
+    _programs[rules] = kept
+    return os.dup(kept)
 
 
 def clear() -> None:
     """Close the kept programs; those attached live on with their groups."""
-
     while _programs:
         os.close(_programs.popitem()[1])
 
 
 def attach(cgroup_fd: int, rules: tuple[DeviceRule, ...], replaced: int = -1) -> int:
-    """Attach the program of `rules` to a group, in one step in the place of the one before. The program's descriptor."""
+    """Attach the program of `rules` to a group, in one step in the place of the one before.
+
+    Returns the program's descriptor, by which it can be replaced; it is the caller's, as `replaced` still is.
+    """
     fd = program(rules)
     if replaced >= 0:
         flags, replace = bpf.BPF_F_ALLOW_MULTI | bpf.BPF_F_REPLACE, replaced
     else:
         flags, replace = bpf.BPF_F_ALLOW_MULTI, 0
-    bpf.prog_attach(cgroup_fd, fd, bpf.BPF_CGROUP_DEVICE, flags, replace)
+    try:
+        bpf.prog_attach(cgroup_fd, fd, bpf.BPF_CGROUP_DEVICE, flags, replace)
+    except OSError:
+        os.close(fd)
+        raise
     return fd

@@ -17,17 +17,22 @@ from agent.container.spec.resources import DeviceRule, Resources
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import bpf
 from agent.linux.inotify import Watch
+from agent.worker import run_in_worker
 
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 10.0
 
 
 class Cgroup:
-    """A directory of the cgroup2 hierarchy. `fd` is for CLONE_INTO_CGROUP."""
+    """A directory of the cgroup2 hierarchy. `fd` is for CLONE_INTO_CGROUP.
+
+    `earlier_oom_kills` is the kernel's count when the group was made or found: no container's of ours.
+    """
 
     def __init__(self, path: Path, made: list[Path]) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.earlier_oom_kills = oom_kills(self.read("memory.events"))
         self._made = made
         self._rules: tuple[DeviceRule, ...] = ()
         self._program = -1
@@ -48,7 +53,7 @@ class Cgroup:
             cgroup._check_unused()
             cgroup._mknod = mknod
             cgroup._write(limits)
-            cgroup._set_devices(resources.devices)
+            cgroup._set_devices(device_program.rules_of(resources.devices, mknod))
         except BaseException:
             cgroup.close()
             remove_directories(made)
@@ -81,25 +86,41 @@ class Cgroup:
         if "frozen 1" in self.read("cgroup.events"):
             raise WrongState(f"cgroup {self.path} is frozen")
 
-    def apply(self, resources: Resources) -> None:
-        """Change limits; what `resources` does not name stays. Raises Refused; the values before are restored then."""
+    async def apply(self, resources: Resources) -> None:
+        """Change limits; what `resources` does not name stays. Raises Refused, StepFailed; what was there before is restored then.
+
+        In a worker: the kernel takes a lower limit of memory only when so much has been reclaimed, which may take seconds.
+        """
         memory = resources.memory
         if memory.check_before_update and memory.limit is not None and 0 <= memory.limit < int(self.read("memory.current") or 0):
             raise Refused("linux.resources.memory.limit", f"{memory.limit} is less than what is in use")
-        before: list[Write] = []
         limits = writes(resources)
         enable_missing(self.path, self._made, {write.controller for write in limits} - set(self.read("cgroup.controllers").split()))
+        rules = self._rules
+        if resources.devices:
+            self._set_devices(device_program.rules_of(resources.devices, self._mknod))
+        try:
+            if limits:
+                refused = await run_in_worker(lambda: self._change(limits), "update cgroup", keep=(self.fd,))
+                if refused:
+                    raise Refused(*refused.decode().split("\0", 1))
+        except BaseException:
+            self._set_devices(rules)
+            raise
+
+    def _change(self, limits: list[Write]) -> bytes:
+        """In the worker: all of it, or nothing and which field was refused why."""
+        before: list[Write] = []
         try:
             self._write(limits, before)
-            if resources.devices:
-                self._set_devices(resources.devices)
-        except BaseException:
+        except Refused as error:
             for write in reversed(before):
                 try:
                     self._write_file(write.file, write.value)
                 except OSError:
                     continue  # its own old value: at worst it is what is there
-            raise
+            return f"{error.field}\0{error.reason}".encode()
+        return b""
 
     def _write(self, limits: list[Write], before: "list[Write] | None" = None) -> None:
         if not limits:
@@ -134,17 +155,23 @@ class Cgroup:
                 return
             raise Refused(write.field, f"{write.file} does not take {write.value!r}: {error.strerror}") from error
 
-    def _set_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        complete = device_program.rules_of(rules, self._mknod)
+    def _set_devices(self, complete: tuple[DeviceRule, ...]) -> None:
         if complete == self._rules:
             return
         try:
             if self._attached_elsewhere and self._program < 0:
                 self._program = bpf.attached_program(self.fd, bpf.BPF_CGROUP_DEVICE)
-            self._program = device_program.attach(self.fd, complete, self._program)
+            program = device_program.attach(self.fd, complete, self._program)
         except OSError as error:
             raise Refused("linux.resources.devices", f"no device program (CONFIG_CGROUP_BPF): {error.strerror}") from error
+        self._close_program()
+        self._program = program
         self._rules = complete
+
+    def _close_program(self) -> None:
+        if self._program >= 0:
+            os.close(self._program)
+            self._program = -1
 
     def delegate(self, owner: int) -> None:
         """Let a user, as the agent sees it, make groups below. Raises StepFailed."""
@@ -220,14 +247,19 @@ class Cgroup:
                     continue
 
     async def freeze(self, frozen: bool) -> None:
-        """Freeze or thaw, and wait until it is so. Raises StepFailed after FREEZE_SECONDS, thawed again."""
+        """Freeze or thaw, and wait until it is so. Raises StepFailed after FREEZE_SECONDS.
+
+        Whatever keeps it from freezing, also that the caller is cancelled, it is thawed again; what is to be thawed stays so.
+        """
         self._write_file("cgroup.freeze", str(int(frozen)))
         try:
             with loop.timeout(FREEZE_SECONDS):
                 await self._until(f"frozen {int(frozen)}")
-        except TimeoutError:
+        except BaseException as error:
             if frozen:
                 self._write_file("cgroup.freeze", "0")
+            if not isinstance(error, TimeoutError):
+                raise
             raise StepFailed("freeze cgroup", f"{self.path} is not {'frozen' if frozen else 'thawed'} after {FREEZE_SECONDS} s") from None
 
     async def _until(self, line: str) -> None:
@@ -238,17 +270,24 @@ class Cgroup:
                 await loop.readable(watch.fd)
                 watch.drain()
 
-    async def oom_killed(self) -> bool:
-        """Wait for the kernel to end a process of the group for want of memory: True; False when the group has no process any more."""
+    async def oom_kills_after(self, seen: int) -> int | None:
+        """Wait until the kernel has ended more than `seen` processes of the group for want of memory: how many by now.
+
+        None when the group has no process any more, and there were no more of these.
+        """
         memory, events = self.path / "memory.events", self.path / "cgroup.events"
-        if not memory.exists():
-            return False
-        with Watch(str(memory), str(events)) as watch:
+        try:
+            watch = Watch(str(memory), str(events))
+        except FileNotFoundError:
+            return None  # no memory controller here, or the group is gone
+        with watch:
             while True:
-                if oom_kills(self.read("memory.events")):
-                    return True
-                if "populated 1" not in self.read("cgroup.events"):
-                    return False
+                # in this order: what ended the last process is counted by then
+                populated = "populated 1" in self.read("cgroup.events")
+                if (count := oom_kills(self.read("memory.events"))) > seen:
+                    return count
+                if not populated:
+                    return None
                 await loop.readable(watch.fd)
                 watch.drain()
 
@@ -258,11 +297,15 @@ class Cgroup:
 
     # end
 
-    async def remove(self) -> None:
-        """Wait until no process is left, then remove the group, those below it and the parents made for it. May be tried again."""
+    async def emptied(self) -> None:
+        """Wait until no process is left. Raises TimeoutError after REMOVE_SECONDS."""
         if self.path.exists():
             with loop.timeout(REMOVE_SECONDS):
                 await self._until("populated 0")
+
+    async def remove(self) -> None:
+        """Wait until no process is left, then remove the group, those below it and the parents made for it. May be tried again."""
+        await self.emptied()
         for below in self._below():
             try:
                 os.rmdir(below)
@@ -273,7 +316,8 @@ class Cgroup:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Give the descriptors back."""
+        self._close_program()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

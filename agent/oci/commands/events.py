@@ -2,11 +2,11 @@
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from agent import loop
 from agent.container.cgroup.stats import ContainerStats
-from agent.container.container import Container
 from agent.container.lifecycle import Status
 from agent.errors import WrongState
 from agent.oci.arguments import Option, Parsed, UsageError
@@ -15,6 +15,7 @@ from agent.oci.command_table import Context, Verb
 from agent.oci.state_dir import Place
 from agent.oci.status import condition_of
 
+LAST_SECONDS = 1.0
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -31,7 +32,7 @@ def events(context: Context, parsed: Parsed) -> int:
             if parsed.switch("stats"):
                 _print("stats", place.id, figures(container.stats()))
                 return
-            loop.spawn(_watch_memory(container), name="memory")
+            memory = loop.spawn(container.watch_oom(lambda kills: _out_of_memory(place.id, kills)), name="memory")
             ended = loop.spawn(container.init.wait(), name="end")
             while not ended.done:
                 _print("stats", place.id, figures(container.stats()))
@@ -40,14 +41,17 @@ def events(context: Context, parsed: Parsed) -> int:
                         await ended.wait()
                 except TimeoutError:
                     continue
+            with suppress(TimeoutError), loop.timeout(LAST_SECONDS):
+                await memory.wait()  # what ended it is told too; processes without the first one may live on
 
     loop.run(main())
     return 0
 
 
-async def _watch_memory(container: Container) -> None:
-    if await container.oom_killed():
-        _print("oom", container.id, None)
+def _out_of_memory(id: str, kills: int) -> None:
+    """One line for each process that the kernel has ended since we began to look."""
+    for _ in range(kills):
+        _print("oom", id, None)
 
 
 def _print(kind: str, id: str, data: object) -> None:

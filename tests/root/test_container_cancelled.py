@@ -1,0 +1,291 @@
+"""Operations that change the kernel's state and our record of it, given up at each of their awaits: both sides agree afterwards.
+
+A client's deadline is such a cancellation. What was given up has not happened, or goes on to its end; and it can be asked for again.
+"""
+
+import os
+import select
+import types
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import loop
+from agent.container.cgroup.manager import Cgroup
+from agent.container.container import Container
+from agent.container.lifecycle import Status
+from agent.container.spec.document import parse_process, parse_resources
+from agent.container.spec.resources import Resources
+from agent.errors import AgentError
+from tests.needs import needs
+from tests.root.container_kit import PATH, Box, execute
+
+pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
+
+AWAITS = 40
+"""More than any of these has."""
+SLEEP = ("sleep", "1000")
+
+
+@types.coroutine
+def cancelled_at(number: int, work: Coroutine[Any, Any, Any]) -> Generator[None, None, bool]:
+    """Run `work` and throw Cancelled into it at its await `number`, counted from 1; whether there was one."""
+    error: BaseException | None = None
+    parks = 0
+    while True:
+        try:
+            if error is None:
+                work.send(None)
+            else:
+                work.throw(error)
+        except StopIteration:
+            return False
+        except loop.Cancelled:
+            return True
+        parks += 1
+        error = loop.Cancelled() if parks == number else None
+        if error is None:
+            try:
+                yield
+            except BaseException as thrown:  # noqa: BLE001 - it is for `work`, whatever it is
+                error = thrown
+
+
+async def at_each_await(once: Callable[[int], Coroutine[Any, Any, bool]]) -> None:
+    """`once` with 1, 2, ... until it says that there was no such await."""
+    for number in range(1, AWAITS):
+        if not await once(number):
+            return
+    raise AssertionError(f"more than {AWAITS} awaits")
+
+
+def is_frozen(container: Container) -> bool:
+    assert container.cgroup is not None
+    return container.cgroup.frozen()
+
+
+def depth(value: str) -> Resources:
+    """A limit of a file that every group of every machine has. No request can name it."""
+    return replace(parse_resources({}), unified={"cgroup.max.depth": value})
+
+
+async def settled(container: Container) -> None:
+    """What goes on by itself has come to its end."""
+    async with container._lock:
+        pass
+
+
+def test_pause_and_resume(box: Box) -> None:
+    async def use(container: Container) -> None:
+        async def pause(number: int) -> bool:
+            cut = await cancelled_at(number, container.pause())
+            assert (container.status is Status.PAUSED) == is_frozen(container) == (not cut)
+            if not cut:
+                await container.resume()
+            assert (await execute(container, "echo", "runs")).stdout == "runs\n"
+            container.processes.pop("e1").close()
+            return cut
+
+        async def resume(number: int) -> bool:
+            await container.pause()
+            cut = await cancelled_at(number, container.resume())
+            assert container.status is Status.RUNNING
+            assert not is_frozen(container)
+            return cut
+
+        await at_each_await(pause)
+        await at_each_await(resume)
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_a_pause_that_takes_too_long_for_the_client(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel cannot freeze it, and the deadline passes: it is thawed, and its state is the truth."""
+    read = Cgroup.read
+
+    def never_frozen(self: Cgroup, name: str) -> str:
+        return read(self, name).replace("frozen 1", "frozen 0")
+
+    async def use(container: Container) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Cgroup, "read", never_frozen)
+            with pytest.raises(TimeoutError), loop.timeout(0.05):
+                await container.pause()
+        assert container.status is Status.RUNNING
+        assert not is_frozen(container)
+        await container.pause()
+        assert (container.status, is_frozen(container)) == (Status.PAUSED, True)
+        await container.resume()
+        assert (container.status, is_frozen(container)) == (Status.RUNNING, False)
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_update(box: Box) -> None:
+    """Once begun it goes on."""
+
+    async def use(container: Container) -> None:
+        async def update(number: int) -> bool:
+            value = str(100 + number)
+            cut = await cancelled_at(number, container.update(depth(value)))
+            with loop.timeout(20):
+                while container.cgroup is not None and container.cgroup.read("cgroup.max.depth").strip() != value:
+                    await loop.sleep(0.01)
+            await settled(container)
+            return cut
+
+        await at_each_await(update)
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_exec(box: Box) -> None:
+    """What was given up is gone, and its id is free."""
+
+    async def use(container: Container) -> None:
+        async def exec_(number: int) -> bool:
+            process = parse_process({"args": list(SLEEP), "env": [PATH], "cwd": "/"})
+            cut = await cancelled_at(number, container.exec("e1", process))
+            assert ("e1" in container.processes) == (not cut)
+            if not cut:
+                await container.process("e1").kill()
+                container.processes.pop("e1").close()
+            assert container.pids() == [container.init.pid]
+            return cut
+
+        await at_each_await(exec_)
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_create(box: Box) -> None:
+    """Nothing is left of it: the fixture looks for that."""
+
+    async def main() -> None:
+        async def create(number: int) -> bool:
+            made: list[Container] = []
+
+            async def work() -> None:
+                made.append(await box.create(box.document(*SLEEP)))
+
+            cut = await cancelled_at(number, work())
+            for container in made:
+                await container.remove()
+            return cut
+
+        await at_each_await(create)
+
+    loop.run(main())
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_start(box: Box, hooked: bool) -> None:
+    """It runs, though nobody waits for it."""
+
+    async def main() -> None:
+        async def start(number: int) -> bool:
+            doc = box.document(*SLEEP)
+            doc["hooks"] = {"poststart": [{"path": "/bin/busybox", "args": ["sleep", "0.01"]}]} if hooked else {}
+            container = await box.create(doc)
+            cut = await cancelled_at(number, container.start())
+            await loop.sleep(0)
+            await settled(container)
+            assert container.status is Status.RUNNING
+            await container.remove()
+            return cut
+
+        await at_each_await(start)
+
+    loop.run(main())
+
+
+def test_remove(box: Box, tmp_path: Path) -> None:
+    """It can be asked for again, and then ends."""
+    gone = tmp_path / "gone"
+
+    async def main() -> None:
+        async def remove(number: int) -> bool:
+            doc = box.document(*SLEEP)
+            doc["hooks"] = {"poststop": [{"path": "/bin/busybox", "args": ["touch", str(gone)]}]}
+            container = await box.create(doc)
+            await container.start()
+            cut = await cancelled_at(number, container.remove())
+            if cut:
+                await container.remove()
+            assert container.processes == {}
+            return cut
+
+        await at_each_await(remove)
+
+    loop.run(main())
+    assert gone.exists()
+
+
+def test_a_limit_that_the_kernel_takes_its_time_for(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lowering memory.max reclaims memory within write(2): meanwhile the loop goes round, and a removal ends the wait."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    write = Cgroup._write_file
+
+    def slow(self: Cgroup, name: str, value: str) -> None:
+        if name == "cgroup.max.depth":
+            held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            select.select([held], [], [], 20)
+        write(self, name, value)
+
+    monkeypatch.setattr(Cgroup, "_write_file", slow)
+
+    async def use(container: Container) -> None:
+        update = loop.spawn(container.update(depth("7")), name="update")
+        with loop.timeout(20):
+            while True:
+                try:
+                    release = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+                    break
+                except OSError:
+                    await loop.sleep(0.005)
+        assert not update.done
+        os.write(release, b"x")
+        await update.wait()
+        os.close(release)
+        assert container.cgroup is not None
+        assert container.cgroup.read("cgroup.max.depth") == "7\n"
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_an_update_that_is_refused_leaves_all_as_it_was(box: Box) -> None:
+    """Limits and device rules, though the rules come first and some of the limits were taken."""
+
+    async def use(container: Container) -> None:
+        probe = ("sh", "-c", "rm -f /dev/x; mknod /dev/x c 249 77 && head -c 0 /dev/x")
+        allowed = parse_resources({"devices": [{"allow": True, "access": "rwm"}]})
+        resources = replace(allowed, unified={"cgroup.max.depth": "9", "cgroup.max.descendants": "many"})
+        for _ in range(2):
+            with pytest.raises(AgentError, match=r"linux\.resources\.unified\.cgroup\.max\.descendants"):
+                await container.update(resources)
+            assert container.cgroup is not None
+            assert container.cgroup.read("cgroup.max.depth") == "max\n"
+            assert "Operation not permitted" in (await execute(container, *probe)).stderr
+            container.processes.pop("e1").close()
+
+    box.during(box.document(*SLEEP), use)
+
+
+def test_more_device_rules_than_are_kept(box: Box) -> None:
+    """Programs are kept for a while; a group's own is replaced in one step, however many came in between."""
+
+    async def use(container: Container) -> None:
+        rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+        for minor in range(80):
+            rule = {"allow": True, "type": "c", "major": 249, "minor": minor, "access": "rwm"}
+            await container.update(parse_resources({"devices": [*rules, rule]}))
+        probe = "for i in 78 79; do mknod /dev/x$i c 249 $i && head -c 0 /dev/x$i; done"
+        lines = (await execute(container, "sh", "-c", probe)).stderr.splitlines()
+        assert ["Operation not permitted" in lines[0], "No such device" in lines[1]] == [True, True]
+        container.processes.pop("e1").close()
+
+    box.during(box.document(*SLEEP), use)
