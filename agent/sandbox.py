@@ -24,7 +24,7 @@ from agent.storage.manager import StorageTable, mount_storages
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from agent.config import Config
     from agent.container.process import ContainerProcess
@@ -42,6 +42,8 @@ SHARED = f"{STATE}/shared"
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 MAX_EVENTS = 100
 """That nobody has fetched."""
+CREATING_SECONDS = 10.0
+"""How long the sandbox's end waits for containers that are just being created."""
 OWN = frozenset(("net",))
 """Namespaces that the sandbox owns though no spec lists them: their sysctls may be set."""
 
@@ -75,6 +77,10 @@ class Sandbox:
         self._adapter = Adapter(settings, self.devices)
         self._points: dict[str, list[str]] = {}
         self._creating: set[str] = set()
+        self._created = loop.Event()
+        """Set when one of them has come into being, or has not."""
+        self._removing: dict[str, loop.Task[None]] = {}
+        self._ending: loop.Task[None] | None = None
 
     @property
     def copies(self) -> "FileCopies":
@@ -113,20 +119,41 @@ class Sandbox:
         self._points[""] = points
 
     async def destroy(self) -> None:
-        """End every container and take everything down. What cannot be taken down is logged: the machine is about to end."""
-        for container_id in reversed(list(self.containers)):
-            try:
-                await self.remove(container_id)
-            except (OSError, AgentError, TimeoutError) as error:
-                log.error(f"container {container_id}: {error}", "sandbox")
-        for step in (self._swap_off, self.storages.clear):
-            try:
-                await step()
-            except (OSError, AgentError) as error:
-                log.error(f"destroy: {error}", "sandbox")
-        self.oom_events.close()
-        self.devices.close()
-        self.ended.set()
+        """End every container and take everything down. What cannot be taken down is logged: the machine is about to end.
+
+        Once begun it is carried to its end, whatever becomes of those who asked for it; nothing new comes into being meanwhile.
+        """
+        if self._ending is None:
+            self._ending = loop.spawn(self._destroy(), name="destroy sandbox")
+        await self._ending.wait()
+
+    async def _destroy(self) -> None:
+        try:
+            await self._let_creations_end()
+            for container_id in reversed(list(self.containers)):
+                if container_id in self.containers:
+                    await self._logged(self.remove(container_id), f"container {container_id}")
+            for step in (self._swap_off(), self.storages.clear()):
+                await self._logged(step, "destroy")
+        finally:
+            self.oom_events.close()
+            self.devices.close()
+            self.ended.set()
+
+    async def _let_creations_end(self) -> None:
+        try:
+            with loop.timeout(CREATING_SECONDS):
+                while self._creating:
+                    self._created.clear()
+                    await self._created.wait()
+        except TimeoutError:
+            log.error(f"containers still being created after {CREATING_SECONDS:g} s: {', '.join(sorted(self._creating))}", "sandbox")
+
+    async def _logged(self, step: "Awaitable[None]", what: str) -> None:
+        try:
+            await step
+        except (OSError, AgentError, TimeoutError) as error:
+            log.error(f"{what}: {error}", "sandbox")
 
     async def _swap_off(self) -> None:
         if self.swaps:
@@ -158,6 +185,8 @@ class Sandbox:
         container_id = request.container_id
         check_id("container_id", container_id)
         check_id("exec_id", request.exec_id or container_id)
+        if self._ending is not None:
+            raise WrongState("the sandbox is at its end")
         if container_id in self.containers or container_id in self._creating:
             raise AlreadyExists(f"container {container_id!r} exists")
         self._creating.add(container_id)
@@ -180,6 +209,7 @@ class Sandbox:
             raise
         finally:
             self._creating.discard(container_id)
+            self._created.set()
 
     async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
         async with self._namespaces.turn():
@@ -196,20 +226,28 @@ class Sandbox:
         return Given(Stdio(process.terminal, size)) if size and process is not None else NOTHING_GIVEN
 
     async def start(self, container_id: str) -> None:
-        """Let a container's program run, and watch for its end by lack of memory."""
+        """Let a container's program run, and follow what the kernel ends of it for want of memory. A caller's deadline stops neither."""
         container = self.container(container_id)
-        await container.start()
-        self.events.publish(events.STARTED, container_id)
-        loop.spawn(self._watch_oom(container), name=f"oom {container_id}")
 
-    async def _watch_oom(self, container: Container) -> None:
-        if not await container.oom_killed() or self.oom_events.closed:
-            return
-        self.events.publish(events.OOM, container.id)
-        if len(self.oom_events) < MAX_EVENTS:
-            self.oom_events.put_nowait(container.id)
-        else:
-            log.warn(f"out of memory: event dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container.id)
+        async def work() -> None:
+            await container.start()
+            self.events.publish(events.STARTED, container_id)
+            loop.spawn(container.watch_oom(lambda kills: self._out_of_memory(container_id, kills)), name=f"oom {container_id}")
+
+        await loop.spawn(work(), name=f"start {container_id}").wait()
+
+    def _out_of_memory(self, container_id: str, kills: int) -> None:
+        """One event for each process; of more than can be kept at once the rest is told by the log."""
+        told = min(kills, MAX_EVENTS)
+        dropped = kills - told
+        for _ in range(told):
+            self.events.publish(events.OOM, container_id)
+            if len(self.oom_events) < MAX_EVENTS and not self.oom_events.closed:
+                self.oom_events.put_nowait(container_id)
+            else:
+                dropped += 1
+        if dropped:
+            log.warn(f"out of memory: {dropped} events dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container_id)
 
     def _publish_life(self, kind: int, container_id: str, exec_id: str, process: "ContainerProcess") -> None:
         """Tell of a new process, and later of its end."""
@@ -229,12 +267,12 @@ class Sandbox:
         self._publish_life(events.STARTED, container_id, exec_id, container.process(exec_id))
 
     async def wait(self, container_id: str, exec_id: str) -> int:
-        """The exit status; an exec is forgotten with it. Raises NotFound."""
+        """The exit status, also if the container is removed meanwhile; an exec is forgotten with it. Raises NotFound."""
         process = self.process(container_id, exec_id)
+        container = self.containers.get(container_id)
+        table = self.shell_processes if container is None else container.processes
         status = await process.wait()
-        table = self.shell_processes if container_id == "guest" else self.container(container_id).processes
-        init = self.containers[container_id].init if container_id in self.containers else None
-        if process is not init and table.get(exec_id) is process:
+        if (container is None or process is not container.init) and table.get(exec_id) is process:
             del table[exec_id]
             process.close()
         return status
@@ -262,17 +300,26 @@ class Sandbox:
             pass  # it has just ended
 
     async def remove(self, container_id: str) -> None:
-        """End a container and give back everything of it."""
+        """End a container and give back everything of it. Once begun it goes on to its end; who asks meanwhile waits for the same."""
         container = self.container(container_id)
-        told = len(container.warnings)
-        await container.remove()
-        _warn(container_id, container.warnings[told:])
-        self._namespaces.removed(container)
-        self.containers.pop(container_id, None)
-        self.created.pop(container_id, None)
-        self.events.publish(events.REMOVED, container_id)
-        self._adapter.forget(container_id)
-        await self.storages.release(self._points.pop(container_id, []))
+        if container_id not in self._removing:
+            self._removing[container_id] = loop.spawn(self._remove(container), name=f"remove {container_id}")
+        await self._removing[container_id].wait()
+
+    async def _remove(self, container: Container) -> None:
+        try:
+            told = len(container.warnings)
+            await container.remove()
+            _warn(container.id, container.warnings[told:])
+            self._namespaces.removed(container)
+            self.containers.pop(container.id, None)
+            self.created.pop(container.id, None)
+            self.events.publish(events.REMOVED, container.id)
+            self._adapter.forget(container.id)
+            points = self._points.pop(container.id, [])
+        finally:
+            del self._removing[container.id]
+        await self.storages.release(points)
         step_times.finished()
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
+from agent import loop
 from agent.device.block import named_block, virtio_block
 from agent.errors import AgentError, Refused, WrongState
 from agent.linux.swap import swapon
@@ -113,8 +114,13 @@ async def _appeared(node: Awaitable[str]) -> str:
 
 
 async def _swap_on(sandbox: "Sandbox", node: str) -> None:
-    await run_in_worker(lambda: swapon(node), "swapon")
-    sandbox.swaps.append(node)
+    """What is used is noted for the sandbox's end, also if the client's deadline passes in between."""
+
+    async def work() -> None:
+        await run_in_worker(lambda: swapon(node), "swapon")
+        sandbox.swaps.append(node)
+
+    await loop.spawn(work(), name=f"swapon {node}").wait()
 
 
 METHODS: Handlers = {
