@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,6 +105,14 @@ class NativeAgent(Calls):
     def mounts(self) -> str:
         """What is mounted where it runs."""
         return Path(f"/proc/{self.pid}/mounts").read_text()
+
+
+def until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Wait until it is so, and fail if it takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def read_to_end(read: Any) -> str:

@@ -2,8 +2,7 @@
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document
+from tests.root.agent_kit import NativeAgent, native_agent, shim_document, until
 from tests.root.container_kit import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
@@ -51,13 +50,6 @@ def being_removed(guest: NativeAgent, root: Path, folder: Path) -> Iterator[None
         go_on.write_bytes(b"")
         removal.join(SECONDS)
     assert not removal.is_alive()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def test_a_status_that_is_known_is_told(guest: NativeAgent, container_root: Path, tmp_path: Path) -> None:
