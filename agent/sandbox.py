@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import events, log, loop
+from agent.carried import carried
 from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host import HostContext
@@ -79,7 +80,7 @@ class Sandbox:
         self._creating: set[str] = set()
         self._created = loop.Event()
         """Set when one of them has come into being, or has not."""
-        self._removing: dict[str, loop.Task[None]] = {}
+        self._removing: dict[str, loop.Event] = {}
         self._ending: loop.Task[None] | None = None
 
     @property
@@ -234,7 +235,7 @@ class Sandbox:
             self.events.publish(events.STARTED, container_id)
             loop.spawn(container.watch_oom(lambda kills: self._out_of_memory(container_id, kills)), name=f"oom {container_id}")
 
-        await loop.spawn(work(), name=f"start {container_id}").wait()
+        await carried(work(), f"start {container_id}")
 
     def _out_of_memory(self, container_id: str, kills: int) -> None:
         """One event for each process; of more than can be kept at once the rest is told by the log."""
@@ -302,9 +303,12 @@ class Sandbox:
     async def remove(self, container_id: str) -> None:
         """End a container and give back everything of it. Once begun it goes on to its end; who asks meanwhile waits for the same."""
         container = self.container(container_id)
-        if container_id not in self._removing:
-            self._removing[container_id] = loop.spawn(self._remove(container), name=f"remove {container_id}")
-        await self._removing[container_id].wait()
+        while container_id in self._removing:
+            await self._removing[container_id].wait()
+            if self.containers.get(container_id) is not container:
+                return
+        self._removing[container_id] = loop.Event()
+        await carried(self._remove(container), f"remove {container_id}")
 
     async def _remove(self, container: Container) -> None:
         try:
@@ -316,11 +320,10 @@ class Sandbox:
             self.created.pop(container.id, None)
             self.events.publish(events.REMOVED, container.id)
             self._adapter.forget(container.id)
-            points = self._points.pop(container.id, [])
+            await self.storages.release(self._points.pop(container.id, []))
+            step_times.finished()
         finally:
-            del self._removing[container.id]
-        await self.storages.release(points)
-        step_times.finished()
+            self._removing.pop(container.id).set()
 
 
 def _warn(container_id: str, warnings: "Sequence[str]") -> None:

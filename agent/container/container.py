@@ -4,9 +4,9 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from agent import loop
+from agent.carried import carried
 from agent.container import hooks, notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
@@ -23,10 +23,6 @@ from agent.container.spec.resources import Resources
 from agent.container.state import State
 from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
 
 LAST_OOM_SECONDS = 1.0
 
@@ -127,7 +123,7 @@ class Container:
 
     async def start(self) -> None:
         """Let the program run. Raises WrongState, Refused without a program, StepFailed; the container is at its end after the last."""
-        await self._carried(self._start(), "start")
+        await carried(self._start(), f"start {self.id}")
 
     async def _start(self) -> None:
         async with self._lock:
@@ -229,16 +225,12 @@ class Container:
 
     async def update(self, resources: Resources) -> None:
         """New limits. Raises Refused, WrongState, StepFailed; the limits before are in force then."""
-        await self._carried(self._update(resources), "update")
+        await carried(self._update(resources), f"update {self.id}")
 
     async def _update(self, resources: Resources) -> None:
         async with self._lock:
             self._check("update")
             await self._group().apply(resources)
-
-    async def _carried(self, work: "Coroutine[Any, Any, None]", verb: str) -> None:
-        """Do what can neither be left half done nor undone in a task of the container's own: it goes on if the caller is cancelled."""
-        await loop.spawn(work, name=f"{verb} {self.id}").wait()
 
     def stats(self) -> ContainerStats:
         """What the group has used. Raises WrongState."""

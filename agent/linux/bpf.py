@@ -1,7 +1,6 @@
 """bpf(2): loading and attaching device programs of cgroups (BPF_PROG_TYPE_CGROUP_DEVICE)."""
 
 import ctypes
-import os
 import struct
 
 from agent.linux.libc import call, s32, u32
@@ -50,9 +49,7 @@ def prog_load(program_type: int, instructions: bytes, name: bytes) -> int:
         0,
         name,
     )
-    fd = _bpf(BPF_PROG_LOAD, attr)
-    os.set_inheritable(fd, False)
-    return fd
+    return _bpf(BPF_PROG_LOAD, attr)
 
 
 def prog_attach(target_fd: int, program_fd: int, attach_type: int, flags: int, replace_fd: int = 0) -> None:
@@ -67,6 +64,4 @@ def attached_program(target_fd: int, attach_type: int) -> int:
     call("bpf", s32(BPF_PROG_QUERY), attr, u32(32))
     if not struct.unpack_from("<I", attr.raw, 24)[0]:
         return -1
-    fd = _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("<III", ids[0], 0, 0))
-    os.set_inheritable(fd, False)
-    return fd
+    return _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("<III", ids[0], 0, 0))

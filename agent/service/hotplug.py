@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
-from agent import loop
+from agent.carried import carried
 from agent.device.block import named_block, virtio_block
 from agent.errors import AgentError, Refused, WrongState
 from agent.linux.swap import swapon
@@ -120,7 +120,7 @@ async def _swap_on(sandbox: "Sandbox", node: str) -> None:
         await run_in_worker(lambda: swapon(node), "swapon")
         sandbox.swaps.append(node)
 
-    await loop.spawn(work(), name=f"swapon {node}").wait()
+    await carried(work(), f"swapon {node}")
 
 
 METHODS: Handlers = {

@@ -1,10 +1,11 @@
 """The sandbox's storages: which are there, and how many use each."""
 
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from agent import log, loop
+from agent import loop
+from agent.carried import carried
 from agent.errors import AgentError, Refused, StepFailed, Unimplemented, WrongState
 from agent.storage import ephemeral, local, virtio_fs
 from agent.storage.driver import Context, Detach, Driver
@@ -141,9 +142,9 @@ class StorageTable:
         Once begun it is carried to its end, also if the caller is cancelled.
         """
         if mount_points:
-            await self._to_the_end(self._release(tuple(mount_points)), f"release {mount_points[0]}")
+            await carried(self._release(tuple(mount_points)), f"release {mount_points[0]}")
 
-    async def _release(self, mount_points: Sequence[str]) -> AgentError | None:
+    async def _release(self, mount_points: Sequence[str]) -> None:
         failure: AgentError | None = None
         for point in reversed(mount_points):
             entry = self._entries.get(point)
@@ -155,23 +156,20 @@ class StorageTable:
                 entry.users -= 1
                 if entry.users <= 0 and not (entry.stays and entry.settled):
                     failure = await self._detach(point, entry) or failure
-        return failure
+        if failure is not None:
+            raise failure
 
     async def clear(self) -> None:
         """Take everything away, last first, and let nothing new come. The sandbox is at its end. Raises AgentError."""
         self.closed = True
-        await self._to_the_end(self._clear(), "clear storages")
+        await carried(self._clear(), "clear storages")
 
-    async def _clear(self) -> AgentError | None:
+    async def _clear(self) -> None:
         failure: AgentError | None = None
         for point, entry in reversed(list(self._entries.items())):
             async with entry.lock:
                 if self._entries.get(point) is entry:
                     failure = await self._detach(point, entry) or failure
-        return failure
-
-    async def _to_the_end(self, work: "Coroutine[None, None, AgentError | None]", name: str) -> None:
-        failure = await loop.spawn(work, name=name).wait()
         if failure is not None:
             raise failure
 
@@ -182,10 +180,8 @@ class StorageTable:
             if detach is not None:
                 await detach()
         except AgentError as error:
-            log.warn(f"{point}: {error}", "storage")
             return error
         except OSError as error:
-            log.warn(f"{point}: {error}", "storage")
             return StepFailed("storage", f"{point}: {error.strerror}", error.errno or 0)
         finally:
             entry.users, entry.ready = 0, False

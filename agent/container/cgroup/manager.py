@@ -32,7 +32,7 @@ class Cgroup:
     def __init__(self, path: Path, made: list[Path]) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.earlier_oom_kills = oom_kills(self.read("memory.events"))
+        self.earlier_oom_kills = 0
         self._made = made
         self._rules: tuple[DeviceRule, ...] = ()
         self._program = -1
@@ -51,6 +51,7 @@ class Cgroup:
             raise StepFailed("make cgroup", f"{root / name}: {error.strerror}", error.errno or 0) from error
         try:
             cgroup._check_unused()
+            cgroup.earlier_oom_kills = oom_kills(cgroup.read("memory.events"))
             cgroup._mknod = mknod
             cgroup._write(limits)
             cgroup._set_devices(device_program.rules_of(resources.devices, mknod))
@@ -67,6 +68,11 @@ class Cgroup:
         cgroup._mknod = mknod
         cgroup._rules = device_program.rules_of(rules, mknod)
         cgroup._attached_elsewhere = True
+        try:
+            cgroup.earlier_oom_kills = oom_kills(cgroup.read("memory.events"))
+        except OSError:
+            cgroup.close()
+            raise
         return cgroup
 
     @property
