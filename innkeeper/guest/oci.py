@@ -21,7 +21,10 @@ VERSION = "0.1.0"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 SOURCES = [
     "agent/__init__.py",
+    "agent/carried.py",
     "agent/errors.py",
+    "agent/log.py",
+    "agent/worker.py",
     "agent/loop/**/*.py",
     "agent/container/**/*.py",
     "agent/linux/**/*.py",

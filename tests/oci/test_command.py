@@ -133,7 +133,7 @@ def test_events(runtime: Runtime, bundle: Bundle) -> None:
 
 
 def test_events_go_on_until_the_end(runtime: Runtime, bundle: Bundle) -> None:
-    runtime("run", "-d", "-b", bundle.args("sleep", "0.5").save("a"), "a")
+    runtime("run", "-d", "-b", bundle.args("sleep", "3").save("a"), "a")
     lines = runtime("events", "--interval", "100ms", "a").splitlines()
     assert {json.loads(line)["type"] for line in lines} == {"stats"}
     runtime.until("a", "stopped")

@@ -17,7 +17,6 @@ from agent.container.spec.resources import DeviceRule, Resources
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import bpf
 from agent.linux.inotify import Watch
-from agent.worker import run_in_worker
 
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 10.0
@@ -97,6 +96,8 @@ class Cgroup:
 
         In a worker: the kernel takes a lower limit of memory only when so much has been reclaimed, which may take seconds.
         """
+        from agent.worker import run_in_worker
+
         memory = resources.memory
         if memory.check_before_update and memory.limit is not None and 0 <= memory.limit < int(self.read("memory.current") or 0):
             raise Refused("linux.resources.memory.limit", f"{memory.limit} is less than what is in use")
