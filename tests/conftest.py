@@ -13,10 +13,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
 
 
+def _forget_ignored_signals() -> None:
+    """Let our children have the usual dispositions, though a shell's background or nohup(1) has us ignore some.
+
+    A handler, in place of SIG_IGN, is reset by execve(2); here the signal is still without effect.
+    """
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signal.signal(signum, lambda _signum, _frame: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Have SIGINT act as it does in a terminal. A shell's background and nohup ignore it, and what tests start inherits that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _forget_ignored_signals()
 
 
 def _parts(item: pytest.Item) -> Iterator[str]:
