@@ -13,8 +13,9 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 from agent import log, loop  # noqa: E402
+from agent.loop.sockets import listen  # noqa: E402
 from agent.service.dispatch import Dispatcher  # noqa: E402
-from agent.service.server import listen, serve  # noqa: E402
+from agent.service.server import serve  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from agent import config, log, loop, timeline
 from agent.linux.reaper import reaper
+from agent.loop.sockets import listen
 from agent.service.dispatch import AGENT_VERSION, API_VERSION
-from agent.service.server import listen, serve
+from agent.service.server import serve
 from innkeeper.wire.grpc import PORT as GRPC_PORT
 
 TYPE_CHECKING = False
@@ -126,7 +127,7 @@ def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
         return
 
     async def serve() -> None:
-        await loop.readable(port.fileno())
+        await loop.readable(port)
         from agent.service.gateway import Gateway
 
         await Gateway(GRPC_FOLDER, dispatcher.answer).serve(port)

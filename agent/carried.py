@@ -34,7 +34,9 @@ async def carried(work: "Coroutine[Any, Any, T]", name: str) -> T:
             return None
 
     try:
-        result = await loop.spawn(run(), name=name).wait()
+        task = loop.spawn(run(), name=name)
+        task.shielded = True
+        result = await task.wait()
     except loop.Cancelled:
         alone = True
         raise

@@ -148,13 +148,11 @@ class Container:
         self._hook = task = loop.spawn(running, name=f"hooks {self.id}")
         try:
             await task.wait()
-        except loop.Cancelled:
-            if task.done:
-                raise StepFailed("run hook", "the container has been removed meanwhile") from None
-            task.cancel()
-            raise
+        except loop.TaskCancelled:
+            raise StepFailed("run hook", "the container has been removed meanwhile") from None
         finally:
             self._hook = None
+            await task.stop()
 
     async def exec(self, exec_id: str, process: Process, given: Given = NOTHING_GIVEN) -> ContainerProcess:
         """Run one more process in the namespaces of the first. Raises WrongState, AlreadyExists, Refused, StepFailed."""
@@ -244,13 +242,11 @@ class Container:
         self._watches.append(watch)
         try:
             await watch.wait()
-        except loop.Cancelled:
-            if watch.done:
-                return  # by removal
-            watch.cancel()
-            raise
+        except loop.TaskCancelled:
+            return  # by removal
         finally:
             self._watches.remove(watch)
+            await watch.stop()
 
     def pids(self) -> list[int]:
         """The processes of the group, as the agent sees them."""

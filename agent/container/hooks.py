@@ -137,11 +137,7 @@ def _read(fd: int, output: bytearray) -> bool:
 
 async def _end(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
     """Take what is left and read no more: a process that the hook left behind may keep the pipe open."""
-    drain.cancel()
-    try:
-        await drain.wait()
-    except loop.Cancelled:
-        pass
+    await drain.stop()
     _read(fd, output)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 import time
 from _heapq import heapify, heappop, heappush
 
@@ -22,6 +23,9 @@ WRITE: "Final" = select.EPOLLOUT
 LONGEST_WAIT: "Final" = 3600.0
 """Seconds; epoll takes no more than 24 days, a client's deadline may be 292 years."""
 FEW_TIMERS: "Final" = 64
+ENDING_SECONDS: "Final" = 10.0
+"""How long `run` waits at its end for tasks that it has cancelled."""
+EBADF: "Final" = 9
 
 
 class Timer:
@@ -38,6 +42,24 @@ class Timer:
         return (self.when, self.order) < (other.when, other.order)
 
 
+class DescriptorClosed(OSError):
+    """Raised in a task that waits for a descriptor, or uses one, that its owner has closed."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(EBADF, f"descriptor {fd} was closed by its owner")
+
+
+class Watched:
+    """Who waits for one descriptor. `closed`: it was closed meanwhile, and its number may be another's by now."""
+
+    __slots__ = ("closed", "readers", "writers")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.readers: list[Task[Any]] = []
+        self.writers: list[Task[Any]] = []
+
+
 class Loop:
     """The state of one `run`."""
 
@@ -46,7 +68,8 @@ class Loop:
         self.ready: list[Task[Any]] = []
         self.tasks: set[Task[Any]] = set()
         self.current: Task[Any] | None = None
-        self._fds: dict[int, tuple[list[Task[Any]], list[Task[Any]]]] = {}
+        self._pid = os.getpid()
+        self._fds: dict[int, Watched] = {}
         self._timers: list[Timer] = []
         self._cancelled = 0
         self._order = 0
@@ -74,13 +97,26 @@ class Loop:
             if task.done:
                 break
             self._collect()
-        for other in list(self.tasks):
-            other.cancel()
-        while self.ready:
-            self._run_ready()
+        self._end_tasks()
         if task.exception is not None:
             raise task.exception
         return task.result  # type: ignore[return-value]
+
+    def _end_tasks(self) -> None:
+        """Cancel every task that is left and wait until their cleanup is over, and that of those which they have started for it."""
+        for task in list(self.tasks):
+            if not task.shielded:
+                task.cancel()
+        self._run_ready()
+        if not self.tasks:
+            return
+        end = time.monotonic() + ENDING_SECONDS
+        self.call_at(end, _nothing)
+        while self.tasks and time.monotonic() < end:
+            self._collect()
+            self._run_ready()
+        for task in self.tasks:
+            print(f"agent: task {task.name} did not end within {ENDING_SECONDS} s of being cancelled", file=sys.stderr, flush=True)
 
     def _run_ready(self) -> None:
         """Run every task that is ready now, once."""
@@ -109,57 +145,85 @@ class Loop:
     # descriptors
 
     async def wait_fd(self, fd: int, events: int) -> None:
+        """Park until the descriptor is ready. Raises DescriptorClosed when its owner closes it meanwhile."""
         task = self.running()
-        index = 0 if events == READ else 1
-        if not self._watch(fd, task, index):
-            return
+        watched = self._fds.get(fd) or Watched()
+        waiting = watched.readers if events == READ else watched.writers
+        waiting.append(task)
         try:
-            await PARK
-        finally:
-            self._unwatch(fd, task, index)
+            if not self._arm(fd, watched):
+                waiting.clear()
+                return
+            while task in waiting:
+                await PARK
+        except BaseException:
+            if task in waiting:
+                waiting.remove(task)
+                self._arm(fd, watched)
+            raise
+        if watched.closed:
+            raise DescriptorClosed(fd)
 
-    def _watch(self, fd: int, task: "Task[Any]", index: int) -> bool:
-        """Add a waiter. False: a regular file, which is always ready."""
-        waiters = self._fds.get(fd)
-        if waiters is not None:
-            waiters[index].append(task)
-            self.epoll.modify(fd, _mask(waiters))
+    def _arm(self, fd: int, watched: "Watched") -> bool:
+        """Tell epoll what is waited for. False: a regular file, which is always ready."""
+        if watched.closed:
             return True
-        waiters = ([], [])
-        waiters[index].append(task)
-        try:
-            self.epoll.register(fd, _mask(waiters))
-        except PermissionError:
-            return False
-        self._fds[fd] = waiters
+        mask = (READ if watched.readers else 0) | (WRITE if watched.writers else 0)
+        if mask and fd not in self._fds:
+            try:
+                self.epoll.register(fd, mask)
+            except PermissionError:
+                return False
+            self._fds[fd] = watched
+        elif fd in self._fds:
+            self._change(fd, mask)
         return True
 
-    def _unwatch(self, fd: int, task: "Task[Any]", index: int) -> None:
-        waiters = self._fds[fd]
-        waiters[index].remove(task)
+    def _change(self, fd: int, mask: int) -> None:
+        """Change or end what epoll watches. A descriptor that was closed without the loop is none any more, or another's (ENOENT)."""
         try:
-            if waiters[0] or waiters[1]:
-                self.epoll.modify(fd, _mask(waiters))
+            if mask:
+                self.epoll.modify(fd, mask)
             else:
                 del self._fds[fd]
                 self.epoll.unregister(fd)
+        except FileNotFoundError:
+            if mask:
+                self.epoll.register(fd, mask)
         except OSError:
-            pass  # closed under its waiter: epoll has forgotten it by itself
+            self.forget(fd)
+
+    def forget(self, fd: int) -> None:
+        """Take a descriptor out of epoll before it is closed, and wake those who wait for it."""
+        watched = self._fds.pop(fd, None)
+        if watched is None or os.getpid() != self._pid:  # a forked child has the table too, but epoll is its parent's
+            return
+        try:
+            self.epoll.unregister(fd)
+        except OSError:
+            pass  # it has been closed already, by somebody who did not ask the loop
+        watched.closed = True
+        self._wake_all(watched.readers)
+        self._wake_all(watched.writers)
 
     def _descriptor_ready(self, fd: int, events: int) -> None:
         if self._signal_pipe is not None and fd == self._signal_pipe[0]:
             self._signals_arrived(fd)
             return
-        waiters = self._fds.get(fd)
-        if waiters is None:
+        watched = self._fds.get(fd)
+        if watched is None:
             return
         ended = events & (select.EPOLLERR | select.EPOLLHUP)
         if events & READ or ended:
-            for task in waiters[0]:
-                self.wake(task)
+            self._wake_all(watched.readers)
         if events & WRITE or ended:
-            for task in waiters[1]:
-                self.wake(task)
+            self._wake_all(watched.writers)
+        self._arm(fd, watched)
+
+    def _wake_all(self, tasks: "list[Task[Any]]") -> None:
+        for task in tasks:
+            self.wake(task)
+        tasks.clear()
 
     # timers
 
@@ -232,12 +296,15 @@ def _no_work(signum: int, frame: object) -> None:
     """The Python side of a signal: all work is done in the loop, so a forked child does none."""
 
 
-def _mask(waiters: "tuple[list[Task[Any]], list[Task[Any]]]") -> int:
-    return (READ if waiters[0] else 0) | (WRITE if waiters[1] else 0)
+def _nothing() -> None:
+    """A timer that only ends a wait."""
 
 
 def run(main: "Coroutine[Any, Any, T]") -> "T":
-    """Run `main` to its end and return its result; tasks it leaves behind are cancelled. Raises RuntimeError within another `run`."""
+    """Run `main` to its end and return its result; tasks that it leaves behind are cancelled, and their cleanup is waited for.
+
+    Raises RuntimeError within another `run`.
+    """
     loop = Loop()
     try:
         set_loop(loop)

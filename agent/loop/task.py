@@ -4,7 +4,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
     from typing import Any, Generic, TypeVar
 
     from agent.loop.reactor import Loop
@@ -22,7 +22,11 @@ else:
 
 
 class Cancelled(BaseException):
-    """Thrown into a task by `Task.cancel`. Clean up and let it pass."""
+    """Thrown into a task by `Task.cancel`. Clean up and let it pass. It is always one's own: see TaskCancelled."""
+
+
+class TaskCancelled(Exception):
+    """Raised by `Task.wait` when the task that was waited for has been cancelled, as opposed to the one that waits."""
 
 
 class _Park:
@@ -38,21 +42,27 @@ PARK = _Park()
 class Task(Generic[T]):
     """A running coroutine. Made by `spawn`."""
 
-    __slots__ = ("_coro", "done", "exception", "name", "pending", "result", "scheduled", "waiters")
+    __slots__ = ("_coro", "cancelling", "done", "exception", "name", "on_end", "pending", "result", "scheduled", "shielded", "waiters")
 
     def __init__(self, coro: "Coroutine[Any, Any, T]", name: str) -> None:
         self._coro = coro
         self.pending: BaseException | None = None
+        self.cancelling: Cancelled | None = None
         self.scheduled = False
+        self.shielded = False
+        """Cleaning up for another: the end of `run` waits for it instead of cancelling it."""
         self.waiters = Waiters()
+        self.on_end: Callable[[Task[T]], None] | None = None
         self.name = name
         self.done = False
         self.result: T | None = None
         self.exception: BaseException | None = None
 
     def cancel(self) -> None:
-        """Throw `Cancelled` into the task at the place where it is parked. Does nothing to a finished task."""
-        self.interrupt(Cancelled())
+        """Throw `Cancelled` into the task where it is parked: once, so that asking again does not disturb its cleanup."""
+        if self.cancelling is None and not self.done:
+            self.cancelling = Cancelled()
+            self.interrupt(self.cancelling)
 
     def interrupt(self, error: BaseException) -> None:
         if not self.done:
@@ -60,12 +70,19 @@ class Task(Generic[T]):
             running_loop().wake(self)
 
     async def wait(self) -> "T":
-        """The task's result; raises what it raised. Cancelling the waiter does not cancel the task."""
+        """Return the task's result, or raise what it raised; TaskCancelled if it was cancelled. Cancelling the waiter leaves it alone."""
         while not self.done:
             await self.waiters.wait()
+        if isinstance(self.exception, Cancelled):
+            raise TaskCancelled(f"task {self.name} was cancelled")
         if self.exception is not None:
             raise self.exception
         return self.result  # type: ignore[return-value]
+
+    async def stop(self) -> None:
+        """Cancel the task and wait until its cleanup is over, however it ends: its error is still there for `wait`."""
+        self.cancel()
+        await until_ended([self])
 
     def step(self) -> None:
         """Run until the next park, or to the end."""
@@ -101,6 +118,8 @@ class Task(Generic[T]):
         self.exception = exception
         running_loop().tasks.discard(self)
         self.waiters.wake_all()
+        if self.on_end is not None:
+            self.on_end(self)
 
 
 class Waiters:
@@ -138,6 +157,32 @@ class Waiters:
             self.wake_one()
 
 
+async def until_ended(tasks: "list[Task[Any]]", cancel: bool = False) -> None:
+    """Wait for the end of all, however they end, and of those that are added to the list meanwhile.
+
+    An interruption of the caller does not end the wait: it cancels the tasks (if `cancel`) and is raised afterwards.
+    """
+    caller = running_loop().running()
+    interruption: Cancelled | None = None
+    later: Cancelled | None = None
+    for task in tasks:
+        while not task.done:
+            try:
+                await task.waiters.wait()
+            except Cancelled as error:
+                if interruption is None or error is caller.cancelling:
+                    interruption = error
+                else:
+                    later = error  # a second time limit: it is thrown when the first one is through
+                if cancel:
+                    for other in tasks:
+                        other.cancel()
+    if interruption is not None:
+        if interruption is not caller.cancelling:
+            caller.pending = caller.pending or later
+        raise interruption
+
+
 _the_loop: "Loop | None" = None
 
 
@@ -159,6 +204,12 @@ def set_loop(loop: "Loop | None") -> None:
 def spawn(coro: "Coroutine[Any, Any, T]", *, name: str) -> "Task[T]":
     """Start a task. If it fails while nobody waits for it, the traceback goes to standard error and the loop goes on."""
     return running_loop().spawn(coro, name)
+
+
+def forget(fd: int) -> None:
+    """Make the loop forget a descriptor that is about to be closed, and wake whoever waits for it with DescriptorClosed."""
+    if _the_loop is not None:
+        _the_loop.forget(fd)
 
 
 def current_task() -> "Task[Any]":

@@ -3,14 +3,15 @@
 import time
 
 from agent.loop.reactor import READ, WRITE
-from agent.loop.task import PARK, Cancelled, Task, Waiters, running_loop, spawn
+from agent.loop.task import PARK, Cancelled, Task, Waiters, running_loop, spawn, until_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
     from types import TracebackType
     from typing import Any, Generic, Literal, TypeVar
 
+    from agent.loop.descriptors import Fd, Socket
     from agent.loop.reactor import Timer
 
     T = TypeVar("T")
@@ -18,19 +19,19 @@ else:
     from agent.loop.task import Generic, T
 
 
-async def readable(fd: int) -> None:
-    """Park until `fd` can be read (or is at its end). Do not close a descriptor that a task waits for: cancel the task."""
-    await running_loop().wait_fd(fd, READ)
+async def readable(fd: "int | Fd | Socket") -> None:
+    """Park until `fd` can be read (or is at its end). Raises DescriptorClosed when its owner closes it meanwhile."""
+    await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), READ)
 
 
-async def writable(fd: int) -> None:
-    """Park until `fd` can be written (or its other end is closed)."""
-    await running_loop().wait_fd(fd, WRITE)
+async def writable(fd: "int | Fd | Socket") -> None:
+    """Park until `fd` can be written (or its other end is closed). Raises DescriptorClosed."""
+    await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), WRITE)
 
 
-async def exited(pidfd: int) -> None:
-    """Park until the process behind `pidfd` has ended. The caller then reaps it."""
-    await running_loop().wait_fd(pidfd, READ)
+async def exited(pidfd: "int | Fd") -> None:
+    """Park until the process behind `pidfd` has ended. The caller then reaps it. Raises DescriptorClosed."""
+    await readable(pidfd)
 
 
 async def sleep(seconds: float) -> None:
@@ -58,25 +59,27 @@ class timeout:
         self._error = Cancelled()
         self._loop = running_loop()
         self._timer: Timer | None = None
+        self._task = self._loop.running()
 
     def __enter__(self) -> "timeout":
         if self._seconds is not None:
-            task = self._loop.running()
-            self._timer = self._loop.call_at(time.monotonic() + self._seconds, lambda: self._expire(task))
+            self._timer = self._loop.call_at(time.monotonic() + self._seconds, self._expire)
         return self
 
-    def _expire(self, task: "Task[Any]") -> None:
+    def _expire(self) -> None:
         """An interruption that is on its way already, as of a block within this one, comes first: ask again after it."""
-        if task.pending is None:
-            task.interrupt(self._error)
+        if self._task.pending is None:
+            self._task.interrupt(self._error)
         else:
-            self._timer = self._loop.call_at(time.monotonic(), lambda: self._expire(task))
+            self._timer = self._loop.call_at(time.monotonic(), self._expire)
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: BaseException | None, traceback: "TracebackType | None"
     ) -> "Literal[False]":
         if self._timer is not None:
             self._loop.cancel_timer(self._timer)
+        if self._task.pending is self._error:
+            self._task.pending = None  # it would be thrown outside of the block
         if error is self._error:
             raise TimeoutError(f"not done within {self._seconds} s") from None
         return False
@@ -168,21 +171,73 @@ class Queue(Generic[T]):
 
 
 async def gather(*awaitables: "Awaitable[Any]") -> None:
-    """Run several awaitables at once; waits for all, then raises the first error."""
+    """Run several awaitables at once; wait for all, then raise the first error. Cancelled, it cancels them and waits for their cleanup."""
 
     async def one(awaitable: "Awaitable[Any]") -> None:
         await awaitable
 
     tasks = [spawn(one(item), name="gather") for item in awaitables]
-    failure: BaseException | None = None
-    try:
-        for task in tasks:
-            try:
-                await task.wait()
-            except Exception as error:  # noqa: BLE001 - kept and raised below, after all have ended
-                failure = failure or error
-    finally:
-        for task in tasks:
+    for task in tasks:
+        task.waiters.held = True  # their errors are raised here
+    await until_ended(tasks, cancel=True)
+    for task in tasks:
+        await task.wait()
+
+
+async def shield(work: "Coroutine[Any, Any, T]") -> "T":
+    """Run `work` to its end although the caller is cancelled meanwhile or its time is over; that is raised afterwards.
+
+    For cleanup, and for what must not be left half done. `work` bounds its own time.
+    """
+    task = spawn(work, name=f"cleanup of {running_loop().running().name}")
+    task.shielded = task.waiters.held = True
+    await until_ended([task])
+    return await task.wait()
+
+
+class TaskGroup:
+    """`async with TaskGroup() as group`: tasks that are over when the block is.
+
+    When one fails, or the block does, the others are cancelled; the block ends, after all have ended, with the first error.
+    """
+
+    def __init__(self) -> None:
+        self._owner = running_loop().running()
+        self._tasks: list[Task[Any]] = []
+        self._failure: Exception | None = None
+        self._interruption = Cancelled()
+        self._leaving = False
+
+    def spawn(self, work: "Coroutine[Any, Any, None]", *, name: str) -> "Task[None]":
+        """Start a task of the group."""
+        task = spawn(work, name=name)
+        task.waiters.held = True
+        task.on_end = self._ended
+        self._tasks.append(task)
+        return task
+
+    def cancel(self) -> None:
+        """Cancel all tasks of the group; the block goes on."""
+        for task in self._tasks:
             task.cancel()
-    if failure is not None:
-        raise failure
+
+    def _ended(self, task: "Task[Any]") -> None:
+        if self._failure is not None or not isinstance(task.exception, Exception):
+            return
+        self._failure = task.exception
+        self.cancel()
+        if not self._leaving and self._owner.pending is None:
+            self._owner.interrupt(self._interruption)
+
+    async def __aenter__(self) -> "TaskGroup":
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._leaving = True
+        if self._owner.pending is self._interruption:
+            self._owner.pending = None
+        if error is not None:
+            self.cancel()
+        await until_ended(self._tasks, cancel=True)
+        if self._failure is not None and (error is None or error is self._interruption):
+            raise self._failure

@@ -35,11 +35,10 @@ async def interruptible(work: Coroutine[Any, Any, T], what: str) -> T:
         loop.on_signal(signum, task.cancel)
     try:
         return await task.wait()
-    except loop.Cancelled:
-        if not task.done:
-            task.cancel()
-            raise
+    except loop.TaskCancelled:
         raise StepFailed(what, "interrupted by a signal", errno.EINTR) from None
+    finally:
+        await task.stop()
 
 
 class Foreground:

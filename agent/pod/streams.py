@@ -4,11 +4,11 @@ The host connects once a stream, learns its own port number, and names it in Cre
 process writes goes straight there, and what comes is its input: no call is made for it.
 """
 
-import socket
 from typing import TYPE_CHECKING
 
 from agent import log, loop
 from agent.errors import AgentError, Refused
+from agent.loop import Socket
 from agent.loop.sockets import CHUNK, accept, receive, send_all
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_UNCLAIMED = 64
 """Connections that no call has named; the oldest is closed for one more."""
 
 
-def peer_port(client: socket.socket) -> int:
+def peer_port(client: Socket) -> int:
     """The port at the client's end; of a unix socket, the number after the last dash of the name it is bound to. 0: it has none."""
     peer = client.getpeername()
     if isinstance(peer, tuple):
@@ -35,7 +35,7 @@ def peer_port(client: socket.socket) -> int:
 class Streams:
     """Three streams of one process, None for those it has not."""
 
-    def __init__(self, stdin: socket.socket | None, stdout: socket.socket | None, stderr: socket.socket | None) -> None:
+    def __init__(self, stdin: Socket | None, stdout: Socket | None, stderr: Socket | None) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
     def couple(self, process: "ContainerProcess") -> None:
@@ -57,22 +57,29 @@ class Passthrough:
     """Connections of the host's that wait for the call that names them."""
 
     def __init__(self) -> None:
-        self._unclaimed: dict[int, socket.socket] = {}
+        self._unclaimed: dict[int, Socket] = {}
         self._arrived = loop.Event()
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept for ever."""
-        while True:
-            client = await accept(listener)
-            port = peer_port(client)
-            log.debug("stream dialled", "passfd", port=port)
-            for old in [port] if port in self._unclaimed else list(self._unclaimed)[: len(self._unclaimed) + 1 - MAX_UNCLAIMED]:
-                self._unclaimed.pop(old).close()
-            if port:
-                self._unclaimed[port] = client
-                self._arrived.set()
-            else:
+    async def serve(self, listener: Socket) -> None:
+        """Accept for ever; at the end connections that nobody has claimed are closed."""
+        try:
+            while True:
+                self._add(await accept(listener))
+        finally:
+            for client in self._unclaimed.values():
                 client.close()
+            self._unclaimed.clear()
+
+    def _add(self, client: Socket) -> None:
+        port = peer_port(client)
+        log.debug("stream dialled", "passfd", port=port)
+        for old in [port] if port in self._unclaimed else list(self._unclaimed)[: len(self._unclaimed) + 1 - MAX_UNCLAIMED]:
+            self._unclaimed.pop(old).close()
+        if port:
+            self._unclaimed[port] = client
+            self._arrived.set()
+        else:
+            client.close()
 
     async def claim(self, stdin: int, stdout: int, stderr: int, terminal: bool) -> Streams:
         """The connections of these ports, 0 for none. Raises Refused."""
@@ -81,7 +88,7 @@ class Passthrough:
             raise Refused("stdin_port, stdout_port, stderr_port", "one port is given twice")
         if terminal and stderr:
             raise Refused("stderr_port", "a terminal has no standard error of its own")
-        found: dict[int, socket.socket] = {}
+        found: dict[int, Socket] = {}
         try:
             with loop.timeout(PATIENCE):
                 for port in ports:
@@ -95,14 +102,14 @@ class Passthrough:
             raise
         return Streams(found.get(stdin), found.get(stdout), found.get(stderr))
 
-    async def _claim(self, port: int) -> socket.socket:
+    async def _claim(self, port: int) -> Socket:
         while port not in self._unclaimed:
             self._arrived.clear()
             await self._arrived.wait()
         return self._unclaimed.pop(port)
 
 
-async def _feed(client: socket.socket, process: "ContainerProcess") -> None:
+async def _feed(client: Socket, process: "ContainerProcess") -> None:
     """Input until its end, which is the process's end of input. A process that reads no more ends the connection."""
     try:
         while data := await receive(client):
@@ -114,7 +121,7 @@ async def _feed(client: socket.socket, process: "ContainerProcess") -> None:
         client.close()
 
 
-async def _drain(client: socket.socket, read: "Callable[[int], Awaitable[bytes]]") -> None:
+async def _drain(client: Socket, read: "Callable[[int], Awaitable[bytes]]") -> None:
     """Output until its end. When nobody takes it any more it is thrown away, so that the process does not stand still."""
     gone = False
     try:

@@ -1,11 +1,11 @@
 """A shell for whoever debugs the guest: on a port, one a connection, or on the machine's console. Release images have none and say so."""
 
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from agent import log, loop
 from agent.errors import AgentError
+from agent.loop import Socket
 from agent.loop.sockets import CHUNK, accept, receive, send_all
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class DebugConsole:
         self._sandbox = sandbox
         self._number = 0
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, listener: Socket) -> None:
         """A shell for each connection, until it or the connection ends."""
         while True:
             client = await accept(listener)
@@ -36,9 +36,7 @@ class DebugConsole:
         """A shell on the machine's own console, a new one when it ends."""
         while True:
             fd = os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            pair = socket.socketpair()
-            for end in pair:
-                end.setblocking(False)
+            pair = loop.socket_pair()
             relay = loop.spawn(_relay(fd, pair[0]), name="console")
             try:
                 await self._connection(pair[1])
@@ -48,7 +46,7 @@ class DebugConsole:
                 os.close(fd)
             await loop.sleep(RESTART_SECONDS)
 
-    async def _connection(self, client: socket.socket) -> None:
+    async def _connection(self, client: Socket) -> None:
         try:
             await self._talk(client)
         except OSError as error:
@@ -56,7 +54,7 @@ class DebugConsole:
         finally:
             client.close()
 
-    async def _talk(self, client: socket.socket) -> None:
+    async def _talk(self, client: Socket) -> None:
         try:
             process = await self._start()
         except AgentError as error:
@@ -87,7 +85,7 @@ class DebugConsole:
         self._sandbox.shell_processes.pop(process.exec_id, None)
 
 
-async def _type(client: socket.socket, process: "ContainerProcess") -> None:
+async def _type(client: Socket, process: "ContainerProcess") -> None:
     """What the client types; with its end the shell ends."""
     try:
         while data := await receive(client):
@@ -97,7 +95,7 @@ async def _type(client: socket.socket, process: "ContainerProcess") -> None:
     await process.kill()
 
 
-async def _relay(console: int, pair: socket.socket) -> None:
+async def _relay(console: int, pair: Socket) -> None:
     """Bytes between the console's device and a shell's connection."""
     os.set_blocking(console, False)
     output = loop.spawn(_print(console, pair), name="console output")
@@ -117,7 +115,7 @@ async def _relay(console: int, pair: socket.socket) -> None:
         output.cancel()
 
 
-async def _print(console: int, pair: socket.socket) -> None:
+async def _print(console: int, pair: Socket) -> None:
     try:
         while data := await receive(pair):
             while data:

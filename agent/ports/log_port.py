@@ -3,10 +3,11 @@
 Lines wait for a reader up to MAX_WAITING bytes; then the oldest go, and the reader is told how many. Writing a line never waits.
 """
 
-import socket
+import select
 
 from agent import log, loop
-from agent.loop.sockets import accept, send_all
+from agent.loop import Socket
+from agent.loop.sockets import accept, receive, send_all
 
 MAX_WAITING = 1 << 20
 
@@ -14,14 +15,13 @@ MAX_WAITING = 1 << 20
 class LogPort:
     """Takes the log's lines from now on; serves one reader after the other."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: Socket) -> None:
         self._listener = listener
         self._lines: list[bytes] = []
         self._size = 0
         self._dropped = 0
         self._more = loop.Event()
         log.set_sink(self._take)
-        loop.spawn(self._serve(), name="log port")
 
     def _take(self, line: bytes) -> None:
         self._lines.append(line)
@@ -31,24 +31,48 @@ class LogPort:
             self._dropped += 1
         self._more.set()
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Serve one reader after the other, for ever."""
         while True:
             client = await accept(self._listener)
             try:
                 await self._copy(client)
             except OSError:
-                pass  # the reader is gone; the next one gets what comes now
+                pass  # the reader is gone; the next one gets what it has not taken
             finally:
                 client.close()
 
-    async def _copy(self, client: socket.socket) -> None:
-        while True:
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                await send_all(client, log.line("WARN", f"{dropped} lines dropped: nobody read them", "root", {}))
-            while self._lines:
-                line = self._lines.pop(0)
-                self._size -= len(line)
-                await send_all(client, line)
-            self._more.clear()
-            await self._more.wait()
+    async def _copy(self, client: Socket) -> None:
+        """Send lines until the reader is gone. Raises OSError then."""
+        async with loop.TaskGroup() as group:
+            group.spawn(_hung_up(client), name="log reader")
+            while True:
+                if self._dropped:
+                    dropped = self._dropped
+                    await send_all(client, log.line("WARN", f"{dropped} lines dropped: nobody read them", "root", {}))
+                    self._dropped -= dropped
+                while self._lines:
+                    await self._send_first(client)
+                self._more.clear()
+                await self._more.wait()
+
+    async def _send_first(self, client: Socket) -> None:
+        """Send the oldest line; one that is not sent whole stays for the next reader."""
+        line = self._lines.pop(0)
+        self._size -= len(line)
+        try:
+            await send_all(client, line)
+        except BaseException:
+            self._lines.insert(0, line)
+            self._size += len(line)
+            raise
+
+
+async def _hung_up(client: Socket) -> None:
+    """Raise ConnectionResetError when the reader has hung up. One that only says that it sends nothing still reads."""
+    while await receive(client):
+        pass
+    poll = select.poll()
+    poll.register(client, select.POLLHUP)
+    if poll.poll(0):
+        raise ConnectionResetError

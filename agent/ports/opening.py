@@ -33,7 +33,7 @@ def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
 def _log(address: str, port: int) -> None:
     from agent.ports.log_port import LogPort
 
-    LogPort(open_port(address, port))
+    loop.spawn(LogPort(open_port(address, port)).serve(), name="log port")
 
 
 def _console(address: str, port: int, sandbox: "Sandbox") -> None:

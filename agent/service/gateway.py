@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from agent import log
 from agent.errors import AgentError
-from agent.loop import Event, Lock, spawn
+from agent.loop import Event, Lock, Socket, spawn
+from agent.loop.sockets import accept, listen
 from agent.service import gateway_process
 from agent.service.relay import relay
-from agent.service.server import Answer, Peer, accept, listen
+from agent.service.server import Answer, Peer
 from innkeeper.wire.grpc import MAX_FRAME
 
 if TYPE_CHECKING:
@@ -40,22 +41,21 @@ class Gateway:
         self._answer = answer
         self._process: gateway_process.Process | None = None
         self._dialling = Lock()
-        self._way_back: socket.socket | None = None
+        self._way_back: Socket | None = None
         self._connections = 0
         self._fewer = Event()
 
-    async def serve(self, port: socket.socket) -> None:
+    async def serve(self, port: Socket) -> None:
         """Take the port's connections for ever."""
         while True:
             while self._connections >= MAX_CONNECTIONS:
                 self._fewer.clear()
                 await self._fewer.wait()
             sock = await accept(port)
-            if sock is not None:
-                self._connections += 1
-                spawn(self._attend(sock), name="grpc connection")
+            self._connections += 1
+            spawn(self._attend(sock), name="grpc connection")
 
-    async def _attend(self, client: socket.socket) -> None:
+    async def _attend(self, client: Socket) -> None:
         try:
             server = await self._dial()
             try:
@@ -69,7 +69,7 @@ class Gateway:
             self._connections -= 1
             self._fewer.set()
 
-    async def _dial(self) -> socket.socket:
+    async def _dial(self) -> Socket:
         """A connection to the gateway, which is started if it is not there. One that does not listen any more is ended first."""
         async with self._dialling:
             process = await self._running()
@@ -101,11 +101,9 @@ class Gateway:
             os.umask(mask)
         spawn(self._take_calls(self._way_back), name="gateway's calls")
 
-    async def _take_calls(self, listener: socket.socket) -> None:
+    async def _take_calls(self, listener: Socket) -> None:
         while True:
             sock = await accept(listener)
-            if sock is None:
-                continue
             pid = _peer_pid(sock)
             if self._process is not None and pid == self._process.pid:
                 spawn(Peer(sock, self._answer, MAX_FRAME).run(), name="gateway's call")
@@ -114,8 +112,8 @@ class Gateway:
                 sock.close()
 
 
-def _connect(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+def _connect(path: str) -> Socket:
+    sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         sock.connect(path)
     except BaseException:
@@ -124,7 +122,7 @@ def _connect(path: str) -> socket.socket:
     return sock
 
 
-def _peer_pid(sock: socket.socket) -> int:
+def _peer_pid(sock: Socket) -> int:
     """Who connected, as the kernel noted it then (`struct ucred`, socket(7))."""
     pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid

@@ -4,15 +4,15 @@ A pipe holds 64 KiB, and is emptied before more is read: that is all PID 1 ever 
 the loop, so a connection that is always busy does not keep the others waiting.
 """
 
-import _socket as socket
 import os
+from _socket import SHUT_RDWR, SHUT_WR
 from typing import TYPE_CHECKING
 
 from agent import log
 from agent.loop import readable, sleep, spawn, writable
 
 if TYPE_CHECKING:
-    from agent.loop import Task
+    from agent.loop import Socket
 
 PIECE = 64 << 10
 """bytes"""
@@ -21,40 +21,38 @@ LINGER = 5.0
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
-async def relay(client: socket.socket, server: socket.socket) -> None:
-    """Until `server` has ended or either is gone. Both must be non-blocking; they stay the caller's, who may close them afterwards."""
-    upward: Task[None] = spawn(_upward(client, server), name="relay")
+async def relay(client: "Socket", server: "Socket") -> None:
+    """Copy until `server` has ended or either is gone. The sockets stay the caller's."""
+    upward = spawn(_upward(client, server), name="relay")
     try:
-        await _pump(server.fileno(), client.fileno())
+        await _pump(server, client)
     finally:
-        upward.cancel()
-        while not upward.done:  # it waits for a descriptor that the caller is about to close
-            await sleep(0)
+        await upward.stop()
 
 
-async def _upward(client: socket.socket, server: socket.socket) -> None:
+async def _upward(client: "Socket", server: "Socket") -> None:
     """From the client; then tell the server that no more comes, and end it if it does not end by itself."""
-    await _pump(client.fileno(), server.fileno())
-    _shut_down(server, socket.SHUT_WR)
+    await _pump(client, server)
+    _shut_down(server, SHUT_WR)
     await sleep(LINGER)
-    _shut_down(server, socket.SHUT_RDWR)
+    _shut_down(server, SHUT_RDWR)
 
 
-def _shut_down(sock: socket.socket, how: int) -> None:
+def _shut_down(sock: "Socket", how: int) -> None:
     try:
         sock.shutdown(how)
     except OSError:
         pass  # not connected any more
 
 
-async def _pump(source: int, target: int) -> None:
+async def _pump(source: "Socket", target: "Socket") -> None:
     """One direction, up to its end. A side that is gone is an end."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         while True:
             await readable(source)
             try:
-                piece = os.splice(source, write_end, PIECE, flags=_FLAGS)
+                piece = os.splice(source.fileno(), write_end, PIECE, flags=_FLAGS)
             except BlockingIOError:
                 continue
             if not piece:
@@ -67,10 +65,10 @@ async def _pump(source: int, target: int) -> None:
         os.close(write_end)
 
 
-async def _drain(pipe: int, target: int, size: int) -> None:
+async def _drain(pipe: int, target: "Socket", size: int) -> None:
     """Pass on the `size` bytes that are in the pipe."""
     while size:
         try:
-            size -= os.splice(pipe, target, size, flags=_FLAGS)
+            size -= os.splice(pipe, target.fileno(), size, flags=_FLAGS)
         except BlockingIOError:
             await writable(target)

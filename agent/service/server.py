@@ -1,10 +1,8 @@
 """Accepts connections and moves bytes between sockets and the protocol's machine. Knows no method."""
 
-import _socket as socket  # the public module imports enum and selectors, which start-up does without
-import os
-
 from agent import log
-from agent.loop import Event, current_task, readable, sleep, spawn, writable
+from agent.loop import Event, Socket, current_task, readable, spawn, writable
+from agent.loop.sockets import accept
 from innkeeper.wire import status
 from innkeeper.wire.connection import SERVER, Connection, DataReceived, RequestReceived
 from innkeeper.wire.envelope import Response
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
     from agent.loop import Task
     from innkeeper.wire.envelope import Request
 
-VMADDR_CID_ANY = 0xFFFFFFFF
-VMADDR_CID_HOST = 2
-BACKLOG = 128
-"""The shim redials in a tight loop while the guest boots."""
-ACCEPT_PAUSE = 0.1
-"""Seconds before the next attempt when a client could not be accepted."""
 TURN = 16 << 10
 """Bytes read from one client before the others have their turn: a few hundred small requests."""
 LARGE_READ = 256 << 10
@@ -55,65 +47,18 @@ class Answer:
         self.abandon = abandon
 
 
-def listen(address: str) -> socket.socket:
-    """A listening socket for `vsock://CID:PORT` (CID -1: any) or `unix:///path`, `unix://@abstract`. Raises OSError, ValueError."""
-    scheme, _, rest = address.partition("://")
-    target: object
-    if scheme == "vsock":
-        cid, _, port = rest.partition(":")
-        family, target = socket.AF_VSOCK, (VMADDR_CID_ANY if int(cid) == -1 else int(cid), int(port))
-    elif scheme == "unix" and rest:
-        family, target = socket.AF_UNIX, "\0" + rest[1:] if rest.startswith("@") else rest
-    else:
-        raise ValueError(f"not a vsock:// or unix:// address: {address}")
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
-    try:
-        sock.bind(target)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-async def serve(listener: socket.socket, answer: "Callable[[Request], Answer]") -> None:
+async def serve(listener: Socket, answer: "Callable[[Request], Answer]") -> None:
     """Accept clients, one in each round of the loop, until the task is cancelled; then close the listener."""
-    try:
+    with listener:
         while True:
-            sock = await accept(listener)
-            if sock is not None:
-                spawn(Peer(sock, answer).run(), name="connection")
-    finally:
-        listener.close()
-
-
-async def accept(listener: socket.socket) -> "socket.socket | None":
-    """Wait for a connection. None when it came to nothing, or over vsock from elsewhere than the host."""
-    await readable(listener.fileno())
-    try:
-        fd, peer = listener._accept()  # type: ignore[attr-defined]  # what socket.accept calls
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        # no descriptor left, or a client that left before it was accepted: neither ends the service
-        log.warn(f"accept: {error}", "rpc")
-        await sleep(ACCEPT_PAUSE)
-        return None
-    if listener.family == socket.AF_VSOCK and peer[0] != VMADDR_CID_HOST:
-        # vsock has no namespaces: a container without a filter may call, and nothing in the guest is the host
-        log.warn(f"connection from vsock {peer[0]}, which is not the host: closed", "rpc")
-        os.close(fd)
-        return None
-    os.set_blocking(fd, False)
-    return socket.socket(listener.family, listener.type, 0, fd)
+            spawn(Peer(await accept(listener), answer).run(), name="connection")
 
 
 class Peer:
     """One client. `limit`: the longest payload of a frame."""
 
-    def __init__(self, sock: socket.socket, answer: "Callable[[Request], Answer]", limit: int = MAX_PAYLOAD) -> None:
+    def __init__(self, sock: Socket, answer: "Callable[[Request], Answer]", limit: int = MAX_PAYLOAD) -> None:
         self._sock = sock
-        self._fd = sock.fileno()
         self._answer = answer
         self._connection = Connection(SERVER, limit)
         self._tasks: dict[Task[None], bool] = {}
@@ -139,7 +84,7 @@ class Peer:
     async def _read(self) -> bool:
         """Take in what is there. By way of the loop when the turn is over: a client that never stops sending waits for its next one."""
         if self._turn <= 0:
-            await readable(self._fd)
+            await readable(self._sock)
             self._turn = TURN
         try:
             data = self._sock.recv(min(max(self._connection.missing, TURN), LARGE_READ))
@@ -185,23 +130,20 @@ class Peer:
         """Send what is queued; what the socket does not take now is sent by a task of its own."""
         if self._writer is not None or not self._connection.outgoing:
             return
-        data = self._connection.data_to_send()
         try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
+            rest = self._send(memoryview(self._connection.data_to_send()))
         except OSError as error:
             self._lost(error)
             return
-        if sent < len(data):
-            self._writer = spawn(self._write(memoryview(data)[sent:]), name="writer")
+        if rest:
+            self._writer = spawn(self._write(rest), name="writer")
 
     async def _write(self, rest: memoryview) -> None:
         try:
             while True:
                 while rest:
-                    await writable(self._fd)
-                    rest = rest[self._sock.send(rest) :]
+                    await writable(self._sock)
+                    rest = self._send(rest)
                 if not self._connection.outgoing:
                     break
                 rest = memoryview(self._connection.data_to_send())
@@ -210,6 +152,13 @@ class Peer:
         finally:
             self._writer = None
             self._drained.set()
+
+    def _send(self, data: memoryview) -> memoryview:
+        """Send what the socket takes now, and return the rest. That it is writable is a hint only: it may take nothing after all."""
+        try:
+            return data[self._sock.send(data) :]
+        except BlockingIOError:
+            return data
 
     async def _until_drained(self) -> None:
         self._drained.clear()

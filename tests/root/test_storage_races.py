@@ -59,7 +59,7 @@ def test_what_a_user_has_is_mounted(tmp_path: Path, seed: int) -> None:
         if seed % 2:
             await table.clear()
         for user in users:
-            with suppress(loop.Cancelled):
+            with suppress(loop.TaskCancelled):
                 await user.wait()
         await table.clear()
         assert Path("/proc/self/mountinfo").read_text() == before

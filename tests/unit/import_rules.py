@@ -57,7 +57,11 @@ PACKAGES = (
     Package("agent.errors", "errors, each with its status code"),
     Package("agent.timeline", "stages of the boot"),
     Package("agent.linux", "system calls under their kernel names", ("agent.errors",)),
-    Package("agent.loop", "coroutines on epoll: the loop, tasks, what tasks wait for; owns descriptors", ("agent.errors", "agent.linux")),
+    Package(
+        "agent.loop",
+        "coroutines on epoll: the loop, tasks, what tasks wait for; owns descriptors; accepts on sockets",
+        ("agent.errors", "agent.linux", "agent.log"),
+    ),
     Package("agent.log", "JSON lines on standard error", ("agent.errors", "agent.linux")),
     Package("agent.config", "kernel command line, TOML file, environment", ("agent.errors", "agent.log")),
     Package("agent.worker", "work that may block, in a forked child", _KERNEL),

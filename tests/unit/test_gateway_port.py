@@ -1,57 +1,11 @@
-"""Who may connect to the gRPC port, and how long a frame may be behind it."""
-
-import os
-import socket
+"""How long a frame may be behind the gRPC port."""
 
 import pytest
 
-from agent import loop
-from agent.service import server
 from innkeeper.wire import frames
 from innkeeper.wire.connection import CLIENT, SERVER, Connection, RequestReceived, ResponseReceived
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.grpc import MAX_FRAME, MAX_MESSAGE, MAX_METADATA
-
-VMADDR_CID_LOCAL, VMADDR_CID_HOST = 1, 2
-
-
-class Vsock:
-    """A listener that always has the same caller: its connections are one end of a pair whose other end is `far`."""
-
-    family, type = socket.AF_VSOCK, socket.SOCK_STREAM
-
-    def __init__(self, cid: int) -> None:
-        self._cid = cid
-        self._ready = os.open("/dev/zero", os.O_RDONLY)
-        self.far, self._near = socket.socketpair()
-
-    def fileno(self) -> int:
-        return self._ready
-
-    def _accept(self) -> tuple[int, tuple[int, int]]:
-        return self._near.detach(), (self._cid, 1234)
-
-    def close(self) -> None:
-        os.close(self._ready)
-        self.far.close()
-
-
-@pytest.mark.parametrize(
-    ("cid", "taken"), [(VMADDR_CID_HOST, True), (VMADDR_CID_LOCAL, False), (3, False), (0, False), (0xFFFFFFFF, False)]
-)
-def test_only_the_host_may_call(cid: int, taken: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    listener = Vsock(cid)
-    listener.far.sendall(b"PRI * HTTP/2.0")
-    sock = loop.run(server.accept(listener))  # type: ignore[arg-type]
-    assert (sock is not None) == taken
-    if sock is not None:
-        assert sock.recv(3) == b"PRI"
-        sock.close()
-    else:
-        with pytest.raises(ConnectionResetError):  # closed before it was read from
-            listener.far.recv(1)
-        assert f"connection from vsock {cid}, which is not the host" in capfd.readouterr().err
-    listener.close()
 
 
 def exchanged(limit: int, size: int) -> Response:

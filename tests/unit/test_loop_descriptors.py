@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.loop import Cancelled, Event, on_signal, readable, run, sleep, spawn, timeout, writable
+from agent.loop import Event, TaskCancelled, on_signal, readable, run, sleep, spawn, timeout, writable
 from agent.loop.task import running_loop
 
 
@@ -127,11 +127,11 @@ def test_waiters_that_give_up_leave_nothing_behind() -> None:
             other_task = spawn(readable(number), name="read too")
             await sleep(0)
             task.cancel()
-            with pytest.raises(Cancelled):
+            with pytest.raises(TaskCancelled):
                 await task.wait()
             assert not other_task.done
             other_task.cancel()
-            with pytest.raises(Cancelled):
+            with pytest.raises(TaskCancelled):
                 await other_task.wait()
             assert running_loop()._fds == {}
         with pair() as (again, other):  # the number may be the same; it is a new descriptor

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.loop import Cancelled, Event, Lock, Queue, QueueClosed, Task, current_task, gather, run, sleep, spawn, timeout
+from agent.loop import Cancelled, Event, Lock, Queue, QueueClosed, Task, TaskCancelled, current_task, gather, run, sleep, spawn, timeout
 
 
 def test_a_task_cancelled_before_its_first_step_never_runs() -> None:
@@ -16,7 +16,7 @@ def test_a_task_cancelled_before_its_first_step_never_runs() -> None:
     async def main() -> None:
         task = spawn(never(), name="never")
         task.cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
         task.cancel()
         assert isinstance(task.exception, Cancelled)
@@ -49,7 +49,7 @@ def test_a_task_that_cancels_itself_ends_at_its_next_park() -> None:
             seen.append("never")
 
         task = spawn(suicidal(), name="suicidal")
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
         return seen
 
@@ -216,7 +216,7 @@ def test_gather_that_is_cancelled_cancels_its_parts() -> None:
         task = spawn(gather(part("a"), part("b")), name="gather")
         await sleep(0.001)
         task.cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
         await sleep(0)
         return ended

@@ -6,7 +6,22 @@ import signal
 import pytest
 
 from agent import loop
-from agent.loop import Cancelled, Event, Lock, Queue, QueueClosed, gather, on_signal, readable, run, sleep, spawn, timeout, writable
+from agent.loop import (
+    Cancelled,
+    Event,
+    Lock,
+    Queue,
+    QueueClosed,
+    TaskCancelled,
+    gather,
+    on_signal,
+    readable,
+    run,
+    sleep,
+    spawn,
+    timeout,
+    writable,
+)
 
 
 def test_run_returns_the_result_and_raises_the_error() -> None:
@@ -48,7 +63,7 @@ def test_cancel_runs_finally_and_waiter_sees_cancelled() -> None:
         task = spawn(stuck(), name="stuck")
         await sleep(0)
         task.cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
 
     run(main())
@@ -115,7 +130,7 @@ def test_timeout_does_not_swallow_a_cancel() -> None:
         task = spawn(victim(), name="victim")
         await sleep(0)
         task.cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
         return True
 

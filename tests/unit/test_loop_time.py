@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from agent.loop import Cancelled, Event, run, sleep, spawn, timeout
+from agent.loop import Event, TaskCancelled, run, sleep, spawn, timeout
 from agent.loop.reactor import FEW_TIMERS
 from agent.loop.task import running_loop
 
@@ -41,7 +41,7 @@ def test_a_cancel_and_a_limit_at_the_same_moment() -> None:
         await sleep(0)
         time.sleep(0.004)
         task.cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(TaskCancelled):
             await task.wait()
 
     run(main())
@@ -95,7 +95,7 @@ def test_a_sleep_that_is_cancelled_leaves_its_timer_behind_no_longer_than_needed
             task = spawn(sleep(3600), name="sleeper")
             await sleep(0)
             task.cancel()
-            with pytest.raises(Cancelled):
+            with pytest.raises(TaskCancelled):
                 await task.wait()
         return len(running_loop()._timers)
 

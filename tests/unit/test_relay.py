@@ -10,8 +10,8 @@ import pytest
 from agent import loop
 from agent.service import relay
 
-Ends = tuple[socket.socket, socket.socket]
-Body = Callable[[socket.socket, socket.socket, "loop.Task[None]"], Coroutine[Any, Any, None]]
+Ends = tuple[loop.Socket, loop.Socket]
+Body = Callable[[loop.Socket, loop.Socket, "loop.Task[None]"], Coroutine[Any, Any, None]]
 
 
 def relayed(body: Body) -> None:
@@ -19,19 +19,15 @@ def relayed(body: Body) -> None:
     before = os.listdir("/proc/self/fd")
 
     async def main() -> None:
-        client, client_near = socket.socketpair()
-        server, server_near = socket.socketpair()
+        client, client_near = loop.socket_pair()
+        server, server_near = loop.socket_pair()
         sockets = (client, client_near, server, server_near)
-        for sock in sockets:
-            sock.setblocking(False)
         task = loop.spawn(relay.relay(client_near, server_near), name="relay")
         try:
             with loop.timeout(30):
                 await body(client, server, task)
         finally:
-            task.cancel()
-            while not task.done:
-                await loop.sleep(0)
+            await task.stop()
             for sock in sockets:
                 sock.close()
 
@@ -39,7 +35,7 @@ def relayed(body: Body) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-async def send(sock: socket.socket, data: bytes) -> None:
+async def send(sock: loop.Socket, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
@@ -48,7 +44,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
             await loop.writable(sock.fileno())
 
 
-async def receive(sock: socket.socket, size: int) -> bytes:
+async def receive(sock: loop.Socket, size: int) -> bytes:
     """Up to `size` bytes, fewer at the end of the stream."""
     data = b""
     while len(data) < size:
@@ -67,10 +63,10 @@ def test_both_ways_at_once_and_whole() -> None:
     up, down = os.urandom(5_000_001), os.urandom(3_000_007)
     received: dict[str, bytes] = {}
 
-    async def take(name: str, sock: socket.socket, size: int) -> None:
+    async def take(name: str, sock: loop.Socket, size: int) -> None:
         received[name] = await receive(sock, size)
 
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         await loop.gather(send(client, up), send(server, down), take("up", server, len(up)), take("down", client, len(down)))
 
     relayed(body)
@@ -78,7 +74,7 @@ def test_both_ways_at_once_and_whole() -> None:
 
 
 def test_what_the_server_said_last_arrives() -> None:
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         await send(server, b"last words" * 10_000)
         server.shutdown(socket.SHUT_RDWR)
         await task.wait()
@@ -88,7 +84,7 @@ def test_what_the_server_said_last_arrives() -> None:
 
 
 def test_the_server_may_answer_after_its_client_s_last_word() -> None:
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         await send(client, b"question")
         client.shutdown(socket.SHUT_WR)
         assert await receive(server, 100) == b"question"
@@ -103,7 +99,7 @@ def test_the_server_may_answer_after_its_client_s_last_word() -> None:
 def test_a_server_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "LINGER", 0.05)
 
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         client.close()
         await task.wait()
         assert await receive(server, 1) == b""
@@ -112,7 +108,7 @@ def test_a_server_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_more_is_taken_than_fits_into_the_pipe() -> None:
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         for sock in (client, server):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         taken, idle = 0, 0
@@ -130,7 +126,7 @@ def test_no_more_is_taken_than_fits_into_the_pipe() -> None:
 
 
 def test_cancelled_it_leaves_nothing() -> None:
-    async def body(client: socket.socket, server: socket.socket, task: "loop.Task[None]") -> None:
+    async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         await send(client, b"x")
         await receive(server, 1)
 

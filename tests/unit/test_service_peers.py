@@ -1,85 +1,109 @@
-"""Who is served: on vsock the host alone."""
+"""Who is served, on each of the agent's ports: on vsock the host alone."""
 
-import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from agent import loop
+from agent import log, loop
+from agent.loop.sockets import accept
+from agent.pod.streams import Passthrough
+from agent.ports.console import DebugConsole
+from agent.ports.log_port import LogPort
+from agent.service.gateway import Gateway
 from agent.service.server import Answer, serve
-from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
+from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
+from tests.unit.vsock_listener import GUEST, HOST, LOCAL, VsockListener
 
-HOST, GUEST, LOCAL = 2, 3, 1
-
-
-class Listener:
-    """A listening vsock socket that has one connection for each of `peers`."""
-
-    family, type = socket.AF_VSOCK, socket.SOCK_STREAM
-
-    def __init__(self, peers: list[int]) -> None:
-        self.clients: list[socket.socket] = []
-        self._waiting: list[tuple[int, tuple[int, int]]] = []
-        for cid in peers:
-            ours, theirs = socket.socketpair()
-            self.clients.append(theirs)
-            self._waiting.append((ours.detach(), (cid, 1000)))
-        self._ready, self._end = os.pipe()
-        os.write(self._end, b"x")
-
-    def fileno(self) -> int:
-        return self._ready
-
-    def _accept(self) -> tuple[int, tuple[int, int]]:
-        if not self._waiting:
-            os.read(self._ready, 1)
-            raise BlockingIOError
-        return self._waiting.pop(0)
-
-    def close(self) -> None:
-        """The listener's end; that of the clients is their own."""
-        os.close(self._ready)
-        os.close(self._end)
+ELSEWHERE = (LOCAL, GUEST, 0, 0xFFFFFFFF)
 
 
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener([LOCAL, GUEST, HOST])
-    yield made
-    for client in made.clients:
-        client.close()
+@pytest.mark.parametrize("cid", [HOST, *ELSEWHERE])
+def test_accept_gives_the_host_only(cid: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """A peer that is not the host is hung up on before anything of it is read; the next one is taken."""
+
+    async def main() -> bytes:
+        with VsockListener(cid, HOST) as listener, listener.clients[0] as first, listener.clients[1] as second:
+            first.sendall(b"1")
+            second.sendall(b"2")
+            with await accept(listener) as taken:
+                return taken.recv(10)
+
+    assert loop.run(main()) == (b"1" if cid == HOST else b"2")
+    assert (f"connection from vsock {cid}, which is not the host" in capfd.readouterr().err) == (cid != HOST)
 
 
-def test_only_the_host_is_served(listener: Listener) -> None:
-    """The others are closed before anything of theirs is read."""
-    asked: list[str] = []
-
-    def answer(request: Request) -> Answer:
-        asked.append(request.method)
-        return Answer(Response())
-
-    async def main() -> None:
-        for client in listener.clients:
-            connection = Connection(CLIENT)
-            connection.send_request(Request("grpc.Health", "Check", b""))
-            client.sendall(connection.data_to_send())
-        loop.spawn(serve(listener, answer), name="listener")  # type: ignore[arg-type]
-        await loop.readable(listener.clients[-1].fileno())
-
-    loop.run(main())
-    assert asked == ["Check"]
-    ends: list[Any] = []
-    for client in listener.clients:
-        client.setblocking(False)
-        try:
-            ends.append(client.recv(1000))
-        except ConnectionResetError:
-            ends.append(b"")
-    assert ends[:2] == [b"", b""]
+def _request() -> bytes:
     connection = Connection(CLIENT)
     connection.send_request(Request("grpc.Health", "Check", b""))
-    connection.data_to_send()
-    assert [type(event) for event in connection.receive_data(ends[2])] == [ResponseReceived]
+    return connection.data_to_send()
+
+
+async def _calls(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
+    await serve(listener, lambda request: Answer(Response()))
+
+
+async def _log(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(log, "_sink", None)
+    port = LogPort(listener)
+    log.error("line")
+    await port.serve()
+
+
+async def _console(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
+    async def talk(self: DebugConsole, client: loop.Socket) -> None:
+        client.send(b"shell")
+
+    patch.setattr(DebugConsole, "_talk", talk)
+    await DebugConsole(None).serve(listener)  # type: ignore[arg-type]
+
+
+async def _passthrough(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("agent.pod.streams.peer_port", lambda client: client.send(b"x"))
+    await Passthrough().serve(listener)
+
+
+async def _gateway(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
+    async def attend(self: Gateway, client: loop.Socket) -> None:
+        client.send(b"grpc")
+        client.close()
+
+    patch.setattr(Gateway, "_attend", attend)
+    await Gateway("/nowhere", lambda request: Answer(Response())).serve(listener)
+
+
+PORTS: dict[str, Callable[[VsockListener, pytest.MonkeyPatch], Coroutine[Any, Any, None]]] = {
+    "calls": _calls,
+    "log": _log,
+    "debug console": _console,
+    "passthrough": _passthrough,
+    "gRPC": _gateway,
+}
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_every_port_serves_the_host_only(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two callers that are not the host, then the host: it alone hears anything."""
+    heard: list[bytes] = []
+
+    async def main() -> None:
+        listener = VsockListener(LOCAL, GUEST, HOST)
+        for client in listener.clients:
+            client.sendall(_request())
+        service = loop.spawn(PORTS[port](listener, monkeypatch), name=port)
+        with loop.timeout(20):
+            await loop.readable(listener.clients[-1].fileno())
+        for client in listener.clients:
+            try:
+                heard.append(client.recv(1000))
+            except ConnectionResetError:
+                heard.append(b"")  # closed before it was read from
+        await service.stop()
+        listener.close()
+        for client in listener.clients:
+            client.close()
+
+    loop.run(main())
+    assert heard[:2] == [b"", b""]
+    assert heard[2]

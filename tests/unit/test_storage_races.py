@@ -196,7 +196,7 @@ def test_any_order(users: list[User], slow: int, fails: int, cleared_after: int 
                 assert fake.there == {}
             await loop.sleep(0)
         for _, task in tasks:
-            with suppress(loop.Cancelled):
+            with suppress(loop.TaskCancelled):
                 await task.wait()
         await table.clear()
         assert fake.there == {}
