@@ -50,13 +50,13 @@ class ContainerProcess:
         self.exec_id = exec_id
         self.terminal = terminal
         self.pid = 0
-        self.pidfd = -1
+        self._pidfd: loop.Fd | None = None
         self.started = False
         self.exit_status: int | None = None
         self.stdio = given.stdio or Stdio(terminal)
         self._given = given
         self._ended = loop.Event()
-        self._control: socket.socket | None = None
+        self._control: loop.Socket | None = None
         self._child: Child | None = None
         self.questions: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {}
         """What the child may ask on its way (its record's first word) -> who answers with the word it waits for."""
@@ -65,24 +65,29 @@ class ContainerProcess:
     def attach(cls, exec_id: str, pid: int, pidfd: int, started: bool) -> "ContainerProcess":
         """A process that another one has created and will reap; -1 for `pidfd` when it has ended. Takes the descriptor over."""
         process = cls(exec_id, True, Given(Stdio(True)))
-        process.pid, process.pidfd, process.started = pid, pidfd, started
+        process.pid, process.started = pid, started
         if pidfd < 0:
             process._ends(UNKNOWN_STATUS)
         else:
+            process._pidfd = loop.Fd(pidfd)
             loop.spawn(process._watch(), name=f"watch {pid}")
         return process
+
+    @property
+    def pidfd(self) -> int:
+        """The number of its pidfd, which stays this object's; -1 once it is closed."""
+        return -1 if self._pidfd is None else self._pidfd.fileno()
 
     # set-up
 
     def start_by(self, control: socket.socket) -> None:
         """Take over a connection to the socket that an attached process awaits its start on."""
-        self._control = control
-        self._control.setblocking(False)
+        self._control = loop.Socket.of(control)
 
     def control_pair(self) -> socket.socket:
         """Make the control socket; the child's end."""
-        self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setblocking(False)
+        ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = loop.Socket.of(ours)
         return other
 
     def fork(
@@ -104,13 +109,13 @@ class ContainerProcess:
         own = _change_processors(affinity) if affinity else ()
         try:
             with p.SignalsBlocked():
-                self.pid, self.pidfd = p.clone3(flags, cgroup)
+                self.pid, pidfd = p.clone3(flags, cgroup)
                 if self.pid == 0:
                     child.run(plan, steps)
         finally:
             if own:
                 os.sched_setaffinity(0, own)
-        self._adopt()
+        self._adopt(pidfd)
         self.stdio.close_child_ends()
 
     async def fork_within(
@@ -144,8 +149,8 @@ class ContainerProcess:
             for fd in fds:
                 os.close(fd)
             raise await self._failure(record)
-        self.pid, self.pidfd = int(record.split()[1]), fds[0]
-        self._adopt()
+        self.pid = int(record.split()[1])
+        self._adopt(fds[0])
 
     def _prepare(self, plan: ChildPlan, opened: list[int]) -> None:
         plan.stdio = self.stdio.child_fds
@@ -159,8 +164,9 @@ class ContainerProcess:
             self.stdio.give_to(owner)
         self.stdio.close_child_ends()
 
-    def _adopt(self) -> None:
-        self._child = None if self._given.left else reaper.adopt(self.pid, self.pidfd)
+    def _adopt(self, pidfd: int) -> None:
+        self._pidfd = loop.Fd(pidfd)
+        self._child = None if self._given.left else reaper.adopt(self.pid, pidfd)
         loop.spawn(self._watch(), name=f"watch {self.pid}")
 
     def tell(self, word: bytes) -> None:
@@ -211,18 +217,19 @@ class ContainerProcess:
                 return record
 
     async def _receive(self, seconds: float | None) -> tuple[bytes, list[int]]:
-        assert self._control is not None
+        control = self._control
+        assert control is not None
         while True:
             try:
-                record, fds, _flags, _ = socket.recv_fds(self._control, RECORD, 1, socket.MSG_CMSG_CLOEXEC)
+                record, fds, _flags, _ = socket.recv_fds(control, RECORD, 1, socket.MSG_CMSG_CLOEXEC)  # type: ignore[arg-type]  # any with recvmsg
                 return record, fds
             except BlockingIOError:
                 try:
                     with loop.timeout(seconds):
-                        await loop.readable(self._control.fileno())
+                        await loop.readable(control)
                 except TimeoutError as error:
                     raise StepFailed("contain", f"the child is not done within {seconds} s", errno.ETIMEDOUT) from error
-            except ConnectionResetError:
+            except (ConnectionResetError, loop.DescriptorClosed):
                 return b"", []
 
     async def _failure(self, record: bytes) -> StepFailed:
@@ -240,8 +247,12 @@ class ContainerProcess:
     # end
 
     async def _watch(self) -> None:
-        await loop.exited(self.pidfd)
-        while self._collect() is None:
+        assert self._pidfd is not None
+        try:
+            await loop.exited(self._pidfd)
+        except loop.DescriptorClosed:
+            return  # somebody has seen its end already
+        while self._pidfd is not None and self._collect() is None:
             # A process of the container's traces it (ptrace(2)): it has ended, but can be reaped only when its tracer has let go of it.
             await loop.sleep(TRACED_SECONDS)
 
@@ -296,9 +307,9 @@ class ContainerProcess:
         if self._control is not None:
             self._control.close()
             self._control = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        if self._pidfd is not None:
+            self._pidfd.close()
+            self._pidfd = None
 
     # streams
 

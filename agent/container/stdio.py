@@ -14,6 +14,7 @@ import time
 
 from agent import loop
 from agent.errors import NotFound, WrongState
+from agent.loop import Fd
 
 DRAIN = 0.5
 PIPE_SIZE = 1 << 20
@@ -25,17 +26,16 @@ NULL_DEVICE = os.makedev(1, 3)
 class Reader:
     """The reading end of one stream. Each byte goes to one reader; a second one may come while a first is being given up."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: Fd) -> None:
         self._fd = fd
         self._ended = False
         self._deadline: float | None = None
-        self._parked: set[loop.Task[None]] = set()
 
     async def read(self, size: int) -> bytes:
-        """Up to `size` bytes as soon as there are any; b"" at the end."""
+        """Up to `size` bytes as soon as there are any; b"" at the end, also when the stream is closed under its reader."""
         while not self._ended:
             try:
-                data = os.read(self._fd, size)
+                data = os.read(self._fd.fileno(), size)
             except BlockingIOError:
                 await self._wait()
                 continue
@@ -49,39 +49,21 @@ class Reader:
         return b""
 
     async def _wait(self) -> None:
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            try:
-                with loop.timeout(max(left, 0.001)):
-                    await loop.readable(self._fd)
-            except TimeoutError:
-                self._ended = True
-            return
-        parked = loop.spawn(loop.readable(self._fd), name="stdio")
-        self._parked.add(parked)
+        left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001)
         try:
-            await parked.wait()
-        except loop.Cancelled:
-            if self._deadline is None:
-                raise
-        finally:
-            parked.cancel()
-            self._parked.discard(parked)
-
-    def _wake(self) -> None:
-        for parked in list(self._parked):
-            parked.cancel()
+            with loop.timeout(left):
+                await loop.readable(self._fd)
+        except (TimeoutError, loop.DescriptorClosed):
+            self._ended = True
 
     def process_ended(self) -> None:
         """The process is gone: from now on the stream ends when it has nothing for DRAIN seconds."""
         self._deadline = time.monotonic() + DRAIN
-        self._wake()
+        self._fd.wake_readers()
 
     def end(self) -> None:
         """No more data, now."""
         self._ended = True
-        self._deadline = 0.0
-        self._wake()
 
 
 def _enlarge(fd: int, size: int = PIPE_SIZE) -> None:
@@ -102,7 +84,9 @@ class Stdio:
         self.terminal = terminal
         self._pipe_size = pipe_size
         self.child_fds: tuple[int, ...] = ()
-        self._stdin = self._stdout = self._stderr = -1
+        self._stdin: Fd | None = None
+        self._stdout: Fd | None = None
+        self._stderr: Fd | None = None
         self._out: Reader | None = None
         self._err: Reader | None = None
         if not terminal:
@@ -113,18 +97,18 @@ class Stdio:
                 raise
 
     def _open_pipes(self) -> None:
-        stdin, self._stdin = os.pipe()
-        self.child_fds = (stdin,)
-        self._stdout, stdout = os.pipe()
-        self.child_fds = (stdin, stdout)
-        self._stderr, stderr = os.pipe()
-        self.child_fds = (stdin, stdout, stderr)
+        read_end, write_end = os.pipe()
+        self._stdin, self.child_fds = Fd(write_end), (read_end,)
+        read_end, write_end = os.pipe()
+        self._stdout, self.child_fds = Fd(read_end), (*self.child_fds, write_end)
+        read_end, write_end = os.pipe()
+        self._stderr, self.child_fds = Fd(read_end), (*self.child_fds, write_end)
         for fd in (self._stdin, self._stdout, self._stderr):
-            os.set_blocking(fd, False)
-        _enlarge(self._stdin)
-        _enlarge(self._stdout, self._pipe_size or PIPE_SIZE)
+            os.set_blocking(fd.fileno(), False)
+        _enlarge(self._stdin.fileno())
+        _enlarge(self._stdout.fileno(), self._pipe_size or PIPE_SIZE)
         if self._pipe_size:
-            _enlarge(self._stderr, self._pipe_size)
+            _enlarge(self._stderr.fileno(), self._pipe_size)
         self._out, self._err = Reader(self._stdout), Reader(self._stderr)
 
     def give_to(self, owner: int) -> None:
@@ -134,9 +118,9 @@ class Stdio:
 
     def take_master(self, fd: int) -> None:
         """The terminal's master, as the child sent it."""
-        self._stdin = self._stdout = fd
+        self._stdin = self._stdout = Fd(fd)
         os.set_blocking(fd, False)
-        self._out = Reader(fd)
+        self._out = Reader(self._stdout)
 
     def close_child_ends(self) -> None:
         """Close the program's ends, after the fork."""
@@ -159,16 +143,16 @@ class Stdio:
         return await self._err.read(size)
 
     async def write_stdin(self, data: bytes) -> int:
-        """Write all of `data`; its length. Raises WrongState when nobody reads any more."""
+        """Write all of `data`; its length. Raises WrongState when nobody reads any more, or standard input is closed meanwhile."""
         view = memoryview(data)
         while view:
-            if self._stdin < 0:
+            if self._stdin is None:
                 raise WrongState("stdin is closed")
             try:
-                view = view[os.write(self._stdin, view) :]
-            except BlockingIOError:
-                await loop.writable(self._stdin)
-            except (BrokenPipeError, OSError) as error:
+                view = await _write(self._stdin, view)
+            except loop.DescriptorClosed:
+                raise WrongState("stdin is closed") from None
+            except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.EIO):
                     raise
                 raise WrongState("stdin: nobody reads it any more (EPIPE)") from error
@@ -176,15 +160,15 @@ class Stdio:
 
     def close_stdin(self) -> None:
         """End of input. On a terminal nothing is closed: its output would end as well."""
-        if not self.terminal and self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1
+        if not self.terminal and self._stdin is not None:
+            self._stdin.close()
+            self._stdin = None
 
     def resize(self, rows: int, columns: int) -> None:
         """The terminal's size. Raises WrongState without one."""
-        if not self.terminal or self._stdout < 0:
+        if not self.terminal or self._stdout is None:
             raise WrongState("the process has no terminal")
-        fcntl.ioctl(self._stdout, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        fcntl.ioctl(self._stdout.fileno(), termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def process_ended(self) -> None:
         """Start draining."""
@@ -199,9 +183,19 @@ class Stdio:
                 reader.end()
         self._out = self._err = None
         self.close_child_ends()
-        for fd in {self._stdin, self._stdout, self._stderr} - {-1}:
-            os.close(fd)
-        self._stdin = self._stdout = self._stderr = -1
+        for fd in (self._stdin, self._stdout, self._stderr):
+            if fd is not None:
+                fd.close()
+        self._stdin = self._stdout = self._stderr = None
+
+
+async def _write(fd: Fd, data: memoryview) -> memoryview:
+    """Write what the descriptor takes, once it takes any, and return the rest. Raises OSError."""
+    try:
+        return data[os.write(fd.fileno(), data) :]
+    except BlockingIOError:
+        await loop.writable(fd)
+        return data
 
 
 class InheritedStdio(Stdio):

@@ -1,7 +1,9 @@
 """The kernel's device events (netlink family KOBJECT_UEVENT, kernel-documentation "uevent")."""
 
-import socket
+import _socket as socket
 from typing import NamedTuple
+
+from agent.loop import Socket
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
@@ -34,16 +36,23 @@ def parse(datagram: bytes) -> Uevent | None:
     return Uevent(values["ACTION"], values["DEVPATH"], values.get("SUBSYSTEM", ""), values.get("DEVNAME", ""))
 
 
-def open_socket() -> socket.socket:
-    """A socket that receives the kernel's events, not blocking."""
+def open_socket() -> Socket:
+    """Return a socket that receives the kernel's events, not blocking. Raises OSError."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    events = socket.socket(socket.AF_NETLINK, kind, NETLINK_KOBJECT_UEVENT)
-    events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-    events.bind((0, KERNEL_GROUP))
+    events = Socket(socket.AF_NETLINK, kind, NETLINK_KOBJECT_UEVENT)
+    try:
+        events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        events.bind((0, KERNEL_GROUP))
+    except OSError:
+        events.close()
+        raise
     return events
 
 
-def receive(events: socket.socket) -> Uevent | None:
-    """The next event, None for a datagram that is none. BlockingIOError when there is nothing; OSError ENOBUFS when some were lost."""
+def receive(events: Socket) -> Uevent | None:
+    """Return the next event, None for a datagram that is none.
+
+    Raises BlockingIOError when there is nothing; OSError ENOBUFS when some were lost.
+    """
     datagram, sender = events.recvfrom(RECEIVE_BYTES)
     return parse(datagram) if sender[0] == 0 else None

@@ -2,16 +2,12 @@
 
 import errno
 import os
-import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from agent import loop
 from agent.device import uevent
 from agent.device.uevent import Uevent
-
-if TYPE_CHECKING:
-    from agent.loop import Task
+from agent.loop import Socket
 
 HOTPLUG_TIMEOUT = 3.0
 """seconds; Kata's `agent.hotplug_timeout`"""
@@ -24,29 +20,29 @@ class DeviceWatch:
         self.hotplug_timeout = hotplug_timeout
         self.sys_root = sys_root
         self.dev_root = dev_root
-        self._socket: socket.socket | None = None
-        self._task: Task[None] | None = None
+        self._socket: Socket | None = None
         self._waiting: set[loop.Event] = set()
 
     def start(self) -> None:
         """Listen from now on; inside the loop."""
         self._socket = uevent.open_socket()
-        self._task = loop.spawn(self._listen(self._socket), name="uevents")
+        loop.spawn(self._listen(self._socket), name="uevents")
 
     def close(self) -> None:
         """Listen no more."""
-        if self._task is not None and self._socket is not None:
-            self._task.cancel()
-            self._socket.close()
-            self._task = self._socket = None
+        if self._socket is not None:
+            self._socket.close()  # which ends the task
+            self._socket = None
 
-    async def _listen(self, events: socket.socket) -> None:
+    async def _listen(self, events: Socket) -> None:
         while True:
-            await loop.readable(events.fileno())
             try:
+                await loop.readable(events)
                 event = uevent.receive(events)
             except BlockingIOError:
                 continue
+            except loop.DescriptorClosed:
+                return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise

@@ -1,5 +1,6 @@
 """Route netlink (rtnetlink(7)) as far as moving an interface needs it: links and addresses, by struct, one request at a time."""
 
+import errno
 import os
 import socket
 import struct
@@ -24,7 +25,7 @@ class Route:
     """A socket in the network namespace in which it was made. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
         self._sequence = 0
 
     def __enter__(self) -> "Route":
@@ -59,6 +60,13 @@ class Route:
         body = _ADDRESS.pack(kind[0], kind[1], IFA_F_PERMANENT, RT_SCOPE_UNIVERSE, index)
         self._ask(RTM_NEWADDR, body, attributes, NLM_F_CREATE | NLM_F_EXCL)
 
+    def _receive(self) -> bytes:
+        """The next datagram of an answer, which is there as soon as send(2) returns: to wait for one that is missing would stop PID 1."""
+        try:
+            return self._socket.recv(1 << 16)
+        except BlockingIOError:
+            raise OSError(errno.ENODATA, "rtnetlink: the kernel gave no answer") from None
+
     def _ask(self, kind: int, body: bytes, attributes: Attributes, flags: int = 0) -> list[bytes]:
         """Send one request; the bodies of its answers. Raises OSError with the kernel's errno."""
         self._sequence += 1
@@ -67,7 +75,7 @@ class Route:
         self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
         answers: list[bytes] = []
         while True:
-            for number, sequence, answer in _messages(self._socket.recv(1 << 16)):
+            for number, sequence, answer in _messages(self._receive()):
                 if sequence != self._sequence:
                     continue
                 if number == NLMSG_DONE:

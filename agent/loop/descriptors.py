@@ -4,7 +4,7 @@ import _socket as socket  # the public module imports enum and selectors, which 
 import os
 
 from agent.loop.reactor import DescriptorClosed
-from agent.loop.task import forget
+from agent.loop.task import forget, look_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Fd:
         self._number = -1
         forget(number)
         return number
+
+    def wake_readers(self) -> None:
+        """Wake whoever waits to read as if there were something: they try, and find what else has changed."""
+        if self._number >= 0:
+            look_again(self._number)
 
     def close(self) -> None:
         """Wake whoever waits for the descriptor with DescriptorClosed, make epoll forget the number, then close it. Again: nothing."""

@@ -206,6 +206,11 @@ class Loop:
         self._wake_all(watched.readers)
         self._wake_all(watched.writers)
 
+    def look_again(self, fd: int) -> None:
+        """Wake whoever waits to read as if there were something: they try, and find what else has changed."""
+        if fd in self._fds:
+            self._descriptor_ready(fd, READ)
+
     def _descriptor_ready(self, fd: int, events: int) -> None:
         if self._signal_pipe is not None and fd == self._signal_pipe[0]:
             self._signals_arrived(fd)

@@ -212,6 +212,12 @@ def forget(fd: int) -> None:
         _the_loop.forget(fd)
 
 
+def look_again(fd: int) -> None:
+    """Wake whoever waits to read from a descriptor as if there were something."""
+    if _the_loop is not None:
+        _the_loop.look_again(fd)
+
+
 def current_task() -> "Task[Any]":
     """The task that is running."""
     return running_loop().running()

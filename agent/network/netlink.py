@@ -1,8 +1,10 @@
 """A NETLINK_ROUTE socket: one request, its replies, its error (netlink(7), rtnetlink(7)).
 
-The kernel works on a request inside send(2), so its answer is there at once and no task has to wait for it.
+The kernel works on a request inside send(2), so its answer is there at once and no task has to wait for it. Where one is missing all
+the same, that is an error: a receive that blocks would stop PID 1.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -91,11 +93,16 @@ class RouteSocket:
     """`with RouteSocket() as route:` in the network namespace of the caller."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._sequence = 0
-        self._socket.bind((0, 0))
-        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
+        try:
+            self._socket.bind((0, 0))
+            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+        except OSError:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> "RouteSocket":
         return self
@@ -129,10 +136,10 @@ class RouteSocket:
         self._socket.sendto(encode(kind, flags, self._sequence, fields, attrs), (0, 0))
 
     def _replies(self) -> Iterator[Message]:
-        """Decoded messages up to the end of the answer. Messages of an earlier, abandoned answer are passed over."""
+        """Decoded messages up to the end of the answer. Messages of an earlier, abandoned answer are passed over. Raises OSError."""
         interrupted = False
         while True:
-            data, sender = self._socket.recvfrom(RECEIVE_BYTES)
+            data, sender = self._receive()
             if sender[0] != 0:
                 continue
             for kind, flags, sequence, message in split(data):
@@ -145,6 +152,13 @@ class RouteSocket:
                         raise DumpInterrupted
                     return
                 yield _decode(kind, message)
+
+
+    def _receive(self) -> tuple[bytes, tuple[int, int]]:
+        try:
+            return self._socket.recvfrom(RECEIVE_BYTES)
+        except BlockingIOError:
+            raise OSError(errno.ENODATA, "the kernel gave no answer to a request of rtnetlink") from None
 
 
 def _raise_error(kind: int, body: bytes, flags: int) -> None:

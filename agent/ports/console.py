@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent import log, loop
 from agent.errors import AgentError
-from agent.loop import Socket
+from agent.loop import Fd, Socket
 from agent.loop.sockets import CHUNK, accept, receive, send_all
 
 if TYPE_CHECKING:
@@ -35,15 +35,14 @@ class DebugConsole:
     async def on_machine(self) -> None:
         """A shell on the machine's own console, a new one when it ends."""
         while True:
-            fd = os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            pair = loop.socket_pair()
-            relay = loop.spawn(_relay(fd, pair[0]), name="console")
-            try:
-                await self._connection(pair[1])
-            finally:
-                relay.cancel()
-                pair[0].close()
-                os.close(fd)
+            with Fd(os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)) as console:
+                ours, theirs = loop.socket_pair()
+                relay = loop.spawn(_relay(console, ours), name="console")
+                try:
+                    await self._connection(theirs)
+                finally:
+                    ours.close()
+                    await relay.stop()
             await loop.sleep(RESTART_SECONDS)
 
     async def _connection(self, client: Socket) -> None:
@@ -65,7 +64,7 @@ class DebugConsole:
             while data := await process.read_stdout(CHUNK):
                 await send_all(client, data)
         finally:
-            typing.cancel()
+            await typing.stop()
             await self._end(process)
 
     async def _start(self) -> "ContainerProcess":
@@ -95,15 +94,15 @@ async def _type(client: Socket, process: "ContainerProcess") -> None:
     await process.kill()
 
 
-async def _relay(console: int, pair: Socket) -> None:
+async def _relay(console: Fd, pair: Socket) -> None:
     """Bytes between the console's device and a shell's connection."""
-    os.set_blocking(console, False)
+    os.set_blocking(console.fileno(), False)
     output = loop.spawn(_print(console, pair), name="console output")
     try:
         while True:
             await loop.readable(console)
             try:
-                data = os.read(console, CHUNK)
+                data = os.read(console.fileno(), CHUNK)
             except BlockingIOError:
                 continue
             if not data:
@@ -112,15 +111,15 @@ async def _relay(console: int, pair: Socket) -> None:
     except OSError:
         return  # the console hung up, or the shell has ended
     finally:
-        output.cancel()
+        await output.stop()
 
 
-async def _print(console: int, pair: Socket) -> None:
+async def _print(console: Fd, pair: Socket) -> None:
     try:
         while data := await receive(pair):
             while data:
                 try:
-                    data = data[os.write(console, data) :]
+                    data = data[os.write(console.fileno(), data) :]
                 except BlockingIOError:
                     await loop.writable(console)
     except OSError:

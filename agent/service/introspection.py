@@ -7,6 +7,7 @@ from agent import timeline
 from agent.errors import AlreadyExists, Refused
 from agent.linux.capability import NAMES
 from agent.linux.reaper import reaper
+from agent.loop import shield
 from agent.sandbox import Status, check_id
 from agent.service.handler import Handlers
 from innkeeper.wire.pb.empty_pb2 import Empty
@@ -22,6 +23,7 @@ from innkeeper.wire.pb.guest_pb2 import (
 if TYPE_CHECKING:
     from agent import events
     from agent.container.container import Container
+    from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
     from innkeeper.wire.pb import guest_pb2
 
@@ -142,6 +144,8 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
         }
     )
     added = ContainerProcess(request.exec_id, process.terminal)
+    # The id is taken before anything is awaited, as an exec's is: a second call for it meanwhile is refused.
+    sandbox.shell_processes[request.exec_id] = added
     opened = Opened()
     try:
         try:
@@ -152,11 +156,17 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
         await added.created()
         await added.start()
     except BaseException:
-        await added.kill()
-        added.close()
+        await shield(_end_shell(sandbox, added))
         raise
-    sandbox.shell_processes[request.exec_id] = added
     return Empty()
+
+
+async def _end_shell(sandbox: "Sandbox", process: "ContainerProcess") -> None:
+    try:
+        await process.kill()
+    finally:
+        process.close()
+        sandbox.shell_processes.pop(process.exec_id, None)
 
 
 def _own_capabilities() -> list[str]:

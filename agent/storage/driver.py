@@ -13,14 +13,15 @@ import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from agent.errors import Refused
+from agent import loop
+from agent.errors import Refused, StepFailed
 from agent.linux.mount import clone_tree, new_mount, set_attributes
 from agent.linux.openat2 import openat2
 from agent.storage import options as mount_options
-from agent.storage.mounted import Mounted, mount_on, mounted_type
+from agent.storage.mounted import Mounted, mount_ids, mount_on, mounted_type
 from agent.storage.mountpoint import STRAIGHT
 from agent.storage.options import Options
-from agent.worker import run_in_worker
+from agent.worker import NotStarted, run_in_worker
 
 if TYPE_CHECKING:
     from agent.device.watch import DeviceWatch
@@ -100,8 +101,24 @@ async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:
     """Run `work` in a worker, where the device or the other side of a share may keep it waiting. Its result takes the mount away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours, theirs:
-        await run_in_worker(lambda: work().send(theirs), f"mount {mount_point}", keep=(theirs.fileno(),))
+        before = mount_ids(mount_point)
+        try:
+            await run_in_worker(lambda: work().send(theirs), f"mount {mount_point}", keep=(theirs.fileno(),))
+        except BaseException:
+            await loop.shield(_undo(ours, mount_point, before))
+            raise
         return unmounting(Mounted.receive(ours), mount_point)
+
+
+async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -> None:
+    """Take away what a worker that was killed has mounted: it may have handed it over, or have had no time for that."""
+    try:
+        mounted = Mounted.receive(ours)
+    except BlockingIOError:
+        if mount_ids(mount_point) <= before:
+            return
+        mounted = Mounted.at(mount_point)
+    await unmounting(mounted, mount_point)()
 
 
 async def mount_in_worker(filesystem: str, source: str, mount_point: str, options: Options) -> Detach:
@@ -116,6 +133,13 @@ def unmounting(mounted: Mounted, mount_point: str) -> Detach:
     """
 
     async def detach() -> None:
-        await run_in_worker(mounted.take_away, f"unmount {mount_point}", given=(mounted.root, mounted.above))
+        name = f"unmount {mount_point}"
+        try:
+            await run_in_worker(mounted.take_away, name, given=(mounted.root, mounted.above))
+        except NotStarted:
+            try:
+                mounted.take_away()  # here then: a mount without an owner would stay for ever
+            except OSError as error:
+                raise StepFailed(name, error.strerror or str(error), error.errno or 0) from error
 
     return detach

@@ -107,15 +107,24 @@ def take_away(path: str) -> None:
 
 
 def mounted_type(path: str) -> str | None:
-    """The filesystem type of the topmost mount at exactly `path`, None if nothing is mounted there (proc_pid_mountinfo(5))."""
-    wanted = path.rstrip("/").replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+    """Return the filesystem type of the topmost mount at exactly `path`, or None if nothing is mounted there."""
     found = None
-    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split(" ")
-            if fields[4] == wanted:
-                found = fields[fields.index("-") + 1]
+    for fields in _mounts_at(path):
+        found = fields[fields.index("-") + 1]
     return found
+
+
+def mount_ids(path: str) -> frozenset[int]:
+    """Return the ids of the mounts at exactly `path`."""
+    return frozenset([int(fields[0]) for fields in _mounts_at(path)])
+
+
+def _mounts_at(path: str) -> list[list[str]]:
+    """The fields of each mount at exactly `path`, the topmost last (proc_pid_mountinfo(5))."""
+    wanted = path.rstrip("/").replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        found = [line.split(" ") for line in file]
+    return [fields for fields in found if fields[4] == wanted]
 
 
 def _mount_id(fd: int) -> str:

@@ -55,12 +55,7 @@ class Watched:
         """Follow no more, and take the copy away; with the last one the tmpfs."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            try:
-                await task.wait()  # what it was doing must not come after what follows
-            except loop.Cancelled:
-                if not task.done:
-                    raise
+            await task.stop()  # what it was doing must not come after what follows
         await run_in_worker(lambda: _take_away(self.target), f"remove {self.target}")
 
     async def _follow(self) -> None:
