@@ -166,7 +166,7 @@ class Container:
             except BaseException:
                 await added.kill()
                 added.close()
-                del self.processes[exec_id]
+                self.processes.pop(exec_id, None)  # whoever waits for it may have forgotten it already
                 raise
             return added
 

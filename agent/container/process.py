@@ -15,8 +15,8 @@ from agent.container.init.report import end_child, failure
 from agent.container.stdio import Stdio
 from agent.container.step_times import mark
 from agent.errors import Refused, StepFailed, WrongState
+from agent.linux import passed_fds, procfs
 from agent.linux import process as p
-from agent.linux import procfs
 from agent.linux.reaper import Child, reaper
 
 RECORD = 4096
@@ -221,8 +221,7 @@ class ContainerProcess:
         assert control is not None
         while True:
             try:
-                record, fds, _flags, _ = socket.recv_fds(control, RECORD, 1, socket.MSG_CMSG_CLOEXEC)  # type: ignore[arg-type]  # any with recvmsg
-                return record, fds
+                return passed_fds.receive_fds(control, RECORD, 1)
             except BlockingIOError:
                 try:
                     with loop.timeout(seconds):

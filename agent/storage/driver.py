@@ -118,6 +118,9 @@ async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -
         if mount_ids(mount_point) <= before:
             return
         mounted = Mounted.at(mount_point)
+    if mount_ids(mount_point) <= before:
+        mounted.close()  # one that was there already, and has been taken for it
+        return
     await unmounting(mounted, mount_point)()
 
 

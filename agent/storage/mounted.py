@@ -6,6 +6,7 @@ import os
 import socket
 from typing import NamedTuple, Self
 
+from agent.linux import passed_fds
 from agent.linux.libc import AT_FDCWD
 from agent.linux.mount import MNT_DETACH, move_mount, set_propagation, umount2
 from agent.linux.openat2 import openat2
@@ -65,7 +66,7 @@ class Mounted(NamedTuple):
     @classmethod
     def receive(cls, source: socket.socket) -> Self:
         """What has been sent already. Raises BlockingIOError where nothing has."""
-        name, descriptors, _, _ = socket.recv_fds(source, NAME_MAX, 2, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        name, descriptors = passed_fds.receive_fds(source, NAME_MAX, 2, socket.MSG_DONTWAIT)
         root, above = descriptors
         return cls(root, above, name.decode(errors="surrogateescape"))
 

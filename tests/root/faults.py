@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from agent.linux import libc
+from agent.linux import libc, passed_fds
 
 OF_OS = (
     "open", "pipe", "pipe2", "read", "write", "mkdir", "rmdir", "mknod", "symlink", "readlink", "chown", "fchown", "stat", "lstat", "fstat",
     "listdir", "scandir", "set_blocking", "set_inheritable", "dup2", "fchdir", "chdir", "getcwdb", "setsid", "kill", "memfd_create",
 )  # fmt: skip
-OF_SOCKET = ("socketpair", "recv_fds", "send_fds")
+OF_SOCKET = ("socketpair", "send_fds")
 
 
 class Faults:
@@ -36,6 +36,7 @@ class Faults:
             patch.setattr(os, name, self._wrapped(f"os.{name}", getattr(os, name)))
         for name in OF_SOCKET:
             patch.setattr(socket, name, self._wrapped(f"socket.{name}", getattr(socket, name)))
+        patch.setattr(passed_fds, "receive_fds", self._wrapped("receive_fds", passed_fds.receive_fds))
         patch.setattr(builtins, "open", self._wrapped("open", builtins.open))
         patch.setattr(io, "open", self._wrapped("io.open", io.open))
         patch.setattr(libc, "_syscall", self._raw(libc._syscall))

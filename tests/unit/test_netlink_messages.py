@@ -1,5 +1,6 @@
 """Requests as bytes, answers from bytes, and what is imported for them."""
 
+import errno
 import socket
 import struct
 import subprocess
@@ -114,3 +115,25 @@ def test_loopback_needs_no_netlink_code() -> None:
         "assert new <= {'_socket', 'fcntl', 'struct', '_struct'}, new\n"
     )
     subprocess.run([sys.executable, "-S", "-c", script], check=True)
+
+
+def test_an_answer_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel answers inside send(2). A request that it never got must not keep PID 1 waiting."""
+    from agent.linux.netlink import Route
+    from agent.network import netlink
+
+    class Deaf(socket.socket):
+        def send(self, data: bytes, *flags: int) -> int:  # type: ignore[override]
+            return len(data)
+
+        def sendto(self, data: bytes, *rest: object) -> int:  # type: ignore[override]
+            return len(data)
+
+    monkeypatch.setattr(socket, "socket", Deaf)
+    with netlink.RouteSocket() as route, pytest.raises(OSError, match="no answer") as caught:
+        route.change(netlink.RTM_NEWLINK, {"index": 1})
+    assert caught.value.errno == errno.ENODATA
+    with netlink.RouteSocket() as route, pytest.raises(OSError, match="no answer"):
+        route.dump(netlink.RTM_GETLINK, {})
+    with Route() as other, pytest.raises(OSError, match="no answer"):
+        other.bring_up(1)

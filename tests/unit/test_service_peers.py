@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from agent import log, loop
-from agent.loop.sockets import accept
+from agent.loop.sockets import accept, receive
 from agent.pod.streams import Passthrough
 from agent.ports.console import DebugConsole
 from agent.ports.log_port import LogPort
 from agent.service.gateway import Gateway
-from agent.service.server import Answer, serve
+from agent.service.server import Answer, Peer, serve
 from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
 from tests.unit.vsock_listener import GUEST, HOST, LOCAL, VsockListener
@@ -107,3 +107,35 @@ def test_every_port_serves_the_host_only(port: str, monkeypatch: pytest.MonkeyPa
     loop.run(main())
     assert heard[:2] == [b"", b""]
     assert heard[2]
+
+
+def test_a_socket_that_takes_nothing_after_all_is_no_lost_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """epoll says that it is writable, send(2) says EAGAIN: the answer is sent later, whole."""
+    refused = 0
+    send = loop.Socket.send
+
+    def sometimes(self: loop.Socket, data: bytes, *flags: int) -> int:
+        nonlocal refused
+        if len(data) > 1000 and refused < 3:
+            refused += 1
+            raise BlockingIOError
+        return send(self, data, *flags)
+
+    monkeypatch.setattr(loop.Socket, "send", sometimes)
+
+    async def main() -> None:
+        ours, near = loop.socket_pair()
+        serving = loop.spawn(Peer(near, lambda request: Answer(Response(payload=bytes(1 << 20)))).run(), name="peer")
+        client = Connection(CLIENT)
+        client.send_request(Request("grpc.Health", "Check", b""))
+        ours.send(client.data_to_send())
+        events: list[Any] = []
+        with loop.timeout(20):
+            while not events:
+                events = list(client.receive_data(await receive(ours)))
+        assert len(events[0].response.payload) == 1 << 20
+        ours.close()
+        await serving.wait()
+
+    loop.run(main())
+    assert refused == 3

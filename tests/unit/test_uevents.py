@@ -13,6 +13,7 @@ from agent.device import block, net, uevent
 from agent.device.uevent import Uevent
 from agent.device.watch import DeviceWatch
 from agent.errors import Refused
+from agent.loop.task import running_loop
 
 DISK = "/devices/pci0000:00/0000:00:02.0/0000:01:01.0/virtio3/block/vdb"
 DATAGRAM = (
@@ -152,3 +153,25 @@ def test_a_scsi_disk(tmp_path: Path) -> None:
         (tmp_path / "sys/class/scsi_device" / address / "device/block" / name).mkdir(parents=True)
     assert loop.run(block.scsi_block(watch, "2:1")).endswith("/vdb")
     assert (tmp_path / "sys/class/scsi_host/host1/scan").read_text() == "0 2 1"
+
+
+def test_a_watch_that_is_closed_and_opened_again_at_once() -> None:
+    """The new socket may have the number of the old one, whose listener has not run yet."""
+
+    async def main() -> int:
+        watch = DeviceWatch()
+        for _ in range(3):
+            watch.start()
+            await loop.sleep(0)
+            watch.close()
+            watch.start()
+            await loop.sleep(0)
+            await loop.sleep(0)
+            watch.close()
+            watch.close()
+        await loop.sleep(0)
+        return len(running_loop().tasks)
+
+    before = os.listdir("/proc/self/fd")
+    assert loop.run(main()) == 1
+    assert os.listdir("/proc/self/fd") == before

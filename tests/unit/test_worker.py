@@ -4,13 +4,14 @@ import errno
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from agent import loop
 from agent.errors import INVALID_ARGUMENT, Refused, StepFailed
 from agent.linux.reaper import reaper
-from agent.worker import MAX_OUTCOME, run_in_worker
+from agent.worker import MAX_OUTCOME, NotStarted, run_in_worker
 from tests.needs import needs
 
 pytestmark = needs("module:prctl")
@@ -98,3 +99,68 @@ def test_a_cancelled_wait_kills_the_worker() -> None:
     loop.run(main())
     assert len(reaper) == began
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def _write(fd: int) -> None:
+    os.write(fd, b"x")
+
+
+@pytest.mark.parametrize("call", ["pipe2", "fork", "pidfd_open"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_worker_that_cannot_be_started_leaves_nothing(call: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system call fails; the work is not begun, no descriptor or child is left, and what was to be given stays the caller's."""
+    real, calls = getattr(os, call), 0
+
+    def fails(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*arguments)
+
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    before = os.listdir("/proc/self/fd"), len(reaper)
+    monkeypatch.setattr(os, call, fails)
+
+    async def main() -> None:
+        for _ in range(at):
+            given = os.dup(write_end)
+            try:
+                await run_in_worker(partial(_write, given), "w", given=(given,))
+            except NotStarted as error:
+                assert (error.errno, error.code) == (errno.EMFILE, StepFailed("w", "").code)
+                os.close(given)  # it would not be open if it were not ours
+                return
+            assert os.read(read_end, 1) == b"x"
+        assert call == "pipe2"  # which one worker calls twice
+
+    loop.run(main())
+    assert calls >= at
+    with pytest.raises(BlockingIOError):
+        os.read(read_end, 1)
+    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_cancelled_task_goes_on_when_its_worker_has_ended() -> None:
+    """What the worker has done is known then."""
+    started, write_end = os.pipe()
+
+    def work() -> None:
+        os.write(write_end, str(os.getpid()).encode())
+        signal.pause()
+
+    async def main() -> None:
+        task = loop.spawn(run_in_worker(work, "w", keep=(write_end,)), name="work")
+        await loop.readable(started)
+        pid = int(os.read(started, 100))
+        await task.stop()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    loop.run(main())
+    os.close(started)
+    os.close(write_end)

@@ -1,0 +1,79 @@
+"""Processes of the guest itself, and ids that two calls give at once."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent import loop
+from agent.container.process import ContainerProcess
+from agent.container.spec.document import parse_process
+from agent.errors import AgentError, AlreadyExists, StepFailed
+from agent.linux import procfs
+from agent.linux.reaper import reaper
+from agent.service.introspection import start_shell
+from innkeeper.wire.pb.guest_pb2 import StartShellRequest
+from tests.needs import needs
+from tests.root.container_kit import PATH, Box
+
+pytestmark = [pytest.mark.root, needs("busybox", "module:prctl")]
+
+
+def _request(exec_id: str, *args: str) -> StartShellRequest:
+    return StartShellRequest(exec_id=exec_id, args=args)
+
+
+def test_two_shells_with_one_id_at_once() -> None:
+    """The second is refused, as a second exec is; the first runs on and is closed."""
+
+    async def main() -> None:
+        sandbox: Any = SimpleNamespace(shell_processes={})
+        calls = [loop.spawn(start_shell(sandbox, _request("one", "/bin/cat")), name="start") for _ in range(2)]
+        await calls[0].wait()
+        with pytest.raises(AlreadyExists, match="'one' exists in the guest"):
+            await calls[1].wait()
+        shell: ContainerProcess = sandbox.shell_processes.pop("one")
+        await shell.write_stdin(b"echo")
+        assert await shell.read_stdout(10) == b"echo"
+        await shell.kill()
+        shell.close()
+        assert sandbox.shell_processes == {}
+
+    procfs.handle()  # kept by design
+    before = os.listdir("/proc/self/fd"), len(reaper)
+    loop.run(main())
+    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_shell_that_does_not_start_leaves_its_id(cancelled: bool) -> None:
+    async def main() -> None:
+        sandbox: Any = SimpleNamespace(shell_processes={})
+        starting = loop.spawn(start_shell(sandbox, _request("one", "/no/such/program")), name="start")
+        if cancelled:
+            await loop.sleep(0)
+            await starting.stop()
+        with pytest.raises(loop.TaskCancelled if cancelled else StepFailed):
+            await starting.wait()
+        assert sandbox.shell_processes == {}
+
+    procfs.handle()  # kept by design
+    before = os.listdir("/proc/self/fd"), len(reaper)
+    loop.run(main())
+    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+
+
+def test_an_exec_that_fails_while_somebody_waits_for_it(box: Box) -> None:
+    """Whoever waits forgets it when it ends: its caller gets the failure all the same."""
+
+    async def use(container: Any) -> None:
+        process = parse_process({"args": ["/no/such/program"], "env": [PATH], "cwd": "/"})
+        starting = loop.spawn(container.exec("e", process), name="exec")
+        while "e" not in container.processes:
+            await loop.sleep(0)
+        container.processes.pop("e")  # as Sandbox.wait does
+        with pytest.raises(AgentError, match="not found"):
+            await starting.wait()
+
+    box.during(box.document("sleep", "1000"), use)
