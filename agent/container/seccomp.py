@@ -17,7 +17,17 @@ ALLOW, LOG = 0x7FFF0000, 0x7FFC0000
 ENOSYS_ACTION = 0x00050000 | 38
 OPTIMIZE_ABOVE = 32  # rules; libseccomp 2.5.4 misbehaves when asked to sort an empty filter
 CACHE_MAX = 64
-AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+INSTRUCTION = 8  # bytes of a struct sock_filter
+NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+X32_BIT, ARM_PRIVATE = 0x40000000, 0x0F0000
+ABIS = {
+    "SCMP_ARCH_X86_64": (0xC000003E, 0, X32_BIT),
+    "SCMP_ARCH_X86": (0x40000003, 0, X32_BIT),
+    "SCMP_ARCH_X32": (0xC000003E, X32_BIT, 2 * X32_BIT),
+    "SCMP_ARCH_AARCH64": (0xC00000B7, 0, X32_BIT),
+    "SCMP_ARCH_ARM": (0x40000028, 0, ARM_PRIVATE),
+}
+"""What the kernel calls an ABI (linux/audit.h), and its calls' numbers: the first one's, and what all are below."""
 
 _cache: dict[Seccomp, Filter] = {}
 _library: ModuleType | None = None
@@ -84,28 +94,41 @@ def _compile(profile: Seccomp, unknown: list[str]) -> bytes:
         filter_.export_bpf(memory)
         size = memory.tell()
         memory.seek(0)
-        return _unknown_calls(seccomp, profile) + (memory.read(size) or b"")
+        return _newer_calls(seccomp, profile) + (memory.read(size) or b"")
 
 
-def _unknown_calls(seccomp: ModuleType, profile: Seccomp) -> bytes:
+def _newer_calls(seccomp: ModuleType, profile: Seccomp) -> bytes:
     """Instructions put before the filter: a system call newer than any that the profile names answers ENOSYS, so that a libc falls back.
 
-    Only where the default is an error or an end: such a profile lists what is allowed, and could not list what did not exist yet.
+    For each ABI that the filter holds for, by its own numbers. Only where the default is an error or an end: such a profile lists what is
+    allowed, and could not list what did not exist yet.
     """
     if profile.default >> 16 not in (0x0005, 0x0000, 0x8000, 0x0003) or profile.default == ENOSYS_ACTION:
         return b""
-    audit_arch = AUDIT_ARCHITECTURES.get(os.uname().machine)
-    numbers = [seccomp.resolve_syscall(seccomp.system_arch(), name) for rule in profile.rules for name in rule.names]
-    highest = max(numbers, default=-1)
-    if audit_arch is None or highest < 0:
-        return b""
+    native = NATIVE.get(os.uname().machine, "")
+    code = b""
+    for abi in reversed(dict.fromkeys([native, *profile.architectures])):  # put together from its end
+        if abi not in ABIS:
+            continue
+        architecture, first, limit = ABIS[abi]
+        token = getattr(seccomp.Arch, abi.removeprefix("SCMP_ARCH_"))
+        numbers = [seccomp.resolve_syscall(token, name) for rule in profile.rules for name in rule.names]
+        highest = max([number for number in numbers if first <= number < limit], default=-1)
+        if highest >= 0:
+            code = _newer_than(architecture, first, highest, limit, len(code) // INSTRUCTION) + code
+    return code
+
+
+def _newer_than(architecture: int, first: int, highest: int, limit: int, rest: int) -> bytes:
+    """ENOSYS for the numbers above `highest` of the ABI whose numbers are from `first` to below `limit`; `rest` instructions follow."""
     return b"".join(
         [
             _instruction(0x20, k=4),  # load the architecture
-            _instruction(0x15, jt=0, jf=4, k=audit_arch),  # another one's numbers: to the filter
+            _instruction(0x15, jt=0, jf=5, k=architecture),
             _instruction(0x20, k=0),  # load the number
-            _instruction(0x35, jt=2, jf=0, k=0x40000000),  # x32: to the filter
-            _instruction(0x25, jt=0, jf=1, k=highest),
+            _instruction(0x35, jt=3, jf=0, k=limit),
+            _instruction(0x25, jt=1, jf=0, k=highest),
+            _instruction(0x35, jt=rest + 1, jf=1, k=first),  # named or older: to the filter; below `first`: another ABI's
             _instruction(0x06, k=ENOSYS_ACTION),
         ]
     )

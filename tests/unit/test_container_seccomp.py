@@ -1,8 +1,6 @@
-"""Compiled profiles, asked call by call: the program is run by a small interpreter of classic BPF."""
+"""Compiled profiles, asked call by call: the program is run by a small interpreter."""
 
 import os
-import struct
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,37 +8,19 @@ import pytest
 from agent.container.seccomp import compile_profile
 from agent.container.spec.seccomp import Seccomp
 from agent.errors import Refused
+from tests.unit.classic_bpf import Program
 from tests.unit.container_documents import parsed
 
 pytestmark = [pytest.mark.needs("module:pyseccomp"), pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of x86-64")]
-X86_64, I386 = 0xC000003E, 0x40000003
+X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
+X32 = 0x40000000
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 READ, WRITE, KILL_CALL, MKDIR, PERSONALITY = 0, 1, 62, 83, 135
-JUMPS: dict[int, Callable[[int, int], bool]] = {
-    0x15: lambda a, k: a == k,
-    0x25: lambda a, k: a > k,
-    0x35: lambda a, k: a >= k,
-    0x45: lambda a, k: bool(a & k),
-}
 
 
 def answer(program: bytes, number: int, *args: int, arch: int = X86_64) -> int:
-    """What the filter returns for a call (struct seccomp_data)."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, *args, *[0] * (6 - len(args)))
-    accumulator, position = 0, 0
-    while True:
-        code, jt, jf, k = struct.unpack_from("<HBBI", program, position * 8)
-        position += 1
-        if code == 0x20:
-            accumulator = struct.unpack_from("<I", data, k)[0]
-        elif code == 0x54:
-            accumulator &= k
-        elif code == 0x06:
-            return int(k)
-        elif code == 0x05:
-            position += k
-        else:
-            position += jt if JUMPS[code](accumulator, k) else jf
+    """What the filter returns for a call."""
+    return Program(program).answer(number, *args, arch=arch)
 
 
 def profile(**fields: Any) -> Seccomp:
@@ -63,6 +43,37 @@ def test_calls_newer_than_the_profile_do_not_exist() -> None:
     assert [answer(code, number) for number in (MKDIR + 1, 435)] == [ERRNO | 38] * 2
     code = program(defaultAction="SCMP_ACT_ALLOW", syscalls=[{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}])
     assert answer(code, 435) == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("arch", "highest"), [(X86_64, 83), (I386, 39), (AARCH64, 63), (ARM, 39)], ids=["x86-64", "i386", "aarch64", "arm"]
+)
+def test_newer_calls_of_each_abi_do_not_exist(arch: int, highest: int) -> None:
+    listed = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    rules = [{"names": ["read", "mkdir", "breakpoint"], "action": "SCMP_ACT_ALLOW"}]
+    code = program(defaultAction="SCMP_ACT_ERRNO", architectures=listed, syscalls=rules)
+    assert [answer(code, number, arch=arch) for number in (highest - 1, highest, highest + 1, 435)] == [
+        ERRNO | 1, ALLOW, ERRNO | 38, ERRNO | 38,
+    ]  # fmt: skip
+
+
+def test_newer_calls_of_x32() -> None:
+    listed = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    code = program(
+        defaultAction="SCMP_ACT_ERRNO", architectures=listed, syscalls=[{"names": ["read", "ptrace"], "action": "SCMP_ACT_ALLOW"}]
+    )
+    # ptrace is 101 to x86-64 and 521 to x32
+    assert [answer(code, number) for number in (100, 101, 102, 521)] == [ERRNO | 1, ALLOW, ERRNO | 38, ERRNO | 38]
+    assert [answer(code, X32 + number) for number in (0, 101, 520, 521, 522)] == [ALLOW, ERRNO | 1, ERRNO | 1, ALLOW, ERRNO | 38]
+
+
+def test_private_calls_of_arm_are_not_newer() -> None:
+    code = program(
+        defaultAction="SCMP_ACT_ERRNO",
+        architectures=["SCMP_ARCH_ARM"],
+        syscalls=[{"names": ["cacheflush", "read"], "action": "SCMP_ACT_ALLOW"}],
+    )
+    assert [answer(code, number, arch=ARM) for number in (3, 4, 0xF0001, 0xF0002)] == [ALLOW, ERRNO | 38, ERRNO | 1, ALLOW]
 
 
 def test_errno_and_default_errno() -> None:

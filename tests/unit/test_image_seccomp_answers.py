@@ -1,7 +1,6 @@
 """What the compiled default filter answers, found by running its program, not by reading the profile."""
 
 import platform
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from agent.container.seccomp import compile_profile
 from agent.container.spec.document import parse_spec
 from innkeeper.image import Image, ImageConfig, RunOptions, build_spec
 from tests.needs import needs
+from tests.unit.classic_bpf import Program
 
 pytestmark = [needs("libseccomp.so.2"), pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86-64")]
 
@@ -28,28 +28,8 @@ NEW_NAMESPACES = [0x10000000, 0x20000000, 0x40000000, 0x00020000, 0x02000000, 0x
 
 
 def run(program: bytes, number: int, args: tuple[int, ...] = (), arch: int = X86_64) -> int:
-    """Interpret a classic BPF program over one struct seccomp_data (linux/filter.h, linux/seccomp.h)."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, *(*args, 0, 0, 0, 0, 0, 0)[:6])
-    instructions = list(struct.iter_unpack("<HBBI", program))
-    accumulator = place = 0
-    while True:
-        code, when_true, when_false, value = instructions[place]
-        place += 1
-        if code == 0x20:  # ld [k]
-            accumulator = struct.unpack_from("<I", data, value)[0]
-        elif code == 0x06:  # ret k
-            return int(value)
-        elif code == 0x05:  # ja
-            place += value
-        elif code == 0x54:  # and k
-            accumulator &= value
-        elif code & 0x07 == 0x05:
-            holds = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[
-                code
-            ]
-            place += when_true if holds else when_false
-        else:
-            raise AssertionError(f"instruction {code:#x}")
+    """What the filter answers."""
+    return Program(program).answer(number, *args, arch=arch)
 
 
 def program_for(**options: Any) -> bytes:
