@@ -4,7 +4,8 @@
 
 A part that is missing skips the test, and the summary at the end names it with its reason; with CI=true it fails instead, so that
 nothing is left out unseen. NOT_IN_CI are the exceptions to that.
-Parts are: the names in PARTS, a program that `innkeeper.programs` knows (installed if that is permitted), or `module:NAME`.
+Parts are: the names in PARTS, a program that `innkeeper.programs` knows (installed if that is permitted), `module:NAME`, or
+`debian:PACKAGE` (see `tests/debian_package.py`).
 """
 
 import importlib.util
@@ -106,7 +107,12 @@ def why_missing(part: str) -> str | None:
         module = part.removeprefix("module:")
         return None if importlib.util.find_spec(module) else f"{Path(sys.executable).name} has no module {module}"
     try:
-        programs.require(part)
+        if part.startswith("debian:"):
+            from tests.debian_package import unpacked
+
+            unpacked(part.removeprefix("debian:"))
+        else:
+            programs.require(part)
     except InnkeeperError as error:
         return error.message
     return None

@@ -31,7 +31,7 @@ def mmdebstrap(archive: Path, suite: str, packages: Sequence[str], epoch: int, l
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch, open(log, "w") as file:
         # The users that an unprivileged run is mapped to must be able to enter it, and to read the keys.
         os.chmod(scratch, 0o755)
-        command += _sources(Path(scratch), suite)
+        command += sources(Path(scratch), suite)
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8", "TMPDIR": scratch}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode != 0:
@@ -41,12 +41,12 @@ def mmdebstrap(archive: Path, suite: str, packages: Sequence[str], epoch: int, l
 
 def sources_mounts(folder: Path, suite: str) -> dict[Path, str]:
     """apt's sources and keys as this host has them, to bind into the builder for one command. Files are written to `folder`."""
-    lines = _sources(folder, suite, inside=True)
+    lines = sources(folder, suite, inside=True)
     if not lines:
         return {}
-    sources = folder / "sources.list"
-    sources.write_text("\n".join(lines) + "\n")
-    binds = {sources: "/etc/apt/sources.list:ro"}
+    listed = folder / "sources.list"
+    listed.write_text("\n".join(lines) + "\n")
+    binds = {listed: "/etc/apt/sources.list:ro"}
     for found in host_mirrors():
         if keyring := _keyring(found, folder):
             binds[keyring] = f"{_inside(keyring)}:ro"
@@ -81,8 +81,8 @@ def package_list(listed: str) -> str:
     return json.dumps(packages, indent=1, sort_keys=True) + "\n"
 
 
-def _sources(folder: Path, suite: str, *, inside: bool = False) -> list[str]:
-    """sources.list lines for `suite`, or nothing, for mmdebstrap's default, where the host's apt knows no Debian mirror."""
+def sources(folder: Path, suite: str, *, inside: bool = False) -> list[str]:
+    """Return sources.list lines for `suite`, or nothing, for mmdebstrap's default, where the host's apt knows no Debian mirror."""
     lines: list[str] = []
     for found in host_mirrors():
         keyring = _keyring(found, folder)
