@@ -1,6 +1,6 @@
-"""Seccomp profiles of docker's format become the flat `linux.seccomp` of the OCI specification.
+"""Seccomp profiles become the flat `linux.seccomp` of the OCI specification: the default one, or a file in docker's format.
 
-docker's profiles have conditions (`includes`, `excludes`) on capabilities, architecture and kernel. They are resolved here
+Both have conditions on capabilities, architecture and kernel (docker's are `includes` and `excludes`). They are resolved on the host
 against the container's bounding set, the guest's architecture and its kernel; the guest sees plain rules.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.image.seccomp_default import default_profile
 
-DEFAULT_PROFILE = Path(__file__).with_name("seccomp.json")
 GUEST_KERNEL = (6, 12)
 PROFILE_MAX = 4 << 20
 
@@ -29,7 +29,11 @@ def load_profile(
 
     `machine` is uname's, this host's by default. Raises InnkeeperError that names the file and the key.
     """
-    file = path or DEFAULT_PROFILE
+    machine = machine or platform.machine()
+    return default_profile(bounding, machine, kernel) if path is None else _load_file(path, bounding, machine, kernel)
+
+
+def _load_file(file: Path, bounding: Sequence[str], machine: str, kernel: tuple[int, int]) -> dict[str, object]:
     try:
         if file.stat().st_size > PROFILE_MAX:
             raise InnkeeperError(f"seccomp profile {file}: larger than {PROFILE_MAX} bytes")
@@ -39,7 +43,7 @@ def load_profile(
     except ValueError as error:
         raise InnkeeperError(f"seccomp profile {file}: not JSON: {error}") from error
     try:
-        return resolve_profile(document, bounding, machine or platform.machine(), kernel)
+        return resolve_profile(document, bounding, machine, kernel)
     except _Bad as error:
         raise InnkeeperError(f"seccomp profile {file}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""docker-style seccomp profiles made flat."""
+"""Seccomp profiles made flat: the default one, and docker-style files."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from agent.linux.capability import NAMES
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest.kernel import VERSION
 from innkeeper.image.defaults import CAPABILITIES
-from innkeeper.image.seccomp import load_profile
+from innkeeper.image.seccomp import GUEST_KERNEL, load_profile
+from innkeeper.image.seccomp_default import read_profile
 
 
 def rules(profile: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -33,7 +36,7 @@ def test_capabilities_open_their_calls() -> None:
     assert rules(load(), "chroot")[0]["action"] == "SCMP_ACT_ALLOW"
     assert rules(load(()), "chroot") == []
     assert rules(load((*CAPABILITIES, "CAP_SYS_ADMIN")), "mount") != []
-    assert rules(load(), "clone3") == [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]
+    assert rules(load(), "clone3") == [{"names": ["clone3", "socketcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]
     assert [rule["action"] for rule in rules(load((*CAPABILITIES, "CAP_SYS_ADMIN")), "clone3")] == ["SCMP_ACT_ALLOW"]
     assert rules(load(), "clone")[0]["args"][0]["op"] == "SCMP_CMP_MASKED_EQ"
 
@@ -44,6 +47,25 @@ def test_kernel_and_architecture() -> None:
     assert rules(load(), "arch_prctl") != []
     assert rules(load(machine="aarch64"), "arch_prctl") == []
     assert load(machine="aarch64")["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+
+
+def test_kernel_is_the_guests() -> None:
+    assert ".".join(map(str, GUEST_KERNEL)) == VERSION
+
+
+def test_a_machine_without_a_profile_is_refused() -> None:
+    with pytest.raises(InnkeeperError, match="riscv64"):
+        load(machine="riscv64")
+
+
+def test_groups_are_written_as_the_file_says() -> None:
+    groups = read_profile().groups
+    assert len({group.topic for group in groups}) == len(groups)
+    for group in groups:
+        assert group.reason and group.calls
+        assert list(group.calls) == sorted(set(group.calls)), group.topic
+        assert group.answer in ("allow", "EPERM", "ENOSYS")
+        assert {*group.capabilities, *filter(None, [group.unless])} <= set(NAMES)
 
 
 def allows_family(family: int) -> bool:
