@@ -1,0 +1,70 @@
+"""What is installed from a wheel: the package with its data files, and the parts of the tree that building the guest needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from innkeeper import paths
+from innkeeper.guest.store import Store
+from innkeeper.image.defaults import CAPABILITIES
+from innkeeper.image.seccomp import load_profile
+from tests.needs import needs
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("agent", "innkeeper", "kernel-config", "rootfs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+BACKEND = "setuptools>=70.1"
+"""What pyproject.toml names, at the version that makes wheels by itself."""
+
+pytestmark = needs("module:pip")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which a wheel of this tree is unpacked. It is built of a copy: setuptools writes beside its sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / part, source / part)
+    backend = Store(paths.store_root()).step("setuptools", {"python": sys.version, "requirement": BACKEND}, install_backend)
+    program = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
+    environment = {**os.environ, "PYTHONPATH": str(backend)}
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=source, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def install_backend(out: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(out), BACKEND]
+    subprocess.run(pip, stdin=subprocess.DEVNULL, check=True)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_the_package_is_whole(installed: Path) -> None:
+    assert files(installed / "innkeeper") >= files(ROOT / "innkeeper")
+    for part in ("agent", "kernel-config", "rootfs"):
+        assert files(installed / "innkeeper/source" / part) == files(ROOT / part)
+
+
+def test_the_default_seccomp_profile_is_found(installed: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(installed)!r})\n"
+        "import innkeeper.image.seccomp as seccomp\n"
+        f"print(seccomp.__file__); print(seccomp.load_profile(None, {CAPABILITIES!r}))"
+    )
+    told = subprocess.run([sys.executable, "-P", "-c", program], cwd=installed, capture_output=True, text=True, check=True).stdout
+    assert told == f"{installed}/innkeeper/image/seccomp.py\n{load_profile(None, CAPABILITIES)}\n"
