@@ -68,6 +68,16 @@ def test_groups_are_written_as_the_file_says() -> None:
         assert {*group.capabilities, *filter(None, [group.unless])} <= set(NAMES)
 
 
+@pytest.mark.parametrize("bounding", [(), CAPABILITIES, ("CAP_SYS_ADMIN",), NAMES], ids=["none", "default", "admin", "all"])
+def test_no_call_has_two_answers(bounding: tuple[str, ...]) -> None:
+    """Which of them libseccomp would take depends on the order."""
+    answers: dict[str, set[str]] = {}
+    for rule in load(bounding)["syscalls"]:
+        for name in rule["names"]:
+            answers.setdefault(name, set()).add(rule["action"])
+    assert [name for name, actions in answers.items() if len(actions) > 1] == []
+
+
 def allows_family(family: int) -> bool:
     """What the rules for socket(2) say about its first argument."""
     answers = {"SCMP_CMP_LT": lambda value: family < value, "SCMP_CMP_EQ": lambda value: family == value}
