@@ -154,15 +154,22 @@ class Container:
             self._hook = None
             await task.stop()
 
-    async def exec(self, exec_id: str, process: Process, given: Given = NOTHING_GIVEN) -> ContainerProcess:
-        """Run one more process in the namespaces of the first. Raises WrongState, AlreadyExists, Refused, StepFailed."""
+    async def exec(
+        self, exec_id: str, process: Process, given: Given = NOTHING_GIVEN, group: str | None = None, paused: bool = False
+    ) -> ContainerProcess:
+        """Run one more process in the namespaces of the first. Raises WrongState, AlreadyExists, Refused, StepFailed.
+
+        `group`: the path below the container's group in which it starts, "" for this itself and no other; None: as `join` finds one.
+        `paused`: also in a paused container, where it waits until that is resumed.
+        """
         async with self._lock:
-            self._check("exec")
+            if not (paused and self.status is Status.PAUSED):
+                self._check("exec")
             if exec_id in self.processes:
                 raise AlreadyExists(f"process {exec_id!r} exists in container {self.id!r}")
             added = self.processes[exec_id] = ContainerProcess(exec_id, process.terminal, given)
             try:
-                await join(self, added, process)
+                await join(self, added, process, group, self.status is Status.PAUSED)
             except BaseException:
                 await added.kill()
                 added.close()

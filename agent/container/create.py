@@ -101,7 +101,7 @@ class Birth:
         plan.state = self.state.halves("created")
         plan.fail_at = self.host.fail_at
         self.warnings += plan.warnings + mounts.warnings
-        self.init.questions |= {b"mounted": self._run_hooks, b"clocks": self._offset_clocks}
+        self.init.questions |= {b"mounted": self._leave_runtime, b"clocks": self._offset_clocks}
 
     async def fork(self) -> None:
         assert self.cgroup is not None
@@ -173,7 +173,12 @@ class Birth:
         await self.init.created(hooks.patience(self.spec.hooks.create_container))
         self.begun = True
 
-    async def _run_hooks(self, record: bytes) -> bytes:
+    async def _leave_runtime(self, record: bytes) -> bytes:
+        """Mounts and nodes are made, which the device rules need not permit; they bind before anything of others runs."""
+        assert self.cgroup is not None
+        self.cgroup.bind_devices(self.spec.linux.resources.devices)
+        if not self._plan.has_hooks:
+            return b"hooked"
         self.begun = True
         state = self.state.encode("created", self.init.pid)
         for listed in (self.spec.hooks.prestart, self.spec.hooks.create_runtime):
@@ -190,7 +195,7 @@ class Birth:
 
 STEPS: tuple[tuple[str, Callable[[Birth], Awaitable[None]], str], ...] = (
     ("prepare", Birth.prepare, "what is to be joined is checked, and the filter compiled, before anything is made"),
-    ("make cgroup", Birth.make_cgroup, "limits and device rules hold before a process is in it"),
+    ("make cgroup", Birth.make_cgroup, "limits hold before a process is in it"),
     ("complete plan", Birth.complete_plan, "sources are opened here, once, in the agent's mount namespace"),
     ("fork", Birth.fork, "into the cgroup and the new namespaces: there is no moment outside of them"),
     ("map ids", Birth.map_ids, "only the parent may"),

@@ -1,4 +1,8 @@
-"""One more process in a container (`exec`): the parent's half. It gets what the first process has, and never more."""
+"""One more process in a container (`exec`): the parent's half. It gets what its caller asks for, else what the first process has.
+
+It is born in the container's group, or in one below it that the caller names. Where the group itself takes no process (the container has
+made groups below and enabled controllers: processes live in the leaves only) it follows the first process, unless a group was named.
+"""
 
 import errno
 import os
@@ -12,29 +16,33 @@ from agent.container.init.prepare import check_ids, memory_policy, process_plan,
 from agent.container.namespaces import Borrowed
 from agent.container.process import ContainerProcess
 from agent.container.spec.process import NO_PROCESS, Process
-from agent.errors import StepFailed
+from agent.errors import Refused, StepFailed
 from agent.linux import process as p
 from agent.linux import procfs
+from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 if TYPE_CHECKING:
     from agent.container.container import Container
 
 
-async def join(container: "Container", added: ContainerProcess, process: Process) -> None:
-    """Contain and run a process. Raises Refused, StepFailed; the caller then ends `added`."""
+async def join(container: "Container", added: ContainerProcess, process: Process, group: str | None, frozen: bool) -> None:
+    """Contain and run a process. Raises Refused, StepFailed; the caller then ends `added`.
+
+    `group` is a path below the container's group, "" for itself, None where the caller does not mind. `frozen`: the group is frozen, and
+    whoever thaws it may take any time.
+    """
     opened = Opened()
     process = within(process, container.spec.process or NO_PROCESS)
     try:
         plan = _plan(container, added, process, opened)
-
         added.questions = {b"listener": partial(container.send_listener, added)}
-        _fork(container, added, process, plan, opened)
+        _fork(container, added, process, plan, opened, group)
     except OSError as error:
         raise StepFailed("fork", str(error), error.errno or 0) from error
     finally:
         opened.close()
-    await added.created()
-    await added.start()
+    await added.created(None if frozen else 0.0)
+    await added.start(patience=None if frozen else 0.0)
 
 
 def _plan(container: "Container", added: ContainerProcess, process: Process, opened: Opened) -> ChildPlan:
@@ -57,22 +65,30 @@ def _plan(container: "Container", added: ContainerProcess, process: Process, ope
     return plan
 
 
-def _fork(container: "Container", added: ContainerProcess, process: Process, plan: ChildPlan, opened: Opened) -> None:
+def _fork(container: "Container", added: ContainerProcess, process: Process, plan: ChildPlan, opened: Opened, group: str | None) -> None:
     assert container.cgroup is not None
+    named = opened.add(_group_below(container.cgroup.fd, group)) if group else container.cgroup.fd
     init = container.init
     inherited = [*opened.fds, init.pidfd]
     initial = process.cpu_affinity[0] if process.cpu_affinity else ()
     borrowed = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
     try:
         with Borrowed(borrowed):
-            added.fork(plan, child.EXEC_STEPS, 0, container.cgroup.fd, inherited, initial)
+            added.fork(plan, child.EXEC_STEPS, 0, named, inherited, initial)
     except OSError as error:
-        if error.errno != errno.EBUSY:
+        if error.errno != errno.EBUSY or group is not None:
             raise
-        # The container has made groups below its own and enabled controllers: processes live in the leaves only. Follow the first.
         with Borrowed(borrowed):
             leaf = container.cgroup.group_of(init.pid)
             try:
                 added.fork(plan, child.EXEC_STEPS, 0, leaf, inherited, initial)
             finally:
                 os.close(leaf)
+
+
+def _group_below(group: int, path: str) -> int:
+    """A descriptor of a group below `group` that exists. Raises Refused."""
+    try:
+        return openat2(group, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        raise Refused("cgroup", f"{path[:64]!r} is no group below the container's: {error.strerror}") from error

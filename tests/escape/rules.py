@@ -44,7 +44,7 @@ RULES = (
     Rule("E21", "device nodes", "a device that no rule names cannot be opened"),
     Rule("E22", "CVE-2020-2023", "the machine's disks are refused, also to a container with every capability"),
     Rule("E23", "docker's capabilities", "no program, set-user-ID or with file capabilities, gets more than the bounding set"),
-    Rule("E24", "CVE-2022-29162, CVE-2022-24769, CVE-2022-27650, CVE-2025-27612", "inheritable sets are as listed, exec gets no more"),
+    Rule("E24", "CVE-2022-29162, CVE-2022-24769, CVE-2022-27650, CVE-2025-27612", "inheritable sets are as listed, also for exec"),
     Rule("E25", "no_new_privs", "set means set, for exec as well"),
     Rule("E26", "keyrings", "a key of one container is not another's"),
     Rule("E27", "ptrace between containers", "processes outside cannot be signalled or read, also where their /proc is mounted"),

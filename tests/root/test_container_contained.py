@@ -8,7 +8,7 @@ import pytest
 
 from agent.container.container import Container
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import Box, execute, finish
+from tests.root.container_kit import DOCKER_CAPABILITIES, Box, execute, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 DOCKER_MASK = 0xA80425FB
@@ -86,13 +86,41 @@ def test_exec_is_contained_like_the_first_process(box: Box) -> None:
     assert {int(status[key], 16) for key in ("SigBlk", "SigIgn", "SigCgt")} == {0}
 
 
-def test_exec_gets_no_capability_beyond_the_containers(box: Box) -> None:
-    async def use(container: Container) -> None:
-        names = ["CAP_SYS_ADMIN"]
-        with pytest.raises(Refused, match="CAP_SYS_ADMIN: more than the container has"):
-            await execute(container, "true", capabilities={"bounding": names, "permitted": names, "effective": names})
+def test_exec_gets_what_its_caller_asks_for_and_nothing_else(box: Box) -> None:
+    """Also beyond the container's (`docker exec --privileged`): each set as it is listed, and none where none is."""
+    names = ["CAP_SYS_ADMIN", "CAP_CHOWN"]
+    mask = 1 << 21 | 1
+    listed = dict.fromkeys(("bounding", "permitted", "effective"), names)
+    no_new_privs = {"noNewPrivileges": False}
 
-    box.during(box.document("sleep", "9"), use)
+    async def use(container: Container) -> list[dict[str, str]]:
+        asked: list[dict[str, Any]] = [
+            {"capabilities": listed},
+            {"capabilities": {**listed, "inheritable": names, "ambient": names}, "user": {"uid": 1000, "gid": 1000}, **no_new_privs},
+            {"capabilities": {}},
+            {"user": {"uid": 1000, "gid": 1000}},
+        ]
+        return [
+            status_of((await execute(container, "cat", "/proc/self/status", exec_id=f"e{n}", **one)).stdout) for n, one in enumerate(asked)
+        ]
+
+    seen = box.during(box.document("sleep", "9"), use)
+    masks = [[int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] for status in seen]
+    assert masks == [[0, mask, mask, mask, 0], [mask] * 5, [0] * 5, [0, 0, 0, DOCKER_MASK, 0]]
+    assert [status["NoNewPrivs"] for status in seen] == ["1", "0", "1", "1"]
+
+
+@pytest.mark.parametrize("fields", [{"allow": False, "access": "rwm"}, {"allow": False, "type": "c", "access": "m"}])
+def test_nodes_are_made_before_the_device_rules_bind(box: Box, fields: dict[str, Any]) -> None:
+    """Which need not permit mknod(2) then; afterwards they hold, for nodes of the container's own making as well."""
+    doc = box.document("sh", "-c", "stat -c '%t %T %a' /dev/some /dev/null; mknod /dev/other c 1 11; cat </dev/some; echo $?")
+    for kind in ("bounding", "effective", "permitted"):
+        doc["process"]["capabilities"][kind] = [name for name in DOCKER_CAPABILITIES if name != "CAP_MKNOD"]
+    doc["linux"]["devices"] = [{"path": "/dev/some", "type": "c", "major": 1, "minor": 11, "fileMode": 0o640, "uid": 0, "gid": 0}]
+    doc["linux"]["resources"] = {"devices": [fields]}
+    done = box.run(doc)
+    assert done.stdout.splitlines() == ["1 b 640", "1 3 666", "1"]
+    assert done.stderr.count("Operation not permitted") == 2
 
 
 def test_masked_paths(box: Box) -> None:

@@ -10,7 +10,7 @@ import pytest
 from agent.container.container import Container
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import COUNT, FIRST, Box, Document, execute, open_parents
+from tests.root.container_kit import COUNT, FIRST, Box, Document, execute, open_parents, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -297,3 +297,42 @@ def test_the_root_of_a_procfs_may_be_bound_on_proc(box: Box, source: Path) -> No
     doc["mounts"][0]["source"] = str(source)
     with pytest.raises(StepFailed, match="only the root of a procfs"):
         box.run(doc)
+
+
+def _chain(root: Path, source: Path) -> list[Document]:
+    """A mount, one from below it, and a file of that: each is there once the one before it is."""
+    return [
+        {"destination": "/first", "type": "bind", "source": str(source), "options": ["bind"]},
+        {"destination": "/second", "type": "bind", "source": str(root / "first/below"), "options": ["rbind", "ro"]},
+        {"destination": "/third", "type": "bind", "source": str(root / "second/file"), "options": ["bind"]},
+    ]
+
+
+@pytest.mark.parametrize("users", [False, True], ids=["native", "users"])
+def test_a_source_that_an_earlier_mount_of_the_list_brings(request: pytest.FixtureRequest, source: Path, users: bool) -> None:
+    """Mounts are done in their order, also where what is mounted covers something of the root's own."""
+    box = request.getfixturevalue("mapped" if users else "own")
+    (source / "below").mkdir()
+    (source / "below/file").write_text("brought\n")
+    (box.root / "first/below").mkdir(parents=True)
+    (box.root / "first/below/file").write_text("covered\n")
+    doc = box.document("cat", "/third", "/second/file")
+    if users:
+        with_users(doc)
+    doc["mounts"] += _chain(box.root, source)
+    done = box.run(doc)
+    assert (done.stdout, done.stderr) == ("brought\nbrought\n", "")
+    doc["mounts"][-1]["source"] = str(box.root / "second/none")
+    with pytest.raises(StepFailed, match=r"place mounts: .*second/none: .*No such file"):
+        box.run(doc)
+
+
+def test_a_source_in_the_root_is_resolved_in_it(own: Box, source: Path) -> None:
+    """A link of the image's leads nowhere else, whatever it says."""
+    (source / "link").symlink_to("/etc/passwd")
+    doc = own.document("cat", "/seen")
+    doc["mounts"] += [
+        {"destination": "/first", "type": "bind", "source": str(source), "options": ["bind"]},
+        {"destination": "/seen", "type": "bind", "source": str(own.root / "first/link"), "options": ["bind"]},
+    ]
+    assert own.run(doc).stdout == (own.root / "etc/passwd").read_text()

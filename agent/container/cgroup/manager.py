@@ -40,7 +40,10 @@ class Cgroup:
 
     @classmethod
     def create(cls, root: Path, name: str, resources: Resources, mknod: bool = False) -> "Cgroup":
-        """Make the group `name` below `root` with its limits and its device program. Raises Refused, StepFailed; nothing is left then."""
+        """Make the group `name` below `root` with its limits; its device rules are `bind_devices`'. Raises Refused, StepFailed.
+
+        Nothing is left then.
+        """
         limits = writes(resources)
         made = make_directories(root, name, {write.controller for write in limits})
         try:
@@ -53,7 +56,6 @@ class Cgroup:
             cgroup.earlier_oom_kills = oom_kills(cgroup.read("memory.events"))
             cgroup._mknod = mknod
             cgroup._write(limits)
-            cgroup._set_devices(device_program.rules_of(resources.devices, mknod))
         except BaseException:
             cgroup.close()
             remove_directories(made)
@@ -84,8 +86,7 @@ class Cgroup:
         return self.read("cgroup.freeze").strip() == "1"
 
     def _check_unused(self) -> None:
-        if self._made and self._made[-1] == self.path:
-            return
+        """Also of a group that is new: below a frozen one it is frozen, and the first process would never get anywhere."""
         if self.pids():
             raise WrongState(f"cgroup {self.path} has processes already")
         if "frozen 1" in self.read("cgroup.events"):
@@ -161,6 +162,10 @@ class Cgroup:
                 later.append(write)
                 return
             raise Refused(write.field, f"{write.file} does not take {write.value!r}: {error.strerror}") from error
+
+    def bind_devices(self, rules: tuple[DeviceRule, ...]) -> None:
+        """Let the group's processes reach only the devices of `rules` and those every container needs. Raises Refused."""
+        self._set_devices(device_program.rules_of(rules, self._mknod))
 
     def _set_devices(self, complete: tuple[DeviceRule, ...]) -> None:
         if complete == self._rules:
@@ -313,12 +318,8 @@ class Cgroup:
     async def remove(self) -> None:
         """Wait until no process is left, then remove the group, those below it and the parents made for it. May be tried again."""
         await self.emptied()
-        for below in self._below():
-            try:
-                os.rmdir(below)
-            except FileNotFoundError:
-                continue
-        await remove_directory(self.path)
+        for directory in [*self._below(), self.path]:
+            await remove_directory(directory)
         remove_parents(self.path, self._made)
         self.close()
 

@@ -17,7 +17,7 @@ from agent.container.init.plan import ChildPlan
 from agent.container.init.privileges import drop_privileges, install_filter, label_program, set_capabilities
 from agent.container.init.program import enter_cwd, enter_cwd_as_user, find_program, open_terminal, own_terminal, schedule
 from agent.container.init.setup import (
-    await_runtime_hooks,
+    await_runtime,
     bring_up_loopback,
     enter_root,
     join_namespaces,
@@ -169,7 +169,11 @@ INIT_STEPS: tuple[Step, ...] = (
     ("bring up loopback", bring_up_loopback, "needs CAP_NET_ADMIN"),
     ("place mounts", place_mounts, "each built detached, with its attributes, then placed by descriptor"),
     ("make devices", make_devices, "/dev is mounted, the root still writable"),
-    ("await hooks of the runtime", await_runtime_hooks, "prestart and createRuntime: the old root is still in reach"),
+    (
+        "await the runtime",
+        await_runtime,
+        "device rules bind from here on; prestart and createRuntime hooks: the old root is still in reach",
+    ),
     ("run createContainer hooks", run_container_hooks, "in the container's namespaces, found in the old root"),
     ("enter root", enter_root, "the old root is gone after this"),
     ("open terminal", open_terminal, "of the container's own devpts"),

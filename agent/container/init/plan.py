@@ -76,7 +76,7 @@ class ChildPlan:
     notifies: bool = False
     """The filter's listener goes to the parent."""
     has_hooks: bool = False
-    """The parent waits for the moment of hooks: mounts are in place, and the old root is not gone."""
+    """There are hooks before the program's start: from then on those of the end are due."""
     container_hooks: tuple[Command, ...] = ()
     start_hooks: tuple[Command, ...] = ()
     state: tuple[bytes, bytes] = (b"", b"")

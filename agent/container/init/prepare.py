@@ -98,7 +98,7 @@ def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> Chi
         io_priority=process.io_priority,
         oom_score_adj=process.oom_score_adj,
         home_missing=home == "HOME=",
-        no_new_privs=process.no_new_privs,
+        no_new_privs=bool(process.no_new_privs),
         seccomp=filter_,
         labels=labels.exec_writes(process.apparmor_profile, process.selinux_label),
         key_label=os.fsencode(process.selinux_label),
@@ -119,21 +119,15 @@ def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> Chi
 
 
 def within(process: Process, init: Process) -> Process:
-    """An executed process, with what it leaves open taken from the container's first, and nothing beyond it. Raises Refused."""
-    limits = init.capabilities or NO_CAPABILITIES
-    capabilities = process.capabilities
-    if capabilities is None:
-        capabilities = limits
-    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        beyond = getattr(capabilities, kind) & ~(limits.bounding | getattr(limits, kind))
-        if beyond:
-            names = " ".join([NAMES[number] for number in bits(beyond)])
-            raise Refused(f"process.capabilities.{kind}", f"{names}: more than the container has")
+    """Return an executed process with what it leaves open taken from the container's first.
+
+    What it does ask for is its caller's to decide, also more than the first has (`docker exec --privileged`): nothing is added to it.
+    """
     return replace(
         process,
-        capabilities=capabilities,
+        capabilities=init.capabilities or NO_CAPABILITIES if process.capabilities is None else process.capabilities,
         rlimits=process.rlimits or init.rlimits,
-        no_new_privs=process.no_new_privs or init.no_new_privs,
+        no_new_privs=init.no_new_privs if process.no_new_privs is None else process.no_new_privs,
         oom_score_adj=init.oom_score_adj if process.oom_score_adj is None else process.oom_score_adj,
         scheduler=process.scheduler or init.scheduler,
         io_priority=init.io_priority if process.io_priority is None else process.io_priority,

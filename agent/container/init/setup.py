@@ -64,11 +64,10 @@ def make_devices(plan: ChildPlan) -> None:
         operation.execute(plan.root)
 
 
-def await_runtime_hooks(plan: ChildPlan) -> None:
-    if plan.has_hooks:
-        os.write(plan.control, b"mounted")
-        if os.read(plan.control, 16) != b"hooked":
-            os._exit(127)
+def await_runtime(plan: ChildPlan) -> None:
+    os.write(plan.control, b"mounted")
+    if os.read(plan.control, 16) != b"hooked":
+        os._exit(127)
 
 
 def run_container_hooks(plan: ChildPlan) -> None:
@@ -83,7 +82,7 @@ def _as_runtime() -> None:
 def enter_root(plan: ChildPlan) -> None:
     os.fchdir(plan.root)
     m.pivot_root(b".", b".")
-    # The old root lies over the new one now; it is a slave since the first mount, so the unmount goes nowhere else.
+    # The old root lies over the new one now; it is a slave or private since the first mount, so the unmount goes nowhere else.
     m.umount2(b".", m.MNT_DETACH)
     os.chdir(b"/")
 

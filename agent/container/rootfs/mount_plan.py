@@ -2,12 +2,13 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 
 from agent.container.fd_set import Opened
 from agent.container.rootfs.devices import DEFAULT_PATHS, DefaultDevices, MakeDevice
 from agent.container.rootfs.idmap import Mappings, mapped_namespace
-from agent.container.rootfs.mounts import BindMount, NewMount, PlaceRoot, Remount
+from agent.container.rootfs.mounts import BindMount, BindWithin, NewMount, PlaceRoot, Remount
 from agent.container.rootfs.operation import Operation
 from agent.container.rootfs.restrict import KernelMount, MaskPaths, Propagate, ReadOnlyMount, ReadOnlyPath
 from agent.container.spec import labels
@@ -36,18 +37,21 @@ class MountPlan:
 
     def mounts(self) -> list[Operation]:
         """The root first, then the mounts in their order."""
-        propagation = self._spec.linux.rootfs_propagation
-        private = propagation in ("private", "rprivate")
-        shared = propagation in ("shared", "rshared")
-        operations: list[Operation] = [PlaceRoot(m.MS_PRIVATE if private else m.MS_SLAVE, True, shared)]
-        return operations + [self._mount(mount) for mount in self._spec.mounts]
+        follows = self._spec.linux.rootfs_propagation in ("", "slave", "rslave")
+        operations: list[Operation] = [PlaceRoot(self._spec.root_path, m.MS_SLAVE if follows else m.MS_PRIVATE)]
+        before: list[str] = []
+        for mount in self._spec.mounts:
+            operations.append(self._mount(mount, before))
+            before.append(clean(mount.destination))
+        return operations
 
-    def _mount(self, mount: Mount) -> Operation:
+    def _mount(self, mount: Mount, before: Sequence[str] = ()) -> Operation:
         mount = labels.with_context(mount, self._spec.linux.mount_label)
         if mount.remount:
             return Remount(mount)
         if mount.bind:
-            return self._bind(mount, mount.source)
+            within = self._source_within(mount, before)
+            return BindWithin(mount, within) if within else self._bind(mount, mount.source)
         if mount.type in CGROUP_TYPES:
             return self._cgroup(mount)
         if mount.type == "sysfs":
@@ -71,6 +75,20 @@ class MountPlan:
             return -1
         self.warnings.append(f"{mount.field}: no network namespace of the container's own, the guest's sysfs is bound read-only")
         return self._tree(mount, SYSFS, AT_RECURSIVE)
+
+    def _source_within(self, mount: Mount, before: Sequence[str]) -> str:
+        """Return the source's path in the container's root if it is only there once the mounts `before` it are; "" otherwise.
+
+        Mounts are done in their order: one may put there, or cover, what a later one takes. What translates owners is made by the parent,
+        outside, and is refused as before if it is not there.
+        """
+        root = os.path.realpath(self._spec.root_path)
+        source = os.path.realpath(mount.source)
+        if root == "/" or not source.startswith(f"{root}/") or mount.idmap or mount.uid_mappings:
+            return ""
+        inside = source[len(root) :]
+        covered = any(inside == place or inside.startswith(f"{place}/") for place in before)
+        return inside if covered or (before and not os.path.exists(source)) else ""
 
     def _bind(self, mount: Mount, source: str) -> BindMount:
         tree = self._tree(mount, source, AT_RECURSIVE if mount.recursive else 0)
@@ -141,9 +159,6 @@ class MountPlan:
         """What is made read-only and hidden when everything is in its place."""
         linux = self._spec.linux
         operations: list[Operation] = []
-        word = linux.rootfs_propagation
-        if word.removeprefix("r") in ("shared", "unbindable"):
-            operations.append(Propagate(PROPAGATION[word.removeprefix("r")], word.startswith("r")))
         operations += [ReadOnlyPath(path, self._within(path)) for path in linux.readonly_paths]
         if linux.masked_paths:
             operations.append(MaskPaths(tuple([(path, self._within(path)) for path in linux.masked_paths])))
@@ -152,6 +167,10 @@ class MountPlan:
                 operations.append(ReadOnlyMount("/dev"))
         if self._spec.root_readonly:
             operations.append(ReadOnlyMount("/"))
+        word = linux.rootfs_propagation
+        if word.removeprefix("r") in ("shared", "unbindable"):
+            # Last: of what cannot be bound nothing could be made read-only or hidden by a bind any more.
+            operations.append(Propagate(PROPAGATION[word.removeprefix("r")], word.startswith("r")))
         return operations
 
     def _within(self, path: str) -> KernelMount | None:

@@ -22,22 +22,43 @@ STRAIGHT_TYPES = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
 
 @dataclass(frozen=True, slots=True)
 class PlaceRoot(Operation):
-    """Put the root's detached tree over the old `/`, where pivot_root(2) finds it: no path of the outside is looked up again."""
+    """Mount the root's detached tree on its own directory, where hooks look for it and whence pivot_root(2) takes it.
 
+    `propagation` is MS_SLAVE (mounts of the outside come in) or MS_PRIVATE. Never shared: a clone of a shared mount is its peer, so what
+    is mounted inside would appear outside, and pivot_root(2) refuses it; what the specification calls shared is made so at the end.
+    """
+
+    path: str
     propagation: int
-    recursive: bool
-    follow: bool
 
     def describe(self) -> str:
-        return "mount the container's root over /, receiving nothing back"
+        return f"mount the container's root on {self.path}, nothing of it seen outside"
 
     def execute(self, root: int) -> None:
-        flags = AT_RECURSIVE if self.recursive else 0
-        m.mount_setattr(AT_FDCWD, "/", flags, propagation=self.propagation)
-        if not self.follow:
-            # A clone of a shared mount is its peer: what is mounted inside would appear outside.
-            m.set_propagation(root, m.MS_SLAVE, recursive=True)
-        m.move_mount_path(root, "/")
+        m.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=self.propagation)
+        m.set_propagation(root, self.propagation, recursive=True)
+        place = self._own_directory(root)
+        if place < 0:
+            m.move_mount_path(root, "/")
+            return
+        m.move_mount(root, place, self.path)
+        os.close(place)
+
+    def _own_directory(self, root: int) -> int:
+        """Return the directory that the tree was cloned from, or -1.
+
+        The path may lead elsewhere by now, or not be in reach (a mount namespace that was joined, users who may not pass it): then the tree
+        goes over `/`, which is always there. Nothing is taken from the path but the place of the mount.
+        """
+        try:
+            place = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return -1
+        ours, found = os.fstat(root), os.fstat(place)
+        if (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino):
+            return place
+        os.close(place)
+        return -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +128,49 @@ class BindMount(Operation):
         return f"bind {mount.source}{recursively} on {mount.destination} ({','.join(attribute_words(mount))}){owners}"
 
     def execute(self, root: int) -> None:
+        bind(root, self.mount, self.tree, self.is_directory)
+
+
+@dataclass(frozen=True, slots=True)
+class BindWithin(Operation):
+    """A bind whose source is in the container's root, where an earlier mount of the list may put it: resolved there, in its turn."""
+
+    mount: Mount
+    source: str
+
+    def describe(self) -> str:
         mount = self.mount
-        target = make_directory_in_root(root, mount.destination) if self.is_directory else make_file_in_root(root, mount.destination)
-        if not self.is_directory and stat.S_ISDIR(os.fstat(target).st_mode):
-            raise NotADirectoryError(20, "the destination is a directory, the source is not", mount.destination)
-        if clean(mount.destination) == "/proc":
-            _check_is_procfs_root(self.tree, mount.destination)
-        else:
-            _check_not_in_proc(target, mount)
-        if (mount.propagation | mount.recursive_propagation) & m.MS_SHARED == 0:
-            m.set_propagation(self.tree, m.MS_SLAVE, recursive=True)
-        if mount.recursive_set or mount.recursive_clear:
-            m.set_attributes(self.tree, mount.recursive_set, mount.recursive_clear, recursive=True)
-        if mount.set or mount.clear:
-            m.set_attributes(self.tree, mount.set, mount.clear)
-        source = os.fstat(self.tree)
-        _place(self.tree, target, mount)
-        if clean(mount.destination) in PROC_FILES:
-            _check_covered(root, mount, source)
+        return f"bind {self.source} of the container's root on {mount.destination} ({','.join(attribute_words(mount))})"
+
+    def execute(self, root: int) -> None:
+        try:
+            source = open_in_root(root, self.source)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.mount.source) from error
+        tree = m.clone_tree(source, recursive=self.mount.recursive)
+        os.close(source)
+        bind(root, self.mount, tree, stat.S_ISDIR(os.fstat(tree).st_mode))
+
+
+def bind(root: int, mount: Mount, tree: int, is_directory: bool) -> None:
+    """Place a cloned tree with the attributes that a mount asks for. Raises OSError."""
+    target = make_directory_in_root(root, mount.destination) if is_directory else make_file_in_root(root, mount.destination)
+    if not is_directory and stat.S_ISDIR(os.fstat(target).st_mode):
+        raise NotADirectoryError(20, "the destination is a directory, the source is not", mount.destination)
+    if clean(mount.destination) == "/proc":
+        _check_is_procfs_root(tree, mount.destination)
+    else:
+        _check_not_in_proc(target, mount)
+    if (mount.propagation | mount.recursive_propagation) & m.MS_SHARED == 0:
+        m.set_propagation(tree, m.MS_SLAVE, recursive=True)
+    if mount.recursive_set or mount.recursive_clear:
+        m.set_attributes(tree, mount.recursive_set, mount.recursive_clear, recursive=True)
+    if mount.set or mount.clear:
+        m.set_attributes(tree, mount.set, mount.clear)
+    source = os.fstat(tree)
+    _place(tree, target, mount)
+    if clean(mount.destination) in PROC_FILES:
+        _check_covered(root, mount, source)
 
 
 @dataclass(frozen=True, slots=True)

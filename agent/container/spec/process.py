@@ -57,7 +57,7 @@ class Capabilities:
 class Process:
     """One program to run. `console_size` is (rows, columns); rlimits are (number, soft, hard).
 
-    `apparmor_profile` None and `selinux_label` "" ask for nothing: an executed process then has its container's.
+    `apparmor_profile` and `no_new_privs` None and `selinux_label` "" ask for nothing: an executed process then has its container's.
     """
 
     terminal: bool
@@ -68,7 +68,7 @@ class Process:
     cwd: str
     capabilities: Capabilities | None
     rlimits: tuple[tuple[int, int, int], ...]
-    no_new_privs: bool
+    no_new_privs: bool | None
     oom_score_adj: int | None
     scheduler: Scheduler | None
     io_priority: int | None
@@ -90,7 +90,7 @@ def parse_process_node(node: Node) -> Process:
         absolute(node.string("cwd", "/") or "/", node.name("cwd")),
         _capabilities(node),
         _rlimits(node),
-        node.boolean("noNewPrivileges"),
+        node.boolean("noNewPrivileges") if node.has("noNewPrivileges") else None,
         node.optional("oomScoreAdj", -1000, 1000),
         parse_scheduler(node),
         parse_io_priority(node),
