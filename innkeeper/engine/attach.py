@@ -30,13 +30,12 @@ def attend(process: Process, *, interactive: bool, tty: bool) -> int:
         control = stack.enter_context(_signals(process, tty))
         if tty:
             control.put(signal.SIGWINCH)
-        if interactive and tty:
-            stack.enter_context(terminal.raw())
+        typed = stack.enter_context(terminal.raw()) if interactive and tty else b""
         outputs = [streams.output(process.read_stdout, streams.to_descriptor(1), "stdout")]
         if not tty:
             outputs.append(streams.output(process.read_stderr, streams.to_descriptor(2), "stderr"))
         if interactive:
-            stack.callback(streams.StdinPump(process, 0).stop)
+            stack.callback(streams.StdinPump(process, 0, typed).stop)
         elif not tty:
             process.close_stdin()
         try:

@@ -74,10 +74,11 @@ def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
 
 
 class StdinPump:
-    """Copies `descriptor` into the process; `stop` ends it even while it waits for input."""
+    """Copies `descriptor` into the process, after `first`; `stop` ends it even while it waits for input."""
 
-    def __init__(self, streams: Streams, descriptor: int) -> None:
+    def __init__(self, streams: Streams, descriptor: int, first: bytes = b"") -> None:
         self._streams = streams
+        self._first = first
         self._descriptor = descriptor
         self._ended = False
         self._wake_read, self._wake_write = os.pipe()
@@ -85,15 +86,19 @@ class StdinPump:
 
     def _work(self) -> None:
         try:
+            self._write(self._first)
             while not self._ended:
                 if not self._wait_readable():
                     return
-                view = memoryview(self._gather())
-                while view:
-                    view = view[self._streams.write_stdin(bytes(view)) :]
+                self._write(self._gather())
         except BrokenPipeError:
             return  # the process does not want more; its exit status tells the rest
         self._streams.close_stdin()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._streams.write_stdin(bytes(view)) :]
 
     def _wait_readable(self) -> bool:
         waiting = select.poll()
