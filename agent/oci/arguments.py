@@ -34,6 +34,9 @@ class Option:
         return f"{names} {self.value}".rstrip()
 
 
+NO_REGEX = Option("regex", "every container whose id matches", short="r", refused="name one; `list -q` gives the ids to choose from")
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """What a command line says: the values of its options, and the other words."""

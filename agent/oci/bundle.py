@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ CONFIG = "config.json"
 SIZE_MAX = 64 << 20
 """bytes"""
 BINDS = ("bind", "rbind")
+CGROUP_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def read_json(path: Path | int, field: str) -> dict[str, Any]:
@@ -35,9 +37,9 @@ def read_json(path: Path | int, field: str) -> dict[str, Any]:
     return document
 
 
-def load(bundle: Path) -> Document:
-    """The bundle's specification, independent of the folder that it is in."""
-    return absolute_paths(read_json(bundle / CONFIG, CONFIG), bundle)
+def load(bundle: Path, config: str = CONFIG) -> Document:
+    """The bundle's specification, or that of a file which counts from it, independent of the folder that it is in."""
+    return absolute_paths(read_json(bundle / config, config), bundle)
 
 
 def absolute_paths(document: Document, bundle: Path) -> Document:
@@ -62,19 +64,32 @@ def _mount(mount: object, bundle: Path) -> object:
 
 
 def cgroup_mount() -> Path:
-    """Where cgroup v2 is mounted, and not hidden by another mount. Raises Refused."""
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
-        places = [line.split(" ")[1] for line in file if line.split(" ")[2] == "cgroup2"]
-    for place in reversed(places):
-        try:
-            fd = os.open(place, os.O_PATH | os.O_DIRECTORY)
-        except OSError:
-            continue
-        magic = filesystem_magic(fd)
-        os.close(fd)
-        if magic == CGROUP2_SUPER_MAGIC:
+    """Where the whole hierarchy of cgroup v2 is mounted. Raises Refused.
+
+    At its usual place (the second is systemd's beside cgroup v1), else where the root of the hierarchy is mounted first and not hidden by
+    another mount. Never a part of it, and never one that only stands later in the list: that may be a container's.
+    """
+    for place in CGROUP_PLACES:
+        if _is_hierarchy(place):
             return Path(place)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, (kind, *_rest) = (part.split(" ") for part in line.partition(" - "))
+            place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
+            if kind == "cgroup2" and fields[3] == "/" and _is_hierarchy(place):
+                return Path(place)
     raise Refused("linux.cgroupsPath", "cgroup v2 is not mounted here")
+
+
+def _is_hierarchy(place: str) -> bool:
+    """Whether cgroup v2 is what is found at a path."""
+    try:
+        fd = os.open(place, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return False
+    magic = filesystem_magic(fd)
+    os.close(fd)
+    return magic == CGROUP2_SUPER_MAGIC
 
 
 def host(root: Path, bundle: Path) -> HostContext:

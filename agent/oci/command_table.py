@@ -23,13 +23,13 @@ FILES = {
     "resume": "pause",
     "update": "update",
     "events": "events",
+    "spec": "spec",
     "features": "features",
     "explain": "explain",
 }
 REFUSED = {
     "checkpoint": "this runtime cannot save a container's processes",
     "restore": "this runtime cannot restore a container's processes",
-    "spec": "this runtime writes no template; a bundle's config.json comes from its caller",
 }
 
 
@@ -39,6 +39,8 @@ class Context:
 
     root: Path
     log: Log
+    root_given: bool = False
+    """Whether the caller has named the root."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from agent.errors import Refused, StepFailed, WrongState
 from agent.oci.arguments import Parsed
 
 PIECE = 1 << 16
+LFLAG, CC = 3, 6
+"""Places in what tcgetattr gives."""
 
 
 class ConsoleSocket(Stdio):
@@ -56,11 +58,19 @@ def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
 
 
 def own_terminal() -> int:
-    """The standard stream that is a terminal. Raises Refused if none is."""
+    """A descriptor of this process's terminal, which the caller closes: a standard stream that is one, else the controlling terminal.
+
+    Raises Refused where there is none.
+    """
     for fd in (0, 1, 2):
         if os.isatty(fd):
-            return fd
-    raise Refused("process.terminal", "no standard stream is a terminal, and there is no --console-socket")
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError as error:
+        raise Refused(
+            "process.terminal", f"no standard stream is a terminal, there is no --console-socket, and /dev/tty: {error.strerror}"
+        ) from error
 
 
 def _size(terminal: int) -> tuple[int, int]:
@@ -72,21 +82,53 @@ def sized(process: Process, parsed: Parsed) -> Process:
     """A process whose terminal this one carries, with the size of ours from its first moment on. Raises Refused without a terminal."""
     if not process.terminal or parsed.text("console-socket") or parsed.switch("detach"):
         return process
-    return replace(process, console_size=_size(own_terminal()))
+    terminal = own_terminal()
+    try:
+        return replace(process, console_size=_size(terminal))
+    finally:
+        os.close(terminal)
+
+
+def make_raw(terminal: int) -> bytes:
+    """Make a terminal raw; what was typed before, to be passed on first.
+
+    An end of input (^D) that was typed while lines were edited is kept by the kernel as a mark, and would be read as a NUL byte once they
+    are not (n_tty). So what is complete is read before, with that character switched off so that no further mark can be made, and an end
+    is given on as the character that was typed. An unfinished line stays and is read later.
+    """
+    attributes = termios.tcgetattr(terminal)
+    typed = b""
+    if attributes[LFLAG] & termios.ICANON:
+        end = attributes[CC][termios.VEOF]
+        attributes[CC][termios.VEOF] = b"\0"
+        termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+        poll = select.poll()
+        poll.register(terminal, select.POLLIN)
+        while poll.poll(0) == [(terminal, select.POLLIN)]:
+            typed += os.read(terminal, PIECE) or end
+    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed before stays
+    return typed
 
 
 class Carrier:
-    """`with`: this process's terminal is raw, and what is typed and written goes through. Used from inside the loop."""
+    """`with`: this process's terminal is raw, and what is typed and written goes through. Used from inside the loop.
+
+    Input and output are standard input and output, whatever they are; the end of input is no byte, and nothing is written for it.
+    """
 
     def __init__(self, process: ContainerProcess) -> None:
         self._process = process
         self._terminal = own_terminal()
         self._before = termios.tcgetattr(self._terminal)
+        self._typed = b""
         self._tasks: list[loop.Task[None]] = []
         self._output: loop.Task[None] | None = None
 
     def __enter__(self) -> "Carrier":
-        tty.setraw(self._terminal, termios.TCSADRAIN)  # what was typed before stays
+        if os.isatty(0):
+            self._typed = make_raw(self._terminal)
+        else:
+            tty.setraw(self._terminal, termios.TCSADRAIN)
         self.resize()
         loop.on_signal(signal.SIGWINCH, self.resize)
         self._output = loop.spawn(self._copy_output(), name="terminal output")
@@ -97,6 +139,7 @@ class Carrier:
         for task in self._tasks:
             task.cancel()
         termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
+        os.close(self._terminal)
 
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""
@@ -112,11 +155,8 @@ class Carrier:
 
     async def _copy_input(self) -> None:
         try:
-            while True:
-                await loop.readable(0)
-                data = os.read(0, PIECE)
-                if not data:
-                    return
+            await self._process.write_stdin(self._typed)
+            while data := await _read_input():
                 await self._process.write_stdin(data)
         except (WrongState, OSError):
             return  # nobody reads any more
@@ -124,6 +164,15 @@ class Carrier:
     async def _copy_output(self) -> None:
         while data := await self._process.read_stdout(PIECE):
             _write_all(1, data)
+
+
+async def _read_input() -> bytes:
+    """What standard input has, b"" at its end; it may be a file, for which nobody can wait (epoll_ctl(2): EPERM) nor needs to."""
+    try:
+        await loop.readable(0)
+    except PermissionError:
+        await loop.sleep(0)  # others' turn
+    return os.read(0, PIECE)
 
 
 def _write_all(fd: int, data: bytes) -> None:

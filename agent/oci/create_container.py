@@ -13,22 +13,22 @@ from agent.container.host import HostContext
 from agent.container.process import Given
 from agent.container.spec.document import Spec, check_id, parse_spec
 from agent.container.spec.reader import Document
-from agent.oci import bundle, console, descriptors
+from agent.oci import bundle, console, descriptors, pidfd_socket
 from agent.oci.arguments import Option, Parsed
 from agent.oci.command_table import Context
 from agent.oci.pids import start_time
 from agent.oci.state_dir import Place, Record
 
+NO_PIVOT = "a root that is only chroot(2)ed to can be left; put it on a mount that can be pivoted to"
 OPTIONS = (
     Option("bundle", "folder with config.json and the root (the current one)", "DIR", short="b"),
     Option("console-socket", "unix socket that is sent the terminal's master", "PATH"),
     Option("pid-file", "write the first process's number to FILE", "FILE"),
+    pidfd_socket.OPTION,
     descriptors.OPTION,
-    Option(
-        "no-pivot",
-        "do not use pivot_root",
-        refused="a root that is only chroot(2)ed to can be left; put it on a mount that can be pivoted to",
-    ),
+    Option("config", "the specification, if not config.json of the bundle", "FILE", short="f"),
+    Option("no-subreaper", "do not become the parent of what the container leaves behind"),
+    Option("no-pivot", "do not use pivot_root", refused=NO_PIVOT),
     Option("no-new-keyring", "keep the session keyring", refused="a shared session keyring leaks keys to the container"),
 )
 
@@ -54,7 +54,7 @@ def read(context: Context, parsed: Parsed) -> Wanted:
     """What the options and the bundle ask for. Raises Refused."""
     id = check_id(parsed.words[0])
     folder = Path(parsed.text("bundle") or ".").absolute()
-    document = bundle.load(folder)
+    document = bundle.load(folder, parsed.text("config", bundle.CONFIG))
     spec = parse_spec(document)
     for warning in spec.warnings:
         context.log.warning(warning)
@@ -85,16 +85,18 @@ async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bo
         record = _record(wanted)
         place.save_config(wanted.document)
         place.save(record)
-        with given(parsed, wanted, place, detached=detached, started_later=started_later) as (inheritance, spec):
-            container = await Container.create(wanted.id, wanted.id, spec, wanted.host, inheritance)
-        warn(context, container)
-        try:
-            _keep(place, record, container, parsed.text("pid-file"))
-            if started_later:
-                container.init.tell(b"kept")  # from here on it waits for another process, not for this one
-        except BaseException:
-            await container.remove()
-            raise
+        with pidfd_socket.connected(parsed) as receiver:
+            with given(parsed, wanted, place, detached=detached, started_later=started_later) as (inheritance, spec):
+                container = await Container.create(wanted.id, wanted.id, spec, wanted.host, inheritance)
+            warn(context, container)
+            try:
+                _keep(place, record, container, parsed.text("pid-file"))
+                receiver.send(b"standard", container.init.pidfd)
+                if started_later:
+                    container.init.tell(b"kept")  # from here on it waits for another process, not for this one
+            except BaseException:
+                await container.remove()
+                raise
     except BaseException:
         place.remove()
         place.close()

@@ -1,4 +1,8 @@
-"""Warnings and errors as container engines read them: in a file of their choice, as text or as one JSON object a line."""
+"""Warnings and errors as container engines read them: in a file of their choice, as text or as one JSON object a line.
+
+An engine takes any text on standard error for the reason of a failure. So errors alone go there, as `error: ...`, beside the log where
+there is one; warnings only where there is no log and --debug asks for them.
+"""
 
 import datetime
 import json
@@ -23,13 +27,14 @@ class Log:
 
     def warning(self, message: str) -> None:
         """Something was passed over that the caller may want to know."""
-        self._write("warning", message)
+        if self.path or self.debug_too:
+            self._write("warning", message)
 
     def error(self, message: str) -> None:
         """Why the command fails; also on standard error when the log is elsewhere."""
         self._write("error", message)
         if self.path:
-            print(message, file=sys.stderr, flush=True)
+            print(f"error: {message}", file=sys.stderr, flush=True)
 
     def _write(self, level: str, message: str) -> None:
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -38,7 +43,7 @@ class Log:
         elif self.path:
             line = f"time={json.dumps(now)} level={level} msg={json.dumps(message)}"
         else:
-            line = message if level == "error" else f"{level}: {message}"
+            line = f"{level}: {message}"
         self._emit(os.fsencode(line) + b"\n")
 
     def _emit(self, line: bytes) -> None:
@@ -50,4 +55,4 @@ class Log:
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             os.write(self._file, line)
         except OSError as error:
-            os.write(2, os.fsencode(f"{self.path}: {error.strerror}\n"))
+            os.write(2, os.fsencode(f"error: --log: {self.path}: {error.strerror}\n"))

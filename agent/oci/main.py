@@ -29,6 +29,7 @@ OPTIONS = (
     Option("systemd-cgroup", "let systemd make the cgroups: refused"),
     Option("rootless", "auto or false; true is refused", "WHETHER", choices=("auto", "true", "false")),
     Option("cgroup-manager", "cgroupfs; systemd is refused", "NAME", choices=("cgroupfs", "systemd", "disabled")),
+    Option("no-pivot", "do not use pivot_root", refused="a root that is only chroot(2)ed to can be left"),
     Option("criu", "where criu is: not used", "PATH", refused="this runtime cannot save or restore a container's processes"),
     Option("version", "print the version", short="v"),
     Option("help", "print this", short="h"),
@@ -98,7 +99,7 @@ def _context(given: Parsed, log: Log) -> Context:
     if given.text("rootless") == "true" or os.geteuid() != 0:
         raise Refused("--rootless", "this runtime needs root")
     root = given.text("root") or DEFAULT_ROOT
-    return Context(Path(root).absolute(), log)
+    return Context(Path(root).absolute(), log, given.has("root"))
 
 
 def _print_version() -> int:

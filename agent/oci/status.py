@@ -34,8 +34,8 @@ class Condition:
             "bundle": record.bundle,
             "rootfs": record.rootfs,
             "created": record.created,
-            "owner": record.owner,
             "annotations": record.annotations,
+            "owner": record.owner,
         }
 
 

@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap"
         (["--log-format", "xml", "list"], "--log-format"),
         (["checkpoint", "a"], "checkpoint: this runtime cannot save"),
         (["restore", "a"], "restore: this runtime cannot restore"),
-        (["spec"], "spec:"),
         (["none"], "none: unknown verb"),
         (["--none", "list"], "--none: unknown option"),
         (["create", "--none", "a"], "--none: unknown option"),
@@ -40,7 +39,9 @@ pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap"
 )
 def test_refused_by_name(runtime: Runtime, bundle: Bundle, words: list[str], said: str) -> None:
     bundle.save("a")
-    assert said in runtime.refuses(*words, cwd=bundle.path)
+    text = runtime.refuses(*words, cwd=bundle.path)
+    assert text.startswith("error: ")
+    assert said in text
 
 
 def test_accepted_options(runtime: Runtime, bundle: Bundle) -> None:
@@ -62,10 +63,21 @@ def test_messages_go_to_a_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) 
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["level"] for entry in entries] == ["warning", "error"]
     assert entries[0]["msg"] == "annotation: unknown, ignored"
-    assert said == entries[1]["msg"] + "\n"
-    assert said.startswith("linux.resources.memory.limit: ")
+    assert said == f"error: {entries[1]['msg']}\n"
+    assert said.startswith("error: linux.resources.memory.limit: ")
     runtime.refuses("--log", log, "state", "none")
     assert "level=error msg=\"container 'none' does not exist\"" in log.read_text().splitlines()[-1]
+
+
+def test_standard_error_has_errors_only(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """An engine takes any text there for the reason of a failure; warnings are for the log, or for whoever asks for detail."""
+    bundle.document["annotation"] = {}
+    assert runtime.try_("run", "-b", bundle.save("a"), "a").stderr == ""
+    assert runtime.try_("--debug", "run", "-b", bundle.path, "a").stderr == "warning: annotation: unknown, ignored\n"
+    assert runtime.try_("--debug", "--log", tmp_path / "log", "run", "-b", bundle.path, "a").stderr == ""
+    assert "annotation: unknown, ignored" in (tmp_path / "log").read_text()
+    assert runtime.refuses("state", "none") == "error: container 'none' does not exist\n"
+    assert json.loads(runtime.refuses("--log-format", "json", "state", "none"))["level"] == "error"
 
 
 def test_a_limit_without_its_controller_is_refused_by_name(runtime: Runtime, bundle: Bundle) -> None:

@@ -95,7 +95,7 @@ def test_a_creation_that_is_interrupted_is_undone(runtime: Runtime, bundle: Bund
         wait_for((tmp_path / "begun").exists)
         creator.send_signal(getattr(signal, f"SIG{word}"))
         _, said = creator.communicate()
-    assert (creator.returncode, said) == (1, "create: interrupted by a signal\n")
+    assert (creator.returncode, said) == (1, "error: create: interrupted by a signal\n")
     assert runtime("list", "-q") == ""
     assert not runtime.group_of("a").exists()
     assert not (tmp_path / "ended").exists()

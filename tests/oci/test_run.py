@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -122,21 +123,29 @@ def test_exec_in_the_background(runtime: Runtime, bundle: Bundle, tmp_path: Path
     pid = int((tmp_path / "pid").read_text())
     assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x002000\x00"
     assert json.loads(runtime("ps", "-f", "json", "a")) == [runtime.state("a")["pid"], pid]
-    table = runtime("ps", "a").splitlines()
-    assert [line.split()[-1] for line in table] == ["COMMAND", "1000", "2000"]
+    table = [line.split() for line in runtime("ps", "a").splitlines()]
+    assert table[0] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert [line[-1] for line in table[1:]] == ["1000", "2000"]
     by_ps = runtime("ps", "a", "-o", "pid,args").splitlines()
     assert [line.split()[-1] for line in by_ps[1:]] == ["1000", "2000"]
     runtime("delete", "-f", "a")
 
 
-def test_exec_gets_no_capability_beyond_the_containers(runtime: Runtime, bundle: Bundle) -> None:
+def test_exec_gets_the_capabilities_that_are_asked_for(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     kept = ["CAP_KILL", "CAP_CHOWN"]
     bundle.args("sleep", "1000", capabilities={"bounding": kept, "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]})
     runtime("run", "-d", "-b", bundle.save("a"), "a")
     show = ["grep", "CapEff", "/proc/self/status"]
     assert int(runtime("exec", "a", *show).split()[1], 16) == 1 << 5
     assert int(runtime("exec", "--cap", "CAP_CHOWN", "a", *show).split()[1], 16) == 1 << 5 | 1
-    assert "CAP_SYS_ADMIN" in runtime.refuses("exec", "--cap", "CAP_SYS_ADMIN", "a", "true", status=255)
+    sets = runtime("exec", "--cap", "CAP_SYS_ADMIN", "a", "grep", "Cap...:", "/proc/self/status").split()[1::2]
+    added = 1 << 21
+    assert [int(mask, 16) for mask in sets] == [0, 1 << 5 | added, 1 << 5 | added, 1 << 5 | 1 | added, 0]
+    names = ["CAP_SYS_ADMIN", "CAP_NET_RAW"]
+    document = {"args": show, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "noNewPrivileges": False}
+    document["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    assert int(runtime("exec", "-p", tmp_path / "p.json", "a").split()[1], 16) == added | 1 << 13
     assert runtime("exec", "--no-new-privs", "a", "grep", "NoNewPrivs", "/proc/self/status").split() == ["NoNewPrivs:", "1"]
     runtime("delete", "-f", "a")
 
@@ -148,3 +157,33 @@ def test_what_is_left_behind_is_reaped(runtime: Runtime, bundle: Bundle) -> None
     bundle.sh("(sleep 0.2; sleep 0.3 & ) & sleep 0.1; exit 3")
     assert runtime.try_("run", "-b", bundle.save("a"), "a").returncode == 3
     wait_for(lambda: not runtime.group_of("a").exists())
+
+
+def test_a_pidfd_for_whoever_listens(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """Of the first process and of another one, under the names that runc gives them."""
+    bundle.args("sleep", "1000").save("a")
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = tmp_path / "pidfd.sock"
+        listener.bind(str(path))
+        listener.listen()
+
+        def received() -> tuple[bytes, int]:
+            connection, _ = listener.accept()
+            with connection:
+                name, (fd,), _, _ = socket.recv_fds(connection, 64, 1)
+            pid = next(line for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if line.startswith("Pid:"))
+            os.close(fd)
+            return name, int(pid.split()[1])
+
+        runtime("create", "--pidfd-socket", path, "-b", bundle.path, "a")
+        assert received() == (b"standard", runtime.state("a")["pid"])
+        runtime("delete", "-f", "a")
+        runtime("run", "-d", "--pidfd-socket", path, "-b", bundle.path, "a")
+        assert received() == (b"standard", runtime.state("a")["pid"])
+        runtime("exec", "-d", "--pidfd-socket", path, "--pid-file", tmp_path / "pid", "a", "sleep", "1000")
+        assert received() == (b"setns", int((tmp_path / "pid").read_text()))
+    assert "--pidfd-socket" in runtime.refuses("exec", "--pidfd-socket", path, "a", "true", status=255)
+    assert len(json.loads(runtime("ps", "-f", "json", "a"))) == 2
+    runtime("delete", "-f", "a")
+    assert "--pidfd-socket" in runtime.refuses("run", "--pidfd-socket", path, "-b", bundle.path, "a")
+    assert runtime("list", "-q") == ""

@@ -1,8 +1,12 @@
 """Terminals: over a console socket, and carried by the command itself."""
 
 import array
+import fcntl
 import os
+import selectors
 import socket
+import subprocess
+import termios
 import threading
 from pathlib import Path
 
@@ -94,7 +98,7 @@ def test_run_carries_the_terminal(runtime: Runtime, bundle: Bundle) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 6
-    assert "no standard stream is a terminal" in runtime.refuses("run", "-b", bundle.path, "b")
+    assert "no standard stream is a terminal" in runtime.refuses("run", "-b", bundle.path, "b", start_new_session=True)
     assert runtime("list", "-q") == ""
 
 
@@ -112,4 +116,74 @@ def test_exec_carries_the_terminal(runtime: Runtime, bundle: Bundle) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 3
+    runtime("delete", "-f", "a")
+
+
+def _output_of(argv: list[str], typed: bytes = b"", *, stdin: int | None = None, control: bool = False) -> tuple[bytes, int]:
+    """What a command writes to a terminal of its own, and its status.
+
+    `typed` is there before it starts. `stdin` takes the terminal's place as its input; `control`: all streams are elsewhere, and the
+    terminal is only the one that controls it.
+    """
+    master, slave = os.openpty()
+    os.write(master, typed)
+
+    def begin() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    pipe = subprocess.PIPE if control else slave
+    with subprocess.Popen(argv, stdin=slave if stdin is None else stdin, stdout=pipe, stderr=slave, preexec_fn=begin) as process:
+        os.close(slave)
+        seen = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout.fileno() if process.stdout else master, selectors.EVENT_READ)
+            while selector.select(SECONDS):
+                try:
+                    piece = os.read(next(iter(selector.get_map())), 4096)
+                except OSError:
+                    break
+                if not piece:
+                    break
+                seen += piece
+        os.close(master)
+        return seen, process.wait(SECONDS)
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_the_end_of_input_is_no_byte(runtime: Runtime, bundle: Bundle, verb: str) -> None:
+    """An end that was typed before the terminal was raw is passed on as what was typed, not as the kernel's mark for it, a NUL."""
+    program = ["sh", "-c", "cat; echo end $?"]
+    argv = _with_terminal(runtime, bundle, verb, program)
+    for typed, said in ((b"\x04", b"end 0\r\n"), (b"one\n\x04", b"one\r\nend 0\r\n")):
+        seen, status = _output_of(argv, typed)
+        assert (b"\0" not in seen and b"^@" not in seen, seen.endswith(said), status) == (True, True, 0), seen
+    runtime("delete", "-f", "a")
+
+
+def _with_terminal(runtime: Runtime, bundle: Bundle, verb: str, program: list[str]) -> list[str]:
+    """The command line that runs a program with a terminal, by either verb."""
+    if verb == "run":
+        return runtime.argv("run", "-b", bundle.args(*program, terminal=True).save("a"), "a")
+    runtime("run", "-d", "-b", bundle.args("sleep", "1000").save("a"), "a")
+    return runtime.argv("exec", "-t", "a", *program)
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_standard_input_that_is_no_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Path, verb: str) -> None:
+    """It is copied to the container's terminal, and nothing is written for its end; the terminal is standard output's, or /dev/tty."""
+    (tmp_path / "in").write_text("typed\n")
+    (tmp_path / "empty").touch()
+    argv = _with_terminal(runtime, bundle, verb, ["sh", "-c", "stty -echo; echo ready; read line; echo got $line"])
+    for control in (False, True):
+        with open(tmp_path / "in", "rb") as file:
+            seen, status = _output_of(argv, stdin=file.fileno(), control=control)
+            assert (seen.endswith(b"got typed\r\n"), b"\0" in seen, status) == (True, False, 0), seen
+    if verb == "run":
+        bundle.sh("echo out", terminal=True).save("a")
+    else:
+        argv = runtime.argv("exec", "-t", "a", "sh", "-c", "echo out")
+    for name in ("empty", "/dev/null"):
+        with open(tmp_path / name, "rb") as file:
+            assert _output_of(argv, stdin=file.fileno()) == (b"out\r\n", 0)
     runtime("delete", "-f", "a")

@@ -5,7 +5,7 @@ from pathlib import Path
 from agent import loop
 from agent.container.lifecycle import Status
 from agent.errors import NotFound, WrongState
-from agent.oci.arguments import Option, Parsed
+from agent.oci.arguments import NO_REGEX, Option, Parsed
 from agent.oci.attached import attach
 from agent.oci.command_table import Context, Verb
 from agent.oci.create_container import warn
@@ -64,6 +64,6 @@ VERBS = (
         "delete",
         "delete a stopped container",
         delete,
-        options=(Option("force", "kill it first if it runs; not to exist is no error", short="f"),),
+        options=(Option("force", "kill it first if it runs; not to exist is no error", short="f"), NO_REGEX),
     ),
 )

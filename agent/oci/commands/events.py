@@ -1,6 +1,5 @@
 """`events`: figures of a container at intervals, and its want of memory, a JSON object a line."""
 
-import json
 import sys
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from agent.oci.attached import attach
 from agent.oci.command_table import Context, Verb
 from agent.oci.state_dir import Place
 from agent.oci.status import condition_of
+from agent.oci.tables import compact
 
 LAST_SECONDS = 1.0
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -55,7 +55,7 @@ def _out_of_memory(id: str, kills: int) -> None:
 
 
 def _print(kind: str, id: str, data: object) -> None:
-    print(json.dumps({"type": kind, "id": id, **({} if data is None else {"data": data})}))
+    print(compact({"type": kind, "id": id, **({} if data is None else {"data": data})}))
     sys.stdout.flush()
 
 

@@ -9,7 +9,7 @@ from agent.container.lifecycle import Status
 from agent.container.process import Given
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, WrongState
-from agent.oci import console, descriptors
+from agent.oci import console, descriptors, pidfd_socket
 from agent.oci.arguments import Option, Parsed, UsageError
 from agent.oci.attached import attach
 from agent.oci.bundle import read_json
@@ -19,8 +19,7 @@ from agent.oci.foreground import Foreground
 from agent.oci.state_dir import Place
 from agent.oci.status import condition_of
 
-SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
-NO_GROUP = "a process of the container starts in the group of the first one"
+SETS = ("bounding", "effective", "permitted")
 
 OPTIONS = (
     Option("process", "the process as a JSON document of the specification", "FILE", short="p"),
@@ -28,17 +27,18 @@ OPTIONS = (
     Option("tty", "with a terminal", short="t"),
     Option("console-socket", "unix socket that is sent the terminal's master", "PATH"),
     Option("pid-file", "write its number to FILE", "FILE"),
+    pidfd_socket.OPTION,
     descriptors.OPTION,
     Option("cwd", "working directory", "DIR"),
     Option("env", "NAME=VALUE of its environment", "ENTRY", short="e", many=True),
     Option("user", "who runs it", "UID[:GID]", short="u"),
     Option("additional-gids", "one more group", "GID", short="g", many=True),
-    Option("cap", "one more capability, within those of the container", "NAME", short="c", many=True),
+    Option("cap", "one more capability", "NAME", short="c", many=True),
     Option("no-new-privs", "set no_new_privs"),
     Option("apparmor", "AppArmor profile", "NAME"),
     Option("process-label", "SELinux label", "LABEL"),
-    Option("cgroup", "start in another group", "PATH", refused=NO_GROUP),
-    Option("ignore-paused", "start it in a paused container", refused="nothing starts in a frozen group"),
+    Option("cgroup", "start in a group below the container's; / is its own, and no other if that takes no process", "PATH", many=True),
+    Option("ignore-paused", "also in a paused container, where it waits until that is resumed"),
 )
 
 
@@ -54,15 +54,25 @@ def exec_(context: Context, parsed: Parsed) -> int:
             document = _document(parsed, place)
             process = parse_process(document)
             container = attach(place, condition)
+            group = _group(parsed)
+            if parsed.switch("ignore-paused") and condition.status is Status.PAUSED:
+                place.unlock()  # it gets on when another command has resumed the container
             fds, environment = descriptors.preserved(parsed)
             process = replace(console.sized(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
             foreground = None if detached else Foreground()
             given = Given(console.streams(parsed, process.terminal, detached), fds, left=detached)
-            added = await container.exec("exec", process, given)
-            place.unlock()
-            if parsed.has("pid-file"):
-                write_pid(parsed.text("pid-file"), added.pid)
+            with pidfd_socket.connected(parsed) as receiver:
+                # The first process goes by the container's id, so this one by what is none.
+                added = await container.exec(f"{place.id} exec", process, given, group, parsed.switch("ignore-paused"))
+                place.unlock()
+                try:
+                    if parsed.has("pid-file"):
+                        write_pid(parsed.text("pid-file"), added.pid)
+                    receiver.send(b"setns", added.pidfd)
+                except BaseException:
+                    await added.kill()
+                    raise
             return await foreground.until_end(added) if foreground else 0
 
     return loop.run(main())
@@ -88,9 +98,22 @@ def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
     document["user"] = _user(parsed, dict(document.get("user") or {}))
     if parsed.has("cap"):
         sets = document.get("capabilities") or {}
-        # Ambient as well only where the program would lose them otherwise, as runc does: a process of another user.
-        document["capabilities"] = {kind: [*sets.get(kind, ()), *parsed.many("cap")] for kind in SETS}
+        added = parsed.many("cap")
+        document["capabilities"] = {**sets, **{kind: [*sets.get(kind, ()), *added] for kind in SETS}}
+        # Ambient only those that are inheritable already, which ambient ones must be: to make them so would be more than was asked for.
+        inheritable = sets.get("inheritable") or ()
+        kept = [name for name in added if name in inheritable]
+        document["capabilities"]["ambient"] = [*sets.get("ambient", ()), *kept]
     return document
+
+
+def _group(parsed: Parsed) -> str | None:
+    """The path that --cgroup gives, "" for the container's group itself. Raises Refused."""
+    if not parsed.has("cgroup"):
+        return None
+    if len(parsed.many("cgroup")) > 1 or ":" in parsed.text("cgroup"):
+        raise Refused("--cgroup", "controllers with groups of their own are cgroup v1's; name one path")
+    return parsed.text("cgroup").strip("/")
 
 
 def _user(parsed: Parsed, user: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import os
 import signal
-from pathlib import Path
 
 from agent import loop
 from agent.container.lifecycle import Status
 from agent.errors import Refused, WrongState
 from agent.linux.process import pidfd_send_signal
-from agent.oci.arguments import Option, Parsed
+from agent.oci.arguments import NO_REGEX, Option, Parsed
 from agent.oci.attached import attach
 from agent.oci.command_table import Context, Verb
+from agent.oci.commands.ps import pids_of
 from agent.oci.state_dir import Place
 from agent.oci.status import condition_of, open_first
 
@@ -60,12 +60,8 @@ def kill(context: Context, parsed: Parsed) -> int:
 
 
 def _kill_left(group: str, signum: int) -> None:
-    """What the first process has left behind, where no pid namespace ended with it."""
-    try:
-        pids = [int(line) for line in Path(group, "cgroup.procs").read_text(encoding="ascii").split()]
-    except FileNotFoundError:
-        return
-    for pid in pids:
+    """What the first process has left behind, where no pid namespace ended with it, also in groups that were made below its own."""
+    for pid in pids_of(group):
         try:
             os.kill(pid, signum)
         except ProcessLookupError:
@@ -78,6 +74,6 @@ VERBS = (
         "send a signal (TERM) to the first process of a container",
         kill,
         words="ID [SIGNAL]",
-        options=(Option("all", "to every process of the container", short="a"),),
+        options=(Option("all", "to every process of the container", short="a"), NO_REGEX),
     ),
 )

@@ -13,7 +13,6 @@ OPTIONS = (
     *create_container.OPTIONS,
     Option("detach", "do not wait for the container's end", short="d"),
     Option("keep", "do not delete the container at its end"),
-    Option("no-subreaper", "do not become the parent of what the container leaves behind"),
 )
 
 

@@ -1,24 +1,24 @@
 """`state` and `list`: what there is, and where it is in its life."""
 
-import json
-
 from agent.errors import NotFound
 from agent.oci.arguments import Option, Parsed
 from agent.oci.command_table import Context, Verb
 from agent.oci.state_dir import Place, places
 from agent.oci.status import Condition, condition_of
-from agent.oci.tables import table
+from agent.oci.tables import compact, indented, table
 
 
 def state(context: Context, parsed: Parsed) -> int:
     """The verb."""
     with Place.find(context.root, parsed.words[0]) as place:
-        print(json.dumps(condition_of(place).document(), indent=2))
+        print(indented(condition_of(place).document(), "  "))
     return 0
 
 
 def list_(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """The verb. A root that is not there yet has no containers; one that was named and is not there is an error."""
+    if context.root_given and not context.root.is_dir():
+        raise NotFound(f"--root: {context.root} is not a directory that is there")
     found: list[Condition] = []
     for place in places(context.root):
         try:
@@ -29,7 +29,7 @@ def list_(context: Context, parsed: Parsed) -> int:
         for condition in found:
             print(condition.record.id)
     elif parsed.text("format", "table") == "json":
-        print(json.dumps([condition.document() for condition in found]))
+        print(compact([condition.document() for condition in found] or None))
     else:
         rows = [[c.record.id, str(c.pid), c.status.value, c.record.bundle, c.record.created, c.record.owner] for c in found]
         print(table(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows))

@@ -37,6 +37,7 @@ OPTIONS = (
     *[Option(name, f"linux.resources.{'.'.join(place)}", "N") for name, place in NUMBERS.items()],
     *[Option(name, f"linux.resources.{'.'.join(place)}", "LIST") for name, place in TEXTS.items()],
     Option("kernel-memory", "limit of kernel memory", "N", refused="cgroup v2 has no file for it"),
+    Option("kernel-memory-tcp", "limit of socket buffers", "N", refused="cgroup v2 has no file for it"),
     Option("l3-cache-schema", "share of the cache", "SCHEMA", refused=NO_RESCTRL),
     Option("mem-bw-schema", "share of the memory bandwidth", "SCHEMA", refused=NO_RESCTRL),
 )
