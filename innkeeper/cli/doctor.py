@@ -1,4 +1,4 @@
-"""`doctor`: what was found, what was proven, what is missing and how to get it."""
+"""`doctor`: whether containers can be run, guests built, tests run; what was found and proven, and how to get what is missing."""
 
 from typing import Annotated, Any
 
@@ -16,9 +16,9 @@ def doctor(
     guest: Annotated[bool, typer.Option("--guest", help="Also boot the guest and ask it (builds it the first time).")] = False,
     json: Json = False,
 ) -> int:
-    """Say what this host has for running guests, what was proven to work, and how to get what is missing.
+    """Say whether this host can run containers, build the guest and run the tests, and how to get what is missing.
 
-    Exit status 1 when something that `run` cannot do without is missing.
+    Exit status 0 when running works, 1 when it does not: of building and testing only the report tells.
     """
     from innkeeper.cli import health, show
 
@@ -33,16 +33,23 @@ def doctor(
 def _print(report: dict[str, Any]) -> None:
     from innkeeper.cli import show
 
-    rows = [
-        (name, ("found" if entry["path"] else "MISSING" if entry["required"] else "absent"), entry["version"] or entry["why"])
-        for name, entry in report["programs"].items()
-    ]
-    show.table(("PROGRAM", "", ""), rows)
+    show.table(("PROGRAM", "", "", "FOR"), [_program_row(name, entry) for name, entry in report["programs"].items()])
     print()
     show.table(("PROVEN", "", ""), [(name, "yes" if entry["works"] else "no", entry["detail"]) for name, entry in report["proven"].items()])
     if report["guest"]:
         print()
         show.table(("GUEST", ""), [(name, str(value)) for name, value in report["guest"].items()])
-    if report["missing_command"]:
-        print(f"\nto get what is missing: {report['missing_command']}")
-    print(f"\n{'ready: run works here' if report['ready'] else 'not ready: see MISSING above'}")
+    for part in report["parts"].values():
+        print(f"\n{part['title']}: {'ready' if part['ready'] else 'not ready'}")
+        for reason in part["reasons"]:
+            print(f"  {reason}")
+        if part["missing"]:
+            print(f"  missing: {', '.join(part['missing'])}")
+            print(f"  to get it: {part['command']}")
+        for name, purpose in part["optional"].items():
+            print(f"  {name} is not here; it is for {purpose}, and installed when that is first used where it may be")
+
+
+def _program_row(name: str, entry: dict[str, Any]) -> tuple[str, str, str, str]:
+    needed_by = ", ".join(entry["needed_by"]) or entry["only_for"]
+    return name, "found" if entry["path"] else "absent", entry["version"] or entry["why"], needed_by

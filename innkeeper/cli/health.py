@@ -1,36 +1,125 @@
-"""Finds out what `doctor` tells. Nothing is installed or changed by looking."""
+"""Finds out what `doctor` tells. Nothing is installed, built or changed by looking."""
 
+import os
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from innkeeper import programs
-from innkeeper.paths import cache_root, store_root
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest.store import JSON, Store
+from innkeeper.paths import cache_root, project_root, store_root
 
-REQUIRED = ("qemu-system-x86_64", "virtiofsd", "buildah", "skopeo", "mmdebstrap", "mkfs.erofs", "mke2fs")
-FOR_TESTS = ("busybox", "redis-server", "redis-benchmark", "nginx", "docker-registry", "runc", "crun", "curl", "gcc")
-USEFUL = ("newuidmap", "fuse-overlayfs", *FOR_TESTS)
+RUN = ("qemu-system-x86_64", "setpriv", "skopeo", "mke2fs")
+"""Programs without which `run` starts no container, once the guest is built."""
+SOMETIMES = {"virtiofsd": "run -v", "newuidmap": "build as an ordinary user", "fuse-overlayfs": "build as an ordinary user"}
+"""Programs that only some uses of a part want -> which."""
+BUILD = ("buildah", "mmdebstrap")
+BUILD_AS_USER = ("newuidmap", "fuse-overlayfs")
+ENVIRONMENT = ("gcc", "sys/capability.h", "Python.h")
+"""What the tests' own Python environment is compiled with (build.py)."""
+
+
+class _NotBuilt(Exception):
+    """A step of the build that is not in the store."""
+
+
+class _Lookup(Store):
+    """The store, but nothing is made in it."""
+
+    def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
+        if not self.has(name, inputs):
+            raise _NotBuilt(name)
+        return super().step(name, inputs, make)
 
 
 def examine(ask_guest: bool) -> dict[str, Any]:
-    """Everything `doctor` prints, as one JSON-able document."""
-    found = {name: _program(name, required=name in REQUIRED) for name in (*REQUIRED, *USEFUL)}
-    missing = [name for name in REQUIRED if not found[name]["path"]]
+    """Return everything `doctor` prints, as one JSON-able document."""
+    proven = {"kvm": _kvm(), "vsock": _vsock(), "user namespaces": _user_namespaces(), "installing": _installing()}
+    parts = {"run": _run_part(), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
+    wanted = {name: [part for part, seen in parts.items() if name in seen["programs"]] for name in _all_programs(parts)}
     return {
         "host": {"system": _system(), "kernel": platform.release(), "machine": platform.machine(), "python": platform.python_version()},
         "cache": str(cache_root()),
-        "programs": found,
-        "proven": {
-            "kvm": _kvm(),
-            "vsock": _vsock(),
-            "user namespaces": _user_namespaces(),
-            "installing": _installing(),
-        },
-        "guest": _guest() if ask_guest and not missing else {},
-        "missing_command": programs.install_command(missing) if missing else "",
-        "ready": not missing,
+        "parts": parts,
+        "programs": {name: _program(name, needed_by) for name, needed_by in wanted.items()},
+        "proven": proven,
+        "guest": _guest() if ask_guest and parts["run"]["ready"] else {},
+        "ready": parts["run"]["ready"],
     }
+
+
+def _part(title: str, names: tuple[str, ...], other: list[str] | None = None, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a part wants and lacks. `other` are reasons that no package cures; `command` gets the packages that are missing."""
+    missing = [name for name in names if programs.find(name) is None]
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return {
+        "title": title,
+        "ready": not missing and not other,
+        "missing": missing,
+        "reasons": other or [],
+        "command": f"{sudo}{programs.install_command(missing)}" if missing else "",
+        "programs": list(names),
+        "optional": {name: SOMETIMES[name] for name in optional if programs.find(name) is None},
+    }
+
+
+def _run_part() -> dict[str, Any]:
+    other = _wrong_processor()
+    names: tuple[str, ...] = RUN
+    if not built():
+        names = (*RUN, *_build_programs())  # the first run builds the guest, and what stands in for vhost-vsock
+        other += _no_source_tree()
+    return _part("run a container", names, other, optional=("virtiofsd",))
+
+
+def _build_part(user_namespaces: bool) -> dict[str, Any]:
+    other = [] if os.geteuid() == 0 or user_namespaces else ["this host permits no user namespaces: build as root"]
+    return _part("build a guest", _build_programs(), [*_wrong_processor(), *other, *_no_source_tree()])
+
+
+def _build_programs() -> tuple[str, ...]:
+    return BUILD if os.geteuid() == 0 else (*BUILD, *BUILD_AS_USER)
+
+
+def _test_part() -> dict[str, Any]:
+    from innkeeper.cli.test import PARTS
+
+    names = dict.fromkeys((*RUN, *_build_programs(), *ENVIRONMENT, *(name for part in PARTS.values() for name in part.programs)))
+    other = [] if os.geteuid() == 0 else [f"not root: {', '.join(folder for folder, part in PARTS.items() if part.root)} are left out"]
+    if not (project_root() / "tests").is_dir():
+        other.append("the tests are part of the source tree: run them in a clone")
+    return _part("run the tests", tuple(names), other)
+
+
+def _wrong_processor() -> list[str]:
+    machine = platform.machine()
+    return [] if machine == "x86_64" else [f"guests are built for x86_64, this is {machine}"]
+
+
+def _no_source_tree() -> list[str]:
+    return [] if (project_root() / "agent" / "requirements.lock").exists() else ["there is no source tree to build the guest from"]
+
+
+def built() -> bool:
+    """Return whether all that `run` boots is in the store: the guest, and what stands in for vhost-vsock where that is needed."""
+    from innkeeper.guest.pipeline import build_all
+    from innkeeper.guest.vsock_device import vhost_device_vsock
+
+    store = _Lookup(store_root())
+    try:
+        build_all(None, "release", store=store)
+        if not _vsock()["works"]:
+            vhost_device_vsock(store)
+    except (_NotBuilt, InnkeeperError, OSError):
+        return False
+    return True
+
+
+def _all_programs(parts: dict[str, dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys([name for part in parts.values() for name in part["programs"]] + list(SOMETIMES)))
 
 
 def _system() -> str:
@@ -40,22 +129,25 @@ def _system() -> str:
         return platform.system()
 
 
-def _program(name: str, required: bool) -> dict[str, Any]:
+def _program(name: str, needed_by: list[str]) -> dict[str, Any]:
     path = programs.find(name)
     return {
         "path": str(path) if path else None,
         "version": _version(path) if path else None,
-        "required": required,
+        "needed_by": needed_by,
+        "only_for": SOMETIMES.get(name, ""),
         "why": programs.REGISTRY[name].why,
         "packages": list(programs.REGISTRY[name].packages),
     }
 
 
-_VERSION_WORD = {"mke2fs": "-V", "mkfs.erofs": "-V", "nginx": "-v", "busybox": "--help"}
+_VERSION_WORD = {"mke2fs": "-V", "mkfs.erofs": "-V", "nginx": "-v", "busybox": "--help", "go": "version", "ip": "-V"}
 
 
 def _version(path: Path) -> str:
-    """The first line in which the program tells its version; its path where it tells none."""
+    """Return the first line in which the program tells its version; its path where it tells none, or is no program."""
+    if not os.access(path, os.X_OK) or path.is_dir() or ".so" in path.name:
+        return str(path)
     word = _VERSION_WORD.get(path.name, "--version")
     try:
         told = subprocess.run([path, word], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)

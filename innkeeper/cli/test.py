@@ -21,20 +21,37 @@ class Part:
 
 
 PARTS = {
-    "tests/unit": Part("units, no root"),
+    "tests/unit": Part("units, no root", ("busybox", "libseccomp.so.2", "mkfs.erofs", "sfdisk")),
     "tests/contract": Part("the wire's contract, no root", ("go",)),
     "tests/root": Part(
-        "real system calls", ("gcc", "go", "busybox", "runc", "crun", "buildah", "skopeo", "mkfs.erofs", "iptables-save"), root=True
+        "real system calls",
+        (
+            "gcc",
+            "go",
+            "busybox",
+            "runc",
+            "crun",
+            "buildah",
+            "skopeo",
+            "mkfs.erofs",
+            "iptables-save",
+            "docker-registry",
+            "ip",
+            "unshare",
+        ),
+        root=True,
     ),
     "tests/oci": Part(
         "the runtime command",
         ("busybox", "buildah", "mmdebstrap", "runc", "crun", "go", "podman", "ctr", "unshare"),
         root=True,
     ),
-    "tests/escape": Part("escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd"), root=True, guest=True),
+    "tests/escape": Part(
+        "escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd", "mkfs.erofs"), root=True, guest=True
+    ),
     "tests/interop": Part(
         "Kata's own shim",
-        ("qemu-system-x86_64", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs"),
+        ("qemu-system-x86_64", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs", "mkfs.erofs", "unshare"),
         root=True,
         guest=True,
     ),
@@ -49,6 +66,7 @@ PARTS = {
             "mkfs.erofs",
             "mke2fs",
             "veritysetup",
+            "mkswap",
             "sfdisk",
             "busybox",
             "redis-server",
