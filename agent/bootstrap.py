@@ -43,7 +43,7 @@ LAST_WORDS = 0.3
 
 async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     """PID 1 of a guest, which listens on `address`: ends with the machine."""
-    from agent import early_boot, lsm
+    from agent import early_boot, lsm, ptp_clock
     from agent.linux.reboot import end_machine
 
     early_boot.leave_initramfs()
@@ -52,6 +52,7 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     lsm.load()
     timeline.mark("policy loaded")
     settings = config.read(file=config.argument(sys.argv[1:]))
+    ptp_clock.start()
     listen_where_told(settings, address, dispatcher)
     await _serve(dispatcher, settings, Path(early_boot.CGROUP_ROOT), settings.grpc_addr or GRPC_VSOCK)
     await loop.sleep(LAST_WORDS)

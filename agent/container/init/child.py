@@ -15,7 +15,15 @@ from collections.abc import Callable
 from agent.container.hooks import run_here
 from agent.container.init.plan import ChildPlan
 from agent.container.init.privileges import drop_privileges, install_filter, label_program, set_capabilities
-from agent.container.init.program import enter_cwd, enter_cwd_as_user, find_program, open_terminal, own_terminal, schedule
+from agent.container.init.program import (
+    enter_cwd,
+    enter_cwd_as_user,
+    find_program,
+    not_executable,
+    open_terminal,
+    own_terminal,
+    schedule,
+)
 from agent.container.init.setup import (
     await_runtime,
     bring_up_loopback,
@@ -50,7 +58,8 @@ def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
             raise OSError(errno.EINVAL, "the specification has no process")
         assert plan.envp is not None
         number = p.execve(plan.program, plan.argv, plan.envp)
-        raise OSError(number, os.strerror(number), os.fsdecode(plan.program))
+        why = f": {not_executable(plan.header)}" if number == errno.ENOEXEC else ""
+        raise OSError(number, os.strerror(number) + why, os.fsdecode(plan.program))
     # The edge of the process: whatever happened must reach the parent, and nothing of the parent's must run here.
     except BaseException as error:  # noqa: BLE001
         _report(plan, name, error)

@@ -62,6 +62,8 @@ class ChildPlan:
     memory_policy: tuple[int, NodeMask | None] | None = None
     home_missing: bool = False
     program: bytes = b""
+    header: bytes = b""
+    """How the program's file begins."""
     envp: "ctypes.Array[ctypes.c_char_p] | None" = None
     cwd_later: bool = False
     rlimits: list[tuple[int, object]] = field(default_factory=list)

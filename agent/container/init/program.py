@@ -71,6 +71,7 @@ def find_program(plan: ChildPlan) -> None:
         plan.env.append(b"HOME=" + home)
     plan.envp = p.vector(plan.env)
     plan.program = _lookup(plan.args[0], plan.env)
+    plan.header = _header_of(plan.program)
 
 
 def _root_of(plan: ChildPlan) -> int:
@@ -95,6 +96,40 @@ def _lookup(name: bytes, env: list[bytes]) -> bytes:
     if denied is not None:
         raise denied
     raise FileNotFoundError(errno.ENOENT, "executable file not found in PATH", os.fsdecode(name))
+
+
+MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv", 258: "loongarch"}
+"""e_machine of an ELF file -> its usual name (elf.h)."""
+HEADER = 20
+"""bytes up to and with e_machine"""
+
+
+def _header_of(path: bytes) -> bytes:
+    """Return the beginning of a program, for `not_executable`; b"" where it may not be read. Before a filter may deny it."""
+    try:
+        fd = openat2(AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK, RESOLVE_NO_MAGICLINKS)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, HEADER)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def not_executable(header: bytes) -> str:
+    """Return why execve(2) answers ENOEXEC for a program that begins with `header`, as far as that shows it."""
+    if not header:
+        return "the file is empty, or cannot be read"
+    if len(header) < HEADER or not header.startswith(b"\x7fELF"):
+        return "it is neither an ELF program nor a script with #! and its interpreter"
+    number = int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
+    name = MACHINES.get(number, f"machine {number}")
+    own = os.uname().machine
+    if name == own:
+        name = "x32" if own == "x86_64" and header[4] == 1 else f"{own} of another kind (byte order, or shape of the file)"
+    return f"it is a program for {name}, and this kernel runs those for {own} alone"
 
 
 def _check_executable(path: bytes) -> None:
