@@ -55,7 +55,9 @@ def point(tmp_path: Path) -> str:
 
 
 def _state() -> tuple[list[str], list[str], int]:
-    return os.listdir("/proc/self/fd"), Path("/proc/self/mountinfo").read_text().splitlines(), len(reaper)
+    """Descriptors, mounts of tests in this process, children."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return os.listdir("/proc/self/fd"), [line for line in mounts if "/point " in line], len(reaper)
 
 
 async def _mounted(point: str) -> None:
