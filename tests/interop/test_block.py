@@ -3,17 +3,16 @@
 containerd has the blockfile snapshotter since 1.7; Debian 12's is 1.6.
 """
 
-import os
-import shutil
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from innkeeper.guest.debian_programs import program
+from tests.interop.kubelet import volumes as volumes
+from tests.interop.kubelet import write_map
 from tests.interop.node import Node
 from tests.interop.pods import Pod
 from tests.interop.standing import standing
@@ -28,7 +27,6 @@ BLOCKFILE = """
   mount_options = ["loop"]
 """
 SCRATCH_BYTES = 64 << 20
-KUBELET = Path("/var/lib/kubelet")
 
 
 def block_node(folder: Path) -> Node:
@@ -57,31 +55,6 @@ def test_the_root_is_a_block_device(node: Node) -> None:
 
 def test_no_folder_is_shared(node: Node) -> None:
     assert "virtiofs" not in node.run("unshared", "cat", "/proc/mounts").stdout
-
-
-def write_map(folder: Path, version: str, content: str) -> None:
-    """As kubelet does it: a folder for each version, a link to it that is exchanged, and links through that one.
-
-    Last goes the folder of the version before, which is what the shim waits for.
-    """
-    before = list(folder.glob("..[0-9]*"))
-    (folder / version).mkdir(parents=True)
-    (folder / version / "key").write_text(content)
-    (folder / "..data_tmp").symlink_to(version)
-    os.replace(folder / "..data_tmp", folder / "..data")
-    if not (folder / "key").is_symlink():
-        (folder / "key").symlink_to("..data/key")
-    for old in before:
-        shutil.rmtree(old)
-
-
-@pytest.fixture
-def volumes() -> Iterator[Path]:
-    """A pod's volumes where kubelet has them: only there does the shim look for changes."""
-    folder = KUBELET / "pods" / str(uuid.uuid4())
-    ours = next(path for path in reversed([folder, *folder.parents]) if not path.exists())
-    yield folder / "volumes"
-    shutil.rmtree(ours)
 
 
 def test_a_config_map_changes_in_a_running_container(node: Node, volumes: Path, tmp_path: Path) -> None:

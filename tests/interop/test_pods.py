@@ -3,9 +3,12 @@
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.interop.kubelet import volumes as volumes
+from tests.interop.kubelet import write_map
 from tests.interop.node import Node
 from tests.interop.pods import Pod
 from tests.interop.test_shim import pytestmark as pytestmark
@@ -50,3 +53,22 @@ def test_five_containers_of_a_pod(make: Callable[[str, str], Pod]) -> None:
             assert answer.read().decode() == f"page {number}\n"
     pod.crictl("stop", flood)
     assert pod.crictl("exec", "-i", containers[0], "sha256sum", data=b"").split()[0].startswith("e3b0c44298fc1c14")
+
+
+def test_a_config_map_and_a_secret_through_the_share(make: Callable[[str, str], Pod], volumes: Path) -> None:
+    """The shim has the agent copy these two, and gives it the options of the container's mounts; others come by the share itself."""
+    kinds = ("configmap", "secret", "projected", "downward-api")
+    folders = {kind: volumes / f"kubernetes.io~{kind}/settings" for kind in kinds}
+    for kind, folder in folders.items():
+        write_map(folder, "..2026_11_28_01_00_00.1", f"{kind} 1\n")
+    pod = make("volumes", INNKEEPER)
+    id = pod.start("main", "exec sleep 1000", [(folder, f"/{kind}") for kind, folder in folders.items()])
+    read = ["exec", id, "cat", *(f"/{kind}/key" for kind in kinds)]
+    assert pod.crictl(*read).splitlines() == [f"{kind} 1" for kind in kinds]
+    for kind in ("configmap", "secret"):
+        write_map(folders[kind], "..2026_11_28_02_00_00.2", f"{kind} 2\n")
+    deadline = time.monotonic() + 60
+    while pod.crictl(*read).splitlines()[:2] != ["configmap 2", "secret 2"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert pod.attempt("exec", id, "sh", "-c", "echo x > /configmap/key").returncode != 0
