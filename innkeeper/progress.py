@@ -23,27 +23,33 @@ def is_quiet() -> bool:
     return _quiet
 
 
+def printable(text: str) -> str:
+    """Return `text` with all but what can be seen, and line ends and tabs, written out: names in an image are not to steer the terminal."""
+    return "".join([char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text])
+
+
 def note(text: str) -> None:
     """Print one line of information."""
     if not _quiet:
-        print(f"{'  ' * _depth}{text}", file=sys.stderr, flush=True)
+        print(f"{'  ' * _depth}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line that the user should read, even with `--quiet`."""
-    print(f"innkeeper: warning: {text}", file=sys.stderr, flush=True)
+    print(f"innkeeper: warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class Step:
     """A step that is running; `update` replaces what is shown behind its title on a terminal."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = printable(title)
         self._show = None
         if sys.stderr.isatty() and not _quiet and _depth == 0:
             from rich.console import Console
+            from rich.markup import escape
 
-            self._show = Console(stderr=True).status(title)
+            self._show = Console(stderr=True).status(escape(self.title))
             self._show.start()
         else:
             note(f"{title} ...")
@@ -53,7 +59,7 @@ class Step:
         if self._show is not None:
             from rich.markup import escape
 
-            self._show.update(f"{self.title} [dim]{escape(text)}[/]")
+            self._show.update(f"{escape(self.title)} [dim]{escape(printable(text))}[/]")
 
     def _stop(self) -> None:
         if self._show is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from innkeeper.errors import InnkeeperError, Interrupted
+from innkeeper.progress import printable
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> None:
@@ -25,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InnkeeperError as error:
         if os.environ.get("INNKEEPER_DEBUG"):
             raise
-        print(f"innkeeper: {error.message}", file=sys.stderr)
+        print(f"innkeeper: {printable(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            print(f"  {printable(error.hint)}", file=sys.stderr)
         return error.exit_status
     except Interrupted as interrupted:
         return 128 + interrupted.signum
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the edge of the process: a bug is told in one line, in full with --debug
         if os.environ.get("INNKEEPER_DEBUG"):
             raise
-        print(f"innkeeper: {type(error).__name__}: {error}", file=sys.stderr)
+        print(printable(f"innkeeper: {type(error).__name__}: {error}"), file=sys.stderr)
         print("  this is a bug in innkeeper: run the command again with --debug for the traceback", file=sys.stderr)
         return 125
 

@@ -7,7 +7,10 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from innkeeper.image.tar import entries, open_tar
 
 BLOB_MAX = 4 << 20
 """Bytes of a manifest or config that are read; the same limit as containers/image has."""
@@ -20,14 +23,14 @@ def peek_config(source: str) -> bytes | None:
     if transport != "oci-archive" or ":" in path:
         return None
     try:
-        with tarfile.open(path, "r:") as archive:
-            members = {member.name.removeprefix("./"): member for member in archive if member.isreg()}
+        with open_tar(Path(path)) as archive:
+            members = {member.name.removeprefix("./"): member for member in entries(archive) if member.isreg()}
             manifests = json.loads(_read(archive, members, "index.json"))["manifests"]
             if len(manifests) != 1 or manifests[0].get("mediaType", _MANIFEST) != _MANIFEST:
                 return None
             manifest = json.loads(_blob(archive, members, manifests[0]["digest"]))
             return _blob(archive, members, manifest["config"]["digest"])
-    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+    except (OSError, tarfile.TarError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -132,7 +132,7 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
         raw = (blobs / _hex(manifest["config"]["digest"])).read_bytes()
         config = json.loads(raw)
         listed = [_hex(digest) for digest in config["rootfs"]["diff_ids"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InnkeeperError(f"image {reference}: not an image that can be run: its manifest or config lacks {error}") from error
     if _sha256(raw) != image_id:
         raise InnkeeperError(f"image {reference} changed while it was fetched", hint="run it again")
