@@ -72,8 +72,11 @@ def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int
         os.close(parent)
 
 
-def make_file_in_root(root: int, path: str, mode: int = 0o644) -> int:
-    """A descriptor (O_PATH) of the non-directory `path` inside `root`; an empty file is made, exclusively, where there is none."""
+def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -> int:
+    """Return a descriptor (O_PATH) of the non-directory `path` inside `root`; an empty file is made, exclusively, where there is none.
+
+    Where the path is a link to nothing (a systemd host's /etc/resolv.conf), the file is made where the link points, inside the root.
+    """
     try:
         return openat2(root, path, os.O_PATH, IN_ROOT)
     except FileNotFoundError:
@@ -82,7 +85,13 @@ def make_file_in_root(root: int, path: str, mode: int = 0o644) -> int:
     parent = make_directory_in_root(root, parent_path or "/")
     try:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
-        os.close(openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, mode))
+        try:
+            os.close(openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, mode))
+        except FileExistsError:
+            if links >= MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+            link = os.readlink(name, dir_fd=parent)
+            return make_file_in_root(root, os.path.join(parent_path or "/", link), mode, links + 1)
         return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     finally:
         os.close(parent)

@@ -336,3 +336,43 @@ def test_a_source_in_the_root_is_resolved_in_it(own: Box, source: Path) -> None:
         {"destination": "/seen", "type": "bind", "source": str(own.root / "first/link"), "options": ["bind"]},
     ]
     assert own.run(doc).stdout == (own.root / "etc/passwd").read_text()
+
+
+def test_a_tmpfs_has_the_mode_of_what_it_covers(own: Box) -> None:
+    """As with runc: a mode that is asked for wins, and where nothing was the kernel's 1777 holds."""
+    (own.root / "run").mkdir(mode=0o750)
+    (own.root / "link").symlink_to("run")
+    doc = own.document("stat", "-c", "%n %a %u", "/run", "/tmp", "/new", "/asked")
+    for place, options in (("/link", []), ("/tmp", []), ("/new", []), ("/asked", ["mode=700", "uid=5"])):
+        doc["mounts"].append({"destination": place, "type": "tmpfs", "source": "t", "options": options})
+    assert own.run(doc).stdout.splitlines() == ["/run 750 0", "/tmp 1777 0", "/new 1777 0", "/asked 700 5"]
+
+
+def test_a_file_is_bound_where_a_dangling_link_points(own: Box, source: Path) -> None:
+    """The missing target is made inside the root, whatever the link says, and both names show the file."""
+    outside = source.parent / "outside"
+    links = {
+        "etc/resolv.conf": "../run/systemd/resolve/stub.conf",
+        "absolute": "/made/here",
+        "chain": "etc/second",
+        "etc/second": "../../../../../../../third",
+        "escape": str(outside),
+    }
+    for name, target in links.items():
+        (own.root / name).symlink_to(target)
+    doc = own.document("cat", *[f"/{name}" for name in links], "/run/systemd/resolve/stub.conf", "/made/here", "/third", str(outside))
+    for name in ("etc/resolv.conf", "absolute", "chain", "escape"):
+        doc["mounts"].append({"destination": f"/{name}", "type": "bind", "source": str(source / "file")})
+    assert own.run(doc).stdout == "text" * 9
+    assert not outside.exists()
+    for name, target in links.items():
+        assert os.readlink(own.root / name) == target
+
+
+def test_a_file_is_not_bound_on_links_that_lead_nowhere(own: Box, source: Path) -> None:
+    (own.root / "a").symlink_to("b")
+    (own.root / "b").symlink_to("a")
+    doc = own.document("true")
+    doc["mounts"].append({"destination": "/a", "type": "bind", "source": str(source / "file")})
+    with pytest.raises(StepFailed, match="symbolic links"):
+        own.run(doc)

@@ -77,15 +77,29 @@ class NewMount(Operation):
 
     def execute(self, root: int) -> None:
         mount = self.mount
+        more = self._mode_of_place(root)
         target = self._target(root)
         _check_not_in_proc(target, mount)
         attributes = mount.set | mount.recursive_set
         now = attributes & ~m.MOUNT_ATTR_RDONLY if self.read_only_later or mount.copy_up else attributes
-        tree = self._make(now)
+        tree = self._make(now, more)
         if mount.copy_up:
             fill(target, tree)
             m.set_attributes(tree, attributes)
         _place(tree, target, mount)
+
+    def _mode_of_place(self, root: int) -> "tuple[tuple[bytes, bytes], ...]":
+        """Return the option that gives a tmpfs the mode of the directory that it covers, as runc does; none where it has a mode, or
+        where nothing is there yet: then the kernel's 1777 holds."""
+        if self.filesystem != "tmpfs" or any(key == "mode" for key, _ in self.mount.data):
+            return ()
+        try:
+            place = open_in_root(root, self.mount.destination)
+        except OSError:
+            return ()
+        mode = stat.S_IMODE(os.fstat(place).st_mode)
+        os.close(place)
+        return ((b"mode", b"%o" % mode),)
 
     def _target(self, root: int) -> int:
         destination = self.mount.destination
@@ -98,9 +112,9 @@ class NewMount(Operation):
                 raise
             raise OSError(error.errno, f"{self.filesystem} must be mounted on ordinary directory", destination) from error
 
-    def _make(self, attributes: int) -> int:
+    def _make(self, attributes: int, more: "tuple[tuple[bytes, bytes], ...]") -> int:
         mount = self.mount
-        options = [(os.fsencode(key), None if value is None else os.fsencode(value)) for key, value in mount.data]
+        options = [*more, *[(os.fsencode(key), None if value is None else os.fsencode(value)) for key, value in mount.data]]
         if mount.source:
             options.insert(0, (b"source", os.fsencode(mount.source)))
         try:
