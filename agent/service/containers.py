@@ -38,8 +38,11 @@ async def start_container(sandbox: "Sandbox", request: "agent_pb2.StartContainer
 
 
 async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessRequest") -> Empty:
-    _refuse(request, "string_user")
     document = convert.process_document(request.process)
+    if request.HasField("string_user"):
+        from agent.pod import users
+
+        document = {**document, "user": await users.resolve(sandbox.container(request.container_id), request.string_user)}
     streams = await _streams(sandbox, request, request.process.Terminal)
     try:
         await sandbox.exec(request.container_id, request.exec_id, document)

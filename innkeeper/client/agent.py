@@ -46,8 +46,12 @@ class Agent:
     def remove_container(self, container_id: str, seconds: int = 0) -> None:
         self._empty("RemoveContainer", agent_pb2.RemoveContainerRequest(container_id=container_id, timeout=seconds))
 
-    def exec_process(self, container_id: str, exec_id: str, process: oci_pb2.Process) -> None:
+    def exec_process(self, container_id: str, exec_id: str, process: oci_pb2.Process, user: str = "") -> None:
+        """Run one more process. `user`, as "USER[:GROUP]", takes the place of the process's; names are looked up in the container."""
         request = agent_pb2.ExecProcessRequest(container_id=container_id, exec_id=exec_id, process=process)
+        if user:
+            uid, _, gid = user.partition(":")
+            request.string_user.uid, request.string_user.gid = uid, gid
         self._empty("ExecProcess", request)
 
     def signal_process(self, container_id: str, exec_id: str, signum: int) -> None:

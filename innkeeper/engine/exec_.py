@@ -36,10 +36,10 @@ def run(name: str, request: Request) -> int:
     container = records.lookup(name)
     with guest_agent.connected(container) as agent:
         spec = json.loads((container.folder / "spec.json").read_text())
-        document = process(spec, request, container)
+        document = process(spec, request)
         exec_id = f"exec-{secrets.token_hex(6)}"
         try:
-            agent.exec_process(container.id, exec_id, process_to_proto(document))
+            agent.exec_process(container.id, exec_id, process_to_proto(document), request.user or "")
         except RpcError as error:
             raise session.refusal(error) from error
         added = guest_agent.Process(agent, container.id, exec_id)
@@ -50,8 +50,11 @@ def run(name: str, request: Request) -> int:
         return attach.attend(added, interactive=request.interactive, tty=request.tty)
 
 
-def process(spec: dict[str, Any], request: Request, container: records.Container) -> dict[str, Any]:
-    """The OCI process: the container's own capabilities, limits and settings, with `request` applied."""
+def process(spec: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Return the OCI process: the container's own capabilities, limits and settings, with `request` applied.
+
+    A user is looked up in the guest: the container may have made it since.
+    """
     own = dict(spec["process"])
     own.pop("consoleSize", None)
     own |= {"terminal": request.tty, "args": list(request.command), "env": _environment(own["env"], request)}
@@ -61,8 +64,6 @@ def process(spec: dict[str, Any], request: Request, container: records.Container
         if not request.workdir.startswith("/"):
             raise InnkeeperError(f"-w {request.workdir}: must be an absolute path")
         own["cwd"] = request.workdir
-    if request.user is not None:
-        own["user"] = _user(request.user, container)
     return own
 
 
@@ -74,13 +75,3 @@ def _environment(inherited: Sequence[str], request: Request) -> list[str]:
         asked = [f"TERM={os.environ.get('TERM', 'xterm')}", *asked]
     variables = dict(entry.partition("=")[::2] for entry in [*inherited, *asked])
     return [f"{name}={value}" for name, value in variables.items()]
-
-
-def _user(text: str, container: records.Container) -> dict[str, Any]:
-    """Names are looked up in the image's account files: what the container did to them since is not seen."""
-    from innkeeper.image.users import resolve_user
-
-    texts = json.loads((container.folder / "accounts.json").read_text())
-    passwd, group = (texts[name].encode("latin-1") if texts[name] is not None else None for name in ("passwd", "group"))
-    user = resolve_user(text, passwd, group)
-    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}

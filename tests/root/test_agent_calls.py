@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.client import RpcError
+from innkeeper.image import process_to_proto
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb.csi_pb2 import VolumeStatsResponse, VolumeUsage
@@ -224,3 +225,40 @@ def test_sigkill_leaves_nothing(guest: NativeAgent) -> None:
     guest.process.send_signal(signal.SIGTERM)
     guest.process.wait(30)
     assert not Path(f"/sys/fs/cgroup/innkeeper-agent-{guest.process.pid}").exists()
+
+
+def test_a_user_by_name_is_looked_up_in_the_container(guest: NativeAgent, own_root: Path) -> None:
+    """By the container's account files as they are now, links followed inside its root, in a worker; HOME is the account's."""
+    root = own_root
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "real").mkdir()
+    for name in ("passwd", "group"):
+        (root / "etc" / name).unlink(missing_ok=True)
+    (root / "etc/passwd").symlink_to("/real/passwd")
+    guest.sandbox()
+    guest.start("box", shim_document(root, "sleep", "600"))
+    (root / "real/passwd").write_text("late:x:2000:2001::/home/late:/bin/sh\nshort:x:5\n")
+    (root / "etc/group").write_text("extra:x:50:late\nother:x:60:\n")
+    show = ["sh", "-c", "echo $HOME $(id -u):$(id -g) $(id -G)"]
+
+    def run(exec_id: str, user: pb.StringUser) -> str:
+        process = process_to_proto({"args": show, "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}})
+        guest.do("ExecProcess", pb.ExecProcessRequest(container_id="box", exec_id=exec_id, process=process, string_user=user))
+        return guest.finish("box", exec_id).stdout.strip()
+
+    assert run("e1", pb.StringUser(uid="late")) == "/home/late 2000:2001 2001 50"
+    assert run("e2", pb.StringUser(uid="late", gid="other", additionalGids=["77"])) == "/home/late 2000:60 60 77"
+    assert run("e3", pb.StringUser(uid="4242")) == "/ 4242:0 0"
+    assert run("e4", pb.StringUser(uid="short")) == "/ 5:0 0"
+    unknown = ((pb.StringUser(uid="nobody"), "user 'nobody' is not in"), (pb.StringUser(uid="0", gid="none"), "group 'none' is not"))
+    for user, why in unknown:
+        request = pb.ExecProcessRequest(container_id="box", exec_id="e5", process=process_to_proto({"args": show}), string_user=user)
+        refused = guest.refusal("ExecProcess", request)
+        assert (refused.code, why in refused.message) == (status.INVALID_ARGUMENT, True)
+    # A file of another kind, or one that leads out, is no account file.
+    (root / "real/passwd").unlink()
+    os.mkfifo(root / "real/passwd")
+    (root / "etc/group").unlink()
+    (root / "etc/group").symlink_to("../../../../../etc/group")
+    request = pb.ExecProcessRequest(container_id="box", exec_id="e6", process=process_to_proto({"args": show}), string_user={"uid": "late"})
+    assert "user 'late' is not in" in guest.refusal("ExecProcess", request).message
