@@ -16,7 +16,8 @@ from innkeeper.engine import clock, guest_agent, records, resolve, sandbox, sign
 from innkeeper.engine.resolve import Plan
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, console, registry
+from innkeeper.image.plan import Share as PlannedShare
+from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, SharedPath, console, registry
 from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
@@ -76,7 +77,7 @@ def opened(plan: Plan) -> Iterator[Session]:
         run = plan_run(plan.image, plan.options, entry.id)
         spec = _machine_spec(plan, run, entry.folder)
         entry.update(keep=not plan.wish.remove, container=_facts(plan, run))
-        _write_down(plan, run, entry.folder)
+        _write_down(run, entry.folder)
         with Machine(spec, entry) as machine:
             with _explained(machine, entry):
                 _boot(machine, plan.wish.timeout)
@@ -141,12 +142,9 @@ def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memo
     entry.update(container={**facts, **changed, "oom_killed": out_of_memory})
 
 
-def _write_down(plan: Plan, run: RunPlan, folder: Path) -> None:
+def _write_down(run: RunPlan, folder: Path) -> None:
     """What `exec` needs of a container that another process owns."""
     (folder / "spec.json").write_text(json.dumps(run.document) + "\n")
-    accounts = {"passwd": plan.image.passwd, "group": plan.image.group}
-    texts = {name: data.decode("latin-1") if data is not None else None for name, data in accounts.items()}
-    (folder / "accounts.json").write_text(json.dumps(texts) + "\n")
 
 
 def _facts(plan: Plan, run: RunPlan) -> dict[str, Any]:
@@ -172,12 +170,16 @@ def _machine_spec(plan: Plan, run: RunPlan, folder: Path) -> MachineSpec:
         memory_mib=plan.memory_mib,
         cpus=plan.cpus,
         disks=(Disk(plan.image.erofs, read_only=True), Disk(_scratch_disk(folder, plan.wish.scratch), volatile=True)),
-        shares=tuple(Share(share.tag, share.host, share.read_only) for share in run.shares),
+        shares=tuple(_share(share) for share in run.shares),
         network=plan.wish.network,
         forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
         accel=plan.wish.accel,
         cmdline=resolve.boot_words(plan.wish.guest),
     )
+
+
+def _share(planned: PlannedShare) -> Share:
+    return Share(planned.tag, tuple(SharedPath(name, host, read_only) for (host, read_only), name in planned.paths.items()))
 
 
 def _scratch_disk(folder: Path, size: int) -> Path:

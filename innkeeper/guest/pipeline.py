@@ -1,7 +1,7 @@
 """The order of the steps, the budgets of their sizes, and what is left in the output folder."""
 
 import json
-import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     links = {}
     for name, path in outputs.items():
-        fresh = folder / f".{name}.{os.getpid()}"
+        fresh = folder / f".{name}.{secrets.token_hex(4)}"
         fresh.symlink_to(path.absolute())
         fresh.replace(folder / name)
         links[name] = folder / name

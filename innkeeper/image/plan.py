@@ -25,13 +25,24 @@ ANONYMOUS = f"{SANDBOX}/image-volumes"
 ETC_FILES = ("resolv.conf", "hosts", "hostname")
 
 
+SHARES_MAX = 20
+"""File systems of the host that volumes may lie on: each takes a device, and the machine has 30 slots for all of its devices."""
+
+
 @dataclass(frozen=True)
 class Share:
-    """A folder or file of the host for the machine to share by virtio-fs under `tag`."""
+    """Folders and files of one of the host's file systems, for the machine to share by one virtio-fs device under `tag`.
+
+    `paths` maps (path on the host, read-only) to the name of its folder in the share.
+    """
 
     tag: str
-    host: Path
-    read_only: bool
+    paths: Mapping[tuple[Path, bool], str]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every path is."""
+        return all(read_only for _, read_only in self.paths)
 
 
 @dataclass(frozen=True)
@@ -74,19 +85,24 @@ def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
     """The shares for `volumes`, and for each volume its source in the guest.
 
     virtio-fs shares folders only, so the machine shares a single file as a folder with just this file in it: the guest sees no other one.
-    The same folder or file with the same access is shared once.
+    The same folder or file with the same access is shared once. All that lie on one file system have one device: any number of volumes
+    works. Those of another have their own, so that two files never have the same device and inode number in the guest.
     """
-    shares: dict[tuple[Path, bool], Share] = {}
-    sources = []
+    groups: dict[int, dict[tuple[Path, bool], str]] = {}
+    places = []
     for volume in volumes:
         mode = volume.host.stat().st_mode
         if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise InnkeeperError(f"-v {volume.host}: only folders and regular files can be shared with a virtual machine")
         host = volume.host.resolve()
-        name = "" if stat.S_ISDIR(mode) else f"/{host.name}"
-        share = shares.setdefault((host, volume.read_only), Share(f"volume{len(shares)}", host, volume.read_only))
-        sources.append(f"{_share_place(share)}{name}")
-    return list(shares.values()), sources
+        device = host.stat().st_dev
+        paths = groups.setdefault(device, {})
+        name = paths.setdefault((host, volume.read_only), str(len(paths)))
+        places.append((device, name if stat.S_ISDIR(mode) else f"{name}/{host.name}"))
+    if len(groups) > SHARES_MAX:
+        raise InnkeeperError(f"-v: the volumes lie on {len(groups)} file systems of the host, a machine can share {SHARES_MAX}")
+    shares = {device: Share(f"volume{index}", paths) for index, (device, paths) in enumerate(groups.items())}
+    return list(shares.values()), [f"{_share_place(shares[device])}/{name}" for device, name in places]
 
 
 def _share_place(share: Share) -> str:

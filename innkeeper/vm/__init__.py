@@ -1,6 +1,6 @@
 """The virtual machine: QEMU, its accelerator, vsock, disks, shares, network, console and lifetime."""
 
-from innkeeper.vm.config import AGENT_PORT, Disk, Forward, MachineSpec, Share
+from innkeeper.vm.config import AGENT_PORT, Disk, Forward, MachineSpec, Share, SharedPath
 from innkeeper.vm.vm import Machine
 
-__all__ = ["AGENT_PORT", "Disk", "Forward", "Machine", "MachineSpec", "Share"]
+__all__ = ["AGENT_PORT", "Disk", "Forward", "Machine", "MachineSpec", "Share", "SharedPath"]

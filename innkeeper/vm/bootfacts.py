@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ def remember(name: str, value: Any) -> None:
     """Remember `value` (JSON) until the next boot."""
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"boot_id": BOOT_ID.read_text().strip(), "value": value}))
-    part.replace(path)
+    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # no process id: a cache may be shared by pid namespaces
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump({"boot_id": BOOT_ID.read_text().strip(), "value": value}, file)
+    os.replace(part, path)
 
 
 def _path(name: str) -> Path:

@@ -22,21 +22,44 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A folder or a single file of the host, offered by virtio-fs under `tag` (at most 36 bytes).
+class SharedPath:
+    """A folder or a single file of the host that a share offers as its folder `name`; "" makes it the share's own root.
 
     A file is offered as a folder that holds just this file, under its own name.
     """
 
-    tag: str
+    name: str
     source: Path
     read_only: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tag or len(self.tag.encode()) > 36 or "," in self.tag or "/" in self.tag:
-            raise InnkeeperError(f"share tag {self.tag!r} must have 1 to 36 bytes, no comma and no slash")
+        if "/" in self.name or self.name in (".", ".."):
+            raise InnkeeperError(f"name {self.name!r} of a shared folder must be a plain name")
         if not self.source.exists():
             raise InnkeeperError(f"{self.source}: no such file or folder on the host, it cannot be shared")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one virtio-fs device offers under `tag` (at most 36 bytes): one path as its root, or several below a root that is read-only."""
+
+    tag: str
+    paths: tuple[SharedPath, ...]
+
+    @classmethod
+    def of(cls, tag: str, source: Path, read_only: bool = False) -> "Share":
+        """Return a share whose root is one folder, or holds one file."""
+        return cls(tag, (SharedPath("", source, read_only),))
+
+    def __post_init__(self) -> None:
+        if not self.tag or len(self.tag.encode()) > 36 or "," in self.tag or "/" in self.tag:
+            raise InnkeeperError(f"share tag {self.tag!r} must have 1 to 36 bytes, no comma and no slash")
+        names = [path.name for path in self.paths]
+        if not names or len(set(names)) != len(names) or ("" in names and len(names) > 1):
+            raise InnkeeperError(f"share {self.tag}: it needs one path, or several with a name of their own each")
+
+    def __str__(self) -> str:
+        return ", ".join(str(path.source) for path in self.paths)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from innkeeper.vm.config import Disk, Forward, MachineSpec
 MMIO_SLOTS = 8
 """microvm has this many virtio-mmio transports (docs/system/i386/microvm.rst)."""
 
+PCI_SLOTS = 30
+"""q35's root bus has 32; the host bridge has the first and the ISA bridge the last."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -40,6 +43,8 @@ def choose_machine(spec: MachineSpec, *, clock: bool = True) -> str:
     """microvm, which starts sooner, where its eight transports are enough, else q35. Raises InnkeeperError when microvm is asked
     for and is too small. `clock`: the guest will know the rate of its time stamp counter; microvm has no other good clock."""
     needed = device_count(spec)
+    if needed > PCI_SLOTS:
+        raise InnkeeperError(f"a machine has place for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
     if spec.machine_type == "microvm" and needed > MMIO_SLOTS:
         raise InnkeeperError(f"machine type microvm has {MMIO_SLOTS} virtio devices, this machine needs {needed}", hint="use q35")
     return spec.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")

@@ -1,7 +1,7 @@
-"""Folders and files of the host in the guest: one virtiofsd each, in a mount namespace of its own.
+"""Folders and files of the host in the guest: one virtiofsd for each share, in a mount namespace of its own.
 
-In that namespace the source is bound to an empty folder of the machine, read-only where asked for. So a read-only share is
-enforced by the host's kernel whatever the guest does, a single file can be shared, and the mount ends with the process.
+In that namespace the share's paths are bound to an empty folder of the machine, or below it, read-only where asked for. So a read-only
+path is enforced by the host's kernel whatever the guest does, a single file can be shared, and the mounts end with the process.
 """
 
 import os
@@ -28,14 +28,13 @@ class RunningShare:
         stand = folder / f"share-{index}"
         stand.mkdir(mode=0o700)
         program = programs.require("virtiofsd")
-        mode = "ro" if share.read_only else "rw"
         rest = command(program, stand, self._path.name, rust=is_rust(program))
         self.socket: socket.socket | None = None
-        self.process = lifetime.spawn_python(ENTRY, [mode, str(share.source.resolve()), str(stand), *rest], folder=folder, log=self.log)
+        self.process = lifetime.spawn_python(ENTRY, [*entry_arguments(share, stand), *rest], folder=folder, log=self.log)
 
     def connect(self) -> None:
         """Connect to virtiofsd once it listens; QEMU inherits the connection. Raises InnkeeperError."""
-        self.socket = vsock.connect_to_helper(self._path, self.process, self.log, f"virtiofsd for {self.share.source}")
+        self.socket = vsock.connect_to_helper(self._path, self.process, self.log, f"virtiofsd for {self.share}")
         self._path.unlink(missing_ok=True)
 
     @property
@@ -48,7 +47,7 @@ class RunningShare:
         """Why the share no longer works, or None."""
         if self.process.poll() is None:
             return None
-        return f"virtiofsd for {self.share.source} ended: {' / '.join(console.tail(self.log, 2)) or self.process.returncode}"
+        return f"virtiofsd for {self.share} ended: {' / '.join(console.tail(self.log, 2)) or self.process.returncode}"
 
     def close(self) -> None:
         """End virtiofsd, after QEMU."""
@@ -61,6 +60,14 @@ class RunningShare:
             self.process.wait(lifetime.TERM_SECONDS)
         except subprocess.TimeoutExpired:
             lifetime.end(self.process)
+
+
+def entry_arguments(share: Share, stand: Path) -> list[str]:
+    """Return what share_entry.py takes between its owner and the command: the folder, and the paths with their modes and names."""
+    arguments = [str(stand), str(len(share.paths))]
+    for path in share.paths:
+        arguments += ["ro" if path.read_only else "rw", path.name, str(path.source.resolve())]
+    return arguments
 
 
 def command(program: Path, stand: Path, socket_name: str, *, rust: bool) -> list[str]:

@@ -1,7 +1,8 @@
-"""Run by `shares` as a program of its own: make a mount namespace, bind the source into it, become virtiofsd.
+"""Run by `shares` as a program of its own: make a mount namespace, bind the sources into it, become virtiofsd.
 
-    share_entry.py OWNER-PID ro|rw SOURCE STAND COMMAND...
+    share_entry.py OWNER-PID STAND COUNT [ro|rw NAME SOURCE]... COMMAND...
 
+NAME is the folder below STAND that a source is bound to; "" is STAND itself.
 Standard library only, and nothing of ours: it runs with -I -S. Without root a user namespace is made first.
 """
 
@@ -55,19 +56,29 @@ def own_pid_files() -> None:
         check(libc.mount(b"pid", PID_FILES.encode(), b"tmpfs", 0, b"size=64k,mode=700"), f"mount tmpfs at {PID_FILES}")
 
 
-def bind(source: str, stand: str, read_only: bool) -> None:
-    """Bind `source` to `stand`; a file goes into it under its own name."""
-    target = stand
+def bind_all(paths: list[tuple[str, str, str]], stand: str) -> None:
+    """Bind each (mode, name, source) below `stand`, or the only one to it; a file goes into its folder under its own name."""
+    alone = paths[0][1] == "" and stat.S_ISDIR(os.stat(paths[0][2]).st_mode)
+    if not alone:
+        # What is around the sources has to be unwritable, or a guest could fill the host's cache.
+        check(libc.mount(b"share", os.fsencode(stand), b"tmpfs", 0, b"size=1m,mode=755"), f"mount tmpfs at {stand}")
+    for mode, name, source in paths:
+        folder = os.path.join(stand, name) if name else stand
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        bind(source, folder, mode == "ro")
+    if not alone:
+        set_read_only(stand, recursive=False)
+
+
+def bind(source: str, folder: str, read_only: bool) -> None:
+    """Bind `source` to `folder`; a file to one of its name that is made there."""
+    target = folder
     if not stat.S_ISDIR(os.stat(source).st_mode):
-        # The folder around the file has to be unwritable too, or a guest could fill the host's cache.
-        check(libc.mount(b"file", os.fsencode(stand), b"tmpfs", 0, b"size=64k,mode=755"), f"mount tmpfs at {stand}")
-        target = os.path.join(stand, os.path.basename(source))
+        target = os.path.join(folder, os.path.basename(source))
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
     check(libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND | MS_REC, None), f"bind {source}")
-    if target != stand:
-        set_read_only(stand, recursive=read_only)
-    elif read_only:
-        set_read_only(stand, recursive=True)
+    if read_only:
+        set_read_only(target, recursive=True)
 
 
 def set_read_only(path: str, recursive: bool) -> None:
@@ -79,11 +90,13 @@ def set_read_only(path: str, recursive: bool) -> None:
 
 def main() -> None:
     """See the top of the file."""
-    owner, mode, source, stand, *command = sys.argv[1:]
+    owner, stand, count, *rest = sys.argv[1:]
+    paths = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, 3 * int(count), 3)]
+    command = rest[3 * int(count) :]
     die_with(int(owner))
     new_namespace()
     own_pid_files()
-    bind(source, stand, mode == "ro")
+    bind_all(paths, stand)
     os.execv(command[0], command)
 
 

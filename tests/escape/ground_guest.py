@@ -25,7 +25,7 @@ class Guest(Ground):
 
     def __init__(self, outside: Path, payload: Path) -> None:
         super().__init__(outside, SHARED, payload)
-        self.machine = Machine(machine_spec(memory_mib=512, shares=(Share(TAG, outside),)))
+        self.machine = Machine(machine_spec(memory_mib=512, shares=(Share.of(TAG, outside),)))
         try:
             self.machine.start()
             self.machine.wait_ready(BOOT_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import cmdline, network, qemu, shares, tsc
-from innkeeper.vm.config import Disk, Forward, MachineSpec, Share
+from innkeeper.vm.config import Disk, Forward, MachineSpec, Share, SharedPath
 
 
 @pytest.fixture
@@ -76,12 +76,19 @@ def test_kvm_gets_the_host_cpu(files: dict[str, Path]) -> None:
 
 
 def test_shares_are_descriptors_and_tags(files: dict[str, Path], tmp_path: Path) -> None:
-    spec = spec_of(files, shares=(Share("one", tmp_path), Share("two", tmp_path)))
+    spec = spec_of(files, shares=(Share.of("one", tmp_path), Share.of("two", tmp_path)))
     argv = argv_of(spec, share_fds=(11, 12))
     assert values(argv, "-chardev")[1:] == ["socket,id=share0,fd=11", "socket,id=share1,fd=12"]
     assert [d for d in values(argv, "-device") if "fs" in d] == [
         f"vhost-user-fs-pci,chardev=share{i},tag={t}" for i, t in enumerate(("one", "two"))
     ]
+
+
+def test_more_devices_than_slots_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    shares = tuple(Share.of(f"share{number}", tmp_path) for number in range(qemu.PCI_SLOTS))
+    assert qemu.choose_machine(spec_of(files, shares=shares[:-4])) == "q35"
+    with pytest.raises(InnkeeperError, match="place for 30 virtio devices"):
+        qemu.choose_machine(spec_of(files, shares=shares))
 
 
 def test_no_network_means_no_card(files: dict[str, Path]) -> None:
@@ -107,11 +114,16 @@ def test_a_spec_is_refused_by_name(files: dict[str, Path], fields: dict[str, obj
 
 def test_a_share_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InnkeeperError, match="no such file"):
-        Share("tag", tmp_path / "missing")
+        Share.of("tag", tmp_path / "missing")
     with pytest.raises(InnkeeperError, match="tag"):
-        Share("t" * 37, tmp_path)
+        Share.of("t" * 37, tmp_path)
     with pytest.raises(InnkeeperError, match="tag"):
-        Share("a,b", tmp_path)
+        Share.of("a,b", tmp_path)
+    for paths in ((), (SharedPath("", tmp_path), SharedPath("a", tmp_path)), (SharedPath("a", tmp_path), SharedPath("a", tmp_path))):
+        with pytest.raises(InnkeeperError, match="one path, or several"):
+            Share("tag", paths)
+    with pytest.raises(InnkeeperError, match="plain name"):
+        SharedPath("..", tmp_path)
 
 
 def test_kernel_words_are_quoted_as_the_kernel_takes_them() -> None:

@@ -77,7 +77,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
     (tmp_path / "one file").write_text("content")
     spec = machine_spec(
         disks=(Disk(machine_spec().root, read_only=True), Disk(scratch, volatile=True)),
-        shares=(Share("folder", tmp_path, read_only=True), Share("file", tmp_path / "one file"), Share("third", tmp_path)),
+        shares=(Share.of("folder", tmp_path, read_only=True), Share.of("file", tmp_path / "one file"), Share.of("third", tmp_path)),
         forwards=(Forward("tcp", "127.0.0.1", 0, 80), Forward("udp", "127.0.0.1", 0, 53)),
     )
     with Machine(spec) as machine:

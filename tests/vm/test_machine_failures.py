@@ -90,7 +90,7 @@ from innkeeper.vm import Machine, Share, registry
 root = Path(sys.argv[1])
 registry.machines_root = lambda: root
 from tests.vm.guest import machine_spec
-machine = Machine(machine_spec(shares=(Share("tag", Path("/usr"), read_only=True),)))
+machine = Machine(machine_spec(shares=(Share.of("tag", Path("/usr"), read_only=True),)))
 machine.start()
 if sys.argv[2] == "ready":
     machine.wait_ready(120)
