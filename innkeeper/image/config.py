@@ -33,8 +33,8 @@ def parse_config(document: object) -> ImageConfig:
         raise InnkeeperError(f"the image is for {system}/{machine}, the guest is linux/{ours}")
     inner = _mapping(top.get("config"), "config.config")
     return ImageConfig(
-        entrypoint=_strings(inner, "Entrypoint"),
-        cmd=_strings(inner, "Cmd"),
+        entrypoint=_command(inner, "Entrypoint"),
+        cmd=_command(inner, "Cmd"),
         env=_strings(inner, "Env"),
         user=_string(inner, "User"),
         working_dir=_string(inner, "WorkingDir"),
@@ -60,6 +60,12 @@ def _string(inner: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):
         raise InnkeeperError(f"the image's {name} is not a string")
     return value
+
+
+def _command(inner: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """Return a command line; docker also reads a single string, which is a list of one. `[""]` is docker's word for none."""
+    words = (_string(inner, name),) if isinstance(inner.get(name), str) else _strings(inner, name)
+    return () if name == "Entrypoint" and words == ("",) else words
 
 
 def _strings(inner: Mapping[str, object], name: str) -> tuple[str, ...]:

@@ -203,10 +203,22 @@ def _xattr_body(xattrs: dict[bytes, bytes]) -> bytes:
     return bytes(body)
 
 
-def _xattr_name(full: bytes) -> tuple[int, bytes]:
+def is_stored_xattr(full: bytes) -> bool:
+    """Return whether erofs has a place for an extended attribute of this name."""
+    return _split_xattr(full) is not None
+
+
+def _split_xattr(full: bytes) -> tuple[int, bytes] | None:
+    """Return the number of the name's prefix and the rest of the name; None for a kind that Linux or erofs does not have."""
     for prefix, index in _XATTR_PREFIXES:
-        if full == prefix if prefix.startswith(b"system.") else full.startswith(prefix):
+        if full == prefix if prefix.startswith(b"system.") else full.startswith(prefix) and full != prefix:
             return index, full[len(prefix) :]
+    return None
+
+
+def _xattr_name(full: bytes) -> tuple[int, bytes]:
+    if (found := _split_xattr(full)) is not None:
+        return found
     raise InnkeeperError(f"extended attribute {full.decode(errors='replace')}: erofs has no place for this kind")
 
 

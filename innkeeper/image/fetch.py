@@ -27,9 +27,9 @@ from innkeeper.image import reference as references
 from innkeeper.image.config import ImageConfig, parse_config
 from innkeeper.image.erofs import write_erofs
 from innkeeper.image.layer import read_layer
-from innkeeper.image.tree import Inode, lookup, merge, new_directory, read, real_directory
+from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory
 
-FORMAT = "v2"
+FORMAT = "v3"
 """Changes when the same image would give another device, so that older cache entries are not used."""
 ACCOUNTS_MAX = 1 << 20
 """Bytes of /etc/passwd or /etc/group that are looked at."""
@@ -105,6 +105,7 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
         tree = new_directory()
         for layer in layers:
             tree = merge(tree, read_layer(layer, tree))
+        link_mtab(tree)
         write_erofs(tree, partial / "image.erofs", uuid=bytes.fromhex(image_id)[:16])
         record: dict[str, object] = {
             "reference": reference,
@@ -127,7 +128,10 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
     try:
         manifest = json.loads((blobs / "manifest.json").read_bytes())
         if manifest["schemaVersion"] != 2:
-            raise InnkeeperError(f"image {reference}: manifests of schema {manifest['schemaVersion']} are not supported")
+            hint = "pull and push it again with a current docker or podman, which writes schema 2"
+            raise InnkeeperError(f"image {reference}: manifests of schema {manifest['schemaVersion']} are not supported", hint=hint)
+        for layer in manifest["layers"]:
+            _check_media_type(reference, str(layer.get("mediaType", "")))
         layers = [_hex(layer["digest"]) for layer in manifest["layers"]]
         raw = (blobs / _hex(manifest["config"]["digest"])).read_bytes()
         config = json.loads(raw)
@@ -140,6 +144,12 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
         raise InnkeeperError(f"image {reference}: its layers are not those that its config lists")
     parse_config(config)  # refuses what cannot be run before the work is done
     return config, [blobs / layer for layer in layers]
+
+
+def _check_media_type(reference: str, kind: str) -> None:
+    """Refuse a layer that is no tar of a file system: an artifact's, or an encrypted one. Compressions are gone already."""
+    if kind and (".tar" not in kind or "encrypted" in kind):
+        raise InnkeeperError(f"image {reference}: a layer of media type {kind} holds no file system that can be read")
 
 
 def _account_file(tree: Inode, name: str) -> str | None:
@@ -171,19 +181,51 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
-    """A folder for skopeo's own temporary files; those of processes that were killed are removed."""
-    for old in root.glob(".scratch-*"):
-        if not Path(f"/proc/{old.name.split('-')[1]}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".scratch-{os.getpid()}-") as folder:
-        yield Path(folder)
+    """Yield a folder for skopeo's temporary files; those of processes that were killed are removed.
+
+    A folder in use is locked by its user, and the lock ends with the process. Process ids would not do: a cache may be shared by
+    containers, each with ids of its own. The lock of the sweep keeps others from a folder that is made and not locked yet.
+    """
+    with _locked(root / ".scratch.lock"):
+        for old in root.glob(".scratch-*"):
+            _remove_unused(old)
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=".scratch-"))
+        fd = _lock_folder(folder)
+    assert fd is not None, "a new folder that nobody else knows"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a scratch folder unless some process holds its lock."""
+    if (fd := _lock_folder(folder)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Return a descriptor that holds the folder's lock; None where another process holds it, or where it has gone."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _replace(path: Path, text: str) -> None:
     """Write a small file so that others see all of it or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text)
-    part.replace(path)
+    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with open(fd, "w", encoding="ascii") as file:
+        file.write(text)
+    os.replace(part, path)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.image.erofs import is_stored_xattr
 from innkeeper.image.tree import NAME_MAX, PATH_MAX, Extent, Inode, lookup, new_directory, split
 
 WHITEOUT = b".wh."
@@ -64,6 +65,8 @@ def read_layer(path: Path, lower: Inode) -> Inode:
 
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     size = path.stat().st_size
+    if size == 0:
+        return  # a layer of no bytes is an empty one: docker has run such images since 1.10
     with tarfile.open(path, "r:", tarinfo=_StrictHeader, encoding="utf-8", errors="surrogateescape") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
@@ -71,6 +74,19 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
             if member.isreg() and member.offset_data + stored > size:
                 raise tarfile.ReadError(f"{member.name}: archive ends inside the file")
             yield member
+        _check_end(path, archive.offset)
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise ReadError where a lone block of zeros is followed by more: tarfile takes it for the end, which is two such blocks.
+
+    `offset` is where tarfile stopped: at the first block of zeros, or at the end of the file.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        first, second = file.read(tarfile.BLOCKSIZE), file.read(tarfile.BLOCKSIZE)
+    if second.strip(b"\0") or first.strip(b"\0"):
+        raise tarfile.ReadError("an entry behind a single block of zeros")
 
 
 class _Reader:
@@ -85,7 +101,9 @@ class _Reader:
 
     def add(self, member: tarfile.TarInfo) -> None:
         full = _bytes(member.name)
-        parts = split(full)
+        parts = _normal(full)
+        if parts is None:
+            raise self.refuse(full, "the name leaves the image with ..")
         self.check_name(full, parts)
         if not parts:
             if not member.isdir():
@@ -103,8 +121,6 @@ class _Reader:
             self.place(self.parent(parts, full), name, member, full)
 
     def check_name(self, full: bytes, parts: list[bytes]) -> None:
-        if b".." in parts:
-            raise self.refuse(full, "the name leaves its directory with ..")
         if b"\0" in full or len(full) >= PATH_MAX or any(len(part) > NAME_MAX for part in parts):
             raise self.refuse(full, "the name is longer than Linux allows or holds a NUL")
 
@@ -154,9 +170,11 @@ class _Reader:
         directory.whiteouts.discard(name)
 
     def link_target(self, member: tarfile.TarInfo, full: bytes) -> Inode:
-        target = _bytes(member.linkname)
-        if b".." in split(target):
+        written = _bytes(member.linkname)
+        parts = _normal(written)
+        if parts is None:
             raise self.refuse(full, "a hard link that leaves the image")
+        target = b"/".join(parts)
         node = lookup(self.root, target, follow_last=False) or lookup(self.lower, target, follow_last=False)
         if node is None or node.is_dir:
             raise self.refuse(full, f"a hard link to {target.decode(errors='replace')}, which is not a file in the image")
@@ -187,7 +205,29 @@ class _Reader:
         for name in [name for name in found if name.startswith(OVERLAY_XATTRS)]:
             progress.warn(f"{full.decode(errors='replace')}: attribute {name.decode(errors='replace')} of the image is left out")
             del found[name]
+        for name in [name for name in found if not is_stored_xattr(name)]:
+            self.left_out(name, full)
+            del found[name]
         return found
+
+    def left_out(self, name: bytes, full: bytes) -> None:
+        """Warn of an attribute that Linux has no place for, as macOS' com.apple.*: once for a name, whatever many files have it."""
+        if name not in self.seen_xattrs:
+            self.seen_xattrs.add(name)
+            progress.warn(f"{full.decode(errors='replace')}: attribute {name.decode(errors='replace')} has no place on Linux, left out")
+
+
+def _normal(name: bytes) -> list[bytes] | None:
+    """Return the components of `name` with `..` resolved as text, as docker does; None where it leads out of the image."""
+    parts: list[bytes] = []
+    for part in split(name):
+        if part != b"..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            return None
+    return parts
 
 
 def _sparse_map(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:

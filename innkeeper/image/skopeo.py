@@ -71,6 +71,12 @@ def _reason(stderr: str) -> str:
 
 
 def _hint(stderr: bytes) -> str | None:
+    if b"more than one image in oci" in stderr:
+        return "the layout holds several images: put the name of one behind a colon, as in oci:FOLDER:NAME"
+    if b"received a manifest list instead of a manifest" in stderr:
+        return "an index within an index is not read: copy the image of one platform out of it first"
+    if b"no image found in" in stderr:
+        return "the image is not built for this machine's platform"
     if b"unauthorized" in stderr or b"authentication required" in stderr:
         return "log in with: skopeo login REGISTRY"
     return None

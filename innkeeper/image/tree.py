@@ -85,6 +85,19 @@ def merge(lower: Inode, upper: Inode) -> Inode:
     return lower
 
 
+def link_mtab(root: Inode) -> None:
+    """Make /etc/mtab a link to /proc/mounts, as docker does, unless it is a link already: df and others read it."""
+    etc = lookup(root, b"/etc")
+    if etc is None and b"etc" not in root.children:
+        etc = root.children[b"etc"] = new_directory()
+    if etc is None or not etc.is_dir:
+        return  # nothing that could hold it: whoever runs the image is told when our own files are mounted
+    known = etc.children.get(b"mtab")
+    if known is None or not known.is_symlink:
+        target = b"/proc/mounts"
+        etc.children[b"mtab"] = Inode(stat.S_IFLNK | 0o777, target=target, size=len(target))
+
+
 def split(path: bytes) -> list[bytes]:
     """The components of `path`, without empty ones and `.`; `..` is kept."""
     return [part for part in path.split(b"/") if part not in (b"", b".")]

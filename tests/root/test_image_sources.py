@@ -72,6 +72,9 @@ def registry(tmp_path: Path) -> Iterator[str]:
         log.close()
 
 
+SCRATCH_LOCK = ".scratch.lock"
+
+
 def skopeo(*arguments: str) -> None:
     subprocess.run(["skopeo", *arguments], check=True, stdout=subprocess.DEVNULL)
 
@@ -87,7 +90,7 @@ def test_same_device_from_each_transport(transport: str, archive: str, cache: Pa
     if transport not in ("docker-archive", "dir"):  # other manifest formats may rewrite the config, which is the identity
         assert again.id == image.id
     assert again.erofs.stat().st_size == image.erofs.stat().st_size
-    left = {entry.name for entry in (cache / "images").iterdir()}
+    left = {entry.name for entry in (cache / "images").iterdir()} - {SCRATCH_LOCK}
     assert left == {name for each in (image, again) for name in (each.erofs.parent.name, f"{each.id[7:]}.lock")}
 
 
@@ -191,7 +194,34 @@ fetch.resolve({archive!r})
         child.send_signal(signal.SIGKILL)
     image = resolve(archive)
     assert image.erofs.exists()
-    assert sorted(os.listdir(cache / "images")) == sorted([image.erofs.parent.name, f"{image.id[7:]}.lock"])
+    assert sorted(os.listdir(cache / "images")) == sorted([SCRATCH_LOCK, image.erofs.parent.name, f"{image.id[7:]}.lock"])
+
+
+def test_scratch_of_another_pid_namespace_is_left_alone(cache: Path) -> None:
+    """Containers that share a cache have the same process ids: a folder is another's as long as it is locked, and no longer."""
+    hold = "import sys, innkeeper.image.fetch as f\nwith f._scratch(f.paths.images_root()) as p: print(p, flush=True); sys.stdin.read()"
+    pass_by = "import innkeeper.image.fetch as f\nwith f._scratch(f.paths.images_root()) as p: print(p)"
+    (cache / "images").mkdir(parents=True)
+
+    def argv(program: str) -> list[str]:
+        return ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", program]
+
+    def sweep() -> None:
+        done = subprocess.run(argv(pass_by), cwd=ROOT, capture_output=True, text=True, check=True)
+        assert not Path(done.stdout.strip()).exists()
+
+    with subprocess.Popen(argv(hold), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        held = Path(os.fsdecode(holder.stdout.readline().strip()))
+        assert held.is_dir()
+        sweep()
+        assert held.is_dir()
+        holder.kill()
+        holder.wait()
+        assert held.is_dir(), "nobody has cleaned yet"
+        assert holder.stdout.read() == b""  # every process that held it has gone
+    sweep()
+    assert os.listdir(cache / "images") == [SCRATCH_LOCK]
 
 
 def test_names_what_is_wrong(cache: Path, storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

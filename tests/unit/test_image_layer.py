@@ -11,7 +11,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.layer import read_layer
-from innkeeper.image.tree import Inode, lookup, merge, new_directory, read, real_directory, walk
+from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory, walk
 
 
 def entry(name: str, data: bytes | None = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -148,8 +148,8 @@ def test_links_in_a_name_are_followed_inside_the_layer_only(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("entries", "why"),
     [
-        ([entry("../etc/passwd")], "leaves"),
-        ([entry("a/../../b")], "leaves"),
+        ([entry("../etc/passwd")], "leaves the image"),
+        ([entry("a/../../b")], "leaves the image"),
         ([link("l", "/nowhere"), entry("l/x")], "symbolic link to nothing"),
         ([link("l", "../../.."), entry("f"), entry("f/x")], "not a directory"),
         ([link("h", "../../etc/shadow", tarfile.LNKTYPE)], "leaves the image"),
@@ -219,3 +219,70 @@ def test_overlay_attributes_do_not_reach_the_guest(tmp_path: Path, capsys: pytes
     tree = layer(tmp_path / "l.tar", [folder("d", pax_headers=headers)])
     assert tree.children[b"d"].xattrs == {b"user.keep": b"1"}
     assert "trusted.overlay.redirect" in capsys.readouterr().err
+
+
+def test_dots_in_a_name_are_resolved_as_text(tmp_path: Path) -> None:
+    tree = layer(tmp_path / "l.tar", [entry("a/../b/x", b"x"), link("y", "a/../b/x", tarfile.LNKTYPE), entry("/./c//d/.", b"d")])
+    assert names(tree) == ["/b", "/c", "/y", "/b/x", "/c/d"]
+    assert tree.children[b"y"] is lookup(tree, b"/b/x")
+
+
+def test_a_layer_of_no_bytes_is_empty(tmp_path: Path) -> None:
+    for size in (0, 512, 1024, 10240):
+        (tmp_path / "l.tar").write_bytes(bytes(size))
+        assert names(read_layer(tmp_path / "l.tar", new_directory())) == []
+
+
+def test_files_behind_a_lone_block_of_zeros_are_not_lost_silently(tmp_path: Path) -> None:
+    path = tmp_path / "l.tar"
+    layer(path, [entry("a"), entry("b")])
+    data = path.read_bytes()
+    path.write_bytes(data[:512] + bytes(512) + data[512:])
+    with pytest.raises(InnkeeperError, match="single block of zeros"):
+        read_layer(path, new_directory())
+    path.write_bytes(data[:1024] + bytes(1024) + b"behind the end".ljust(512))
+    assert names(read_layer(path, new_directory())) == ["/a", "/b"]
+
+
+def test_attributes_that_linux_has_no_place_for_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"user.kept": "yes", "security.capability": "\x01", "trusted.x": "", "system.posix_acl_access": "\x02"}
+    odd = {"com.apple.provenance": "\x01\x02\udcff\0", "com.apple.quarantine": "0081;x", "system.nfs4_acl": "x", "user.": "x", "": "x"}
+    headers = {f"SCHILY.xattr.{name}": value for name, value in {**kept, **odd}.items()}
+    headers["LIBARCHIVE.xattr.com.apple.FinderInfo"] = "AAAA"
+    tree = layer(tmp_path / "l.tar", [entry("a", pax_headers=headers), entry("b", pax_headers=headers)])
+    for name in (b"a", b"b"):
+        assert sorted(tree.children[name].xattrs) == sorted(key.encode() for key in kept)
+    warned = capsys.readouterr().err
+    assert warned.count("com.apple.provenance") == 1, "once for a name"
+
+
+def test_mtab_is_a_link_to_the_mounts(tmp_path: Path) -> None:
+    def mtab(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+        tree = layer(tmp_path / "l.tar", entries)
+        link_mtab(tree)
+        found = lookup(tree, b"/etc/mtab", follow_last=False)
+        return b"" if found is None else found.target
+
+    assert mtab() == b"/proc/mounts"
+    assert mtab(entry("etc/mtab", b"of the machine it was made on")) == b"/proc/mounts"
+    assert mtab(folder("usr/etc"), link("etc", "usr/etc")) == b"/proc/mounts"
+    assert mtab(link("etc/mtab", "../proc/self/mounts")) == b"../proc/self/mounts"
+    assert mtab(entry("etc", b"a file")) == mtab(link("etc", "nowhere")) == b""
+
+
+def test_old_archives(tmp_path: Path) -> None:
+    """A v7 header has no magic and tells a folder by the slash at its name's end; GNU's has long names in entries of their own."""
+    path = tmp_path / "l.tar"
+    long = "d/" + "n" * 200
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for info, data in (folder("d/"), entry(long, b"long"), entry("big", uid=3_000_000_000)):
+            archive.addfile(info, io.BytesIO(data))
+    raw = bytearray(path.read_bytes())
+    raw[156:157] = tarfile.AREGTYPE
+    raw[257:265] = bytes(8)
+    raw[148:156] = b"%06o\0 " % (sum(raw[:148]) + sum(raw[156:512]) + 8 * 32)
+    path.write_bytes(raw)
+    tree = read_layer(path, new_directory())
+    assert tree.children[b"d"].is_dir
+    assert content(tree, long) == b"long"
+    assert tree.children[b"big"].uid == 3_000_000_000
