@@ -24,7 +24,7 @@ async def resolve(container: "Container", wanted: "StringUser") -> dict[str, Any
     try:
         user = resolve_user(text, passwd, group, tuple(wanted.additionalGids))
     except AccountError as error:
-        raise Refused("string_user", error.message) from error
+        raise Refused("string_user", str(error)) from error
     return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
 
 

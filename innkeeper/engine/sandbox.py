@@ -2,10 +2,13 @@
 
 import os
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from innkeeper.client import Agent
 from innkeeper.engine.resolve import Plan
 from innkeeper.image import to_proto
+from innkeeper.image.parse import HOST_GATEWAY
 from innkeeper.image.plan import RunPlan
 from innkeeper.vm import network
 from innkeeper.wire.pb import agent_pb2, types_pb2
@@ -19,10 +22,11 @@ def prepare(agent: Agent, plan: Plan, run: RunPlan, container_id: str) -> None:
     agent.reseed_random(os.urandom(64))
     if plan.wish.network:
         _network(agent)
-    resolv_conf = _resolv_conf(plan)
-    request = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=resolv_conf.splitlines(), sandbox_id=container_id)
+    servers = _resolv_conf(plan)
+    request = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=servers.splitlines(), sandbox_id=container_id)
     agent.create_sandbox(request)
-    contents = {"resolv.conf": resolv_conf, "hostname": f"{hostname}\n", "hosts": _hosts(plan, hostname)}
+    hosts = hosts_file(hostname, own_address(plan), plan.options.add_hosts)
+    contents = {"resolv.conf": servers, "hostname": f"{hostname}\n", "hosts": hosts}
     for name, place in run.copied_files.items():
         data = contents[name].encode()
         agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data))
@@ -39,20 +43,45 @@ def _network(agent: Agent) -> None:
 
 def _resolv_conf(plan: Plan) -> str:
     """QEMU's name server answers what the host's would; the host's search domains apply as they do there."""
-    if not plan.wish.network:
+    options = plan.options
+    if not plan.wish.network and not options.dns:
         return ""
-    kept = []
     try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-            kept = [line.strip() for line in file if line.split()[:1] in (["search"], ["options"])]
+        host = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass  # a host without name resolution: addresses still work
-    return "".join(f"{line}\n" for line in [f"nameserver {network.NAME_SERVER}", *kept])
+        host = ""  # a host without name resolution: addresses still work
+    return resolv_conf(host, options.dns or [network.NAME_SERVER], options.dns_search, options.dns_options)
 
 
-def _hosts(plan: Plan, hostname: str) -> str:
-    own_address = network.GUEST_ADDRESS if plan.wish.network else "127.0.1.1"
+def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> str:
+    """Return the text of /etc/resolv.conf: `host` is the host's, whose search domains and options hold unless others are given.
+
+    `--dns-search .` means no search domain, as with docker.
+    """
+    lines = [f"nameserver {server}" for server in servers]
+    for word, given in (("search", search), ("options", options)):
+        if given:
+            lines += [f"{word} {' '.join(given)}"] if list(given) != ["."] else []
+        else:
+            lines += [line.strip() for line in host.splitlines() if line.split()[:1] == [word]]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the text of /etc/hosts. `extra` are (name, address) of --add-host.
+
+    A name with a domain comes with its first part behind it, as docker writes it: programs look up their short name.
+    """
+    short = hostname.partition(".")[0]
+    names = f"{hostname} {short}" if short not in ("", hostname) else hostname
     return (
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
-        f"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n{own_address}\t{hostname}\n"
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n"
+        "ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        + "".join(f"{network.GATEWAY if ip == HOST_GATEWAY else ip}\t{name}\n" for name, ip in extra)
+        + f"{address}\t{names}\n"
     )
+
+
+def own_address(plan: Plan) -> str:
+    """Return the address that the container's own name stands for; without a network Debian's 127.0.1.1."""
+    return network.GUEST_ADDRESS if plan.wish.network else "127.0.1.1"

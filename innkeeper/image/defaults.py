@@ -27,6 +27,12 @@ NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+ULIMITS = {"nofile": (1024, 524_288)}
+"""(soft, hard): systemd's and docker 25's. With more, programs that close every descriptor up to the limit take minutes."""
+
+SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""docker's, since 20.10, for a container with a network of its own: any user may bind any port, and ping."""
+
 CPU_PERIOD = 100_000
 """Microseconds; the kernel's and docker's default."""
 

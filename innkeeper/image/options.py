@@ -47,8 +47,8 @@ class RunOptions:
     """The flags of `run`, parsed (see `parse.py`). A field left at its default means docker's default.
 
     `memory` is in bytes, `cpus` in CPUs, `seccomp` a path, "unconfined" or None for the default profile. `terminal_size` is
-    (rows, columns). `env` entries without `=` take the value from `environ` as docker does. `mac` is what the guest has of
-    mandatory access control: "apparmor", "selinux" or "".
+    (rows, columns). `add_hosts` are (name, address). `env` entries without `=` take the value from `environ` as docker does. `mac` is
+    what the guest has of mandatory access control: "apparmor", "selinux" or "".
     """
 
     args: Sequence[str] = ()
@@ -81,4 +81,9 @@ class RunOptions:
     sysctls: dict[str, str] = field(default_factory=dict)
     entrypoint: str | None = None
     init: bool = False
+    group_add: Sequence[str] = ()
+    add_hosts: Sequence[tuple[str, str]] = ()
+    dns: Sequence[str] = ()
+    dns_search: Sequence[str] = ()
+    dns_options: Sequence[str] = ()
     stop_signal: str | None = None

@@ -27,6 +27,16 @@ ULIMITS = frozenset(
 )
 
 
+SYSCTLS = frozenset(
+    {
+        *("kernel.domainname", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"),
+        *("kernel.shmmni", "kernel.shm_rmid_forced"),
+    }
+)
+SYSCTL_PREFIXES = ("fs.mqueue.", "net.")
+HOST_GATEWAY = "host-gateway"
+
+
 def parse_size(text: str, flag: str = "--memory") -> int:
     """Bytes of `512m`, `1.5g`, `100` (docker/go-units RAMInBytes: powers of 1024, case does not matter)."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.lower())
@@ -152,11 +162,54 @@ def parse_tmpfs(text: str) -> Tmpfs:
 
 
 def parse_sysctl(text: str) -> tuple[str, str]:
-    """`--sysctl NAME=VALUE`; which names are allowed is decided in the guest."""
+    """Return (name, value) of `--sysctl NAME=VALUE`. As with docker only settings of a namespace of the container's own are taken."""
     name, equals, value = text.partition("=")
+    name = name.strip()
     if not name or not equals:
         raise InnkeeperError(f"--sysctl {text}: not NAME=VALUE")
+    dotted = name.replace("/", ".")
+    if dotted not in SYSCTLS and not dotted.startswith(SYSCTL_PREFIXES):
+        hint = f"allowed: {', '.join([*sorted(SYSCTLS), *[prefix + '*' for prefix in SYSCTL_PREFIXES]])}"
+        raise InnkeeperError(f"--sysctl {name}: is not of a namespace of the container", hint=hint)
     return name, value
+
+
+def parse_hostname(text: str) -> str:
+    """Return the name of `--hostname`, which has to fit into uname(2) and into a line of /etc/hosts."""
+    if not 1 <= len(text.encode()) <= 64 or re.search(r"[\s\0#/]", text):
+        raise InnkeeperError(f"--hostname {text!r}: not a name of 1 to 64 bytes without spaces")
+    return text
+
+
+def parse_add_host(text: str) -> tuple[str, str]:
+    """Return (name, address) of `--add-host NAME:IP` or `NAME=IP`. `host-gateway` is the address that leads to the host."""
+    match = re.fullmatch(r"([^\s:=#]+)[:=](.+)", text)
+    address = match[2].strip("[]") if match else ""
+    if match is None or (address != HOST_GATEWAY and not _is_address(address)):
+        raise InnkeeperError(f"--add-host {text}: not NAME:IP", hint=f"for the host itself: --add-host NAME:{HOST_GATEWAY}")
+    return match[1], address
+
+
+def parse_dns(text: str) -> str:
+    """Return the address of `--dns IP`."""
+    if not _is_address(text):
+        raise InnkeeperError(f"--dns {text}: not an address")
+    return text
+
+
+def parse_word(text: str, flag: str) -> str:
+    """Return a word that goes into a line of resolv.conf(5)."""
+    if not text or re.search(r"[\s\0]", text):
+        raise InnkeeperError(f"{flag} {text!r}: not one word")
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_security_opts(values: Sequence[str], options: RunOptions) -> None:

@@ -11,7 +11,7 @@ from innkeeper.image.labels import apparmor_profile, selinux_labels
 from innkeeper.image.options import RunOptions
 from innkeeper.image.parse import resolve_env
 from innkeeper.image.seccomp import load_profile
-from innkeeper.image.users import User, resolve_user
+from innkeeper.wire.accounts import AccountError, User, resolve_user
 
 OCI_VERSION = "1.1.0"
 INIT_SOURCE = "/usr/libexec/innkeeper/init"
@@ -36,7 +36,7 @@ def build_spec(
     /etc/resolv.conf) are paths in the guest. `environ` is the environment that `-e NAME` takes from, this process's by default.
     Raises InnkeeperError, naming the flag or the image's field.
     """
-    user = resolve_user(image.config.user if options.user is None else options.user, image.passwd, image.group)
+    user = _user(image, options)
     hostname = options.hostname or container_id[:12]
     capabilities = select_capabilities(options.cap_add, options.cap_drop)
     labels = selinux_labels(options, container_id)
@@ -53,6 +53,13 @@ def build_spec(
     }
 
 
+def _user(image: Image, options: RunOptions) -> User:
+    try:
+        return resolve_user(image.config.user if options.user is None else options.user, image.passwd, image.group, options.group_add)
+    except AccountError as error:
+        raise InnkeeperError(str(error), hint=error.hint) from error
+
+
 def command_line(image: Image, options: RunOptions) -> list[str]:
     """Entrypoint and command, as docker puts them together: an own entrypoint also drops the image's command."""
     if options.entrypoint is not None:
@@ -67,25 +74,24 @@ def command_line(image: Image, options: RunOptions) -> list[str]:
     return argv
 
 
-def environment(image: Image, options: RunOptions, home: str, hostname: str, environ: Mapping[str, str]) -> list[str]:
-    """docker's variables, then the image's, then the user's; the last of a name wins, in the place of the first."""
+def environment(image: Image, options: RunOptions, hostname: str, environ: Mapping[str, str]) -> list[str]:
+    """Return docker's variables, then the image's, then the user's; the last of a name wins, in the place of the first.
+
+    HOME is there only if somebody set it: else the agent gives each process the one that the container's /etc/passwd has for its user.
+    As with docker a NAME without a value takes the variable away that came before it, and an entry without a name is none.
+    """
     base = [f"PATH={defaults.PATH}", f"HOSTNAME={hostname}"]
     if options.tty:
         base.append(f"TERM={options.term}")
     merged: dict[str, str] = {}
-    for entry in [*base, *image.config.env]:
+    for entry in [*base, *image.config.env, *resolve_env(options.env, options.env_files, environ)]:
         name, equals, value = entry.partition("=")
-        if not name or not equals:
-            raise InnkeeperError(f"image {image.reference}: Env {entry!r} is not NAME=VALUE")
-        merged[name] = value
-    for entry in resolve_env(options.env, options.env_files, environ):
-        name, equals, value = entry.partition("=")
-        if equals:
+        if "\0" in entry:
+            raise InnkeeperError(f"image {image.reference}: Env {entry!r} holds a NUL byte")
+        if equals and name:
             merged[name] = value
         else:
             merged.pop(name, None)
-    if not merged.get("HOME"):
-        merged["HOME"] = home
     return [f"{name}={value}" for name, value in merged.items()]
 
 
@@ -120,7 +126,7 @@ def _process(
         "terminal": options.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": [INIT, "--", *argv] if options.init else argv,
-        "env": environment(image, options, user.home, hostname, environ),
+        "env": environment(image, options, hostname, environ),
         "cwd": _working_directory(image, options),
         # Inheritable and ambient stay empty: a process of another user than root gets nothing through exec.
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
@@ -129,11 +135,14 @@ def _process(
     if options.tty and options.terminal_size:
         rows, columns = options.terminal_size
         process["consoleSize"] = {"height": rows, "width": columns}
-    if options.ulimits:
-        process["rlimits"] = [
-            {"type": f"RLIMIT_{limit.name.upper()}", "soft": _limit(limit.soft), "hard": _limit(limit.hard)} for limit in options.ulimits
-        ]
+    process["rlimits"] = [
+        {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)} for name, (soft, hard) in _ulimits(options).items()
+    ]
     return process
+
+
+def _ulimits(options: RunOptions) -> dict[str, tuple[int, int]]:
+    return {**defaults.ULIMITS, **{limit.name: (limit.soft, limit.hard) for limit in options.ulimits}}
 
 
 def _labels(options: RunOptions, labels: tuple[str, str] | None) -> dict[str, str]:
@@ -153,18 +162,28 @@ def _working_directory(image: Image, options: RunOptions) -> str:
 
 
 def _mounts(options: RunOptions, volume_sources: Sequence[str], files: Mapping[str, str]) -> list[dict[str, object]]:
-    """Defaults first, then what was asked for, a shorter path before what lies below it; an own mount takes the place of a default."""
-    own = [defaults.mount(place, "bind", source, "rbind", "rprivate") for place, source in files.items()]
+    """Return the kernel's file systems, then our files and what was asked for, a shorter path before what lies below it.
+
+    As with docker: what was asked for takes the place of a default, one at /dev also of those below it; a volume at /etc lies below
+    our /etc/hosts; and on a read-only root our files are read-only too.
+    """
+    access = ["ro"] if options.read_only else []
+    own = [defaults.mount(place, "bind", source, "rbind", "rprivate", *access) for place, source in files.items()]
     asked: dict[str, dict[str, object]] = {}
     for volume, source in zip(options.volumes, volume_sources, strict=True):
         mode = "ro" if volume.read_only else "rw"
         _add(asked, defaults.mount(volume.destination, "bind", source, "rbind", volume.propagation, mode), "-v")
     for tmpfs in options.tmpfs:
         _add(asked, defaults.mount(tmpfs.destination, "tmpfs", "tmpfs", *tmpfs.options), "--tmpfs")
-    standard = [entry for entry in [*defaults.mounts(options.shm_size), *own] if entry["destination"] not in asked]
-    wanted = sorted(asked.values(), key=lambda entry: str(entry["destination"]).count("/"))
+    standard = [entry for entry in defaults.mounts(options.shm_size) if not _is_replaced(str(entry["destination"]), asked)]
+    wanted = [*[entry for entry in own if entry["destination"] not in asked], *asked.values()]
+    wanted.sort(key=lambda entry: str(entry["destination"]).count("/"))
     init = [defaults.mount(INIT, "bind", INIT_SOURCE, "bind", "ro")] if options.init else []
     return [*standard, *wanted, *init]
+
+
+def _is_replaced(place: str, asked: Mapping[str, object]) -> bool:
+    return place in asked or ("/dev" in asked and place.startswith("/dev/"))
 
 
 def _add(asked: dict[str, dict[str, object]], entry: dict[str, object], flag: str) -> None:
@@ -178,8 +197,7 @@ def _linux(options: RunOptions, capabilities: list[str]) -> dict[str, object]:
     linux: dict[str, object] = {"namespaces": [{"type": kind} for kind in defaults.NAMESPACES]}
     if resources := _resources(options):
         linux["resources"] = resources
-    if options.sysctls:
-        linux["sysctl"] = dict(options.sysctls)
+    linux["sysctl"] = {**defaults.SYSCTLS, **options.sysctls}
     if not options.unmask:
         linux["maskedPaths"] = list(defaults.MASKED_PATHS)
         linux["readonlyPaths"] = list(defaults.READONLY_PATHS)

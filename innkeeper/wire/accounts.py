@@ -9,13 +9,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from innkeeper.errors import InnkeeperError
-
 ID_MAX = 2**32 - 2
 
 
-class AccountError(InnkeeperError):
-    """A user or group that the account files do not have, or a number that is none."""
+class AccountError(ValueError):
+    """A user or group that the account files do not have, or a number that is none. Of both sides, so no InnkeeperError.
+
+    `hint` is the next step, if there is one.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import pytest
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
-from innkeeper.errors import InnkeeperError
-from innkeeper.wire.accounts import resolve_user
+from innkeeper.wire.accounts import AccountError, resolve_user
 from tests.escape.documents import EXEC, IDENTITIES, PROGRAM, ROOT, USER
 from tests.escape.ground import Ground
 
@@ -157,5 +156,5 @@ def test_a_number_is_a_number_whatever_an_account_is_called() -> None:
     passwd = b"0:x:4242:4242::/:/bin/sh\n1000:x:0:0::/root:/bin/sh\nroot:x:0:0::/root:/bin/sh\n"
     assert (resolve_user("0", passwd, None).uid, resolve_user("1000", passwd, None).uid) == (0, 1000)
     for text in ("-1", "4294967295", "4294967296", "0x0", "+0", " 0", "0 ", ":"):
-        with pytest.raises(InnkeeperError):
+        with pytest.raises(AccountError):
             resolve_user(text, passwd, None)

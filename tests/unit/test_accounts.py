@@ -2,8 +2,7 @@
 
 import pytest
 
-from innkeeper.errors import InnkeeperError
-from innkeeper.wire.accounts import User, resolve_user
+from innkeeper.wire.accounts import AccountError, User, resolve_user
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 # comment:x:1:1::/:/bin/sh
@@ -41,7 +40,7 @@ def test_resolved(text: str, expected: User) -> None:
 
 def test_groups_are_added_by_name_and_number() -> None:
     assert resolve_user("app:wheel", PASSWD, GROUP, ["audio", "4242", "10"]) == User(1000, 10, (10, 29, 4242))
-    with pytest.raises(InnkeeperError, match="'video' is not in the container's /etc/group"):
+    with pytest.raises(AccountError, match="'video' is not in the container's /etc/group"):
         resolve_user("app", PASSWD, GROUP, ["video"])
 
 
@@ -49,11 +48,11 @@ def test_groups_are_added_by_name_and_number() -> None:
     "text", ["-1", "4294967295", "0x0", "nobody", "broken", "huge", "app:nogroup", "app:-1", ":", "99999999999999999999", "--1", "٣"]
 )
 def test_refused(text: str) -> None:
-    with pytest.raises(InnkeeperError):
+    with pytest.raises(AccountError):
         resolve_user(text, PASSWD, GROUP)
 
 
 def test_image_without_account_files() -> None:
     assert resolve_user("", None, None) == User(0, 0, (0,))
-    with pytest.raises(InnkeeperError, match="/etc/passwd"):
+    with pytest.raises(AccountError, match="/etc/passwd"):
         resolve_user("app", None, None)

@@ -1,5 +1,6 @@
 """docker's flag syntaxes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,28 @@ def test_environment(tmp_path: Path) -> None:
         parse.resolve_env(["=x"], [], {})
 
 
+def test_names_and_addresses() -> None:
+    assert parse.parse_hostname("wombat.example.test") == "wombat.example.test"
+    assert parse.parse_add_host("db:10.0.0.1") == ("db", "10.0.0.1")
+    assert parse.parse_add_host("db=[::1]") == ("db", "::1")
+    assert parse.parse_add_host("host.docker.internal:host-gateway") == ("host.docker.internal", "host-gateway")
+    assert (parse.parse_dns("::1"), parse.parse_word("ndots:2", "--dns-option")) == ("::1", "ndots:2")
+    bad: list[tuple[Callable[[str], object], str]] = [
+        *[(parse.parse_hostname, text) for text in ("", "a b", "a\n", "x" * 65, "a/b")],
+        *[(parse.parse_add_host, text) for text in ("db", "db:", ":1.2.3.4", "db:1.2.3", "a b:1.2.3.4")],
+        (parse.parse_dns, "dns.example"),
+        (lambda text: parse.parse_word(text, "--dns-search"), "a b"),
+    ]
+    for check, text in bad:
+        with pytest.raises(InnkeeperError, match="--"):
+            check(text)
+
+
 def test_sysctl() -> None:
     assert parse.parse_sysctl("net.core.somaxconn=10") == ("net.core.somaxconn", "10")
-    for bad in ("x", "=1"):
+    assert parse.parse_sysctl("net/ipv4/conf/eth0.1/forwarding=") == ("net/ipv4/conf/eth0.1/forwarding", "")
+    for name in ("kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname"):
+        assert parse.parse_sysctl(f"{name}=1") == (name, "1")
+    for bad in ("x", "=1", "vm.swappiness=1", "kernel.core_pattern=|x", "kernel/hostname=x", "user.max_user_namespaces=1", "nets=1"):
         with pytest.raises(InnkeeperError, match="--sysctl"):
             parse.parse_sysctl(bad)

@@ -10,9 +10,9 @@ import pytest
 from agent.container.spec.document import parse_spec
 from agent.service.convert import spec_document
 from innkeeper.errors import InnkeeperError
-from innkeeper.image import Image, ImageConfig, RunOptions, Tmpfs, Ulimit, Volume, build_spec, to_proto
+from innkeeper.image import Image, ImageConfig, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
 from innkeeper.image.config import parse_config
-from innkeeper.image.plan import plan_run, plan_volumes
+from innkeeper.image.plan import SHARES_MAX, plan_run, plan_volumes
 from innkeeper.image.spec import INIT_SOURCE, command_line, select_capabilities
 
 DOCKER_MASK = 0xA80425FB
@@ -45,7 +45,7 @@ def test_defaults_are_dockers() -> None:
     assert process["noNewPrivileges"] is True
     assert process["user"] == {"uid": 0, "gid": 0, "additionalGids": [0]}
     assert process["cwd"] == "/"
-    assert process["env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab", "HOME=/root"]
+    assert process["env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab"]
     assert document["hostname"] == "0123456789ab"
     assert [entry["type"] for entry in linux["namespaces"]] == ["pid", "ipc", "uts", "mount", "cgroup"]
     assert {"/proc/kcore", "/sys/firmware", "/proc/keys"} <= set(linux["maskedPaths"])
@@ -55,6 +55,8 @@ def test_defaults_are_dockers() -> None:
     assert "ro" in places["/sys"]["options"]
     assert "ro" in places["/sys/fs/cgroup"]["options"]
     assert "resources" not in linux
+    assert linux["sysctl"] == {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    assert process["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_image_config_and_flags() -> None:
     process = build(
         image, RunOptions(args=["t"], env=["A=flag", "HOST_ONE", "GONE"], tty=True, terminal_size=(24, 80)), environ={"HOST_ONE": "1"}
     )["process"]
-    assert process["env"] == ["PATH=/x", "HOSTNAME=0123456789ab", "TERM=xterm", "A=flag", "HOST_ONE=1", "HOME=/home/app"]
+    assert process["env"] == ["PATH=/x", "HOSTNAME=0123456789ab", "TERM=xterm", "A=flag", "HOST_ONE=1"]
     assert process["user"] == {"uid": 1000, "gid": 1000, "additionalGids": [1000, 7]}
     assert process["cwd"] == "/srv"
     assert process["terminal"] is True
@@ -105,7 +107,9 @@ def test_resources_and_limits() -> None:
         "pids": {"limit": 10},
     }
     assert document["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 2**64 - 1}]
-    assert document["linux"]["sysctl"] == {"net.x": "1"}
+    assert document["linux"]["sysctl"] == {**defaults.SYSCTLS, "net.x": "1"}
+    changed = build(options=RunOptions(args=["t"], sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"}))
+    assert changed["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] == "1024"
     assert document["root"] == {"path": "/run/root", "readonly": True}
 
 
@@ -126,7 +130,7 @@ def test_mounts_in_order_and_replaced(tmp_path: Path) -> None:
     document = build(options=options, volume_sources=["/v/0", "/v/1"], files={"/etc/hosts": "/h"})
     mounts = document["mounts"]
     places = [entry["destination"] for entry in mounts]
-    assert places.index("/etc/hosts") < places.index("/a") < places.index("/a/b/c")
+    assert places.index("/a") < places.index("/etc/hosts") < places.index("/a/b/c")
     assert places.count("/dev/shm") == 1
     assert mounts[places.index("/dev/shm")]["options"] == ["size=1m"]
     assert mounts[places.index("/a/b/c")] == {
@@ -144,7 +148,7 @@ def test_mounts_in_order_and_replaced(tmp_path: Path) -> None:
 
 def test_unconfined() -> None:
     linux = build(options=RunOptions(args=["t"], seccomp="unconfined", unmask=True))["linux"]
-    assert set(linux) == {"namespaces"}
+    assert set(linux) == {"namespaces", "sysctl"}
 
 
 def test_every_field_reaches_the_message() -> None:
@@ -165,7 +169,7 @@ def test_every_field_reaches_the_message() -> None:
     assert (message.Process.ConsoleSize.Height, message.Process.ConsoleSize.Width) == (2, 3)
     assert message.Process.User.AdditionalGids == [0]
     assert message.Process.NoNewPrivileges
-    assert message.Process.Rlimits[0].Type == "RLIMIT_CORE"
+    assert [limit.Type for limit in message.Process.Rlimits] == ["RLIMIT_NOFILE", "RLIMIT_CORE"]
     assert message.Linux.Resources.Memory.Limit == 1 << 30
     assert (message.Linux.Resources.CPU.Quota, message.Linux.Resources.CPU.Period) == (50000, 100000)
     assert message.Linux.Resources.Pids.Limit == 4
@@ -212,12 +216,10 @@ def test_plan_shares_each_once(tmp_path: Path) -> None:
         Volume(tmp_path / "link", "/e"),
     ]
     shares, sources = plan_volumes(volumes)
-    assert [(share.tag, share.host, share.read_only) for share in shares] == [
-        ("volume0", tmp_path, False),
-        ("volume1", file, False),
-        ("volume2", file, True),
+    assert [(share.tag, dict(share.paths)) for share in shares] == [
+        ("volume0", {(tmp_path, False): "0", (file, False): "1", (file, True): "2"}),
     ]
-    base = "/run/kata-containers/sandbox/volumes"
+    base = "/run/kata-containers/sandbox/volumes/0"
     assert sources == [f"{base}/0", f"{base}/1/file", f"{base}/2/file", f"{base}/0", f"{base}/1/file"]
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InnkeeperError, match="pipe"):
@@ -244,7 +246,7 @@ def test_volumes_of_the_image_stay_writable_on_a_read_only_root(tmp_path: Path) 
     assert sources["/data"] == f"{base}/data"
     assert sources["/new"] == f"{base}/new"
     assert sources["/var/lib/linked"] == f"{base}/srv"  # never through a link of the image
-    assert sources["/own"] == "/run/kata-containers/sandbox/volumes/0"
+    assert sources["/own"] == "/run/kata-containers/sandbox/volumes/0/0"
     storage = plan.storages[-1]
     assert storage.mount_point == base
     assert [option.rpartition("/")[2] for option in storage.driver_options] == ["volumes-upper", "volumes-work", "new"]
@@ -267,8 +269,11 @@ def test_volumes_of_the_image_stay_writable_on_a_read_only_root(tmp_path: Path) 
 def test_the_agent_understands_the_same(options: dict[str, Any]) -> None:
     """What arrives over the wire is what was meant, and nothing of it is refused."""
     document = build(options=RunOptions(args=["t"], **options), files={"/etc/hosts": "/h"})
-    arrived = spec_document(to_proto(document))
+    arrived: Any = spec_document(to_proto(document))
     network = frozenset({"net"})
+    # A map of the message has no order.
+    arrived["linux"]["sysctl"] = dict(sorted(arrived["linux"]["sysctl"].items()))
+    document["linux"]["sysctl"] = dict(sorted(document["linux"]["sysctl"].items()))
     assert parse_spec(arrived, network) == parse_spec(document, network)
 
 
@@ -278,7 +283,75 @@ def test_config_of_another_platform() -> None:
     with pytest.raises(InnkeeperError, match="s390x"):
         parse_config({"os": "linux", "architecture": "s390x"})
     with pytest.raises(InnkeeperError, match="Cmd is not a list"):
-        parse_config({"config": {"Cmd": "sh"}})
+        parse_config({"config": {"Cmd": {"a": "sh"}}})
+
+
+def test_forms_of_a_command() -> None:
+    """docker reads one string as a list of one, and an entrypoint of one empty word as none."""
+    config = parse_config({"config": {"Cmd": "sh", "Entrypoint": [""]}})
+    assert (config.cmd, config.entrypoint) == (("sh",), ())
+    assert command_line(Image("t", "", config, Path("x"), None, None), RunOptions()) == ["sh"]
+
+
+def test_environment_of_an_image_as_docker_reads_it() -> None:
+    """A name without a value takes what came before it away; an entry without a name, or empty, is none."""
+    image = make_image(env=("A=1", "ALONE", "", "=x", "A", "B=2", "B=3", "PATH"))
+    assert build(image, RunOptions(args=["t"]))["process"]["env"] == ["HOSTNAME=0123456789ab", "B=3"]
+    with pytest.raises(InnkeeperError, match="NUL"):
+        build(make_image(env=("A=\0",)), RunOptions(args=["t"]))
+
+
+def test_home_is_left_to_the_guest_unless_somebody_sets_it() -> None:
+    assert not [entry for entry in build()["process"]["env"] if entry.startswith("HOME=")]
+    assert "HOME=/i" in build(make_image(env=("HOME=/i",)))["process"]["env"]
+    assert "HOME=/f" in build(make_image(env=("HOME=/i",)), RunOptions(args=["t"], env=["HOME=/f"]))["process"]["env"]
+
+
+def test_our_files_lie_on_volumes_above_them(tmp_path: Path) -> None:
+    """docker sorts all mounts by their place, so that a volume at /etc does not hide /etc/hosts."""
+    files = {f"/etc/{name}": f"/h/{name}" for name in ("resolv.conf", "hosts", "hostname")}
+    options = RunOptions(args=["t"], volumes=[Volume(tmp_path, "/etc"), Volume(tmp_path, "/etc/hosts")], tmpfs=[Tmpfs("/run", ())])
+    mounts = build(options=options, volume_sources=["/v/0", "/v/1"], files=files)["mounts"]
+    places = [entry["destination"] for entry in mounts]
+    assert places.index("/etc") < min(places.index(f"/etc/{name}") for name in ("resolv.conf", "hosts", "hostname"))
+    assert [entry["source"] for entry in mounts if entry["destination"] == "/etc/hosts"] == ["/v/1"]
+
+
+def test_a_volume_at_dev_takes_the_place_of_all_below_it(tmp_path: Path) -> None:
+    options = RunOptions(args=["t"], volumes=[Volume(tmp_path, "/dev"), Volume(tmp_path, "/dev/own")])
+    mounts = build(options=options, volume_sources=["/v/0", "/v/1"])["mounts"]
+    assert [entry["destination"] for entry in mounts if entry["destination"].startswith("/dev")] == ["/dev", "/dev/own"]
+
+
+def test_our_files_are_read_only_on_a_read_only_root() -> None:
+    for read_only in (False, True):
+        mounts = build(options=RunOptions(args=["t"], read_only=read_only), files={"/etc/hosts": "/h"})["mounts"]
+        (found,) = [entry for entry in mounts if entry["destination"] == "/etc/hosts"]
+        assert ("ro" in found["options"]) is read_only
+
+
+def test_volumes_of_one_file_system_have_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = []
+    for number in range(40):
+        (tmp_path / str(number)).mkdir()
+        volumes.append(Volume(tmp_path / str(number), f"/m/{number}", read_only=True))
+    shares, sources = plan_volumes(volumes)
+    assert (len(shares), len(set(sources))) == (1, 40)
+    real = os.stat
+    with_other_device = [Volume(tmp_path / str(number), f"/m/{number}") for number in range(SHARES_MAX + 1)]
+
+    def stat_apart(self: Path, **more: Any) -> os.stat_result:
+        """Each of the folders on a file system of its own."""
+        found = list(real(self, **more))
+        if self.parent == tmp_path:
+            found[2] = 1000 + int(self.name)
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "stat", stat_apart)
+    shares, sources = plan_volumes(with_other_device[:-1])
+    assert (len(shares), len(set(sources))) == (SHARES_MAX, SHARES_MAX)
+    with pytest.raises(InnkeeperError, match="-v: the volumes lie on 21 file systems"):
+        plan_volumes(with_other_device)
 
 
 def test_document_is_json() -> None:

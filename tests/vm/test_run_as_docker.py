@@ -1,0 +1,161 @@
+"""What an engine puts into a container, beside docker: files, mounts, users, limits and settings. Rows of docs/compatibility.md."""
+
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.image_kit import ARCHITECTURE, Layout, busybox_root, file, layer, tar
+from tests.vm.command import detached, innkeeper, succeed
+
+pytestmark = pytest.mark.vm
+
+VOLUMES = 28
+WILD = """
+echo env $(env | grep -c ALONE) $AFTER
+echo who $(id -u) $(id -g) $(id -G)
+echo home $HOME in $(pwd)
+echo hostname $(hostname) $(cat /etc/hostname)
+echo hosts $(grep wombat /etc/hosts)
+echo added $(grep -w db /etc/hosts) $(grep -w gate /etc/hosts)
+echo resolv $(cat /etc/resolv.conf)
+echo link $(readlink /etc/resolv.conf) $(cat /run/systemd/resolve/stub-resolv.conf | head -n 1)
+echo zone $(cat /etc/localtime)
+echo mtab $(readlink /etc/mtab) $(grep -c ' / ' /etc/mtab)
+echo modes $(stat -L -c %a:%u /run /new /mode /tmp /dev/shm /etc/hosts /etc/hostname /etc/resolv.conf)
+echo run $(grep ' /run ' /proc/mounts | tr , ' ' | cut -d' ' -f3-7)
+echo shm $(df -k /dev/shm | tail -n 1 | awk '{print $2}')
+echo dev $(for n in fd stdin stdout stderr ptmx; do readlink /dev/$n; done)
+echo nofile $(ulimit -Sn) $(ulimit -Hn)
+echo ports $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range /proc/sys/net/core/somaxconn)
+timeout 2 nc -l -p 80 </dev/null; echo listen $?
+echo volumes $(cat /m/*/f)
+echo read-only $(for n in 00 13 27; do touch /m/$n/x 2>/dev/null || echo $n; done)
+echo kept $(cat /kept)
+echo dockerenv $(ls -a / | grep -c dockerenv)
+"""
+
+
+@pytest.fixture(scope="module")
+def wild(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image as a distribution's root is made into one: dangling links, an odd Env, an empty layer, attributes of macOS."""
+    links = {"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf", "etc/localtime": "/usr/share/zoneinfo/Etc/UTC"}
+    odd = {"SCHILY.xattr.com.apple.provenance": "\x01\x02", "SCHILY.xattr.user.kept": "yes"}
+    layers = [
+        layer(tar([*busybox_root(), *[file(name, type=tarfile.SYMTYPE, linkname=to) for name, to in links.items()]]), "gzip"),
+        layer(b""),
+        layer(tar([file("kept", b"still here", pax_headers=odd)]), "zstd-frames"),
+    ]
+    config = {"Env": ["PATH=/bin", "ALONE", "AFTER=1"], "User": "guest", "WorkingDir": "srv/made", "Cmd": ["sh"], "Entrypoint": [""]}
+    layout = Layout()
+    made = layout.add_image(layers, {"os": "linux", "architecture": ARCHITECTURE}, config)
+    return layout.save(tmp_path_factory.mktemp("wild") / "image.tar", made)
+
+
+@pytest.fixture(scope="module")
+def told(wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the script says in a container of that image, by the first word of each line."""
+    folder = tmp_path_factory.mktemp("volumes")
+    (folder / "zone").write_text("the-zone\n")
+    options = ["--hostname", "wombat.example.test", "--add-host", "db:10.9.9.9", "--add-host", "gate:host-gateway"]
+    options += ["--dns", "10.0.2.3", "--dns-search", "example.test", "--dns-option", "ndots:2", "--group-add", "audio", "--group-add", "77"]
+    options += ["--tmpfs", "/run:size=1m", "--tmpfs", "/new", "--tmpfs", "/mode:mode=700,uid=1000,exec", "--shm-size", "8m"]
+    options += ["--sysctl", "net.core.somaxconn=99", "-v", f"{folder}/zone:/etc/localtime:ro"]
+    for number in range(VOLUMES):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "f").write_text(f"{number}\n")
+        options += ["-v", f"{folder}/{number}:/m/{number:02}" + (":ro" if number != 13 else "")]
+    (folder / "13").chmod(0o777)
+    lines = succeed("run", "--rm", *options, wild, "sh", "-c", WILD)
+    return dict(line.partition(" ")[::2] for line in lines.splitlines())
+
+
+def test_environment_and_users(told: dict[str, str]) -> None:
+    assert told["env"] == "0 1"
+    assert told["who"] == "1000 1000 1000 29 77"
+    assert told["home"] == "/home/guest in /srv/made"
+    assert told["kept"] == "still here"
+
+
+def test_names_and_resolver(told: dict[str, str]) -> None:
+    assert told["hostname"] == "wombat.example.test wombat.example.test"
+    assert told["hosts"] == "10.0.2.15 wombat.example.test wombat"
+    assert told["added"] == "10.9.9.9 db 10.0.2.2 gate"
+    assert told["resolv"] == "nameserver 10.0.2.3 search example.test options ndots:2"
+
+
+def test_files_are_mounted_through_dangling_links(told: dict[str, str]) -> None:
+    assert told["link"] == "../run/systemd/resolve/stub-resolv.conf nameserver 10.0.2.3"
+    assert told["zone"] == "the-zone"
+
+
+def test_mounts_and_their_modes(told: dict[str, str]) -> None:
+    """A tmpfs has the mode of the folder that it covers, and 1777 where there was none; docker's options come first."""
+    assert told["modes"] == "755:0 1777:0 700:1000 1777:0 1777:0 644:0 644:0 644:0"
+    assert told["run"].split()[:1] == ["tmpfs"]
+    assert {"nosuid", "nodev", "noexec"} <= set(told["run"].split())
+    assert told["shm"] == "8192"
+    assert told["dev"] == "/proc/self/fd /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 pts/ptmx"
+    assert told["mtab"] == "/proc/mounts 1"
+    assert told["dockerenv"] == "0"
+
+
+def test_limits_and_settings(told: dict[str, str]) -> None:
+    assert told["nofile"] == "1024 524288"
+    assert told["ports"] == "0 0 2147483647 99"
+    assert told["listen"] == "143", "timeout(1) ended it: any user may bind port 80"
+
+
+def test_many_volumes(told: dict[str, str]) -> None:
+    assert told["volumes"].split() == [str(number) for number in range(VOLUMES)]
+    assert told["read-only"] == "00 27"
+
+
+@pytest.fixture(scope="module")
+def box(wild: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A container in the background with a volume at /etc."""
+    etc = tmp_path_factory.mktemp("etc")
+    (etc / "marker").write_text("marker\n")
+    (etc / "passwd").write_text("root:x:0:0::/root:/bin/sh\nguest:x:1000:1000::/home/guest:/bin/sh\n")
+    (etc / "group").write_text("root:x:0:\nextra:x:50:late\n")
+    with detached(wild, "sleep", "600", options=["-u", "0", "--read-only", "-v", f"{etc}:/etc"]) as id:
+        yield id
+
+
+def test_our_files_lie_on_a_volume_at_etc(box: str) -> None:
+    script = "cat /etc/marker; grep -c ^nameserver /etc/resolv.conf; grep -cw $(hostname) /etc/hosts; echo x >/etc/hosts || echo read-only"
+    assert succeed("exec", box, "sh", "-c", f"{script} 2>/dev/null").split() == ["marker", "1", "1", "read-only"]
+
+
+def test_users_of_exec_are_those_of_now(box: str) -> None:
+    """HOME is the account's; an account made since is found; a number needs none; a name without an account is refused."""
+    succeed("exec", box, "sh", "-c", "echo late:x:2000:2001::/home/late:/bin/sh >>/etc/passwd")
+    show = ("sh", "-c", "echo $HOME $(id -u):$(id -g) $(id -G)")
+    flags = {
+        "": "/root 0:0 0",
+        "-u guest": "/home/guest 1000:1000 1000",
+        "-u 1000:1000": "/home/guest 1000:1000 1000",
+        "-u 4242": "/ 4242:0 0",
+        "-u late": "/home/late 2000:2001 2001 50",
+        "-u late:extra": "/home/late 2000:50 50",
+        "-u guest -e HOME=/x": "/x 1000:1000 1000",
+    }
+    assert {flag: succeed("exec", *flag.split(), box, *show).strip() for flag in flags} == flags
+    refused = innkeeper("exec", "-u", "nobody-here", box, "id")
+    assert refused.returncode in (125, 126)
+    assert b"user 'nobody-here' is not in the container's /etc/passwd" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--sysctl", "vm.swappiness=1"), b"--sysctl vm.swappiness"),
+        (("--hostname", "x" * 65), b"--hostname"),
+        (("--group-add", "nogroup-here"), b"group 'nogroup-here' is not in the container's /etc/group"),
+        (("-u", "nobody-here"), b"user 'nobody-here' is not in the container's /etc/passwd"),
+    ],
+)
+def test_refused_before_the_boot(options: tuple[str, ...], why: bytes, wild: str) -> None:
+    done = innkeeper("run", "--rm", *options, wild, "true")
+    assert done.returncode == 125
+    assert why in done.stderr
