@@ -116,6 +116,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize("session", _sessions())
 def test_commands_print_what_the_pages_show(reader: Reader, session: str) -> None:
+    """All differences are shown at once: a page is corrected in one go."""
+    differences = []
     for block in _sessions()[session]:
         if block.kind == "file":
             (reader.folder / block.words[1]).write_text(block.text)
@@ -124,11 +126,12 @@ def test_commands_print_what_the_pages_show(reader: Reader, session: str) -> Non
         for command, expected in block.commands():
             output, status = reader.run(command.replace(PORT, reader.port))
             got = output.replace(reader.port, PORT).splitlines()
-            assert status == 0, f"{block.where}: {command}: status {status}\n{output}"
             wanted, found = ([_plain(line, numbers) for line in lines] for lines in (expected, got))
-            if not _matches(wanted, found):
-                difference = "\n".join(unified_diff(expected, got, "the page", "the command", lineterm=""))
-                pytest.fail(f"{block.where}: {command}\n{difference}", pytrace=False)
+            if status != 0 or not _matches(wanted, found):
+                lines = unified_diff(expected, got, "the page", "the command", lineterm="")
+                differences.append("\n".join([f"{block.where}: {command}: status {status}", *lines]))
+    if differences:
+        pytest.fail("\n\n".join(differences), pytrace=False)
 
 
 def _plain(line: str, numbers: bool) -> str:
