@@ -210,6 +210,8 @@ def is_stored_xattr(full: bytes) -> bool:
 
 def _split_xattr(full: bytes) -> tuple[int, bytes] | None:
     """Return the number of the name's prefix and the rest of the name; None for a kind that Linux or erofs does not have."""
+    if b"\0" in full:
+        return None
     for prefix, index in _XATTR_PREFIXES:
         if full == prefix if prefix.startswith(b"system.") else full.startswith(prefix) and full != prefix:
             return index, full[len(prefix) :]

@@ -14,6 +14,7 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.erofs import is_stored_xattr
+from innkeeper.image.tar import entries, open_tar, sparse_map
 from innkeeper.image.tree import NAME_MAX, PATH_MAX, Extent, Inode, lookup, new_directory, split
 
 WHITEOUT = b".wh."
@@ -38,17 +39,6 @@ _KINDS = {
 }
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes a broken header in the middle for the end of the archive; a layer must not lose files that way."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"broken header: {error}") from error
-
-
 def read_layer(path: Path, lower: Inode) -> Inode:
     """Read the tar at `path` into a tree. `lower` is what the layers below show: hard links may point there.
 
@@ -67,10 +57,9 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     size = path.stat().st_size
     if size == 0:
         return  # a layer of no bytes is an empty one: docker has run such images since 1.10
-    with tarfile.open(path, "r:", tarinfo=_StrictHeader, encoding="utf-8", errors="surrogateescape") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
-            stored = sum(length for _, length in sparse) if (sparse := _sparse_map(member)) is not None else member.size
+    with open_tar(path) as archive:
+        for member in entries(archive):
+            stored = sum(length for _, length in sparse) if (sparse := sparse_map(member)) is not None else member.size
             if member.isreg() and member.offset_data + stored > size:
                 raise tarfile.ReadError(f"{member.name}: archive ends inside the file")
             yield member
@@ -230,13 +219,8 @@ def _normal(name: bytes) -> list[bytes] | None:
     return parts
 
 
-def _sparse_map(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """(offset, length) of each part that is stored, or None for an ordinary file."""
-    return getattr(member, "sparse", None)
-
-
 def _extents(member: tarfile.TarInfo, source: Path) -> list[Extent]:
-    sparse = _sparse_map(member)
+    sparse = sparse_map(member)
     if sparse is None:
         return [Extent(0, member.size, source, member.offset_data)] if member.size else []
     extents, position = [], member.offset_data
@@ -250,10 +234,10 @@ def _extents(member: tarfile.TarInfo, source: Path) -> list[Extent]:
 def _mtime_ns(member: tarfile.TarInfo) -> int:
     """Exact: tarfile's own float loses nanoseconds."""
     text = member.pax_headers.get("mtime")
-    if not text:
-        return int(member.mtime) * 10**9
-    if _SECONDS.fullmatch(text) is None:
-        raise tarfile.ReadError(f"{member.name}: time {text[:40]!r}")
+    if not text and isinstance(member.mtime, int):
+        return member.mtime * 10**9
+    if not text or _SECONDS.fullmatch(text) is None:
+        raise tarfile.ReadError(f"{member.name}: time {text and text[:40]!r}")
     return int(Decimal(text).scaleb(9))
 
 

@@ -1,14 +1,20 @@
-"""Archives that someone wrote to do harm, and names that are to steer a terminal."""
+"""Layers and archives that someone wrote to do harm: each is read, or refused with a reason, in bounded memory and in an end."""
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from innkeeper import progress
+from innkeeper.errors import InnkeeperError
 from innkeeper.image.archive import peek_config
+from innkeeper.image.erofs import write_erofs
+from innkeeper.image.layer import read_layer
 from innkeeper.image.tar import HEADER_MAX
+from innkeeper.image.tree import new_directory
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -94,6 +100,24 @@ HOSTILE = {
 }
 
 
+def convert(folder: Path, data: bytes) -> None:
+    layer, device = folder / "layer.tar", folder / "image.erofs"
+    layer.write_bytes(data)
+    device.unlink(missing_ok=True)
+    write_erofs(read_layer(layer, new_directory()), device, bytes(16))
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_refused_as_a_layer(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(InnkeeperError, match=r"layer layer\.tar: "):
+        convert(tmp_path, data + END)
+
+
+def test_an_archive_that_ends_inside_a_sparse_map(tmp_path: Path) -> None:
+    with pytest.raises(InnkeeperError, match=r"layer layer\.tar: "):
+        convert(tmp_path, header("f", b"S", BLOCK, b"ustar  \0", {482: b"\1", 483: b"00000000010\0"}))
+
+
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_an_archive_is_left_to_skopeo(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "image.tar").write_bytes(data + END)
@@ -106,9 +130,32 @@ def test_an_odd_index_is_left_to_skopeo(tmp_path: Path, index: bytes) -> None:
     assert peek_config(f"oci-archive:{tmp_path}/image.tar") is None
 
 
-def test_names_do_not_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    progress.warn("f\x1b]0;title\a")
-    progress.note("x\x1b[2J\x9b2J\udcff\u202e\tä 日本\n")
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from([*HOSTILE.values(), FILE, pax(path="etc/passwd")]).filter(lambda data: len(data) < 10 * BLOCK), max_size=3),
+    st.lists(st.tuples(st.integers(0, 9 * BLOCK), st.sampled_from(b"\0\xff-0179/=,\nx")), max_size=6),
+)
+def test_damage_is_refused_or_read(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], damage: list[tuple[int, int]]) -> None:
+    data = bytearray(b"".join(parts) + END)
+    for place, value in damage:
+        data[place % len(data)] = value
+    for place in range(0, len(data), BLOCK):
+        if data[place + 257 : place + 262] == b"ustar":
+            data[place : place + BLOCK] = with_checksum(bytes(data[place : place + BLOCK]))
+    try:
+        convert(tmp_path_factory.mktemp("damage"), bytes(data))
+    except InnkeeperError as error:
+        assert error.message  # said in words; any other exception fails the test
+
+
+def test_an_attribute_with_a_nul_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    convert(tmp_path, pax(**{"SCHILY__xattr__user__a\0b": "v"}) + FILE + END)
+    assert "left out" in capfd.readouterr().err
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    convert(tmp_path, pax(**{"SCHILY__xattr__com__x\x1b[2J": "v"}) + header("f\x1b]0;title\a") + END)
+    progress.note("\x9b2J\udcff\u202e\tä 日本\n")
     told = capfd.readouterr().err
     assert all(character.isprintable() or character in "\t\n" for character in told)
     assert r"\x1b[2J" in told and r"\x1b]0;title\x07" in told and "\\x9b2J\\udcff\\u202e\tä 日本" in told
