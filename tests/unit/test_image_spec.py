@@ -175,8 +175,7 @@ def test_every_field_reaches_the_message() -> None:
     assert message.Linux.Resources.Pids.Limit == 4
     assert message.Linux.Sysctl["net.a"] == "b"
     assert len(message.Linux.Seccomp.Syscalls) == len(document["linux"]["seccomp"]["syscalls"])
-    clone3 = next(rule for rule in message.Linux.Seccomp.Syscalls if list(rule.Names) == ["clone3"])
-    assert clone3.errnoret == 38
+    assert [rule.errnoret for rule in message.Linux.Seccomp.Syscalls if "clone3" in rule.Names] == [38]
     assert [mount.destination for mount in message.Mounts] == [entry["destination"] for entry in document["mounts"]]
 
 
@@ -274,6 +273,9 @@ def test_the_agent_understands_the_same(options: dict[str, Any]) -> None:
     # A map of the message has no order.
     arrived["linux"]["sysctl"] = dict(sorted(arrived["linux"]["sysctl"].items()))
     document["linux"]["sysctl"] = dict(sorted(document["linux"]["sysctl"].items()))
+    # The message has no way to say false, which is the same for a container's first process.
+    if not document["process"]["noNewPrivileges"]:
+        del document["process"]["noNewPrivileges"]
     assert parse_spec(arrived, network) == parse_spec(document, network)
 
 
