@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.cli import main
-from tests.interop.node import groups, left_behind
+from tests.interop.node import groups, left_behind, left_in_the_end
 from tests.interop.test_shim import pytestmark as pytestmark
 from tests.vm.guest import artifacts
 
@@ -28,14 +28,14 @@ ROWS = (
 )
 
 
-def left() -> tuple[set[str], set[Path], set[Path], str]:
-    """Mounts, interfaces and processes of the shim's; folders, groups and processes of the bench's nodes."""
+def left() -> tuple[set[Path], set[Path], str]:
+    """Folders, groups and processes of the bench's nodes."""
     processes = subprocess.run(["pgrep", "-af", "/run/inb-"], capture_output=True, text=True, check=False).stdout
-    return left_behind(Path("/run/inb")), set(Path("/run").glob("inb-*")), {group for group in groups() if "inb-" in group.name}, processes
+    return set(Path("/run").glob("inb-*")), {group for group in groups() if "inb-" in group.name}, processes
 
 
 def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = left()
+    before, beside = left(), left_behind(Path("/run/inb"))
     figures, anchor = tmp_path / "figures.json", tmp_path / "anchor"
     anchor.mkdir()
     (anchor / "bzImage").symlink_to(artifacts().bzImage)
@@ -49,3 +49,4 @@ def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert stages == sorted(stages)
     assert "disk image, room taken: ours" in capsys.readouterr().out
     assert left() == before
+    assert left_in_the_end(Path("/run/inb"), beside) == set()
