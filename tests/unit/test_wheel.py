@@ -16,7 +16,7 @@ from innkeeper.image.seccomp import load_profile
 from tests.needs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("agent", "innkeeper", "kernel-config", "rootfs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+PARTS = ("agent", "docs", "innkeeper", "kernel-config", "manual", "rootfs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 BACKEND = "setuptools>=70.1"
 """What pyproject.toml names, at the version that makes wheels by itself."""
 
@@ -68,3 +68,8 @@ def test_the_default_seccomp_profile_is_found(installed: Path) -> None:
     )
     told = subprocess.run([sys.executable, "-P", "-c", program], cwd=installed, capture_output=True, text=True, check=True).stdout
     assert told == f"{installed}/innkeeper/image/seccomp.py\n{load_profile(None, CAPABILITIES)}\n"
+
+
+def test_man_pages_are_installed(installed: Path) -> None:
+    (pages,) = installed.glob("innkeeper-*.data/data/share/man/man1")
+    assert (pages / "innkeeper-run.1").stat().st_size > 0
