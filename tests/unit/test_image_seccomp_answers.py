@@ -35,7 +35,7 @@ def run(program: bytes, number: int, args: tuple[int, ...] = (), arch: int = X86
 def program_for(**options: Any) -> bytes:
     image = Image("test", "sha256:0", ImageConfig(), Path("x"), None, None)
     document = build_spec(image, RunOptions(args=["t"], **options), container_id="c", root_path="/r", environ={})
-    spec = parse_spec(document)
+    spec = parse_spec(document, frozenset({"net"}))
     assert spec.linux.seccomp is not None
     return compile_profile(spec.linux.seccomp).instructions
 
