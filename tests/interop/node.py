@@ -86,9 +86,11 @@ PLACES = (b"/run/vc/", b"/run/kata-containers/")
 
 
 def groups() -> set[Path]:
-    """Control groups of containerd's namespaces. The shim leaves its own, empty, where a host has version 1."""
+    """Control groups of containerd's namespaces, or named for systemd. The shim leaves its own, empty, where a host has version 1."""
     root = Path("/sys/fs/cgroup")
-    tops = [hierarchy / namespace for hierarchy in (root, *root.iterdir()) for namespace in ("default", "k8s.io")]
+    hierarchies = [path for path in (root, *root.iterdir()) if path.is_dir()]
+    tops = [hierarchy / namespace for hierarchy in hierarchies for namespace in ("default", "k8s.io")]
+    tops += [path for hierarchy in hierarchies for path in hierarchy.glob("*.slice:cri-containerd:*")]
     return {group for top in tops if top.is_dir() for group in (top, *(path for path in top.rglob("*") if path.is_dir()))}
 
 
