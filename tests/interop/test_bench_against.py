@@ -1,13 +1,16 @@
 """`bench --against`: two guests by turns under the shim, here ours beside itself. No time is compared with anything."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
 from innkeeper.cli import main
-from tests.interop.node import groups, left_behind, left_in_the_end
+from tests.interop.node import Node, groups, left_behind, left_in_the_end
+from tests.interop.standing import standing
 from tests.interop.test_shim import pytestmark as pytestmark
 from tests.vm.guest import artifacts
 
@@ -50,3 +53,16 @@ def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "disk image, room taken: ours" in capsys.readouterr().out
     assert left() == before
     assert left_in_the_end(Path("/run/inb"), beside) == set()
+
+
+def test_a_node_outlives_the_one_that_was_there_first() -> None:
+    """What nodes share of the machine, its syslog, is there until the last of them ends."""
+    folder = Path(mkdtemp(prefix="ink-", dir="/run"))
+    first = Node(folder)
+    first.up()
+    try:
+        with standing(Node) as second:
+            first.down()
+            assert second.run("after", "echo", "here").stdout == "here\n"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
