@@ -74,8 +74,8 @@ def plan_run(
         container_id=container_id,
         root_path=f"{CONTAINERS}/{container_id}/rootfs",
         volume_sources=sources,
-        files={f"/etc/{name}": place for name, place in copied.items()}
-        | {place: f"{ANONYMOUS}{source}" for place, (source, _) in anonymous.items()},
+        files={f"/etc/{name}": place for name, place in copied.items()},
+        image_volumes={place: f"{ANONYMOUS}{source}" for place, (source, _) in anonymous.items()},
     )
     stop_signal = options.stop_signal or image.config.stop_signal or "SIGTERM"
     return RunPlan(tuple(shares), tuple(options.ports), tuple(storages), copied, document, stop_signal)

@@ -28,13 +28,14 @@ def build_spec(
     root_path: str,
     volume_sources: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    image_volumes: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """The `config.json` document for running `image`.
 
-    `root_path`, `volume_sources` (one for each of `options.volumes`) and `files` (place in the container -> source, as
-    /etc/resolv.conf) are paths in the guest. `environ` is the environment that `-e NAME` takes from, this process's by default.
-    Raises InnkeeperError, naming the flag or the image's field.
+    `root_path`, `volume_sources` (one for each of `options.volumes`), `files` (place in the container -> source, as /etc/resolv.conf) and
+    `image_volumes` (the same for the image's own volumes, always writable) are paths in the guest. `environ` is the environment that
+    `-e NAME` takes from, this process's by default. Raises InnkeeperError, naming the flag or the image's field.
     """
     user = _user(image, options)
     hostname = options.hostname or container_id[:12]
@@ -48,7 +49,7 @@ def build_spec(
         },
         "root": {"path": root_path, "readonly": options.read_only},
         "hostname": hostname,
-        "mounts": _mounts(options, volume_sources, files or {}),
+        "mounts": _mounts(options, volume_sources, files or {}, image_volumes or {}),
         "linux": {**_linux(options, capabilities), **({"mountLabel": labels[1]} if labels else {})},
     }
 
@@ -161,7 +162,9 @@ def _working_directory(image: Image, options: RunOptions) -> str:
     return os.path.normpath("/" + (options.workdir or image.config.working_dir).lstrip("/"))
 
 
-def _mounts(options: RunOptions, volume_sources: Sequence[str], files: Mapping[str, str]) -> list[dict[str, object]]:
+def _mounts(
+    options: RunOptions, volume_sources: Sequence[str], files: Mapping[str, str], image_volumes: Mapping[str, str]
+) -> list[dict[str, object]]:
     """Return the kernel's file systems, then our files and what was asked for, a shorter path before what lies below it.
 
     As with docker: what was asked for takes the place of a default, one at /dev also of those below it; a volume at /etc lies below
@@ -169,6 +172,7 @@ def _mounts(options: RunOptions, volume_sources: Sequence[str], files: Mapping[s
     """
     access = ["ro"] if options.read_only else []
     own = [defaults.mount(place, "bind", source, "rbind", "rprivate", *access) for place, source in files.items()]
+    own += [defaults.mount(place, "bind", source, "rbind", "rprivate") for place, source in image_volumes.items()]
     asked: dict[str, dict[str, object]] = {}
     for volume, source in zip(options.volumes, volume_sources, strict=True):
         mode = "ro" if volume.read_only else "rw"

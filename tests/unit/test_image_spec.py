@@ -241,6 +241,8 @@ def test_volumes_of_the_image_stay_writable_on_a_read_only_root(tmp_path: Path) 
     plan = plan_run(image, RunOptions(read_only=True, volumes=[Volume(tmp_path, "/own")]), "box")
     mounts: Any = plan.document["mounts"]
     sources = {entry["destination"]: entry["source"] for entry in mounts if entry["type"] == "bind"}
+    read_only = {entry["destination"] for entry in mounts if entry["type"] == "bind" and "ro" in entry["options"]}
+    assert read_only == {"/etc/resolv.conf", "/etc/hosts", "/etc/hostname"}
     base = "/run/kata-containers/sandbox/image-volumes"
     assert sources["/data"] == f"{base}/data"
     assert sources["/new"] == f"{base}/new"

@@ -2,6 +2,7 @@
 
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,8 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> str:
         layer(b""),
         layer(tar([file("kept", b"still here", pax_headers=odd)]), "zstd-frames"),
     ]
-    config = {"Env": ["PATH=/bin", "ALONE", "AFTER=1"], "User": "guest", "WorkingDir": "srv/made", "Cmd": ["sh"], "Entrypoint": [""]}
+    config: dict[str, Any] = {"Env": ["PATH=/bin", "ALONE", "AFTER=1"], "User": "guest", "WorkingDir": "srv/made"}
+    config |= {"Cmd": ["sh"], "Entrypoint": [""], "Volumes": {"/run/own": {}}}
     layout = Layout()
     made = layout.add_image(layers, {"os": "linux", "architecture": ARCHITECTURE}, config)
     return layout.save(tmp_path_factory.mktemp("wild") / "image.tar", made)
@@ -124,7 +126,8 @@ def box(wild: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_our_files_lie_on_a_volume_at_etc(box: str) -> None:
     script = "cat /etc/marker; grep -c ^nameserver /etc/resolv.conf; grep -cw $(hostname) /etc/hosts; echo x >/etc/hosts || echo read-only"
-    assert succeed("exec", box, "sh", "-c", f"{script} 2>/dev/null").split() == ["marker", "1", "1", "read-only"]
+    script += "; touch /run/own/x && echo writable; touch /run/x || echo read-only"
+    assert succeed("exec", box, "sh", "-c", f"{script} 2>/dev/null").split() == ["marker", "1", "1", "read-only", "writable", "read-only"]
 
 
 def test_users_of_exec_are_those_of_now(box: str) -> None:
