@@ -20,5 +20,6 @@ def grpcurl() -> Path:
 
 def call(socket: Path | str, *arguments: str, options: tuple[str, ...] = (), data: str = "") -> "subprocess.CompletedProcess[str]":
     """`grpcurl OPTIONS SOCKET ARGUMENTS` with `data` on standard input."""
-    argv = [str(grpcurl()), "-unix", "-plaintext", *options, str(socket), *arguments]
+    # The first connection starts the gateway, which takes longer than the 10 s that grpcurl waits by itself on a busy emulated guest.
+    argv = [str(grpcurl()), "-unix", "-plaintext", "-connect-timeout", str(PATIENCE), *options, str(socket), *arguments]
     return subprocess.run(argv, input=data, capture_output=True, text=True, timeout=PATIENCE, check=False)
