@@ -58,7 +58,7 @@ def tables(value: object) -> Iterator[dict[str, Any]]:
 def test_what_a_node_is_given_lets_no_annotation_steer_it(tmp_path: Path) -> None:
     """In all that `kata install` writes, also in its comments: no key enables one, and containerd passes on the policy alone."""
     plan = Plan.of(tmp_path / "prefix", tmp_path / "qemu", tmp_path / "virtiofsd", tmp_path / "clh")
-    texts = {path.name: text for path, text in plan.texts("kernel_verity_params = \"x\"\n").items()}
+    texts = {path.name: text for path, text in plan.texts('kernel_verity_params = "x"\n').items()}
     assert [name for name, text in texts.items() if "enable_annotations" in text] == []
     written = [table for name, text in texts.items() if name.endswith(".toml") for table in tables(tomllib.loads(text))]
     forwarded = [table["pod_annotations"] for table in written if "pod_annotations" in table]

@@ -16,7 +16,7 @@ from innkeeper.guest import Variant
 from innkeeper.image import Image, RunOptions, process_to_proto, resolve, to_proto
 from innkeeper.image.plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, Machine, MachineSpec
-from innkeeper.wire.pb import agent_pb2
+from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 PROBE_BEGINS = r"""
 import ctypes, errno, json, os, signal, socket
@@ -68,8 +68,9 @@ class Result:
 class Pod:
     """The agent of one guest. Containers get their ids from the test, or by number."""
 
-    def __init__(self, agent: Agent, image: Image, mac: str) -> None:
+    def __init__(self, agent: Agent, address: str, image: Image, mac: str) -> None:
         self.agent = agent
+        self.address = address
         self._image = image
         self._mac = mac
         self._numbers = itertools.count(1)
@@ -101,6 +102,14 @@ class Pod:
         self.agent.exec_process(container_id, exec_id, process_to_proto(document))
         return self._result(container_id, exec_id)
 
+    def shell(self, script: str) -> str:
+        """Return what a shell of the guest itself printed; the guest must be of the variant debug."""
+        exec_id = f"shell-{next(self._numbers)}"
+        self.agent.start_shell(guest_pb2.StartShellRequest(exec_id=exec_id, args=["sh", "-c", script], env=["PATH=/usr/bin:/bin"]))
+        result = self._result("guest", exec_id)
+        assert result.status == 0, result.stderr
+        return result.stdout
+
     def _result(self, container_id: str, exec_id: str) -> Result:
         self.agent.close_stdin(container_id, exec_id)
         out, err = (_all(partial(read, container_id, exec_id, 1 << 20)) for read in (self.agent.read_stdout, self.agent.read_stderr))
@@ -128,5 +137,5 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
         with connect(machine.address(AGENT_PORT), TIMEOUT) as client:
             agent = Agent(client, TIMEOUT)
             agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="pod", sandbox_id="pod"))
-            yield Pod(agent, resolved, planning.mandatory_access_control(variant))
+            yield Pod(agent, machine.address(AGENT_PORT), resolved, planning.mandatory_access_control(variant))
         machine.kill()
