@@ -153,7 +153,6 @@ class RouteSocket:
                     return
                 yield _decode(kind, message)
 
-
     def _receive(self) -> tuple[bytes, tuple[int, int]]:
         try:
             return self._socket.recvfrom(RECEIVE_BYTES)
