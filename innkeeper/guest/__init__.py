@@ -1,8 +1,10 @@
-"""The build pipeline: from the source tree to a kernel, a root file system, a disk, an initrd and the manifest of what they were made of.
+"""The build pipeline: from the source tree to a kernel, a root file system, a disk and an initrd.
+
+Each build also writes a manifest of all that the outputs were made of.
 
     artifacts = build(output=Path("out"))
 
-Importing this package costs nothing; what a step needs is imported when it is not in the store yet.
+Importing this package is cheap: the modules of a step are imported only when a build runs.
 """
 
 from dataclasses import dataclass
@@ -10,12 +12,18 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 Variant: TypeAlias = Literal["release", "debug", "selinux"]
-"""Of the guest's root: `debug` has a shell; `selinux` has SELinux's policy and is booted with it in AppArmor's place."""
+"""A variant of the guest's root file system.
+
+`debug` adds a shell. `selinux` adds an SELinux policy and boots with SELinux instead of AppArmor.
+"""
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What a build left, as paths in the store (or in the output folder, if one was given)."""
+    """The files that a build produced.
+
+    They are paths in the store, or in the output folder if one was given.
+    """
 
     vmlinux: Path
     bzImage: Path
@@ -28,9 +36,11 @@ class Artifacts:
 
 
 def build(output: Path | None = None, variant: Variant = "release") -> Artifacts:
-    """Build all that is not in the store yet. With `output`, links to the results are left there under their plain names.
+    """Build everything that is not in the store yet.
 
-    Raises InnkeeperError: a step failed, a host program is missing, or an artifact is over its size budget.
+    With `output`, links to the results are written to that folder under their plain names. Raises
+    InnkeeperError if a step fails, a host program is missing, or an artifact is over its size
+    budget.
     """
     from innkeeper.guest.pipeline import build_all
 

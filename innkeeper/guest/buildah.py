@@ -1,7 +1,10 @@
-"""A thin typed wrapper of buildah, with a storage of its own: nothing of the user's containers is touched.
+"""A thin typed wrapper around buildah, with a storage of its own.
 
-Each method is one buildah command of the same name. As root, buildah runs in mount and pid namespaces of its own, so
-that no mount and no process of it outlives the command, whatever kills it. buildah(1), unshare(1), setpriv(1).
+The user's own images and containers are never touched. Each public method runs the buildah command
+of the same name.
+
+As root, every command runs in new mount and pid namespaces, so that no mount and no process
+outlives the command, whatever kills it. See buildah(1), unshare(1) and setpriv(1).
 """
 
 import os
@@ -17,25 +20,25 @@ from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 
 MINIMUM = (1, 28)
-"""The oldest version this is tested with (Debian 12)."""
+"""The oldest buildah version that this wrapper is tested with (Debian 12)."""
 
 _TAIL = 12
-"""Lines of output shown when a command fails."""
+"""Lines of output to show when a command fails."""
 
 
 class BuildahError(InnkeeperError):
-    """A buildah command failed: its command line, status and last lines."""
+    """A failed buildah command, with its command line, exit status and last lines of output."""
 
 
 class Buildah:
-    """buildah with its images and containers below `folder`."""
+    """A buildah whose images and containers are stored below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @cached_property
     def version(self) -> tuple[int, int]:
-        """Major and minor version; raises if it is older than what this wrapper knows."""
+        """Return the major and minor version. Raises InnkeeperError if it is older than MINIMUM."""
         told = subprocess.run([programs.require("buildah"), "--version"], capture_output=True, text=True, check=False).stdout
         found = re.search(r"version (\d+)\.(\d+)", told)
         version = (int(found[1]), int(found[2])) if found else (0, 0)
@@ -45,7 +48,10 @@ class Buildah:
 
     @cached_property
     def driver(self) -> str:
-        """The storage driver: overlay where the file system and the kernel permit it, else vfs. Found out once, kept in a file."""
+        """Return the storage driver: overlay if file system and kernel support it, else vfs.
+
+        The driver is probed once, and the answer is kept in a file.
+        """
         kept = self.folder / "driver"
         if kept.exists():
             return kept.read_text().strip()
@@ -57,15 +63,15 @@ class Buildah:
         return driver
 
     def from_(self, image: str, name: str) -> None:
-        """Make the working container `name` of a local image, or of `scratch`."""
+        """Create the working container `name` from a local image, or from `scratch`."""
         self._run("from", "--pull-never", "--name", name, image)
 
     def add(self, container: str, source: Path, target: str) -> None:
-        """Unpack a tar archive, or copy a file, into a container."""
+        """Unpack a tar archive into a container, or copy a file into it."""
         self._run("add", "--quiet", container, str(source), target)
 
     def copy(self, container: str, source: Path, target: str) -> None:
-        """Copy a file or the content of a folder into a container."""
+        """Copy a file, or the content of a folder, into a container."""
         self._run("copy", "--quiet", container, str(source), target)
 
     def run(
@@ -77,9 +83,10 @@ class Buildah:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> str:
-        """Run a program in a container and return its standard output, or with `log` append all output there.
+        """Run a program in a container and return its standard output.
 
-        `mounts` maps paths here to paths there, writable unless the path there ends in `:ro`.
+        With `log`, append all output to that file instead and return "". `mounts` maps host paths
+        to paths in the container. They are writable unless the path in the container ends in `:ro`.
         """
         options = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
         for here, there in (mounts or {}).items():
@@ -87,7 +94,7 @@ class Buildah:
         return self._run("run", "--isolation", "chroot", *options, container, "--", *argv, log=log)
 
     def commit(self, container: str, image: str) -> None:
-        """Keep a container's file system as a local image, not compressed."""
+        """Save a container's file system as a local image, uncompressed."""
         self._run("commit", "--quiet", "--disable-compression", container, image)
 
     def rm(self, container: str) -> None:
@@ -99,12 +106,12 @@ class Buildah:
         self._run("rmi", "--force", image)
 
     def has_image(self, image: str) -> bool:
-        """Whether there is a local image of that name."""
+        """Return whether a local image of that name exists."""
         found = self._run("images", "--format", "{{.ID}}", "--filter", f"reference={image}")
         return bool(found.strip())
 
     def containers(self) -> list[str]:
-        """The names of all working containers."""
+        """Return the names of all working containers."""
         return self._run("containers", "--format", "{{.ContainerName}}").split()
 
     def _run(self, *arguments: str, log: Path | None = None) -> str:
@@ -132,17 +139,18 @@ class Buildah:
     def _command(self, driver: str, arguments: Sequence[str]) -> list[str]:
         prefix = ["setpriv", "--pdeathsig", "KILL"]
         if os.geteuid() == 0:
-            # The pid namespace takes everything with it when its first process dies, the mount namespace every mount.
+            # The kernel kills every process of the pid namespace when its first process dies, and
+            # unmounts everything in the mount namespace with its last process.
             prefix += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
         storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--storage-driver", driver]
         if driver == "overlay":
-            # Without this the driver leaves a bind mount of its own folder behind.
+            # Without this option the driver leaves a bind mount of its own folder behind.
             storage += ["--storage-opt", "overlay.skip_mount_home=true"]
         return [*prefix, str(programs.require("buildah")), *storage, *arguments]
 
 
 def _environment() -> dict[str, str]:
-    """What buildah itself gets; user configuration that would change its storage is kept out."""
+    """Return the environment for buildah, without user settings that would change its storage."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STORAGE_", "BUILDAH_", "CONTAINERS_"))}
     return kept | {"BUILDAH_ISOLATION": "chroot", "LC_ALL": "C.UTF-8"}
 

@@ -1,10 +1,12 @@
-"""The builder: a Debian trixie container in which everything else is compiled, made by mmdebstrap without any registry.
+"""The builder: a Debian trixie container in which everything else is compiled.
 
     with Builder(["gcc", "make"]) as builder:
         builder.run(["make"], mounts={source: "/src"}, log=log)
 
-A builder image is a step of the store like any other: its result is the list of packages it has (`packages.json`), whose hash
-is the builder's identity in later steps. The image itself is in buildah's storage, by the same name.
+mmdebstrap makes the container, without any registry. A builder image is a step of the store like
+any other. Its result is the list of packages that it contains (`packages.json`), and the hash of
+that list is the builder's identity in later steps. The image itself is in buildah's storage, under
+the same name.
 """
 
 import fcntl
@@ -24,18 +26,22 @@ from innkeeper.guest.store import JSON, Store, hash_file
 
 SUITE = "trixie"
 OLDER_SUITE = "bookworm"
-"""For programs that run on the host: what is linked with its C library runs on later ones too."""
+"""The Debian release for programs that run on the host.
+
+A program linked with this release's C library also runs with any later one.
+"""
 SOURCE_DATE_EPOCH = 1767225600
-"""2026-01-01T00:00:00Z: the time that everything built here bears."""
+"""2026-01-01T00:00:00Z: the timestamp of everything that is built here."""
 
 _BASE_PACKAGES = ["ca-certificates"]
 _PACKAGES = "packages.json"
 
 
 class Builder:
-    """A working container of a builder image with Debian's `packages` installed, from `with` to its end.
+    """A working container of a builder image, with Debian's `packages` installed.
 
-    The same object can be entered again. `suite` is a Debian release.
+    The container exists inside the `with` block. The same object can be entered again. `suite` is a
+    Debian release.
     """
 
     def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE) -> None:
@@ -48,16 +54,25 @@ class Builder:
 
     @property
     def id(self) -> str:
-        """The builder's identity, for the inputs of steps: the hash of its list of packages. Makes the image if it is not there."""
+        """Return the builder's identity for the inputs of steps: the hash of its list of packages.
+
+        Builds the image first if it does not exist yet.
+        """
         return hash_file(self._image_step() / _PACKAGES)
 
     def package_list(self) -> list[dict[str, str]]:
-        """All installed packages: `name`, `version`, `architecture`, and `sha256` of the archive where the lists tell it."""
+        """Return all installed packages as dictionaries of `name`, `version` and `architecture`.
+
+        `sha256` of the package's archive is included if apt's lists contain it.
+        """
         packages: list[dict[str, str]] = json.loads((self._image_step() / _PACKAGES).read_text())
         return packages
 
     def version_of(self, package: str) -> str:
-        """The version of one installed package."""
+        """Return the version of an installed package.
+
+        Raises InnkeeperError if it is not installed.
+        """
         for entry in self.package_list():
             if entry["name"] == package:
                 return entry["version"]
@@ -72,9 +87,10 @@ class Builder:
         log: Path | None = None,
         network: bool = False,
     ) -> str:
-        """Run a program in the builder; returns its output, or appends it to `log`. `mounts` maps paths here to paths there.
+        """Run a program in the builder and return its output, or append the output to `log`.
 
-        With `network` the program gets this host's CA certificates, proxies and package indexes. Raises BuildahError.
+        `mounts` maps host paths to paths in the builder. With `network`, the program gets this
+        host's CA certificates, proxies and package indexes. Raises BuildahError.
         """
         if self._container is None:
             raise RuntimeError("a Builder runs programs inside its `with` only")
@@ -88,7 +104,8 @@ class Builder:
     def __enter__(self) -> "Builder":
         image = self._image_step().name
         if not self.buildah.has_image(_image_name(image)):
-            # The store outlived buildah's storage: make the image again.
+            # The result is in the store, but buildah's storage was deleted since. Make the image
+            # again.
             self.store.discard(self._image_step())
             image = self._image_step().name
         _remove_abandoned(self.buildah)
@@ -143,7 +160,11 @@ class Builder:
 
 
 def _base_inputs(suite: str) -> dict[str, JSON]:
-    """What decides the base. The mirror is not among it: every mirror carries the same Debian; the list of packages tells."""
+    """Return the inputs of the base step.
+
+    The mirror is not an input: every mirror carries the same Debian. The list of packages would
+    show a difference.
+    """
     return {"suite": suite, "packages": list(_BASE_PACKAGES)}
 
 
@@ -152,7 +173,10 @@ def _image_name(step: str) -> str:
 
 
 def _new_container(buildah: Buildah, image: str) -> tuple[str, int]:
-    """Make a working container and hold its lock, by which others see that it is in use."""
+    """Create a working container and lock it, so that other builds see that it is in use.
+
+    Returns its name and the descriptor that holds the lock.
+    """
     name = f"innkeeper-{os.getpid()}-{secrets.token_hex(4)}"
     path = _lock_path(buildah, name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +198,11 @@ def _drop_container(buildah: Buildah, name: str, lock: int) -> None:
 
 
 def _remove_abandoned(buildah: Buildah) -> None:
-    """Remove working containers whose owner was killed: their lock is free."""
+    """Remove working containers whose owner was killed.
+
+    The kernel drops a flock(2) lock when its holder dies, so a lock that can be taken means an
+    abandoned container.
+    """
     folder = _lock_path(buildah, "").parent
     for path in folder.glob("innkeeper-*") if folder.is_dir() else ():
         try:

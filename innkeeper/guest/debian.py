@@ -1,4 +1,7 @@
-"""Debian for the builder: the base by mmdebstrap, apt's sources as this host has them, and the list of what was installed."""
+"""Debian for the builder: the base system, apt's sources, and the list of installed packages.
+
+mmdebstrap(1) makes the base. The sources of apt are those of this host.
+"""
 
 import hashlib
 import json
@@ -18,18 +21,26 @@ dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}|${Architecture}\\n' 
 echo --
 dpkg-query -W -f '${Package}=${Version}\\n' | xargs apt-cache show 2>/dev/null | grep -E '^(Package|Version|SHA256):'
 """
-"""A shell script that prints what is installed, then what apt's lists tell of those packages; `package_list` reads it."""
+"""A shell script that prints the installed packages, then what apt's lists contain about them.
+
+`package_list` parses its output.
+"""
 
 
 def mmdebstrap(archive: Path, suite: str, packages: Sequence[str], epoch: int, log: Path) -> None:
-    """Make a minimal Debian as a tar archive (mmdebstrap(1)). An ordinary user needs user namespaces and newuidmap for it."""
+    """Make a minimal Debian system as a tar archive (mmdebstrap(1)).
+
+    An ordinary user needs user namespaces and newuidmap for it. `epoch` is the SOURCE_DATE_EPOCH of
+    the archive. Raises InnkeeperError.
+    """
     root = os.geteuid() == 0
     program = programs.require_all(["mmdebstrap"] if root else ["mmdebstrap", "newuidmap"])["mmdebstrap"]
     command = [str(program), f"--mode={'root' if root else 'unshare'}", "--variant=apt", "--format=tar", f"--include={','.join(packages)}"]
-    # mmdebstrap copies these two from the host; buildah provides them for each run.
+    # mmdebstrap copies these two files from the host. buildah provides them anew for each run.
     command += ['--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname"', suite, str(archive)]
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch, open(log, "w") as file:
-        # The users that an unprivileged run is mapped to must be able to enter it, and to read the keys.
+        # An unprivileged run uses mapped user ids, which must be able to enter the folder and read
+        # the keys.
         os.chmod(scratch, 0o755)
         command += sources(Path(scratch), suite)
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8", "TMPDIR": scratch}
@@ -40,7 +51,10 @@ def mmdebstrap(archive: Path, suite: str, packages: Sequence[str], epoch: int, l
 
 
 def sources_mounts(folder: Path, suite: str) -> dict[Path, str]:
-    """apt's sources and keys as this host has them, to bind into the builder for one command. Files are written to `folder`."""
+    """Return bind mounts that give the builder this host's apt sources and keys for one command.
+
+    The files to bind are written to `folder`.
+    """
     lines = sources(folder, suite, inside=True)
     if not lines:
         return {}
@@ -54,12 +68,16 @@ def sources_mounts(folder: Path, suite: str) -> dict[Path, str]:
 
 
 def apt_ca() -> list[str]:
-    """apt-get's option for the CA certificates of this host."""
+    """Return the options that make apt-get trust the CA certificates of this host."""
     return ["-o", f"Acquire::https::CAInfo={proxy_and_ca.CA_INSIDE}"] if proxy_and_ca.ca_bundle() else []
 
 
 def package_list(listed: str) -> str:
-    """What LIST_PACKAGES printed, as sorted JSON: `name`, `version`, `architecture`, and `sha256` of the archive where it is told."""
+    """Convert the output of LIST_PACKAGES to sorted JSON.
+
+    Each package has `name`, `version` and `architecture`, and `sha256` of its archive if apt knows
+    it.
+    """
     installed, _, shown = listed.partition("--\n")
     hashes: dict[tuple[str, str], str] = {}
     name = version = ""
@@ -82,7 +100,11 @@ def package_list(listed: str) -> str:
 
 
 def sources(folder: Path, suite: str, *, inside: bool = False) -> list[str]:
-    """Return sources.list lines for `suite`, or nothing, for mmdebstrap's default, where the host's apt knows no Debian mirror."""
+    """Return the sources.list(5) lines for `suite`.
+
+    The list is empty if this host's apt has no Debian mirror: mmdebstrap then uses its default
+    mirror.
+    """
     lines: list[str] = []
     for found in host_mirrors():
         keyring = _keyring(found, folder)
@@ -93,7 +115,10 @@ def sources(folder: Path, suite: str, *, inside: bool = False) -> list[str]:
 
 
 def _keyring(found: Mirror, folder: Path) -> Path | None:
-    """The keyring that a mirror's entry names, as a file; a key block in the entry itself is written to one in `folder`."""
+    """Return the keyring file that a mirror's entry refers to, or None if it refers to none.
+
+    A key block inside the entry is written to a file in `folder`.
+    """
     if found.signed_by.startswith("-----BEGIN"):
         path = folder / f"{hashlib.sha256(found.signed_by.encode()).hexdigest()[:16]}.asc"
         path.write_text(found.signed_by + "\n")

@@ -1,4 +1,4 @@
-"""Programs of Debian 13 on a host that is older: each with its own loader and libraries, taken once."""
+"""Programs of Debian 13 for an older host, each copied once with its own loader and libraries."""
 
 from pathlib import Path
 
@@ -21,7 +21,10 @@ chmod 755 "/out/$(basename "$1")"
 
 
 def program(package: str, path: str) -> Path:
-    """The program that `package` has at `path`. Raises InnkeeperError; the builder's log is named then."""
+    """Return the path of the program that `package` ships at `path`.
+
+    Raises InnkeeperError, which names the builder's log.
+    """
     store = Store(paths.store_root())
     inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
 

@@ -1,12 +1,15 @@
-"""The root image as a disk for VM-based shims: one file that is a plain block device and a memory device (NVDIMM) as well.
+"""The root image as a disk for VM-based shims.
+
+The same file works as a plain block device and as a memory device (NVDIMM).
 
     0        boot record: partition 1 and partition 2
-    4 KiB    info block of a memory device: what the guest sees of it begins at 2 MiB
-    2 MiB    the same boot record, its partitions counted from here
+    4 KiB    info block of a memory device: the guest sees the device from 2 MiB on
+    2 MiB    the same boot record, with partitions counted from here
     3 MiB    partition 1: the root file system                          /dev/vda1, /dev/pmem0p1
              partition 2: its dm-verity hash tree, without a superblock /dev/vda2, /dev/pmem0p2
 
-Both partitions are whole MiB, the file is whole 128 MiB. What nothing is written to is a hole. kata-contract.md has the parameters.
+Both partitions are a multiple of 1 MiB, the file is a multiple of 128 MiB. Areas without data are
+holes. kata-contract.md has the parameters.
 """
 
 import struct
@@ -18,30 +21,36 @@ from innkeeper.guest.store import JSON, Store
 SECTOR = 512
 MIB = 1 << 20
 MEMORY_START = 2 * MIB
-"""Where the memory device begins in the file: its pages must be the processor's large ones."""
+"""Offset at which the memory device begins in the file.
+
+Its pages must be the processor's large pages, hence 2 MiB.
+"""
 PARTITION_START = 3 * MIB
-"""Where Kata's images have partition 1."""
+"""Offset of partition 1, the same as in Kata's images."""
 SIZE_STEP = 128 * MIB
-"""A memory section of the guest's, in which memory devices are counted."""
+"""Size of a guest memory section: memory devices are counted in such sections."""
 
 DISK_SIGNATURE = 0x4B4E4E49
-"""MBR bytes 440..443 ("INNK"): fixed, because a random one would change every image."""
+"""MBR bytes 440..443 ("INNK"). Fixed, because a random signature would change every image."""
 
 INFO_START = 4096
 INFO_SIZE = 4096
 INFO_UUID = b"innkeeper-image\1"
-"""Fixed as well."""
+"""Fixed for the same reason."""
 
 _LINUX = 0x83
 _LBA_ONLY = b"\xfe\xff\xff"
-"""The head, sector and cylinder of an address that is beyond what they can say."""
+"""The head, sector and cylinder that mark an address beyond the range of this notation."""
 _INFO_VERSION = (0, 2)
 _MODE_RAM = 1
-"""The guest keeps its notes on the device's pages in its own memory, not on the device."""
+"""PFN mode: the guest keeps its page structures in its own memory, not on the device."""
 
 
 def make_disk(store: Store, rootfs: Path, verity: Path) -> Path:
-    """The step that put `root.erofs` of the step `rootfs` and its hash tree into a disk image: `innkeeper.img`."""
+    """Combine `root.erofs` of the step `rootfs` and its hash tree into a disk image.
+
+    Returns the step's folder, which contains `innkeeper.img`.
+    """
     inputs: dict[str, JSON] = {
         "rootfs": rootfs.name,
         "verity": verity.name,
@@ -54,7 +63,7 @@ def make_disk(store: Store, rootfs: Path, verity: Path) -> Path:
 
 
 def write_disk(root: Path, tree: Path, disk: Path) -> None:
-    """Write the disk image of a root image and its hash tree."""
+    """Write the disk image for a root image and its hash tree."""
     sizes = [-(-part.stat().st_size // MIB) * MIB for part in (root, tree)]
     starts = [PARTITION_START, PARTITION_START + sizes[0]]
     with open(disk, "wb") as target:
@@ -72,7 +81,11 @@ def write_disk(root: Path, tree: Path, disk: Path) -> None:
 
 
 def boot_record(partitions: list[tuple[int, int]]) -> bytes:
-    """A master boot record with Linux partitions, at most four; start and size in bytes, whole sectors below 2 TiB."""
+    """Return a master boot record with up to four Linux partitions.
+
+    Each is given as (start, size) in bytes. Raises InnkeeperError unless these are whole sectors
+    below 2 TiB.
+    """
     entries = b""
     for start, size in partitions:
         if start % SECTOR or size % SECTOR or (start + size) // SECTOR > 0xFFFFFFFF:
@@ -82,16 +95,24 @@ def boot_record(partitions: list[tuple[int, int]]) -> bytes:
 
 
 def info_block() -> bytes:
-    """The kernel's PFN info block (drivers/nvdimm/pfn.h): no parent, no padding, data and alignment at 2 MiB."""
+    """Return the kernel's PFN info block (drivers/nvdimm/pfn.h).
+
+    It has no parent and no padding. Data and alignment are at 2 MiB.
+    """
     fields = struct.pack(
         "<16s16s16xI2HQQ4I", b"NVDIMM_PFN_INFO", INFO_UUID, 0, *_INFO_VERSION, MEMORY_START, 0, _MODE_RAM, 0, 0, MEMORY_START
     )
-    block = fields.ljust(INFO_SIZE, b"\0")  # the checksum is of the whole block, with nothing where it goes
+    # The checksum covers the whole block, with zeros in its own field.
+    block = fields.ljust(INFO_SIZE, b"\0")
     return block[:-8] + struct.pack("<Q", fletcher64(block))
 
 
 def fletcher64(data: bytes) -> int:
-    """The checksum of libnvdimm's blocks, over little-endian 32-bit words: their sum, and above it the sum of the sums."""
+    """Return the checksum of libnvdimm's blocks.
+
+    The low half is the sum of the little-endian 32-bit words, the high half is the sum of the
+    running sums.
+    """
     low = high = 0
     for (word,) in struct.iter_unpack("<I", data):
         low = (low + word) & 0xFFFFFFFF

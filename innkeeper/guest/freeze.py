@@ -1,6 +1,7 @@
-"""The agent and its gRPC gateway as frozen programs: PyInstaller's onedir, made inside the builder with Debian's python3.13.
+"""Freeze the agent and its gRPC gateway into programs.
 
-Three steps, because they change at different paces: the locked packages, and a freeze for each program.
+PyInstaller (onedir mode) runs inside the builder with Debian's python3.13. There are three steps,
+because they change at different rates: one for the locked packages, and one freeze per program.
 """
 
 import os
@@ -31,10 +32,13 @@ PACKAGES = [
     "python3-wheel",
     "tini",
 ]
-"""Of the builder that freezes the agent and assembles its root: libraries that the agent gets are this Debian's."""
+"""Packages of the builder that freezes the agent and assembles its root file system.
+
+The libraries that are copied into the root are those of this Debian release.
+"""
 
 INSIDE = Path(__file__).parent / "builder_scripts"
-"""What runs inside the builder."""
+"""Scripts that run inside the builder."""
 
 _INSTALL = """
 set -eu
@@ -65,25 +69,35 @@ cp -R "dist/$1" "/out/$1"
 
 @dataclass(frozen=True)
 class Program:
-    """Something to freeze. `sources` are patterns of the tree's files that go in, without those below `without`."""
+    """A program to freeze.
+
+    `sources` are patterns of files in the source tree. Files below the paths in `without` are left
+    out.
+    """
 
     name: str
     sources: tuple[str, ...]
     without: tuple[str, ...] = ()
 
     def files(self, project: Path) -> dict[str, JSON]:
-        """The files, path -> what decides the build about it; what is shared with the host is always among them."""
+        """Return the program's files, as path -> what decides the build about the file.
+
+        Files that are shared with the host are always included.
+        """
         found = hash_tree(project, [*self.sources, "innkeeper/__init__.py", "innkeeper/wire/**/*.py"])
         return {name: content for name, content in found.items() if not name.startswith(self.without)}
 
 
 AGENT = Program("agent", ("agent/**/*.py",), without=("agent/gateway/", "agent/oci/"))
-"""Without its command for hosts, and without what PID 1 never imports."""
+"""The agent, without its command for hosts and without the modules that PID 1 never imports."""
 GATEWAY = Program("gateway", ("agent/__init__.py", "agent/gateway/**/*.py", "agent/linux/**/*.py", "agent/errors.py"))
 
 
 def freeze(store: Store, builder: Builder, project: Path, program: Program) -> Path:
-    """The step that froze a program of `project`: a folder of its name (program and `_internal`) and `missing-modules.txt`."""
+    """Freeze a program of `project` and return the step's folder.
+
+    It contains a folder of the program's name (program and `_internal`) and `missing-modules.txt`.
+    """
     site = install_packages(store, builder, project)
     inputs: dict[str, JSON] = {
         "builder": builder.id,
@@ -113,7 +127,7 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
 
 
 def install_packages(store: Store, builder: Builder, project: Path) -> Path:
-    """The step that installed the locked Python packages: folder `site`."""
+    """Install the locked Python packages and return the step's folder, which contains `site`."""
     lock = project / "agent" / "requirements.lock"
     replaced = hash_tree(INSIDE / "overrides", ["**/*.py"])
     inputs: dict[str, JSON] = {"builder": builder.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
@@ -127,7 +141,10 @@ def install_packages(store: Store, builder: Builder, project: Path) -> Path:
 
 
 def copy_source(project: Path, target: Path, names: Iterable[str]) -> None:
-    """Give the freeze exactly the files whose hashes are its inputs."""
+    """Copy the files whose hashes are inputs of the freeze, and no others.
+
+    A file that is not an input could otherwise change the result without changing the step's id.
+    """
     for name in names:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)

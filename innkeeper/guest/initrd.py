@@ -1,6 +1,7 @@
-"""The root file system as an initrd, for machines that get no disk: unpacked from the same erofs image, so that both are one root.
+"""The root file system as an initrd, for VMs without a disk.
 
-lz4 is what an emulated processor unpacks soonest, of what the kernel knows (`kernel-config/base.conf`).
+It is unpacked from the same erofs image, so that both boot the same root. Of the compressions that
+the kernel knows (`kernel-config/base.conf`), an emulated processor unpacks lz4 soonest.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from innkeeper import progress
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.store import JSON, Store
 
-# The kernel starts /init of an initrd; of a disk it starts /sbin/init.
+# The kernel starts /init from an initrd, but /sbin/init from a disk.
 _PACK = f"""
 set -eu
 fsck.erofs --extract=/tmp/root --preserve /rootfs/root.erofs
@@ -22,7 +23,7 @@ lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
 
 
 def make_initrd(store: Store, builder: Builder, rootfs: Path) -> Path:
-    """The step that packed `root.erofs` of the step `rootfs` anew: `innkeeper.initrd`."""
+    """Repack `root.erofs` of the step `rootfs` and return the folder with `innkeeper.initrd`."""
     inputs: dict[str, JSON] = {"builder": builder.id, "rootfs": rootfs.name, "script": _PACK}
 
     def make(out: Path) -> None:

@@ -1,11 +1,12 @@
-"""Kernel configuration fragments: reading them, putting them together, checking what became of them.
+"""Kernel configuration fragments: parse them, merge them, and check the resulting configuration.
 
-A fragment is a file of `kernel-config/`: comment lines that say why it is there, then lines like
+A fragment is a file in `kernel-config/`: comment lines that say why it exists, then lines like
 
     CONFIG_EROFS_FS=y                     # contract: our root, OCI images
 
-Values are written as in a `.config` (`y`, a number, a quoted string); `n` says that a symbol must stay off. Every symbol has
-its reason, and each is named once in all fragments, so that there is one place to look.
+Values are written as in a `.config` (`y`, a number, a quoted string). `n` says that a symbol must
+stay off. Every symbol has a reason, and it occurs once in all fragments, so that there is one place
+to look.
 """
 
 import re
@@ -22,7 +23,10 @@ _SET = re.compile(r"CONFIG_([A-Z0-9a-z_]+)=(.*)")
 
 @dataclass(frozen=True)
 class Setting:
-    """One symbol as a fragment asks for it; `symbol` without the `CONFIG_` prefix, `where` as `file:line`."""
+    """A symbol with the value that a fragment requests.
+
+    `symbol` has no `CONFIG_` prefix. `where` is `file:line`.
+    """
 
     symbol: str
     value: str
@@ -32,7 +36,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Lost:
-    """A symbol that the kernel's configuration does not have as asked."""
+    """A symbol whose value in the kernel's configuration differs from the requested one."""
 
     setting: Setting
     got: str
@@ -42,7 +46,10 @@ class Lost:
 
 
 def parse_fragment(text: str, name: str) -> list[Setting]:
-    """The settings of one fragment called `name`. Raises InnkeeperError with all that is wrong in it, a line each."""
+    """Parse the fragment called `name` and return its settings.
+
+    Raises InnkeeperError that lists all faults, one per line.
+    """
     lines = text.splitlines()
     faults: list[str] = []
     if not lines or not lines[0].startswith("# "):
@@ -64,7 +71,10 @@ def parse_fragment(text: str, name: str) -> list[Setting]:
 
 
 def merge(fragments: Iterable[Iterable[Setting]]) -> dict[str, Setting]:
-    """All settings by symbol. Raises InnkeeperError for each symbol that is named twice, with both places."""
+    """Return all settings by symbol.
+
+    Raises InnkeeperError if a symbol occurs twice, with both places.
+    """
     merged: dict[str, Setting] = {}
     faults: list[str] = []
     for setting in (setting for fragment in fragments for setting in fragment):
@@ -78,7 +88,11 @@ def merge(fragments: Iterable[Iterable[Setting]]) -> dict[str, Setting]:
 
 
 def read_fragments(folder: Path, architecture: str) -> dict[str, Setting]:
-    """The settings of `folder`'s fragments: those for all architectures, and those in its subfolder for this one."""
+    """Return the merged settings of all fragments in `folder`.
+
+    These are the fragments for all architectures and those in the subfolder of `architecture`.
+    Raises InnkeeperError if that subfolder has no fragments.
+    """
     paths = [*sorted(folder.glob("*.conf")), *sorted((folder / architecture).glob("*.conf"))]
     if not any(path.parent.name == architecture for path in paths):
         raise InnkeeperError(f"no kernel configuration fragments for {architecture} in {folder}")
@@ -86,24 +100,30 @@ def read_fragments(folder: Path, architecture: str) -> dict[str, Setting]:
 
 
 def as_config(settings: Mapping[str, Setting]) -> str:
-    """The settings as Kconfig reads them (KCONFIG_ALLCONFIG), without comments, in one order whatever the files' order."""
+    """Return the settings in the format of KCONFIG_ALLCONFIG, without comments.
+
+    They are sorted by symbol, so that the order of files and lines does not matter.
+    """
     return "".join(f"CONFIG_{symbol}={settings[symbol].value}\n" for symbol in sorted(settings))
 
 
 def parse_config(text: str) -> dict[str, str]:
-    """Symbols and values of a `.config`; a symbol that is not set is not in it."""
+    """Return the symbols and values of a `.config`. Symbols that are not set are not included."""
     return {match[1]: match[2] for match in map(_SET.fullmatch, text.splitlines()) if match}
 
 
 def lost(settings: Mapping[str, Setting], config: Mapping[str, str]) -> list[Lost]:
-    """What did not survive: symbols whose dependencies are missing, that were renamed, or that something else overrules."""
+    """Return the settings that the final configuration does not contain.
+
+    A dependency is missing, the symbol was renamed, or another symbol overrules it.
+    """
     return [
         Lost(setting, config.get(setting.symbol, "n")) for setting in settings.values() if config.get(setting.symbol, "n") != setting.value
     ]
 
 
 def check(settings: Mapping[str, Setting], config: Mapping[str, str]) -> None:
-    """Raise InnkeeperError when something did not survive, with name, wanted and got of each."""
+    """Raise InnkeeperError if settings were lost, with symbol, wanted and actual value of each."""
     hint = "a dependency is missing, the symbol has another name in this version, or another symbol overrules it"
     _refuse("kernel configuration did not survive olddefconfig", map(str, lost(settings, config)), hint=hint)
 

@@ -1,9 +1,10 @@
-"""The guest's kernel: Debian's source, our fragments, built in the builder container.
+"""The guest's kernel: Debian's source with our fragments, built in the builder container.
 
     kernel = build_kernel(store, builder)       # <store>/kernel-ID/{vmlinux,bzImage,config}
 
-Starts from `allnoconfig`, so that what no fragment names is off unless something selects it. The same source, fragments and
-compiler give the same bytes: the tree lies at one fixed path inside the container, and time, user and host are fixed.
+The configuration starts from `allnoconfig`: a symbol that no fragment sets is off unless another
+symbol selects it. The same source, fragments and compiler give the same bytes, because the source
+is at one fixed path inside the container, and time, user and host are fixed.
 """
 
 import os
@@ -22,11 +23,14 @@ from innkeeper.guest.store import JSON, Store
 BuilderFactory: TypeAlias = Callable[[Sequence[str]], Builder]
 
 VERSION = "6.12"
-"""The series Debian trixie carries: its package `linux-source-6.12`."""
+"""The kernel series of Debian trixie, from its package `linux-source-6.12`."""
 
 CCACHE_SIZE = "2G"
 CCACHE_FOLDER = ".ccache-kernel"
-"""In the store's root. It makes a build faster and never different, so it is no input of the step."""
+"""The compiler cache, in the store's root.
+
+It makes a build faster but never changes the result, so it is not an input of the step.
+"""
 
 _TOOLS = ["gcc", "libc6-dev", "make", "ccache", "bc", "bison", "flex", "libelf-dev", "perl", "python3-minimal"]
 _PACKERS = ["cpio", "lz4", "xz-utils", "zstd"]
@@ -55,7 +59,7 @@ ccache --show-stats
 
 @dataclass(frozen=True)
 class Target:
-    """What Kbuild calls an architecture, and where it leaves the image a boot loader starts."""
+    """Kbuild's name for an architecture, and the path of the image that a boot loader starts."""
 
     arch: str
     image: str
@@ -67,10 +71,12 @@ TARGETS = {"x86_64": Target("x86_64", "arch/x86/boot/bzImage")}
 def build_kernel(
     store: Store, builder_factory: BuilderFactory, version: str = VERSION, *, architecture: str = "x86_64", fragments: Path | None = None
 ) -> Path:
-    """The folder with `vmlinux` (ELF, PVH, stripped), `bzImage` and `config` of kernel `version`, built if the store has it not.
+    """Build kernel `version` unless the store has it, and return the step's folder.
 
-    `fragments` is the folder of configuration fragments, the source tree's `kernel-config` unless given. Raises InnkeeperError
-    when fragments are malformed or disagree, when a symbol does not survive, or when the compilation fails (its log is named).
+    It contains `vmlinux` (ELF, PVH, stripped), `bzImage` and `config`. `fragments` is the folder of
+    configuration fragments, by default `kernel-config` of the source tree. Raises InnkeeperError if
+    fragments are malformed or disagree, if a symbol does not survive, or if the compilation fails
+    (with the path of its log).
     """
     target = TARGETS.get(architecture)
     if target is None:
@@ -108,13 +114,16 @@ def _make(store: Store, builder: Builder, version: str, target: Target, settings
         jobs = {"JOBS": str(len(os.sched_getaffinity(0)))}
         builder.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
     (out / "fragments").unlink()
-    # A shim takes the bzImage as a file it may read as another user.
+    # The shim may run as another user and must be able to read the bzImage.
     for name in ("vmlinux", Path(target.image).name, "config"):
         (out / name).chmod(0o644)
 
 
 def _environment(version: str, target: Target) -> dict[str, str]:
-    """The environment of both scripts; all that would tell where, when and by whom the kernel was built is fixed."""
+    """Return the environment of both scripts.
+
+    Everything that would record where, when and by whom the kernel was built has a fixed value.
+    """
     return {
         "VERSION": version,
         "KERNEL_ARCH": target.arch,

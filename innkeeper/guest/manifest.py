@@ -1,6 +1,7 @@
-"""`manifest.json`: what the outputs of a build are, and all that they were made of. docs/manifest.md describes the fields.
+"""The manifest `manifest.json`: the outputs of a build and everything that they were made of.
 
-The manifest depends on nothing but its inputs: no time, no path, no name of a machine; two builds can be compared by it.
+docs/manifest.md describes the fields. The manifest depends only on its inputs. It contains no time,
+path or host name, so the manifests of two builds can be compared.
 """
 
 import json
@@ -14,7 +15,10 @@ from innkeeper.guest.store import JSON, Store, hash_file, record_of
 Packages: TypeAlias = Sequence[Mapping[str, str]]
 
 MANIFEST_VERSION = 1
-"""Raised when a field changes its meaning or goes; new fields may come without."""
+"""The version of the format. Incremented when a field changes its meaning or is removed.
+
+New fields do not change it.
+"""
 
 
 def make_manifest(
@@ -26,9 +30,10 @@ def make_manifest(
     outputs: Mapping[str, Path],
     verity: Mapping[str, JSON],
 ) -> Path:
-    """The step that wrote `manifest.json`.
+    """Write `manifest.json` and return the step's folder.
 
-    `packages` are the Debian packages of each builder, `lock` the frozen Python packages, `verity` the parameters of the root's hash tree.
+    `packages` are the Debian packages of each builder, `lock` is the file of locked Python
+    packages, and `verity` has the parameters of the root's hash tree.
     """
     inputs: dict[str, JSON] = {
         "manifest_version": MANIFEST_VERSION,
@@ -58,7 +63,7 @@ def _step(step: Path) -> JSON:
 
 
 def _debian(packages: Mapping[str, Packages]) -> list[JSON]:
-    """Each package once, with the builders that have it."""
+    """Return each package once, with the builders that contain it."""
     found: dict[tuple[str, str, str], dict[str, JSON]] = {}
     for builder, entries in sorted(packages.items()):
         for entry in entries:
@@ -73,7 +78,10 @@ def _debian(packages: Mapping[str, Packages]) -> list[JSON]:
 
 
 def _python(lock: str) -> list[JSON]:
-    """The locked Python packages; one has several hashes where its archives differ by architecture."""
+    """Return the locked Python packages.
+
+    A package has several hashes if its archives differ by architecture.
+    """
     entries: list[JSON] = []
     for line in lock.replace("\\\n", " ").splitlines():
         if match := re.match(r"([A-Za-z0-9._-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)\s*\Z", line):

@@ -1,7 +1,7 @@
-"""Which Debian mirror the builder uses: the one that this host's apt uses, else mmdebstrap's own default.
+"""The Debian mirror that the builder uses: this host's, else mmdebstrap's default.
 
-Both writings of sources are read (sources.list(5)): one line each, and deb822 stanzas. Only entries that carry Debian itself
-count: a Debian suite, component `main`. What is taken over is the address and `Signed-By`.
+Both formats of sources.list(5) are parsed: single lines and deb822 stanzas. Only entries for Debian
+itself count: a Debian suite and the component `main`. The address and `Signed-By` are used.
 """
 
 import re
@@ -17,22 +17,31 @@ _SUITE = re.compile(rf"({'|'.join(_RELEASES.split())})(-updates|-security|-backp
 
 @dataclass(frozen=True)
 class Mirror:
-    """A place that carries Debian. `signed_by` is a path of a keyring, a key block, or "" for apt's own trust."""
+    """A mirror of Debian.
+
+    `signed_by` is the path of a keyring, a key block, or "" for the keys that apt trusts by
+    default.
+    """
 
     uri: str
     signed_by: str
     security: bool
 
     def sources_line(self, suite: str, keyring: str) -> str:
-        """A sources.list(5) line for `suite` at this mirror, signed by the keyring at `keyring` ("" for apt's own trust)."""
+        """Return a sources.list(5) line for `suite` at this mirror.
+
+        `keyring` is the path of the keyring that signs it, or "" for the keys that apt trusts by
+        default.
+        """
         options = f"[signed-by={keyring}] " if keyring else ""
         return f"deb {options}{self.uri} {suite} main"
 
 
 def host_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
-    """Debian's mirrors in the host's apt configuration: the main one first, then the one for security; either may be missing.
+    """Return Debian's mirrors in the host's apt configuration: the main one, then the security one.
 
-    Only one of each kind is returned: the first that is reached over the network. Ubuntu's and others' entries do not count.
+    Either may be missing. Of each kind only the first network mirror is returned. Entries of Ubuntu
+    and other distributions are ignored.
     """
     files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list")), *sorted((apt / "sources.list.d").glob("*.sources"))]
     found: dict[bool, Mirror] = {}
@@ -64,7 +73,10 @@ def _deb822(text: str) -> Iterator[Mirror]:
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    """The fields of one stanza, names in lower case. Continuation lines keep their order; a lone dot is an empty line."""
+    """Return the fields of a deb822 stanza, with names in lower case.
+
+    Continuation lines keep their order. A line of a single dot stands for an empty line.
+    """
     fields: dict[str, str] = {}
     name = ""
     for line in stanza.splitlines():

@@ -1,7 +1,8 @@
-"""The runtime command `innkeeper-oci` for hosts: the container core as a frozen folder, and as a Debian package of it.
+"""The runtime command `innkeeper-oci` for hosts, as a frozen folder and as a Debian package.
 
-Frozen with the Python of an older Debian, whose C library is the oldest that the command runs with. `bin/innkeeper-oci` is a link to a
-static launcher, which executes the frozen program from a sealed copy in memory.
+The command is the agent's container core. It is frozen with the Python of an older Debian, whose C
+library is the oldest that the command runs with. `bin/innkeeper-oci` is a link to a static
+launcher, which executes the frozen program from a sealed copy in memory.
 """
 
 import platform
@@ -55,7 +56,10 @@ dpkg-deb --root-owner-group -Zxz --build $root /out/innkeeper-oci.deb
 
 
 def freeze_command(store: Store, project: Path) -> Path:
-    """The step that froze the command: folder `innkeeper-oci`, laid out as a Debian package, and `innkeeper-oci.deb`."""
+    """Freeze the command and return the step's folder.
+
+    It contains the folder `innkeeper-oci`, laid out as a Debian package, and `innkeeper-oci.deb`.
+    """
     architecture = ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise InnkeeperError(f"the runtime command is not made for {platform.machine()}")
@@ -92,7 +96,10 @@ def freeze_command(store: Store, project: Path) -> Path:
 
 
 def build_command(output: Path | None) -> Path:
-    """The program of the frozen command; with `output`, links to the folder and the package are left there."""
+    """Build the frozen command and return the path of its program.
+
+    With `output`, links to the folder and the package are written there.
+    """
     project = paths.project_root()
     made = freeze_command(Store(paths.store_root()), project)
     if output is not None:

@@ -1,4 +1,4 @@
-"""The order of the steps, the budgets of their sizes, and what is left in the output folder."""
+"""The order of the build steps, the size budgets, and the links in the output folder."""
 
 import json
 import secrets
@@ -19,14 +19,17 @@ from innkeeper.guest.store import Store
 from innkeeper.guest.verity import make_verity
 
 IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
-"""Of the builder that gives a finished root its other shapes."""
+"""Packages of the builder that converts a finished root to its other formats."""
 
 BUDGETS = {"bzImage": 6_000_000, "rootfs.erofs": 25_000_000}
-"""Most that an artifact may be, in bytes: the kernel with all of the contract built in, and the root with the agent."""
+"""The largest size of an artifact, in bytes.
+
+The kernel has all of the contract built in, and the root contains the agent.
+"""
 
 
 def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
-    """`innkeeper.guest.build`, with a store and a source tree of the caller's choice."""
+    """Run `innkeeper.guest.build` with a store and a source tree of the caller's choice."""
     store = store or Store(paths.store_root())
     project = project or paths.project_root()
     if not (project / "agent" / "requirements.lock").exists():
@@ -80,7 +83,10 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
 
 
 def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
-    """Raise InnkeeperError if an artifact is over its budget; `show`: print each size beside it."""
+    """Raise InnkeeperError if an artifact is over its budget.
+
+    With `show`, print each size beside its budget.
+    """
     over = []
     for name, budget in BUDGETS.items():
         size = outputs[name].stat().st_size
@@ -93,7 +99,10 @@ def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
 
 
 def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Leave links to `outputs` in `folder`, each replaced at once, so that a reader sees the old file or the new one."""
+    """Create links to `outputs` in `folder` and return their paths by name.
+
+    Each link is replaced atomically, so that a reader sees the old file or the new one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     links = {}
     for name, path in outputs.items():

@@ -1,7 +1,7 @@
-"""Mandatory access control: the sources in `rootfs/apparmor` and `rootfs/selinux`, compiled to what a kernel loads.
+"""Mandatory access control: compile `rootfs/apparmor` and `rootfs/selinux` to what a kernel loads.
 
-The compilers are those of the Debian that the kernel comes from; Debian's list of the features of that kernel's AppArmor comes with
-the parser, so that the host's kernel plays no part.
+The compilers are those of the Debian release that the kernel comes from. Debian ships its list of
+that kernel's AppArmor features with the parser, so the host's kernel has no influence.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from innkeeper.guest.store import JSON, Store, hash_tree
 PACKAGES = ["apparmor", "secilc"]
 
 POLICY_VERSION = 33
-"""Of SELinux's binary form: the newest that our kernel reads (POLICYDB_VERSION_MAX)."""
+"""Version of SELinux's binary policy: the newest that our kernel reads (POLICYDB_VERSION_MAX)."""
 
 _COMPILE = f"""
 set -eu
@@ -28,7 +28,7 @@ secilc --mls true --policyvers {POLICY_VERSION} --output /out/selinux --filecont
 
 
 def compile_policies(store: Store, builder: Builder, project: Path) -> Path:
-    """The step that compiled them: files `apparmor` and `selinux`."""
+    """Compile the policies and return the step's folder with files `apparmor` and `selinux`."""
     source = project / "rootfs"
     inputs: dict[str, JSON] = {"builder": builder.id, "source": hash_tree(source, ["apparmor/*", "selinux/*"]), "script": _COMPILE}
 

@@ -1,6 +1,7 @@
-"""What a program in the builder needs to reach the network as this host does: CA certificates, proxies, package indexes.
+"""Network settings of this host for a program in the builder: CAs, proxies, package indexes.
 
-All of it is given for the time of one command and never becomes part of an image or of a step's id.
+They are passed for the duration of one command, and never become part of an image or of a step's
+id.
 """
 
 import os
@@ -8,7 +9,7 @@ import ssl
 from pathlib import Path
 
 CA_INSIDE = "/run/innkeeper/ca-certificates.crt"
-"""Where the host's CA bundle is bound in the builder."""
+"""Path in the builder at which the host's CA bundle is mounted."""
 
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _CA_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO", "GIT_SSL_CAINFO")
@@ -16,20 +17,20 @@ _INDEXES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEF
 
 
 def ca_bundle() -> Path | None:
-    """The host's bundle of trusted certificates, in one file, or None."""
+    """Return the host's bundle of trusted certificates as one file, or None."""
     paths = ssl.get_default_verify_paths()
     candidates = [os.environ.get("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt", paths.cafile, paths.openssl_cafile]
     return next((Path(path) for path in candidates if path and os.path.isfile(path)), None)
 
 
 def mounts() -> dict[Path, str]:
-    """What to bind into the builder for the network's sake."""
+    """Return the bind mounts that a program in the builder needs to reach the network."""
     bundle = ca_bundle()
     return {bundle.resolve(): f"{CA_INSIDE}:ro"} if bundle else {}
 
 
 def environment() -> dict[str, str]:
-    """The variables to set in the builder for the network's sake."""
+    """Return the variables that a program in the builder needs to reach the network."""
     kept = {name: value for proxy in _PROXIES for name in (proxy, proxy.upper()) if (value := os.environ.get(name))}
     kept |= {name: value for name in _INDEXES if (value := os.environ.get(name))}
     kept |= {name: value for name, value in os.environ.items() if name.startswith("CARGO_REGISTRIES_")}

@@ -1,4 +1,7 @@
-"""The guest's root file system: skeleton, frozen agent, the libraries both need, as one erofs image. rootfs/README.md."""
+"""The guest's root file system as an erofs image: skeleton, frozen agent and their libraries.
+
+See rootfs/README.md.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +14,11 @@ from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 
 def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
-    """The step that made the root of `programs` (name -> step of `freeze`) and `policies`: `root.erofs`, and `files.json` with sizes."""
+    """Assemble the root file system and return the step's folder.
+
+    `programs` maps names to the folders that `freeze` returned. The folder contains `root.erofs`,
+    and `files.json` with the size of each file.
+    """
     data = project / "rootfs"
     inputs: dict[str, JSON] = {
         "builder": builder.id,

@@ -1,11 +1,13 @@
 """The store: results of build steps, each in a folder named by the hash of the step's inputs.
 
-A result is made in a temporary folder and renamed into place when it is complete and on disk, so what has its final name
-is whole. One lock a step (flock(2), which the kernel drops when its holder dies) lets a second build wait and reuse.
+A result is made in a temporary folder. It is renamed into place when it is complete and on disk, so
+a folder with a final name is always whole. Each step has a lock (flock(2), which the kernel drops
+when its holder dies): a second build of the same step waits and reuses the result.
 
-    <root>/NAME-ID16/            a result; `.step.json` in it says what it was made of
-    <root>/.making/NAME-ID16/    a result that is not ready, or what an interrupted build left (removed by the next step)
-    <root>/.locks/  .logs/       one file a step
+    <root>/NAME-ID16/            a result; `.step.json` in it records what it was made of
+    <root>/.making/NAME-ID16/    an unfinished result, or the rest of an interrupted build
+                                 (removed by the next step)
+    <root>/.locks/  .logs/       one file per step
 """
 
 import fcntl
@@ -23,22 +25,26 @@ from innkeeper.errors import InnkeeperError
 JSON: TypeAlias = Union[str, int, bool, "list[JSON]", "dict[str, JSON]", None]
 
 FORMAT = 1
-"""Part of every id. Raised when stored results change their meaning, so that older ones are not reused."""
+"""The version of the format, part of every id.
+
+Incremented when stored results change their meaning, so that older ones are not reused.
+"""
 
 RECORD = ".step.json"
 
 
 class Store:
-    """Results of steps below `root`, which is made on the first step."""
+    """The results of steps below `root`, which is created by the first step."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
-        """The folder that holds the result of step `name` for `inputs`; `make` fills an empty one if there is none yet.
+        """Return the folder with the result of step `name` for `inputs`.
 
-        What `make` raises passes through, and then nothing is kept. An InnkeeperError gets the log's path as its hint if it
-        has none.
+        If it does not exist, `make` is called to fill an empty folder. Exceptions of `make` are
+        passed on, and nothing is kept then. An InnkeeperError without a hint gets the log's path as
+        its hint.
         """
         step_id = step_hash(name, inputs)
         result = self.root / f"{name}-{step_id[:16]}"
@@ -53,15 +59,22 @@ class Store:
         return result
 
     def log_of(self, making: Path) -> Path:
-        """Where the output of the step goes whose folder is `making` (what `make` was given, or its result)."""
+        """Return the path of a step's log.
+
+        `making` is the folder that `make` was given, or the step's result.
+        """
         return self.root / ".logs" / f"{making.name}.log"
 
     def has(self, name: str, inputs: Mapping[str, JSON]) -> bool:
-        """Whether the result is there already."""
+        """Return whether the result exists already."""
         return (self.root / f"{name}-{step_hash(name, inputs)[:16]}").is_dir()
 
     def discard(self, result: Path) -> None:
-        """Remove a result whose surroundings (a container's storage) are gone. It stops looking finished before it is removed."""
+        """Remove a result that has become useless because something outside the store was deleted.
+
+        An example is a builder whose image is gone from buildah's storage. The folder is renamed
+        before it is removed, so that an interrupted removal never looks like a finished result.
+        """
         (self.root / ".making").mkdir(parents=True, exist_ok=True)
         with _locked(self.root / ".locks" / result.name):
             if result.is_dir():
@@ -90,7 +103,7 @@ class Store:
             _remove(making)
 
     def _sweep(self) -> None:
-        """Remove what interrupted builds left: a folder in `.making` whose lock is free."""
+        """Remove what interrupted builds left: folders in `.making` whose lock is free."""
         for left in (self.root / ".making").iterdir():
             try:
                 with _locked(self.root / ".locks" / left.name, wait=False):
@@ -100,24 +113,28 @@ class Store:
 
 
 def step_hash(name: str, inputs: Mapping[str, JSON]) -> str:
-    """The id of a step: sha256 over its name and inputs in one canonical writing."""
+    """Return the id of a step: the sha256 of its name and inputs in a canonical form."""
     document = {"format": FORMAT, "name": name, "inputs": dict(inputs)}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
 def record_of(result: Path) -> dict[str, JSON]:
-    """What a result was made of: `name`, `id`, `inputs`."""
+    """Return what a result was made of: `name`, `id` and `inputs`."""
     return cast("dict[str, JSON]", json.loads((result / RECORD).read_text()))
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file's content, in hex."""
+    """Return the sha256 of a file's content, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_tree(root: Path, patterns: Iterable[str] = ("**/*",)) -> dict[str, JSON]:
-    """Path below `root` -> what decides a build: content, whether executable, or a link's target. Caches of Python are left out."""
+    """Return a map from each path below `root` to what decides a build about it.
+
+    That is the content and whether the file is executable, or a link's target. Python's caches are
+    left out.
+    """
     found: dict[str, JSON] = {}
     for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
         if "__pycache__" in path.parts or path.suffix == ".pyc":
@@ -132,7 +149,11 @@ def hash_tree(root: Path, patterns: Iterable[str] = ("**/*",)) -> dict[str, JSON
 
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a step. The file stays: removing it would let two holders lock two files of one name."""
+    """Hold the lock of a step.
+
+    The lock file is never removed. Otherwise a process that waits for the old file and one that
+    creates a new file of the same name could both hold the lock.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,7 +168,7 @@ def _remove(folder: Path) -> None:
 
 
 def _sync_filesystem(folder: Path) -> None:
-    """Put on disk what was written (syncfs(2)), before a rename makes it look finished."""
+    """Write everything to disk (syncfs(2)) before a rename makes the result look finished."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,6 +1,8 @@
-"""The dm-verity hash tree of the root file system, by veritysetup: whoever boots with its root hash reads the root as built, or fails.
+"""The dm-verity hash tree of the root file system, made by veritysetup.
 
-The tree has no superblock, because the shim's kernel parameters say what a superblock would; so there is no UUID to fix either.
+A guest that boots with the root hash reads the root exactly as it was built, or gets an error. The
+tree has no superblock, because the shim passes the same parameters to the kernel. Hence there is no
+UUID to fix either.
 """
 
 import json
@@ -12,7 +14,10 @@ from innkeeper.guest.store import JSON, Store
 
 BLOCK = 4096
 SALT = "696e6e6b6565706572207265616420616e642076657269667920626c6f636b73"
-"""Fixed: a random one would change every image. It is no secret, and what is hashed is public."""
+"""The salt. Fixed, because a random salt would change every image.
+
+It need not be secret: what is hashed is public.
+"""
 
 _FORMAT = f"""
 set -eu
@@ -22,7 +27,10 @@ veritysetup format --no-superblock --hash sha256 --salt {SALT} --data-block-size
 
 
 def make_verity(store: Store, builder: Builder, rootfs: Path) -> Path:
-    """The step that made the hash tree of `root.erofs` of the step `rootfs`: `tree`, `verity.json`, and for operators `verity.toml`."""
+    """Make the hash tree of `root.erofs` of the step `rootfs` and return the step's folder.
+
+    It contains `tree`, `verity.json`, and `verity.toml` for operators.
+    """
     inputs: dict[str, JSON] = {"builder": builder.id, "rootfs": rootfs.name, "script": _FORMAT}
 
     def make(out: Path) -> None:
@@ -37,7 +45,10 @@ def make_verity(store: Store, builder: Builder, rootfs: Path) -> Path:
 
 
 def parameters(root_hash: str, size: int) -> dict[str, JSON]:
-    """What a reader must know of the tree over `size` bytes, by the names that the shim has for it."""
+    """Return the parameters of the tree over `size` bytes, by the shim's names.
+
+    A reader needs them because the tree has no superblock.
+    """
     return {
         "root_hash": root_hash,
         "salt": SALT,
@@ -48,5 +59,5 @@ def parameters(root_hash: str, size: int) -> dict[str, JSON]:
 
 
 def shim_line(hashed: dict[str, JSON]) -> str:
-    """The same as a line for `[hypervisor.*]` of the shim's configuration."""
+    """Return the parameters as a line for `[hypervisor.*]` of the shim's configuration."""
     return f'kernel_verity_params = "{",".join(f"{name}={value}" for name, value in hashed.items())}"'

@@ -1,6 +1,7 @@
-"""vhost-device-vsock, the vsock back end for hosts whose kernel has none, built once from its crate and a patch of ours.
+"""vhost-device-vsock, the vsock back end for hosts whose kernel has no vhost-vsock.
 
-No Debian release has it. It is linked statically, so that what the trixie builder makes runs on an older host as well.
+No Debian release ships it, so it is built once from its crate and our patch. It is linked
+statically, so that the program of the trixie builder also runs on an older host.
 """
 
 from pathlib import Path
@@ -12,11 +13,14 @@ from innkeeper.guest.store import JSON, Store
 VERSION = "0.3.0"
 PACKAGES = ["binutils", "cargo", "gcc", "libc6-dev", "patch", "rustc"]
 PATCH = Path(__file__).with_name("vhost-device-vsock.patch")
-"""Without it two things end its worker, and all later connections wait: one made before the guest's queues are set up, and a host that
-has gone when the guest accepts."""
+"""Fixes for two cases that end its worker, after which all later connections hang.
 
-# A package of no code makes cargo fetch the crate, with the checksum that the index tells. `--locked` then takes the versions and
-# checksums of all dependencies from the lock file inside the crate.
+These are a connection that is made before the guest's queues are set up, and a host that has
+disconnected when the guest accepts.
+"""
+
+# An empty package makes cargo fetch the crate and check it against the index's checksum. `--locked`
+# then uses the versions and checksums of all dependencies from the lock file inside the crate.
 _BUILD = """
 set -eu
 export CARGO_HOME=/tmp/cargo CARGO_TARGET_DIR=/tmp/target CARGO_PROFILE_RELEASE_STRIP=symbols
@@ -35,7 +39,10 @@ cp /tmp/installed/bin/vhost-device-vsock /out/
 
 
 def vhost_device_vsock(store: Store | None = None) -> Path:
-    """The program, built on first use (two minutes on 2 cores). Raises InnkeeperError; the builder's log is named then."""
+    """Return the path of the program. It is built on first use (two minutes on 2 cores).
+
+    Raises InnkeeperError, which names the builder's log.
+    """
     store = store or Store(paths.store_root())
     inputs: dict[str, JSON] = {"version": VERSION, "packages": list(PACKAGES), "script": _BUILD, "patch": PATCH.read_text()}
 
