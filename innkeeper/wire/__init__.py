@@ -1,1 +1,4 @@
-"""What both sides agree on: frames, the connection machine, envelope, status codes, messages. No I/O."""
+"""The protocol that host and guest share: frames, connection, envelope, status codes, messages.
+
+Nothing in this package does I/O.
+"""

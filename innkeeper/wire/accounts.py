@@ -1,8 +1,11 @@
-"""Who a process is: `USER[:GROUP]` by name or number, resolved from the container's own account files.
+"""Resolve `USER[:GROUP]`, by name or number, from the container's own account files.
 
-Used on the host for the image's user before anything boots, and in the guest for `exec`, whose user the container may have made since.
-As docker (moby/sys/user GetExecUser): a number is always a number, also when an account has it for its name. The files are bytes from an
-untrusted image: bounded when read, parsed here, never handed to the host's name services.
+The host uses it for the image's user before anything boots. The guest uses it for `exec`, because
+the container may have created the user since.
+
+The rules are those of docker (moby/sys/user GetExecUser): a number is always an id, even if an
+account has that number as its name. The files are bytes of an untrusted image. They are bounded
+when read, parsed here, and never passed to the host's name services.
 """
 
 import re
@@ -10,12 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 ID_MAX = 2**32 - 2
+"""The largest uid or gid.
+
+2**32 - 1 is no id: it means "no change" to chown(2) and setresuid(2).
+"""
 
 
 class AccountError(ValueError):
-    """A user or group that the account files do not have, or a number that is none. Of both sides, so no InnkeeperError.
+    """A user or group that is not in the account files, or a number that is not a valid id.
 
-    `hint` is the next step, if there is one.
+    `hint` is the next step, if there is one. Host and guest both raise it, so it is no
+    InnkeeperError.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -25,7 +33,7 @@ class AccountError(ValueError):
 
 @dataclass(frozen=True)
 class User:
-    """`groups` are all of the process's, `gid` the first of them."""
+    """A resolved user. `groups` are all groups of the process, and `gid` is the first of them."""
 
     uid: int
     gid: int
@@ -40,9 +48,11 @@ class _Account:
 
 
 def resolve_user(text: str, passwd: bytes | None, group: bytes | None, more: Sequence[str] = ()) -> User:
-    """Resolve `text` ("" is root, "app:" is "app"); `more` are additional groups by name or number.
+    """Resolve `text` to a User. "" is root, and "app:" is the same as "app".
 
-    Raises AccountError when a name is not in the files or a number is out of range.
+    `passwd` and `group` are the contents of the account files, or None if a file is missing. `more`
+    are additional groups by name or number. Raises AccountError if a name is not in the files or a
+    number is out of range.
     """
     wanted, colon, wanted_group = text.partition(":")
     if colon and not wanted and not wanted_group:
@@ -105,7 +115,10 @@ def _group_entries(group: bytes | None) -> Iterator[tuple[str, int, Sequence[str
 
 
 def _lines(data: bytes | None, count: int) -> Iterator[list[str]]:
-    """Yield the fields of each line that has at least `count`: as with docker what is missing at a line's end is empty."""
+    """Yield the fields of each line that has at least `count` of them.
+
+    Missing fields at a line's end count as empty, as with docker.
+    """
     for line in (data or b"").decode("utf-8", "surrogateescape").split("\n"):
         fields = line.strip().split(":")
         if len(fields) >= count and fields[0] and not fields[0].startswith("#"):
@@ -113,7 +126,10 @@ def _lines(data: bytes | None, count: int) -> Iterator[list[str]]:
 
 
 def _ids(fields: Sequence[str]) -> list[int] | None:
-    """The numbers, or None when one is not: such a line is no account."""
+    """Return the fields as numbers, or None if one is not a valid id.
+
+    A line with such a field is not an account.
+    """
     if all(field.isascii() and field.isdigit() and len(field) < 11 for field in fields):
         values = [int(field) for field in fields]
         if max(values) <= ID_MAX:

@@ -1,10 +1,14 @@
-"""One ttRPC connection as a machine without sockets: bytes in, events out, bytes to send.
+"""A ttRPC connection as a state machine without sockets: bytes in, events out, bytes to send.
 
     for event in connection.receive_data(data): ...
     connection.send_response(stream, Response(...))
     sock.send(connection.data_to_send())
 
-What is wrong with one call is answered on its stream, or becomes that call's response; the connection goes on.
+The host's client, the gateway and the agent share this code, although the first uses threads and
+the others an event loop. This is why it does no I/O and takes no locks: the caller does both.
+
+An error in one call is answered on its stream, or becomes that call's response. The connection goes
+on, because the header still gives the position of the next frame.
 """
 
 from innkeeper.wire import frames, status
@@ -19,7 +23,10 @@ SERVER = "server"
 
 
 class RequestReceived:
-    """A call has begun. `streaming`: the client expects data frames; `ended`: it sends none itself."""
+    """A call has begun.
+
+    `streaming` is true if the client expects data frames. `ended` is true if it sends none itself.
+    """
 
     __slots__ = ("ended", "request", "stream", "streaming")
 
@@ -31,7 +38,7 @@ class RequestReceived:
 
 
 class ResponseReceived:
-    """A call has ended."""
+    """A call has ended with a response."""
 
     __slots__ = ("response", "stream")
 
@@ -41,7 +48,10 @@ class ResponseReceived:
 
 
 class DataReceived:
-    """A message of a streaming call; `data` None: the frame had flags only. `ended`: the other side sends no more."""
+    """A message of a streaming call.
+
+    `data` is None if the frame carried only flags. `ended` means that the peer sends no more.
+    """
 
     __slots__ = ("data", "ended", "stream")
 
@@ -55,7 +65,10 @@ Event = RequestReceived | ResponseReceived | DataReceived
 
 
 class _Stream:
-    """What may still travel on an open stream, in each direction. `broken`: answered from below, its user does not know yet."""
+    """The state of an open stream: what each side may still send.
+
+    `broken` means that this module answered the call already, but its user does not know yet.
+    """
 
     __slots__ = ("broken", "local_open", "remote_open", "streaming")
 
@@ -67,11 +80,15 @@ class _Stream:
 
 
 class StreamsExhausted(Exception):
-    """Every stream id of this connection has been used: ids are never used twice."""
+    """All stream ids of this connection are used up. An id is never reused."""
 
 
 class Connection:
-    """The machine. `role` is CLIENT or SERVER; `limit` the longest payload, which both ends must agree on if it is another."""
+    """The state machine of one connection.
+
+    `role` is CLIENT or SERVER. `limit` is the longest payload in bytes. Both ends must agree on it
+    if it is not the default.
+    """
 
     def __init__(self, role: str, limit: int = frames.MAX_PAYLOAD) -> None:
         self.role = role
@@ -87,12 +104,15 @@ class Connection:
 
     @property
     def mid_frame(self) -> bool:
-        """An end of file now would cut a frame."""
+        """Return whether an end of file now would cut a frame."""
         return bool(self._buffer) or self._discard > 0
 
     @property
     def missing(self) -> int:
-        """How many bytes the frame that is arriving still lacks; 0 between frames and within a header."""
+        """Return how many bytes the current frame still lacks.
+
+        Returns 0 between frames and within a header, whose length is not known yet.
+        """
         if self._discard:
             return self._discard
         if len(self._buffer) < frames.HEADER.size:
@@ -102,7 +122,7 @@ class Connection:
     # receiving
 
     def receive_data(self, data: bytes) -> list[Event]:
-        """Take in what was read, in pieces of any size; returns what it completes."""
+        """Process received bytes, split in any way, and return the events that they complete."""
         if self._discard:
             skipped = min(self._discard, len(data))
             self._discard -= skipped
@@ -116,7 +136,12 @@ class Connection:
         return events
 
     def _frames(self) -> "Iterator[tuple[int, int, int, bytes | None]]":
-        """Takes whole frames off the buffer; a payload of None was too long and is being discarded."""
+        """Remove whole frames from the buffer and yield them as (stream, type, flags, payload).
+
+        A payload over the limit is yielded as None at once, so that its call can be failed, and its
+        bytes are discarded as they arrive. They are never buffered: the length in a header is the
+        peer's choice, and 4 GiB would otherwise be held in memory.
+        """
         buffer, position = self._buffer, 0
         try:
             while len(buffer) - position >= frames.HEADER.size:
@@ -135,7 +160,11 @@ class Connection:
             del buffer[:position]
 
     def _on_frame(self, stream: int, kind: int, flags: int, payload: bytes | None) -> Event | None:
-        """One whole frame. Types that have no meaning for this role are ignored: a later protocol may know them."""
+        """Process one whole frame.
+
+        Frame types without meaning for this role are ignored, since a later protocol may define
+        them.
+        """
         if self.role == CLIENT:
             if kind == frames.RESPONSE:
                 return self._on_response(stream, payload)
@@ -147,7 +176,11 @@ class Connection:
         return self._on_request(stream, flags, payload) if kind == frames.REQUEST else self._on_data(stream, flags, payload)
 
     def _on_request(self, stream: int, flags: int, payload: bytes | None) -> Event | None:
-        """An id lower than one before is taken: callers that number their calls before they queue for the socket send them so."""
+        """Open a stream for a request.
+
+        Ids need not increase. A client whose threads number their calls before they wait for the
+        socket may send them out of order.
+        """
         if stream in self.streams:
             return self._fail(stream, status.INVALID_ARGUMENT, "stream id is in use")
         self._highest = max(self._highest, stream)
@@ -164,7 +197,7 @@ class Connection:
 
     def _on_response(self, stream: int, payload: bytes | None) -> Event | None:
         if self.streams.pop(stream, None) is None:
-            return None  # late: the caller has given up, which the protocol cannot tell the server
+            return None  # late: the caller has given up, and ttRPC has no frame to cancel a call
         if payload is None:
             message = f"response is over the limit of {self.limit} bytes"
             return ResponseReceived(stream, Response(status.RESOURCE_EXHAUSTED, message))
@@ -191,18 +224,20 @@ class Connection:
         if ended:
             state.remote_open = False
             if self.role == CLIENT:
-                del self.streams[stream]  # a server that says so has finished the call; no response follows
+                del self.streams[stream]  # a server that closes has finished: no response follows
         return DataReceived(stream, None if flags & frames.NO_DATA else payload, ended)
 
     def _fail(self, stream: int, code: int, message: str) -> Event | None:
-        """Answer a call that was never handed to the user, so there is no event."""
+        """Send an error as the response. Returns None, which callers return as "no event"."""
         self._send(frames.encode(stream, frames.RESPONSE, 0, Response(code, message).encode()))
         return None
 
     def _break(self, stream: int, code: int, message: str) -> Event | None:
-        """End an open call from below: the server answers; the client's caller gets the error as a response.
+        """End an open call because of a protocol error.
 
-        On the server the id stays taken until the call's user has responded too, so that this late response meets no other call.
+        A server sends the error as the answer. On a client, the caller gets it as the response. On
+        the server, the id stays in use until the call's user has responded too. Otherwise the late
+        response could be sent to a new call of the same id.
         """
         if self.role == SERVER:
             self.streams[stream].broken = True
@@ -214,9 +249,10 @@ class Connection:
     # sending
 
     def send_request(self, request: Request, *, streaming: bool = False, ended: bool = False) -> int:
-        """Begin a call; returns its stream id. `ended`: a streaming call whose only message is the request's.
+        """Begin a call and return its stream id.
 
-        Raises FrameTooLong, StreamsExhausted, with nothing queued.
+        `ended` means that a streaming call sends no message but the request's. Raises FrameTooLong
+        or StreamsExhausted, with nothing queued.
         """
         if self._next > frames.MAX_STREAM:
             raise StreamsExhausted
@@ -230,7 +266,10 @@ class Connection:
         return stream
 
     def send_response(self, stream: int, response: Response) -> None:
-        """End a call; does nothing when it is over already. One that is too long becomes RESOURCE_EXHAUSTED."""
+        """End a call. Does nothing if the call is over already.
+
+        A response over the limit is replaced by a RESOURCE_EXHAUSTED error.
+        """
         state = self.streams.pop(stream, None)
         if state is None or state.broken:
             return
@@ -241,7 +280,10 @@ class Connection:
         self._send(frame)
 
     def send_data(self, stream: int, data: bytes | None, *, ended: bool = False) -> None:
-        """A message of a streaming call; None with `ended` closes our direction. Raises KeyError (call over), FrameTooLong."""
+        """Queue a message of a streaming call. None with `ended` only closes our direction.
+
+        Raises KeyError if the call or our direction is closed, and FrameTooLong.
+        """
         state = self.streams[stream]
         if state.broken or not state.local_open:
             raise KeyError(stream)
@@ -250,11 +292,11 @@ class Connection:
         state.local_open = not ended
 
     def forget(self, stream: int) -> None:
-        """The caller has given up: a response that still comes is dropped."""
+        """Drop a call because its caller has given up. A response that still arrives is ignored."""
         self.streams.pop(stream, None)
 
     def data_to_send(self) -> bytes:
-        """Everything queued since the last call."""
+        """Return everything queued since the last call."""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self.outgoing = 0

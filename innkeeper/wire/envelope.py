@@ -1,14 +1,18 @@
-"""The three messages that wrap every call: Request, Response, Status. A codec by hand.
+"""The three messages that wrap every call (Request, Response, Status), encoded and decoded by hand.
 
-    Request  { 1 service:string  2 method:string  3 payload:bytes  4 timeout_nano:int64  5 metadata:repeated KeyValue }
+    Request  { 1 service:string  2 method:string  3 payload:bytes  4 timeout_nano:int64
+               5 metadata:repeated KeyValue }
     Response { 1 status:Status  2 payload:bytes }
     Status   { 1 code:int32  2 message:string  3 details:repeated Any }
     KeyValue { 1 key:string  2 value:string }
     Any      { 1 type_url:string  2 value:bytes }
 
-PID 1 answers its first Health.Check with this module alone: protobuf's C core costs 4 MB and, in an emulated guest, a second.
-Being Python it bounds what one message may make it do: a frame of 4 MiB has room for two million empty fields, which would keep PID 1
-from every other client for seconds. Groups, which proto3 cannot express, are refused for the same reason.
+PID 1 answers its first Health.Check with this module alone. Importing protobuf's C core takes 4 MB
+and, in an emulated guest, a second.
+
+The decoder is slow Python code, so it limits the work that one message can cause. A frame of 4 MiB
+has room for two million empty fields, which would keep PID 1 from every other client for seconds.
+Groups, which proto3 cannot express, are refused for the same reason.
 """
 
 from innkeeper.wire import status
@@ -21,17 +25,24 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 _MAX_FIELD = (1 << 29) - 1
 MAX_FIELDS = 1024
-"""Fields of one envelope, unknown ones counted; more are refused. A request has five and one for each pair of metadata."""
+"""The most fields of an envelope, including unknown ones. An envelope with more is refused.
+
+A request has five fields, and one for each pair of metadata.
+"""
 MAX_PAIR_FIELDS = 16
-"""Fields of one pair of metadata."""
+"""The most fields of one pair of metadata."""
 
 
 class DecodeError(ValueError):
-    """The bytes are no such message."""
+    """Bytes that are not a valid message."""
 
 
 class Request:
-    """A call: `service` is the full name, `method` the bare one; `timeout_nano` 0 is no limit; `metadata` keeps its order."""
+    """A call.
+
+    `service` is the full name of the service, `method` the name of the method alone. A
+    `timeout_nano` of 0 means no limit. `metadata` keeps its order and may repeat a key.
+    """
 
     __slots__ = ("metadata", "method", "payload", "service", "timeout_nano")
 
@@ -50,6 +61,7 @@ class Request:
         self.metadata = metadata or []
 
     def encode(self) -> bytes:
+        """Return the serialized message."""
         parts = [_field(1, self.service.encode()), _field(2, self.method.encode()), _field(3, self.payload)]
         if self.timeout_nano:
             parts.append(b"\x20" + _varint(self.timeout_nano & 0xFFFFFFFFFFFFFFFF))
@@ -60,7 +72,7 @@ class Request:
 
     @classmethod
     def decode(cls, data: bytes) -> "Request":
-        """Raises DecodeError."""
+        """Parse a serialized message. Raises DecodeError."""
         request = cls()
         for number, wire_type, value in _fields(data):
             if number == 1 and wire_type == _BYTES:
@@ -77,9 +89,11 @@ class Request:
 
 
 class Response:
-    """The answer to a call. `code` OK: `payload` is the serialized message; else `message` says what failed.
+    """The answer to a call.
 
-    `details` are those of google.rpc.Status: type URL and serialized message of each (see `innkeeper.wire.error_info`).
+    If `code` is OK, `payload` is the serialized message. Otherwise `message` says what failed.
+    `details` are those of google.rpc.Status: type URL and serialized message of each (see
+    `innkeeper.wire.error_info`).
     """
 
     __slots__ = ("code", "details", "message", "payload")
@@ -91,7 +105,10 @@ class Response:
         self.details = list(details)
 
     def encode(self) -> bytes:
-        """Success has no status at all; both kinds of client take that for code 0."""
+        """Return the serialized message.
+
+        A success has no status at all. Both kinds of client read that as code 0.
+        """
         if self.code == status.OK and not self.message:
             return _field(2, self.payload)
         inner = self.encode_status()
@@ -108,7 +125,7 @@ class Response:
 
     @classmethod
     def decode(cls, data: bytes) -> "Response":
-        """Raises DecodeError."""
+        """Parse a serialized message. Raises DecodeError."""
         response = cls()
         for number, wire_type, value in _fields(data):
             if number == 1 and wire_type == _BYTES:
@@ -128,7 +145,7 @@ class Response:
 
 
 def _field(number: int, value: bytes) -> bytes:
-    """A length-delimited field; an empty one is left out, as proto3 does."""
+    """Encode a length-delimited field. An empty one is left out, as in proto3."""
     return bytes((number << 3 | _BYTES,)) + _varint(len(value)) + value if value else b""
 
 
@@ -154,7 +171,10 @@ def _key_value(data: bytes) -> tuple[str, str]:
 
 
 def encode_pairs(texts: "dict[int, str]", pairs: "dict[str, str]") -> bytes:
-    """Serialize a message of strings by field number, whose field 3 is a map of strings."""
+    """Serialize a message with string fields, whose field 3 is a map of strings.
+
+    `texts` maps field numbers to strings.
+    """
     out = [_field(number, text.encode("utf-8", "replace")) for number, text in texts.items()]
     for key, value in pairs.items():
         pair = _field(1, key.encode()) + _field(2, value.encode("utf-8", "replace"))
@@ -186,7 +206,11 @@ def _any(data: bytes) -> tuple[str, bytes]:
 
 
 def _fields(data: bytes, most: int = MAX_FIELDS) -> "Iterator[tuple[int, int, int | bytes]]":
-    """Yields (number, wire type, value); the value is an int for varints, bytes for length-delimited fields, else b''."""
+    """Yield (number, wire type, value) of each field, at most `most` fields.
+
+    The value is an int for varints, bytes for length-delimited fields, and b"" for fixed-size
+    fields, which no envelope uses. Raises DecodeError.
+    """
     position, end, count = 0, len(data), 0
     while position < end:
         count += 1

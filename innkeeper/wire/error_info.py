@@ -1,11 +1,14 @@
-"""google.rpc.ErrorInfo, the detail of a status that programs read where people read its message. A codec by hand, as in `envelope`.
+"""google.rpc.ErrorInfo: the part of a status that is for programs, as its message is for people.
+
+It is encoded and decoded by hand, as in `envelope`.
 
     ErrorInfo { 1 reason:string  2 domain:string  3 metadata:map<string, string> }
 
-Reasons of the agent's, with their metadata:
+The agent's reasons and their metadata:
 
-    STEP_FAILED   step: the name of the step that failed; errno: the symbol of its error, as in errno(3), where there is one
-    REFUSED       field: the path of what is not applied
+    STEP_FAILED   step: the name of the step that failed
+                  errno: the symbol of its error, as in errno(3), if there is one
+    REFUSED       field: the path of the field that is not applied
 """
 
 from innkeeper.wire.envelope import encode_pairs, read_pairs
@@ -17,12 +20,15 @@ REFUSED = "REFUSED"
 
 
 def encode(reason: str, metadata: dict[str, str]) -> tuple[str, bytes]:
-    """Return type URL and serialized message, for `Response.details`."""
+    """Return (type URL, serialized message) for `Response.details`."""
     return TYPE_URL, encode_pairs({1: reason, 2: DOMAIN}, metadata)
 
 
 def decode(details: list[tuple[str, bytes]]) -> tuple[str, dict[str, str]]:
-    """Return reason and metadata of the first ErrorInfo of this domain; ("", {}) if there is none. Raises DecodeError."""
+    """Return reason and metadata of the first ErrorInfo of this domain.
+
+    Returns ("", {}) if there is none. Raises DecodeError.
+    """
     for url, value in details:
         if url == TYPE_URL:
             texts, metadata = read_pairs(value)

@@ -1,6 +1,7 @@
-"""Frames of ttRPC: a ten-byte header (length, stream id, type, flags; big endian), then the payload.
+"""ttRPC frames: a ten-byte header, then the payload.
 
-Source: containerd/ttrpc PROTOCOL.md.
+The header is length (4 bytes), stream id (4), type (1) and flags (1), big endian. Source:
+containerd/ttrpc PROTOCOL.md.
 """
 
 from struct import Struct
@@ -8,7 +9,10 @@ from struct import Struct
 HEADER = Struct(">IIBB")
 
 MAX_PAYLOAD = 4 << 20
-"""The longest payload either side sends. What is longer is discarded by the receiver, and that stream fails."""
+"""The longest payload that either side sends, in bytes.
+
+A receiver discards a longer one and fails its stream.
+"""
 
 MAX_STREAM = (1 << 32) - 1
 
@@ -19,20 +23,20 @@ DATA = 3
 REMOTE_CLOSED = 0x1
 """The sender of this frame sends no more on this stream."""
 REMOTE_OPEN = 0x2
-"""The sender of this request goes on with data frames."""
+"""The sender of this request continues with data frames."""
 NO_DATA = 0x4
 """A data frame that carries no message, only flags."""
 
 
 class FrameTooLong(ValueError):
-    """A payload of our own that is over the limit."""
+    """A payload that we wanted to send and that is over the limit."""
 
     def __init__(self, length: int, limit: int = MAX_PAYLOAD) -> None:
         super().__init__(f"message of {length} bytes is over the limit of {limit}")
 
 
 def encode(stream: int, kind: int, flags: int, payload: bytes, limit: int = MAX_PAYLOAD) -> bytes:
-    """One frame. Raises FrameTooLong when the payload has more bytes than `limit`."""
+    """Return a whole frame. Raises FrameTooLong if the payload is longer than `limit` bytes."""
     if len(payload) > limit:
         raise FrameTooLong(len(payload), limit)
     return HEADER.pack(len(payload), stream, kind, flags) + payload

@@ -1,8 +1,11 @@
-"""Loads message classes straight into protobuf's C core (upb), for the generated modules in `innkeeper/wire/pb`.
+"""Load message classes straight into protobuf's C core (upb).
 
-protoc's own Python output imports protobuf's descriptor, symbol database and reflection layers: 4 MB and 30-50 ms (30 times that
-under emulation) that PID 1 has no use for. The core alone does the same work, so the generated modules call this instead.
-The pool is ours, not protobuf's default one, so that both can live in one process (tests do that).
+The generated modules in `innkeeper/wire/pb` call this. protoc's own Python output imports
+protobuf's descriptor, symbol database and reflection layers. They cost 4 MB and 30-50 ms (30 times
+that under emulation), and PID 1 does not need them. The C core alone does the same work.
+
+The descriptor pool is our own, not protobuf's default one, so that both can exist in one process,
+as they do in tests.
 """
 
 from collections.abc import Mapping
@@ -16,11 +19,11 @@ _CLASSES: dict[str, Any] = {}
 
 
 def load(serialized: bytes) -> dict[str, Any]:
-    """Add one serialized FileDescriptorProto to the pool; its dependencies come first.
+    """Add a serialized FileDescriptorProto to the pool. Its dependencies must be added first.
 
-    Returns its top-level message classes, enum wrappers' values and services' method tables by name:
-    classes as they are, enum values as integers, `SERVICES` as {service: {method: (request class, response class)}}.
-    Raises TypeError when a dependency is missing or the bytes are no descriptor.
+    Returns a dictionary by name: the top-level message classes, the enum values as integers, and
+    `SERVICES` as {service: {method: (request class, response class)}}. Raises TypeError if a
+    dependency is missing or the bytes are not a descriptor.
     """
     file = _POOL.AddSerializedFile(serialized)
     names: dict[str, Any] = {name: _class(descriptor) for name, descriptor in file.message_types_by_name.items()}
@@ -31,7 +34,7 @@ def load(serialized: bytes) -> dict[str, Any]:
 
 
 def pool() -> Any:
-    """The descriptors of everything that has been loaded (a google.protobuf.descriptor_pool.DescriptorPool)."""
+    """Return the google.protobuf.descriptor_pool.DescriptorPool of all loaded descriptors."""
     return _POOL
 
 

@@ -1,4 +1,4 @@
-"""Status codes of google.rpc, as ttRPC carries them."""
+"""The status codes of google.rpc, which ttRPC uses."""
 
 OK = 0
 CANCELLED = 1
@@ -22,5 +22,5 @@ _NAMES = {value: name for name, value in globals().items() if isinstance(value, 
 
 
 def name(code: int) -> str:
-    """The code's name, or its number as text for one that google.rpc does not know."""
+    """Return the name of a code, or its number as text if google.rpc does not define it."""
     return _NAMES.get(code, str(code))
