@@ -1,4 +1,8 @@
-"""The host's library for the agent: `connect`, `Client`, the typed `Agent`, and `copy_streams` for a process's standard streams."""
+"""The host's library for the agent.
+
+`connect` returns a `Client`, the typed `Agent` calls its RPCs, and `copy_streams` copies the
+standard streams of a process.
+"""
 
 from innkeeper.client.agent import Agent
 from innkeeper.client.client import Client, RpcError, connect

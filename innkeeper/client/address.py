@@ -1,8 +1,9 @@
-"""Addresses of agents, and how each kind is dialled.
+"""Dial the address of an agent.
 
-unix:///path            a unix stream socket; unix://@name is abstract
+unix:///path            a unix stream socket (unix://@name is abstract)
 vsock://CID:PORT        AF_VSOCK of the host's kernel
-hybrid:///path:PORT     a unix socket whose owner relays to the guest's vsock PORT after a line "CONNECT PORT"
+hybrid:///path:PORT     a unix socket whose server relays to a vsock port of the guest
+                        after the line "CONNECT PORT"
 """
 
 import os
@@ -14,17 +15,27 @@ from pathlib import Path
 from innkeeper.errors import InnkeeperError
 
 POKE_SECONDS = 0.3
-"""How long an answer to CONNECT may take before the relay is woken: vhost-device-vsock may sleep on a notification it dropped."""
+"""Seconds to wait for an answer to CONNECT before the relay is woken with another connection.
+
+vhost-device-vsock may sleep because it lost a notification.
+"""
 PAUSE = 0.01
+"""Seconds between attempts to connect to a socket with a full backlog."""
 _SUN_PATH = 100
+"""Longest path in bytes that is passed to connect(2) directly: `sun_path` has 108 (unix(7))."""
 _SHORTEST = 0.001
-"""A socket's time limit of 0 would mean not to block at all."""
+"""The shortest socket timeout in seconds. A timeout of 0 would make the socket non-blocking."""
 _MAX_GREETING = 64
+"""Longest answer to CONNECT, in bytes."""
 _U32 = (1 << 32) - 1
 
 
 def dial(address: str, timeout: float | None = None) -> socket.socket:
-    """A connected, blocking socket. Raises OSError (TimeoutError after `timeout` seconds), InnkeeperError for a malformed address."""
+    """Return a connected, blocking socket.
+
+    Raises OSError (TimeoutError after `timeout` seconds), or InnkeeperError for a malformed
+    address.
+    """
     scheme, _, rest = address.partition("://")
     head, _, port = rest.rpartition(":")
     if scheme == "unix" and rest:
@@ -49,7 +60,8 @@ def _connected(sock: socket.socket, target: object, timeout: float | None) -> so
                 sock.connect(target)  # type: ignore[arg-type]
                 break
             except BlockingIOError:
-                # a unix socket's backlog is full, and a socket with a time limit does not wait for it
+                # A unix socket's backlog is full. connect(2) fails at once if the socket has a
+                # timeout.
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError("timed out: too many are waiting to connect") from None
             time.sleep(PAUSE)
@@ -66,7 +78,7 @@ def _unix(path: str, timeout: float | None) -> socket.socket:
         return _connected(sock, "\0" + path[1:], timeout)
     if len(os.fsencode(path)) <= _SUN_PATH:
         return _connected(sock, path, timeout)
-    # longer than an address can hold: name the folder by descriptor
+    # The path is longer than `sun_path`. Reach its folder through a descriptor instead.
     folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return _connected(sock, f"/proc/self/fd/{folder}/{Path(path).name}", timeout)
@@ -81,6 +93,8 @@ def _hybrid(path: str, port: int, timeout: float | None) -> socket.socket:
         sock.sendall(b"CONNECT %d\n" % port)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
+        # vhost-device-vsock may have dropped the notification of this connection. A second
+        # connection, closed at once, wakes it.
         while not poll.poll(_left(deadline, POKE_SECONDS) * 1000):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"no answer to CONNECT {port} on {path}")
@@ -93,11 +107,15 @@ def _hybrid(path: str, port: int, timeout: float | None) -> socket.socket:
 
 
 def _left(deadline: float | None, most: float) -> float:
+    """Return the seconds until `deadline`, between 0 and `most`."""
     return most if deadline is None else min(most, max(0.0, deadline - time.monotonic()))
 
 
 def _read_greeting(sock: socket.socket, path: str, port: int, deadline: float | None) -> None:
-    """Takes the line `OK ...` byte by byte: what follows it belongs to the caller."""
+    """Read the line `OK ...` byte by byte, because the bytes after it belong to the caller.
+
+    Raises ConnectionRefusedError for any other answer.
+    """
     line = b""
     while not line.endswith(b"\n"):
         sock.settimeout(None if deadline is None else max(_SHORTEST, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""The agent's methods by name, with messages typed."""
+"""The agent's RPCs as typed methods."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from innkeeper.client.client import Client
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2, oci_pb2, types_pb2
 
 SHORT = 60.0
-"""Seconds for a call that does not wait for a process; emulated guests are slow."""
+"""Timeout in seconds for calls that do not wait for a process. Emulated guests are slow."""
 _AGENT = "grpc.AgentService"
 _GUEST = "innkeeper.v1.Guest"
 
 
 class Agent:
-    """One method an RPC. Raises RpcError."""
+    """A typed method for each RPC. All of them raise RpcError."""
 
     def __init__(self, client: Client, timeout: float = SHORT) -> None:
         self.client = client
@@ -22,7 +22,7 @@ class Agent:
         self.client.call(_AGENT, method, request, empty_pb2.Empty, self.timeout)
 
     def check(self, timeout: float | None = None) -> int:
-        """The serving status; 1 is SERVING."""
+        """Return the serving status. 1 is SERVING."""
         response = self.client.call(
             "grpc.Health", "Check", health_pb2.CheckRequest(), health_pb2.HealthCheckResponse, timeout or self.timeout
         )
@@ -47,7 +47,11 @@ class Agent:
         self._empty("RemoveContainer", agent_pb2.RemoveContainerRequest(container_id=container_id, timeout=seconds))
 
     def exec_process(self, container_id: str, exec_id: str, process: oci_pb2.Process, user: str = "") -> None:
-        """Run one more process. `user`, as "USER[:GROUP]", takes the place of the process's; names are looked up in the container."""
+        """Run another process in a container.
+
+        `user` ("USER[:GROUP]") replaces the user in `process`. Names are looked up in the
+        container.
+        """
         request = agent_pb2.ExecProcessRequest(container_id=container_id, exec_id=exec_id, process=process)
         if user:
             uid, _, gid = user.partition(":")
@@ -55,25 +59,32 @@ class Agent:
         self._empty("ExecProcess", request)
 
     def signal_process(self, container_id: str, exec_id: str, signum: int) -> None:
-        """An empty `exec_id` means the whole container when the signal is SIGKILL, else its init process."""
+        """Send a signal to a process.
+
+        An empty `exec_id` means the container's init process, or with SIGKILL the whole container.
+        """
         self._empty("SignalProcess", agent_pb2.SignalProcessRequest(container_id=container_id, exec_id=exec_id, signal=signum))
 
     def wait_process(self, container_id: str, exec_id: str, timeout: float | None = None) -> int:
-        """0-255; 128+n for a process that signal n ended. The agent forgets the process with the answer."""
+        """Wait for a process and return its exit status, 0-255, or 128+n if signal n ended it.
+
+        The agent forgets the process with this answer.
+        """
         request = agent_pb2.WaitProcessRequest(container_id=container_id, exec_id=exec_id)
         return self.client.call(_AGENT, "WaitProcess", request, agent_pb2.WaitProcessResponse, timeout).status
 
     def read_stdout(self, container_id: str, exec_id: str, size: int) -> bytes:
-        """b"" at the end."""
+        """Wait for output and return up to `size` bytes, or b"" at the end of the stream."""
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=size)
         return self.client.call(_AGENT, "ReadStdout", request, agent_pb2.ReadStreamResponse).data
 
     def read_stderr(self, container_id: str, exec_id: str, size: int) -> bytes:
-        """b"" at the end."""
+        """Wait for error output and return up to `size` bytes, or b"" at the end of the stream."""
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=size)
         return self.client.call(_AGENT, "ReadStderr", request, agent_pb2.ReadStreamResponse).data
 
     def write_stdin(self, container_id: str, exec_id: str, data: bytes) -> int:
+        """Write to a process's standard input and return how many bytes were accepted."""
         request = agent_pb2.WriteStreamRequest(container_id=container_id, exec_id=exec_id, data=data)
         return self.client.call(_AGENT, "WriteStdin", request, agent_pb2.WriteStreamResponse).len
 
@@ -89,7 +100,7 @@ class Agent:
         return self.client.call(_AGENT, "StatsContainer", request, agent_pb2.StatsContainerResponse, self.timeout)
 
     def metrics(self) -> str:
-        """The agent's and the guest's figures, as Prometheus' text."""
+        """Return the statistics of the agent and the guest in Prometheus's text format."""
         return self.client.call(_AGENT, "GetMetrics", agent_pb2.GetMetricsRequest(), agent_pb2.Metrics, self.timeout).metrics
 
     def update_container(self, container_id: str, resources: oci_pb2.LinuxResources) -> None:
@@ -130,14 +141,14 @@ class Agent:
         self._empty("CopyFile", request)
 
     def get_oom_event(self) -> str:
-        """Waits for the next; the container's id."""
+        """Wait until the kernel has killed a process out of memory; return its container's id."""
         return self.client.call(_AGENT, "GetOOMEvent", agent_pb2.GetOOMEventRequest(), agent_pb2.OOMEvent).container_id
 
     def boot_timeline(self) -> guest_pb2.BootTimelineResponse:
         return self.client.call(_GUEST, "BootTimeline", empty_pb2.Empty(), guest_pb2.BootTimelineResponse, self.timeout)
 
     def features(self) -> bytes:
-        """A JSON document."""
+        """Return the OCI features document, as JSON."""
         return self.client.call(_GUEST, "Features", empty_pb2.Empty(), guest_pb2.FeaturesResponse, self.timeout).features
 
     def list_containers(self) -> Sequence[guest_pb2.ListContainersResponse.Container]:
@@ -151,9 +162,10 @@ class Agent:
         self.client.call(_GUEST, "StartShell", request, empty_pb2.Empty, self.timeout)
 
     def release_process(self, container_id: str, exec_id: str, *, when_caller_goes: bool = False) -> None:
-        """Give up a process's streams, so that it goes on alone and is forgotten at its end.
+        """Release a process's streams, so that it runs on its own and is forgotten when it ends.
 
-        With `when_caller_goes` only once this connection ends; then it returns when the process has been waited for.
+        With `when_caller_goes`, do so only when this connection ends. The call then returns once
+        the process has been waited for.
         """
         request = guest_pb2.ReleaseProcessRequest(container_id=container_id, exec_id=exec_id, when_caller_goes=when_caller_goes)
         self.client.call(_GUEST, "ReleaseProcess", request, empty_pb2.Empty, None if when_caller_goes else self.timeout)

@@ -1,4 +1,4 @@
-"""A connection to an agent with any number of calls in flight, from any number of threads."""
+"""A connection to an agent, with any number of calls in flight from any number of threads."""
 
 import select
 import socket
@@ -20,15 +20,21 @@ from innkeeper.wire.frames import FrameTooLong
 R = TypeVar("R")
 _READ_SIZE = 1 << 20
 _GRACE = 0.2
-"""Seconds past a caller's time limit: the server's own deadline speaks first."""
+"""Seconds added to a caller's timeout, so that the server's own deadline answers first."""
 _MAX_NANOSECONDS = (1 << 63) - 1
 _LONGEST_WAIT = 2e6
+"""The longest wait in seconds that is passed to a system call.
+
+poll(2) takes milliseconds in a signed 32-bit int.
+"""
 
 
 class RpcError(Exception):
-    """A call failed. `code` is one of innkeeper.wire.status, `lost`: the connection ended before the answer came.
+    """A failed call.
 
-    `reason` and `metadata` are what the agent says to programs (innkeeper.wire.error_info); empty where it says nothing.
+    `code` is one of innkeeper.wire.status. `lost` means that the connection ended before the answer
+    arrived. `reason` and `metadata` are the agent's error details for programs
+    (innkeeper.wire.error_info), and empty if it sent none.
     """
 
     def __init__(
@@ -43,7 +49,7 @@ class RpcError(Exception):
 
 
 class _Call:
-    """A caller's place to wait."""
+    """A call in flight, on which its caller waits."""
 
     def __init__(self) -> None:
         self.answered = threading.Event()
@@ -51,7 +57,14 @@ class _Call:
 
 
 class Client:
-    """Calls over one socket. A thread of its own reads answers; each caller sends for itself."""
+    """Calls over one socket.
+
+    A reader thread receives all answers, and each caller sends its own frames. Two locks keep this
+    free of deadlocks. `_sending` is held while a caller sends, so that frames stay whole. `_table`
+    protects the connection's state and the calls in flight. It is never held while sending, because
+    the reader needs it: a server whose answers are not read stops reading, and the sender would
+    wait for it forever.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -59,9 +72,9 @@ class Client:
         self._calls: dict[int, _Call] = {}
         self._sending = threading.Lock()
         self._unsent = memoryview(b"")
-        """What the socket has not taken of the frames of callers whose time was up; goes first, as frames must stay whole."""
+        """Bytes left over by callers at their deadline. Sent first: frames must stay whole."""
         self._table = threading.Lock()
-        """Never held while sending: the reader takes it, and a server whose answers are not read stops reading."""
+        """Never held while sending (see the class)."""
         self._lost: str | None = None
         self._reader = threading.Thread(target=self._read, name="innkeeper-client", daemon=True)
         self._reader.start()
@@ -73,20 +86,23 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection; calls in flight fail with `lost`."""
+        """Close the connection. Calls in flight fail with `lost`."""
         with self._table:
             self._lost = self._lost or "the connection was closed on this side"
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has ended already
+            pass  # the peer has closed it already
         if threading.current_thread() is not self._reader:
             self._reader.join()
-        with self._sending:  # a sender has seen the end by now, and must not find another socket under the same number
+        with self._sending:  # wait for senders: another socket may get this number
             self._sock.close()
 
     def call(self, service: str, method: str, request: Any, response_class: type[R], timeout: float | None = None) -> R:
-        """Send `request`, a message, and wait for the answer. Raises RpcError; DEADLINE_EXCEEDED after `timeout` seconds."""
+        """Send the message `request`, wait for the answer and return it as `response_class`.
+
+        Raises RpcError, with DEADLINE_EXCEEDED after `timeout` seconds.
+        """
         nanoseconds = 0 if timeout is None else max(1, min(int(timeout * 1e9), _MAX_NANOSECONDS))
         deadline = None if timeout is None else time.monotonic() + timeout + _GRACE
         stream, call = self._begin(Request(service, method, request.SerializeToString(), nanoseconds))
@@ -104,7 +120,11 @@ class Client:
             raise RpcError(status.INTERNAL, f"{method}: undecodable response: {error}") from error
 
     def _begin(self, envelope: Request) -> tuple[int, _Call]:
-        """Queue a call's frame and enter the call into the table."""
+        """Queue a call's frame and register the call.
+
+        Both happen under one lock: the answer may arrive as soon as the frame is sent, and a frame
+        is sent by the first caller that gets to the socket.
+        """
         call = _Call()
         with self._table:
             if self._lost is not None:
@@ -119,7 +139,10 @@ class Client:
         return stream, call
 
     def _send(self, method: str, stream: int, deadline: float | None) -> bool:
-        """Send what is queued, this call's frame with it. False: the time is up before the socket took all of it."""
+        """Send everything queued, including this call's frame. Return False at the deadline.
+
+        A frame of which a part was sent stays in `_unsent` for the next caller.
+        """
         left = _left(deadline)
         if not self._sending.acquire(timeout=-1 if left is None else left):
             return False
@@ -175,17 +198,20 @@ def _failed(answer: Response) -> RpcError:
     try:
         reason, metadata = error_info.decode(answer.details)
     except EnvelopeError:
-        reason, metadata = "", {}  # the message is there for people all the same
+        reason, metadata = "", {}  # the message is still readable
     return RpcError(answer.code, answer.message, reason=reason, metadata=metadata)
 
 
 def _left(deadline: float | None) -> float | None:
-    """Seconds until `deadline`, as far as system calls can count."""
+    """Return the seconds until `deadline`, at most _LONGEST_WAIT, or None for no deadline."""
     return None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
 
 
 def _writable(sock: socket.socket, deadline: float | None) -> bool:
-    """Wait until the socket takes bytes (or has failed, which sending tells). False: not before `deadline`."""
+    """Wait until the socket accepts bytes or has failed, which sending reports.
+
+    Returns False at the deadline.
+    """
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     left = _left(deadline)
@@ -193,9 +219,10 @@ def _writable(sock: socket.socket, deadline: float | None) -> bool:
 
 
 def connect(address: str, timeout: float | None = None) -> Client:
-    """Dial the agent at `address` (see innkeeper.client.address) until it takes the call or `timeout` seconds have passed.
+    """Dial the agent at `address` (see innkeeper.client.address) and return a Client.
 
-    Raises OSError: what the last attempt failed with.
+    Refused connections are retried until `timeout` seconds have passed. Raises the OSError of the
+    last attempt.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -203,7 +230,7 @@ def connect(address: str, timeout: float | None = None) -> Client:
         try:
             return Client(dial(address, left))
         except (ConnectionRefusedError, ConnectionResetError):
-            # nobody listens there yet
+            # The agent does not listen yet.
             if deadline is None or time.monotonic() >= deadline:
                 raise
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Copies a container process's standard streams to and from this process's descriptors."""
+"""Copy a container process's standard streams to and from descriptors of this process."""
 
 import os
 import threading
@@ -12,10 +12,11 @@ WRITE_SIZE = 512 << 10
 
 
 def copy_streams(agent: Agent, container_id: str, exec_id: str, *, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
-    """Returns when the outputs have ended. Stream None: stdin is closed at once, outputs are not read.
+    """Copy the streams of a process and return when its outputs have ended.
 
-    stdin is read by a daemon thread that outlives the call while it is blocked; the descriptors stay the caller's.
-    Raises what the first failing output raised.
+    A `stdin` of None is closed at once, and an output of None is not read. A daemon thread reads
+    stdin. It outlives the call while its read blocks. The descriptors stay the caller's. Raises the
+    exception of the first output that failed.
     """
     failures: list[Exception] = []
 
@@ -34,7 +35,7 @@ def copy_streams(agent: Agent, container_id: str, exec_id: str, *, stdin: int | 
                     view = view[agent.write_stdin(container_id, exec_id, bytes(view)) :]
             agent.close_stdin(container_id, exec_id)
         except (RpcError, OSError):
-            pass  # the process reads no more or has ended, which its outputs and its status tell
+            pass  # the process no longer reads, or has ended: its outputs and status show it
 
     if stdin is None:
         _close(agent, container_id, exec_id)
