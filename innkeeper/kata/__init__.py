@@ -1,4 +1,4 @@
-"""The guest for a node that runs Kata Containers: laid out, configured and taken away again."""
+"""Install, configure and remove the guest on a node that runs Kata Containers."""
 
 from innkeeper.kata.install import Plan, install, uninstall
 

@@ -1,40 +1,63 @@
-"""What an operator would otherwise write by hand: the shim's configurations, containerd's handlers, and manifests for Kubernetes."""
+"""Files that an operator would otherwise write by hand.
+
+They are the shim's configurations, containerd's handlers, and manifests for Kubernetes.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 HANDLER = "innkeeper"
-"""QEMU with the disk image."""
+"""Runtime handler: QEMU with the disk image."""
 INITRD_HANDLER = "innkeeper-initrd"
+"""Runtime handler: QEMU with the initrd."""
 CLH_HANDLER = "innkeeper-clh"
+"""Runtime handler: Cloud Hypervisor with the disk image."""
 MEMORY_OVERHEAD = {HANDLER: "256Mi", INITRD_HANDLER: "320Mi", CLH_HANDLER: "256Mi"}
-"""Of an idle pod: 131 MB of the guest's memory touched, 33 MB of the shim's, 10 MB of virtiofsd's, the rest QEMU's own; an initrd
-stays in the guest's memory unpacked, and takes 47 MB of it."""
+"""The memory overhead of an idle pod for each handler.
+
+It consists of 131 MB of guest memory in use, 33 MB of the shim, 10 MB of virtiofsd, and QEMU
+itself. An unpacked initrd stays in guest memory and takes another 47 MB.
+"""
 
 
 POD_ANNOTATIONS = ("io.katacontainers.config.agent.policy",)
-"""What containerd passes on of a pod's annotations. Whoever may make a pod writes these: of all that the shim knows only the policy, which
-can but take away, is no way to steer the node. Nor does a configuration here have `enable_annotations` (CVE-2026-44210: arguments of
-virtiofsd; CVE-2026-50540: a configuration file of the pod's own choice, which shims before 4.0 take whatever is enabled)."""
+"""The pod annotations that containerd passes to the shim.
+
+Anyone who may create a pod writes these, so they must not be able to steer the node. Of all
+annotations that the shim knows, only the policy is passed on: it can only restrict. For the same
+reason, no configuration here has `enable_annotations`. See CVE-2026-44210 (arguments of virtiofsd)
+and CVE-2026-50540 (a configuration file of the pod's choice, which shims before 4.0 accept whatever
+is enabled).
+"""
 
 
 def quoted(path: Path) -> str:
-    """A TOML string."""
+    """Return a path as a TOML string."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def qemu_with_image(kernel: Path, image: Path, qemu: Path, virtiofsd: Path, verity: str) -> str:
-    """For QEMU with the disk image. `verity` is the line of `verity.toml`."""
+    """Return the shim's configuration for QEMU with the disk image.
+
+    `verity` is the line of `verity.toml`.
+    """
     return _qemu(kernel, _image(image, verity), qemu, virtiofsd)
 
 
 def qemu_with_initrd(kernel: Path, initrd: Path, qemu: Path, virtiofsd: Path) -> str:
-    """For QEMU with an initrd: no disk, and the root in the guest's memory."""
+    """Return the shim's configuration for QEMU with an initrd.
+
+    The VM has no disk, and its root is in guest memory.
+    """
     return _qemu(kernel, f"initrd = {quoted(initrd)}\n", qemu, virtiofsd)
 
 
 def cloud_hypervisor(kernel: Path, image: Path, program: Path, virtiofsd: Path, verity: str) -> str:
-    """For Cloud Hypervisor with the disk image; `kernel` is the ELF file, which it starts by the PVH entry."""
+    """Return the shim's configuration for Cloud Hypervisor with the disk image.
+
+    `kernel` is the ELF file, which Cloud Hypervisor starts by its PVH entry. `verity` is the line
+    of `verity.toml`.
+    """
     return f"""\
 # Kata Containers' shim with Innkeeper's guest, on Cloud Hypervisor. Keys are those of Kata's own configuration-clh.toml.
 
@@ -63,7 +86,11 @@ cold_plug_vfio = "no-port"
 
 
 def _image(image: Path, verity: str) -> str:
-    """The root as a disk. Only what differs from the shim's own defaults, and what it insists on, as in all of these."""
+    """Return the keys for a root on a disk.
+
+    As in all these texts, only keys are written that differ from the shim's defaults or that it
+    requires.
+    """
     return f"""\
 image = {quoted(image)}
 rootfs_type = "erofs"
@@ -109,7 +136,10 @@ experimental = []
 
 
 def containerd_handlers(configurations: Mapping[str, Path]) -> str:
-    """The runtime handlers, name to configuration, for /etc/containerd/config.toml (version 2)."""
+    """Return the runtime handlers for /etc/containerd/config.toml (version 2).
+
+    `configurations` maps each handler to its configuration file.
+    """
     return "version = 2\n" + "".join(_handler(name, path) for name, path in configurations.items())
 
 

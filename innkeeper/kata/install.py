@@ -1,6 +1,7 @@
-"""Lay the guest out below a prefix, and take away exactly what was laid out.
+"""Install the guest below a prefix, and remove exactly what was installed.
 
-`installed.json` lists each file with its sha256. A file that the operator has changed since is his: it stays, and is named.
+`installed.json` lists each file with its sha256. A file that the operator has changed since belongs
+to the operator: it stays, and is reported.
 """
 
 import errno
@@ -24,7 +25,10 @@ RECORD = "installed.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is to be. `qemu`, `virtiofsd` and `cloud_hypervisor` are the node's own programs."""
+    """The paths of an installation.
+
+    `qemu`, `virtiofsd` and `cloud_hypervisor` are the node's own programs.
+    """
 
     prefix: Path
     qemu: Path
@@ -33,19 +37,25 @@ class Plan:
 
     @classmethod
     def of(cls, prefix: Path, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> "Plan":
-        """With Kata's programs where a node has them, else Debian's. Raises InnkeeperError."""
+        """Return a plan that uses Kata's programs if the node has them, else Debian's.
+
+        Raises InnkeeperError if `prefix` is not absolute.
+        """
         if not prefix.is_absolute():
             raise InnkeeperError(f"--prefix {prefix}: the shim needs absolute paths")
         return cls(prefix, qemu or first(QEMU), virtiofsd or first(VIRTIOFSD), cloud_hypervisor or first(CLOUD_HYPERVISOR))
 
     @property
     def configurations(self) -> dict[str, Path]:
-        """The shim's configuration file for each handler."""
+        """Return the path of the shim's configuration file for each handler."""
         names = {files.HANDLER: "qemu", files.INITRD_HANDLER: "qemu-initrd", files.CLH_HANDLER: "clh"}
         return {handler: self.prefix / f"etc/configuration-innkeeper-{name}.toml" for handler, name in names.items()}
 
     def texts(self, verity: str) -> dict[Path, str]:
-        """Path -> content of what is written. `verity` is the content of `verity.toml`."""
+        """Return the text of each file to write, by path.
+
+        `verity` is the content of `verity.toml`.
+        """
         share = self.prefix / "share"
         kernel, image = share / "bzImage", share / "innkeeper.img"
         image_configuration, initrd_configuration, clh_configuration = self.configurations.values()
@@ -60,15 +70,19 @@ class Plan:
 
 
 def first(candidates: Iterable[Path]) -> Path:
-    """The first that is there; the last to be named if none is, for a node that gets it later."""
+    """Return the first candidate that exists, or else the last one.
+
+    The node may get the program later, so a missing one is no error.
+    """
     found = list(candidates)
     return next((path for path in found if path.exists()), found[-1])
 
 
 def install(plan: Plan, built: Artifacts) -> list[Path]:
-    """Copy kernel, images and what tells of them, and write the files. Raises InnkeeperError, OSError.
+    """Copy kernel, images and manifest, write the files, and return all their paths.
 
-    What a first installation has left unchanged is replaced; a changed file stays, and the new one is put beside it as NAME.new.
+    Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
+    the new one is written beside it as NAME.new. Raises InnkeeperError and OSError.
     """
     changed = set(_changed(plan.prefix))
     made: list[Path] = []
@@ -81,7 +95,7 @@ def install(plan: Plan, built: Artifacts) -> list[Path]:
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file's content; where it has holes its copy has them as well."""
+    """Copy a file's content and keep its holes."""
     with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
         size = os.fstat(reader.fileno()).st_size
         writer.truncate(size)
@@ -98,7 +112,7 @@ def _next_data(descriptor: int, at: int) -> int | None:
         return os.lseek(descriptor, at, os.SEEK_DATA)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            return None  # nothing but a hole up to the end
+            return None  # there is only a hole up to the end
         raise
 
 
@@ -107,7 +121,10 @@ def _write(text: str, path: Path) -> None:
 
 
 def _put(path: Path, write: Callable[[Path], None], changed: set[Path]) -> Path:
-    """By a name that appears when the content is whole."""
+    """Write a file under a temporary name and rename it when it is complete.
+
+    Returns the path, which is NAME.new if the operator has changed the file.
+    """
     target = path.with_name(f"{path.name}.new") if path in changed else path
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f".{target.name}.part")
@@ -137,12 +154,15 @@ def _read(prefix: Path) -> dict[str, str]:
 
 
 def _changed(prefix: Path) -> list[Path]:
-    """Files that are not as they were installed."""
+    """Return the files that differ from what was installed."""
     return [prefix / name for name, sha256 in _read(prefix).items() if (prefix / name).exists() and hash_file(prefix / name) != sha256]
 
 
 def uninstall(prefix: Path) -> list[Path]:
-    """Remove what `install` made, and folders that are empty then. The changed files that stay. Raises InnkeeperError."""
+    """Remove what `install` created, and folders that are empty then.
+
+    Returns the changed files, which stay. Raises InnkeeperError if there is no installation.
+    """
     if not (prefix / RECORD).exists():
         raise InnkeeperError(f"{prefix} holds no installation", hint="was it another --prefix?")
     kept = _changed(prefix)
