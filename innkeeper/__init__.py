@@ -1,3 +1,3 @@
-"""Innkeeper, the host's side."""
+"""The host's side of Innkeeper."""
 
 __version__ = "0.1.0"

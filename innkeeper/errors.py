@@ -1,6 +1,7 @@
-"""Errors that the host's side shows to its user, and the end by a signal.
+"""Errors that are shown to the user of the host's side, and the exception for signals.
 
-One class of errors, so that the command line can print any failure the same way: what failed, then what to do next.
+All failures have the same class, so that the command line can print each of them the same way: what
+failed, then what to do next.
 """
 
 import signal
@@ -9,8 +10,8 @@ import signal
 class InnkeeperError(Exception):
     """A failure that the user can act on.
 
-    `message` names the thing that failed (lower case, no final period); `hint` is the next step, if there is one.
-    The command line prints both and exits with `exit_status`.
+    `message` names what failed (lower case, no final period). `hint` is the next step, if there is
+    one. The command line prints both and exits with `exit_status`.
     """
 
     exit_status = 125
@@ -22,7 +23,11 @@ class InnkeeperError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end; raised so that everything open is closed on the way out."""
+    """A signal that asked this process to end.
+
+    It is raised as an exception so that everything open is closed on the way out. It is a
+    BaseException, so that no handler for errors catches it.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

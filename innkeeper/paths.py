@@ -1,8 +1,8 @@
-"""Where the host's side keeps its files. Nothing is ever written outside these folders and what the user names.
+"""The folders of the host's side. Files are written only there and where the user asks for them.
 
-<cache>/store/      results of build steps, by id
-<cache>/images/     OCI images turned into block devices, by digest
-<cache>/machines/   one folder a running machine: state.json, sockets, logs, scratch disk
+<cache>/store/      results of build steps, by id <cache>/images/     OCI images converted to block
+devices, by digest <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch
+disk
 """
 
 import os
@@ -10,7 +10,10 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The cache folder: `INNKEEPER_CACHE`, else `$XDG_CACHE_HOME/innkeeper`, else `~/.cache/innkeeper`."""
+    """Return the cache folder.
+
+    It is `INNKEEPER_CACHE`, else `$XDG_CACHE_HOME/innkeeper`, else `~/.cache/innkeeper`.
+    """
     if own := os.environ.get("INNKEEPER_CACHE"):
         return Path(own).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -18,22 +21,25 @@ def cache_root() -> Path:
 
 
 def store_root() -> Path:
-    """Results of build steps, named by their id."""
+    """Return the folder of the results of build steps, which are named by their id."""
     return cache_root() / "store"
 
 
 def images_root() -> Path:
-    """Block devices made of OCI images, named by the image's digest."""
+    """Return the folder of block devices made from OCI images, which are named by the digest."""
     return cache_root() / "images"
 
 
 def machines_root() -> Path:
-    """One folder for each running or stopped machine."""
+    """Return the folder that has one folder for each running or stopped VM."""
     return cache_root() / "machines"
 
 
 def project_root() -> Path:
-    """The source tree, which holds `kernel-config/`, `rootfs/` and `agent/`; only building needs it. Installed, we carry a copy."""
+    """Return the source tree, which contains `kernel-config/`, `rootfs/` and `agent/`.
+
+    Only building needs it. An installed innkeeper contains a copy.
+    """
     package = Path(__file__).resolve().parent
     carried = package / "source"
     return carried if carried.is_dir() else package.parent

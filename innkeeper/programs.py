@@ -1,7 +1,10 @@
-"""Host programs: which Debian package has each, why it is needed, and how to get it.
+"""Host programs: the Debian package of each, why it is needed, and how to get it.
 
-`require(NAME)` finds a program or, on Debian and Ubuntu with enough rights, installs its package. Where it may not, the
-error carries the exact command. Only the standard library is used here: `build.py` calls this before there is anything else.
+`require(NAME)` finds a program, or installs its package on Debian and Ubuntu if the user may do so.
+Otherwise the error contains the exact command to install it.
+
+Only the standard library is used here, because `build.py` calls this module before anything else is
+installed.
 """
 
 import os
@@ -16,14 +19,21 @@ from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 
 NO_INSTALL_ENV = "INNKEEPER_NO_INSTALL"
-"""Set to anything but "" or "0": print the command, install nothing (`--no-install`)."""
+"""Environment variable for `--no-install`: with any value but "" or "0", nothing is installed.
+
+The command is printed instead.
+"""
 
 _SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 @dataclass(frozen=True)
 class Program:
-    """Where a program comes from. `packages` are Debian's; `places` are paths outside PATH; `instead` a package of other releases."""
+    """The source of a program.
+
+    `packages` are Debian packages. `places` are paths outside PATH. `instead` are packages to use
+    on releases that do not have `packages`.
+    """
 
     packages: tuple[str, ...]
     why: str
@@ -85,7 +95,10 @@ REGISTRY: dict[str, Program] = {
 
 
 def find(name: str) -> Path | None:
-    """The path of program (or file) `name`, or None. Looks on PATH, in the usual system folders, then in the program's own places."""
+    """Return the path of the program or file `name`, or None.
+
+    Searches PATH, then the usual system folders, then the program's `places`.
+    """
     program = REGISTRY.get(name)
     path = os.pathsep.join([os.environ.get("PATH", ""), *_SEARCH])
     if found := shutil.which(name, path=path):
@@ -102,15 +115,15 @@ def find(name: str) -> Path | None:
 
 
 def require(name: str) -> Path:
-    """The path of program `name`; its package is installed if it is missing and that is permitted.
+    """Return the path of program `name`. Install its package if it is missing and this is allowed.
 
-    Raises InnkeeperError that names the program, the reason and the command otherwise.
+    Otherwise raises InnkeeperError with the program, the reason and the command.
     """
     return require_all((name,))[name]
 
 
 def require_all(names: Iterable[str]) -> dict[str, Path]:
-    """As `require` for several programs, with one installation for all that are missing."""
+    """Do the same as `require` for several programs, with one installation for all missing ones."""
     wanted = list(dict.fromkeys(names))
     found = {name: path for name in wanted if (path := find(name)) is not None}
     missing = [name for name in wanted if name not in found]
@@ -124,7 +137,7 @@ def require_all(names: Iterable[str]) -> dict[str, Path]:
 
 
 def may_install() -> str | None:
-    """Why nothing may be installed on this host, or None if it may."""
+    """Return why packages cannot be installed on this host, or None if they can."""
     if os.environ.get(NO_INSTALL_ENV, "0") not in ("", "0"):
         return "installing is switched off (--no-install)"
     if shutil.which("apt-get", path=os.pathsep.join(_SEARCH)) is None:
@@ -135,7 +148,7 @@ def may_install() -> str | None:
 
 
 def install_command(names: Iterable[str]) -> str:
-    """The command that a user types to install what `names` need."""
+    """Return the command that installs what `names` need."""
     return "apt-get install -y --no-install-recommends " + " ".join(_packages(names))
 
 
@@ -158,7 +171,10 @@ def _packages(names: Iterable[str]) -> list[str]:
 
 
 def _known(package: str) -> bool:
-    """Whether apt has a version of `package` to install."""
+    """Return whether apt has a version of `package` to install.
+
+    Returns True if there is no apt-cache to ask.
+    """
     apt_cache = shutil.which("apt-cache", path=os.pathsep.join(_SEARCH))
     if apt_cache is None:
         return True
@@ -186,8 +202,9 @@ def _install(names: list[str]) -> None:
         _as_root(["apt-get", "install", *options, *packages], hint)
 
 
-# A package's service must not start on this host just because a test wants the program. policy-rc.d is Debian's way to say
-# so (invoke-rc.d(8)); the mark in it tells a later run that it is ours to remove, should this one be killed.
+# Installing a package for a test must not start its service on this host. Debian's means against
+# that is policy-rc.d (invoke-rc.d(8)). If this script is killed, the mark shows a later run that
+# the file is ours and may be removed.
 _GUARDED = r"""
 guard=/usr/sbin/policy-rc.d
 mark='# written by innkeeper for the time of one installation'
@@ -201,7 +218,10 @@ fi
 
 
 def _as_root(argv: list[str], hint: str) -> None:
-    """Run `argv` as root with services kept from starting; its output is shown only if it fails."""
+    """Run `argv` as root, and keep services from starting.
+
+    Its output is only shown if it fails, as part of the InnkeeperError.
+    """
     command = ["/bin/sh", "-c", _GUARDED, "sh", *argv]
     if os.geteuid() != 0:
         command = ["sudo", "-n", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", *command]

@@ -1,6 +1,7 @@
-"""Progress of long work, on standard error only: standard output belongs to the container.
+"""Progress of long work, printed on standard error only: standard output belongs to the container.
 
-A terminal gets one live line a step (rich); anything else gets plain lines at start and end.
+On a terminal, each step has a live line (rich). Otherwise a plain line is printed at its start and
+its end.
 """
 
 import sys
@@ -13,18 +14,21 @@ _quiet = False
 
 
 def be_quiet(quiet: bool = True) -> None:
-    """Print no progress at all from here on (`--quiet`); errors are not progress."""
+    """Print no progress from here on (`--quiet`). Errors and warnings are still printed."""
     global _quiet
     _quiet = quiet
 
 
 def is_quiet() -> bool:
-    """Return whether `be_quiet` is in force, for a process that starts another one with the same setting."""
+    """Return whether `be_quiet` was called, for passing the setting to another process."""
     return _quiet
 
 
 def printable(text: str) -> str:
-    """Return `text` with all but what can be seen, and line ends and tabs, written out: names in an image are not to steer the terminal."""
+    """Return `text` with unprintable characters escaped, except for newlines and tabs.
+
+    Names in an image must not be able to send control sequences to the terminal.
+    """
     return "".join([char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text])
 
 
@@ -40,7 +44,7 @@ def warn(text: str) -> None:
 
 
 class Step:
-    """A step that is running; `update` replaces what is shown behind its title on a terminal."""
+    """A running step. On a terminal, `update` replaces the text behind its title."""
 
     def __init__(self, title: str) -> None:
         self.title = printable(title)
@@ -68,7 +72,10 @@ class Step:
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
-    """Show that `title` is being done, and how long it took; nested steps are indented."""
+    """Context manager: print that `title` is being done, and then how long it took.
+
+    Nested steps are indented.
+    """
     global _depth
     shown = Step(title)
     start = time.monotonic()
