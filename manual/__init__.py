@@ -1,4 +1,6 @@
-"""Generated parts of the documentation: pages from the parsers and .proto files, and man pages from those.
+"""Generated parts of the documentation: reference pages and man pages.
 
-`python -m manual` writes `docs/reference/`; tests/unit/test_manual.py fails when these pages are out of date.
+The reference pages come from the parsers and .proto files, and the man pages come from the
+reference pages. `python -m manual` writes `docs/reference/`. tests/unit/test_manual.py fails if
+these pages are out of date.
 """

@@ -1,4 +1,7 @@
-"""`python -m manual`: write the generated pages of docs/reference. `python -m manual man DIR` writes man pages."""
+"""Write the generated pages of docs/reference (`python -m manual`).
+
+`python -m manual man DIR` writes man pages instead.
+"""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -17,11 +20,11 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "rpcs.md": lambda: rpcs.page(ROOT / "innkeeper/wire/proto"),
     "boot-parameters.md": parameters.page,
 }
-"""Page below docs/reference -> the function that returns its text."""
+"""Maps each page below docs/reference to the function that returns its text."""
 
 
 def main() -> None:
-    """Write what the arguments ask for."""
+    """Write the pages that the arguments ask for."""
     if sys.argv[1:2] == ["man"]:
         for path in man.write(REFERENCE, Path(sys.argv[2])):
             print(path)

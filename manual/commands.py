@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 TYPES = {"str": "TEXT", "int": "N", "float": "NUMBER", "path": "PATH"}
-"""The parser's name of a type -> what a page shows for its value."""
+"""Maps the parser's name of a type to the placeholder for its value on a page."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Command:
-    """One command as a reference page shows it."""
+    """A command as a reference page shows it."""
 
     name: str
     usage: str
@@ -32,7 +32,10 @@ class Command:
 
 
 def innkeeper() -> list[Command]:
-    """Return every public command of `innkeeper`, in the order of `innkeeper --help`, the program itself first."""
+    """Return every public command of `innkeeper`, starting with the program itself.
+
+    The order is that of `innkeeper --help`.
+    """
     from innkeeper.cli import app
 
     app.register([])
@@ -79,13 +82,14 @@ def _examples(epilog: str | None, full: str) -> tuple[str, ...]:
         return ()
     program, _, name = full.partition(" ")
     lines = (line.strip() for line in re.split(r"\n+|;  ?", tail))
-    # An example names the command only; what stands before a pipe or is another program stays as it is.
+    # An example starts with the command's name only, so the program is added. Text before a pipe,
+    # and other programs, stay as they are.
     last = name.split()[0] if name else ""
     return tuple(re.sub(rf"(^|\| )(?={re.escape(last)}\b)", rf"\1{program} ", line) for line in lines if line)
 
 
 def innkeeper_oci() -> list[Command]:
-    """Return every command of `innkeeper-oci`, the program itself first."""
+    """Return every command of `innkeeper-oci`, starting with the program itself."""
     from agent.oci import command_table, main
 
     listed = [_from_table(main.NAME, "VERB ...", "Run containers as an OCI runtime command, with runc's verbs and options.", main.OPTIONS)]

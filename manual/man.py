@@ -1,4 +1,7 @@
-"""Turn the reference pages into man pages. Only the standard library is used: setup.py runs this while a wheel is built."""
+"""Turn the reference pages into man pages.
+
+Only the standard library is used, because setup.py calls this module while a wheel is built.
+"""
 
 import re
 from pathlib import Path
@@ -25,7 +28,7 @@ def _sections(text: str) -> list[tuple[str, str]]:
 
 
 def man_page(name: str, body: str) -> str:
-    """Return one man page in roff, from the Markdown below a command's heading."""
+    """Return a man page in roff, made from the Markdown below a command's heading."""
     dashed = name.replace(" ", "-")
     usage, rest = _fence(body)
     paragraphs = [part.strip() for part in rest.split("\n\n") if part.strip() and not part.startswith("<!--")]
@@ -66,6 +69,6 @@ def _text(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a line of running text; one that begins like a roff request is protected."""
+    """Return a line of text, escaped so that roff does not take its start for a request."""
     escaped = _text(text)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped

@@ -1,4 +1,4 @@
-"""The page of the agent's settings, from the table that the agent reads them by."""
+"""The page of the agent's settings, generated from the table by which the agent reads them."""
 
 from agent import config
 from manual.pages import HEAD, escape, table
@@ -18,7 +18,7 @@ KINDS = {
     "_flag": "`true`, `false`, `1` or `0`; the word alone means true",
     "_path": "an absolute path",
 }
-"""Name of the parser -> what it accepts."""
+"""Maps the name of a parser to the values that it accepts."""
 
 
 def page() -> str:

@@ -1,4 +1,7 @@
-"""Read services and messages out of .proto files, with their comments. Understands the subset that this project writes."""
+"""Parse services and messages from .proto files, with their comments.
+
+Only the subset of the language that this project uses is supported.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -9,7 +12,7 @@ _RPC = re.compile(r"rpc (\w+)\((stream )?([\w.]+)\) returns \((stream )?([\w.]+)
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC; `request` and `response` carry `stream ` in front where they are streams."""
+    """An RPC. `request` and `response` begin with `stream ` if they are streams."""
 
     name: str
     request: str
@@ -19,7 +22,7 @@ class Method:
 
 @dataclass
 class Service:
-    """One service by its full name (package and name)."""
+    """A service, by its full name (package and name)."""
 
     name: str
     methods: list[Method] = field(default_factory=list)
@@ -27,7 +30,11 @@ class Service:
 
 @dataclass(frozen=True)
 class File:
-    """A .proto file: the comment at its top, its services, and the text of each top-level message and enumeration."""
+    """A .proto file.
+
+    It has the comment at its top, its services, and the text of each top-level message and
+    enumeration.
+    """
 
     name: str
     comment: str
@@ -60,7 +67,7 @@ def _service(name: str, body: str) -> Service:
             service.methods.append(Method(match[1], (match[2] or "") + match[3], (match[4] or "") + match[5], _comment(comment)))
             comment = []
         else:
-            comment = []  # an empty line ends a comment that belongs to no single RPC
+            comment = []  # an empty line ends a comment for a group of RPCs
     return service
 
 

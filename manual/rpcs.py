@@ -1,4 +1,4 @@
-"""The page of RPCs, from the .proto files."""
+"""The page of RPCs, generated from the .proto files."""
 
 from pathlib import Path
 
