@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes a private virtual environment once, then hands over to `innkeeper.cli`. Standard library only.
+"""Create a private virtual environment on the first run, then start `innkeeper.cli` in it.
 
-The environment lives in the cache, named by what it is made from (pyproject.toml, this Python, this tree); a marker file
-says that it is complete, and a lock keeps two first runs apart. `--help` tells the commands.
+The environment is in the cache. Its name is a hash of what it depends on (pyproject.toml and this
+Python), a marker file shows that it is complete, and a lock keeps two first runs apart. `--help`
+lists the commands. Only the standard library is used here.
 """
 
 import hashlib
@@ -15,11 +16,13 @@ COMPLETE = "complete"
 
 
 def main() -> int:
-    """Run the command line in the private environment; does not return unless making that fails."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python shall say so, not fail somewhere
+    """Run the command line in the private environment. Returns only if creating that fails."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets this message
         print(f"innkeeper: python 3.11 or later is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 125
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # what the caller has closed must not become a file of ours
+    # If the caller closed a standard stream, the next file that is opened would take its number,
+    # and output would be written into it.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     sys.path.insert(0, str(ROOT))
@@ -42,7 +45,10 @@ def main() -> int:
 
 
 def environment(extra: str) -> Path:
-    """The Python of the complete environment for `extra` ("" or "test"), made if it is not there yet."""
+    """Return the Python of the environment for `extra` ("" or "test"). Create it if needed.
+
+    The environment for "test" also serves for "", since it contains everything.
+    """
     from innkeeper.paths import cache_root
 
     made_from = [(ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), os.path.realpath(sys.executable).encode()]
@@ -82,13 +88,17 @@ def _make(folder: Path, extra: str) -> None:
             pip = _bare_environment(folder)
             _run([*pip, "install", "--quiet", "--no-input", "--disable-pip-version-check", *wanted], folder)
             (folder / COMPLETE).touch()
-        except BaseException:  # an interrupted or failed one must not look finished, nor stay
+        except BaseException:  # an unfinished environment must not stay
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
 def _bare_environment(folder: Path) -> list[str]:
-    """An empty virtual environment in `folder`; returns the command that is its pip, however this host provides one."""
+    """Create an empty virtual environment in `folder` and return the command of its pip.
+
+    Debian splits pip and ensurepip into packages of their own, so pip may come from ensurepip, from
+    Debian's wheel, or from this Python.
+    """
     import importlib.util
 
     from innkeeper import programs
@@ -106,7 +116,10 @@ def _bare_environment(folder: Path) -> list[str]:
 
 
 def _has_ensurepip() -> bool:
-    """Whether `python -m venv` can put pip in: Debian ships ensurepip, or its wheels, in a package of its own."""
+    """Return whether `python -m venv` can install pip.
+
+    Debian ships ensurepip, or its wheels, in a separate package.
+    """
     import subprocess
 
     return subprocess.run([sys.executable, "-c", "import ensurepip; ensurepip.version()"], capture_output=True, check=False).returncode == 0
@@ -117,7 +130,10 @@ def _pip_wheel() -> Path | None:
 
 
 def _run(argv: list[str], folder: Path) -> None:
-    """Run a step of making `folder`; its output goes into the error if it fails."""
+    """Run a command that helps to create `folder`.
+
+    Raises InnkeeperError with the last lines of its output.
+    """
     import subprocess
 
     from innkeeper.errors import InnkeeperError

@@ -1,6 +1,7 @@
 """Packaging only.
 
-An installed innkeeper carries the parts of the source tree that building the guest needs, under `innkeeper/source`, and man pages.
+An installed innkeeper contains man pages and, in `innkeeper/source`, the parts of the source tree
+that are needed to build the guest.
 """
 
 import shutil
@@ -15,7 +16,7 @@ PARTS = ("agent", "innkeeper/wire", "innkeeper/__init__.py", "innkeeper/errors.p
 
 
 class BuildWithSource(build_py):
-    """Copies what `innkeeper.paths.project_root` promises."""
+    """A build command that also copies the source tree for `innkeeper.paths.project_root`."""
 
     def run(self) -> None:
         super().run()
@@ -31,8 +32,11 @@ class BuildWithSource(build_py):
                 shutil.copy2(ROOT / part, target)
 
     def _write_man_pages(self) -> None:
-        """Make a man page of each command's part of the reference pages; they are installed as data, below share/man."""
-        sys.path.insert(0, str(ROOT))  # a build front end does not put the source tree there
+        """Write a man page for each command from the reference pages.
+
+        They are installed as data files below share/man.
+        """
+        sys.path.insert(0, str(ROOT))  # a build front end does not do this
         from manual import man
 
         pages = man.write(ROOT / "docs/reference", Path(self.build_lib).parent / "man")
