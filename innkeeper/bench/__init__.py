@@ -1,4 +1,5 @@
-"""Measures this machine: the guest's boot and sizes, containers in a warm guest, and the agent beside runc and crun.
+"""Benchmarks: the guest's boot and sizes, containers in a warm guest, and the agent beside runc.
 
-Subjects that are compared run in one loop, in an order drawn anew each round, with gaps: back to back they would warm each other.
+crun is compared as well. Subjects that are compared run in one loop, in a new random order each
+round and with gaps. If they ran back to back, they would warm each other.
 """

@@ -1,4 +1,7 @@
-"""Our guest beside Kata's, both under Kata's shim, unmodified: one run, by turns, with the same QEMU, shim, containerd and harness."""
+"""Our guest compared with Kata's, both under Kata's unmodified shim.
+
+They take turns in one run, with the same QEMU, shim, containerd and harness.
+"""
 
 import os
 import time
@@ -21,18 +24,18 @@ from innkeeper.guest import Artifacts
 OURS, THEIRS = "ours", "Kata's"
 NEEDED = ("qemu-system-x86_64", "ctr", "runc", "ip", "busybox")
 EXECS = 3
-"""In each machine that is held; the first of them counts as the others do."""
+"""Number of execs in each VM that is held. The first counts like the others."""
 GAP_SECONDS = 1.0
-"""After a machine: its shim is then gone as well."""
+"""Seconds to wait after a VM, so that its shim has ended too."""
 HINT = "DIR has bzImage and image: a kernel, and a disk image whose first partition is the root of Kata's guest"
 ROOT_TYPES = ((1024, bytes.fromhex("e2e1f5e0"), "erofs"), (1080, bytes.fromhex("53ef"), "ext4"))
-"""Where a file system in a partition has its magic number, this number, and the file system."""
+"""For each file system: the offset of its magic number in a partition, the number, and its name."""
 SECTOR = 512
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The guest to be measured against. `root_type` is the file system of its root."""
+    """The guest to compare with. `root_type` is the file system of its root."""
 
     kernel: Path
     image: Path
@@ -40,7 +43,10 @@ class Anchor:
 
     @classmethod
     def of(cls, folder: Path) -> "Anchor":
-        """Return what is expected in `folder`. Raises InnkeeperError: something is missing."""
+        """Return the guest whose files are in `folder`.
+
+        Raises InnkeeperError if one of them is missing.
+        """
         kernel, image = folder.resolve() / "bzImage", folder.resolve() / "image"
         for path in (kernel, image):
             if not path.is_file():
@@ -49,7 +55,10 @@ class Anchor:
 
 
 def root_type(image: Path) -> str:
-    """Return the file system in the first partition of a disk image. Raises InnkeeperError: it has none, or one of another kind."""
+    """Return the file system in the first partition of a disk image.
+
+    Raises InnkeeperError if there is no partition table, or another file system.
+    """
     with image.open("rb") as file:
         table = file.read(SECTOR)
         if table[510:] != bytes.fromhex("55aa"):
@@ -64,7 +73,10 @@ def root_type(image: Path) -> str:
 
 @dataclass
 class Round:
-    """One round with one guest: two machines. Times in seconds; `stages` of our guest only."""
+    """A round with one guest, which runs two VMs.
+
+    Times are in seconds. `stages` is only filled for our guest.
+    """
 
     run: float
     boots: list[float] = field(default_factory=list)
@@ -74,7 +86,10 @@ class Round:
 
 
 def measure(artifacts: Artifacts, anchor: Anchor, rounds: int) -> list[Section]:
-    """Return the sections; nothing is left behind. Raises InnkeeperError, RpcError."""
+    """Measure both guests and return the sections. Nothing is left behind.
+
+    Raises InnkeeperError and RpcError.
+    """
     if os.geteuid() != 0:
         raise InnkeeperError("Kata's shim needs root")
     programs.require_all(NEEDED)
@@ -90,7 +105,7 @@ def measure(artifacts: Artifacts, anchor: Anchor, rounds: int) -> list[Section]:
 
 
 class _Subject:
-    """A guest as what is measured in turn."""
+    """A guest as a subject of `shuffled`."""
 
     def __init__(self, node: MeasuredNode) -> None:
         self._node = node
@@ -107,7 +122,7 @@ class _Subject:
         return result
 
     def _held(self, result: Round) -> None:
-        """A container that stays, to be entered, and its agent asked."""
+        """Start a container that stays, exec in it and query its agent, then remove it."""
         node = self._node
         container = node.run("-d", "sleep", "100000")
         try:
@@ -128,7 +143,10 @@ class _Subject:
 
 
 def _by_turns(done: dict[str, list[Round]]) -> Section:
-    """A pair of rows for each thing that was measured. What is ours bears the budget, which is what theirs took."""
+    """Return the section with a pair of rows for each measurement.
+
+    The row of our guest has the budget: usually what Kata's guest took.
+    """
     section = Section("beside Kata's guest, under its shim", note="by turns in one run, with the same QEMU and containerd")
     _pair(section, "QEMU's start to the first answered Check", "s", _each(done, "boots"), "no later than Kata's")
     _pair(section, "ctr run --rm, to its end", "s", {name: [one.run for one in each] for name, each in done.items()})
@@ -152,7 +170,10 @@ def _pair(section: Section, name: str, unit: str, values: dict[str, list[float]]
 
 
 def _stages(rounds: Sequence[Round]) -> Section:
-    """Where the time to the first Check goes in our guest, of the machines that were held."""
+    """Return the section of the stages before the first Check in our guest.
+
+    Only the VMs that were held are counted.
+    """
     section = Section("our boot under the shim, from QEMU's start")
     for stage in rounds[0].stages:
         section.figures.append(figure(stage, "s", [each.stages[stage] for each in rounds]))
@@ -160,7 +181,10 @@ def _stages(rounds: Sequence[Round]) -> Section:
 
 
 def sizes(artifacts: Artifacts, anchor: Anchor) -> Section:
-    """What a node keeps of each guest. Images have holes: what counts is the room that they take on a disk."""
+    """Return the section of what a node stores for each guest.
+
+    Images have holes, so their allocated size counts.
+    """
     section = Section("sizes, beside Kata's guest")
     theirs = _taken(anchor.image)
     section.figures += [

@@ -1,4 +1,7 @@
-"""What is done with an agent, in a guest or beside runc, by the calls that a shim makes."""
+"""Measured operations on an agent, in a guest or beside runc.
+
+They consist of the RPCs that a shim calls.
+"""
 
 import socket
 import time
@@ -18,7 +21,7 @@ WRITE_BYTES = 512 << 10
 
 
 class Containers:
-    """Containers of one agent, all of `document` but for their arguments."""
+    """Containers of one agent, all with the same `document` except for their arguments."""
 
     def __init__(self, agent: Agent, document: Mapping[str, Any]) -> None:
         self.agent = agent
@@ -26,7 +29,7 @@ class Containers:
         self._number = 0
 
     def create(self, container_id: str, document: Mapping[str, Any], storages: Sequence[agent_pb2.Storage] = ()) -> None:
-        """CreateContainer and StartContainer."""
+        """Create and start a container (CreateContainer, StartContainer)."""
         self.agent.create_container(
             agent_pb2.CreateContainerRequest(
                 container_id=container_id, exec_id=container_id, storages=storages, OCI=to_proto(dict(document))
@@ -35,7 +38,10 @@ class Containers:
         self.agent.start_container(container_id)
 
     def run(self, container_id: str, document: Mapping[str, Any], storages: Sequence[agent_pb2.Storage] = ()) -> None:
-        """Create, start, wait for the end, remove."""
+        """Create and start a container, wait for its end and remove it.
+
+        Raises InnkeeperError unless its status is 0.
+        """
         self.create(container_id, document, storages)
         status = self.agent.wait_process(container_id, container_id, timeout=60)
         self.agent.remove_container(container_id)
@@ -43,7 +49,10 @@ class Containers:
             raise InnkeeperError(f"the container that was to be measured ended with status {status}")
 
     def exec(self, container_id: str, args: Sequence[str] = ("/bin/true",)) -> None:
-        """ExecProcess and its end."""
+        """Run a process in a container and wait for its end.
+
+        Raises InnkeeperError unless its status is 0.
+        """
         self._ended(container_id, self._exec(container_id, args))
 
     def _exec(self, container_id: str, args: Sequence[str]) -> str:
@@ -59,7 +68,7 @@ class Containers:
             raise InnkeeperError(f"a process that was to be measured ended with status {status}")
 
     def stdout(self, container_id: str, size: int) -> float:
-        """MB/s of `size` bytes of a process's output, to its end."""
+        """Return the MB/s of reading `size` bytes of a process's output, to its end."""
         start = time.perf_counter()
         exec_id = self._exec(container_id, ["/bin/dd", "if=/dev/zero", "bs=1M", f"count={size >> 20}"])
         received = 0
@@ -71,7 +80,7 @@ class Containers:
         return size / 1e6 / (time.perf_counter() - start)
 
     def stdin(self, container_id: str, size: int) -> float:
-        """MB/s of `size` bytes of a process's input, until it has ended."""
+        """Return the MB/s of writing `size` bytes to a process, until it has ended."""
         data = bytes(WRITE_BYTES)
         start = time.perf_counter()
         exec_id = self._exec(container_id, ["/bin/dd", "of=/dev/null", "bs=1M"])
@@ -84,7 +93,10 @@ class Containers:
 
 
 def library_round_trips(agent: Agent, count: int) -> list[float]:
-    """Seconds of `count` calls of Check, one after the other, by the client library, whose answers cross from thread to thread."""
+    """Return the seconds that each of `count` consecutive Checks takes with the client library.
+
+    Its answers are passed from the reader thread to the caller's thread.
+    """
     times = []
     for _ in range(count):
         start = time.perf_counter()
@@ -94,7 +106,10 @@ def library_round_trips(agent: Agent, count: int) -> list[float]:
 
 
 def bare_round_trips(address: str, count: int) -> list[float]:
-    """The same on a socket of one's own, in one thread: what the agent and the transport take."""
+    """Return the seconds that each of `count` consecutive Checks takes on a socket of its own.
+
+    There is only one thread, so this is the time of the agent and the transport alone.
+    """
     request = Request("grpc.Health", "Check", health_pb2.CheckRequest().SerializeToString())
     times = []
     with dial(address, 10) as sock:

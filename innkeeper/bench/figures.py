@@ -1,4 +1,4 @@
-"""What was measured, and the budget it is held against."""
+"""Measured values and their budgets."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +10,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Figure:
-    """One row. `median` and `best` are in `unit`; `best` is the smallest, of a throughput the largest. `budget` says it in words."""
+    """A row. `median` and `best` are in `unit`, and `budget` is text.
+
+    `best` is the smallest value, or the largest one of a throughput. `met` is None without a limit.
+    """
 
     name: str
     unit: str
@@ -23,7 +26,7 @@ class Figure:
 
 @dataclass
 class Section:
-    """Rows under a heading. `left_out` says why there are none."""
+    """Rows under a heading. `left_out` is the reason if there are none."""
 
     title: str
     figures: list[Figure] = field(default_factory=list)
@@ -32,18 +35,24 @@ class Section:
 
 
 def figure(name: str, unit: str, values: Sequence[float], budget: str = "", limit: float | None = None) -> Figure:
-    """A row of which less is better; `limit` decides whether the budget is met by the median."""
+    """Return a row whose values should be small.
+
+    The budget is met if the median is at most `limit`.
+    """
     median = statistics.median(values)
     return Figure(name, unit, median, min(values), len(values), budget, None if limit is None else median <= limit)
 
 
 def throughput(name: str, values: Sequence[float]) -> Figure:
-    """A row in MB/s, of which more is better."""
+    """Return a row in MB/s, whose values should be large."""
     return Figure(name, "MB/s", statistics.median(values), max(values), len(values))
 
 
 def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], limit: float | None) -> Figure:
-    """Our median over theirs; the best is that of the two smallest values."""
+    """Return a row with our median divided by theirs.
+
+    `best` is the ratio of the smallest values.
+    """
     value = statistics.median(ours) / statistics.median(theirs)
     best = min(ours) / min(theirs)
     budget = "" if limit is None else f"at most {limit:g}"
@@ -51,12 +60,12 @@ def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], limit: floa
 
 
 def as_document(host: dict[str, str], sections: Sequence[Section]) -> dict[str, Any]:
-    """All of it for programs."""
+    """Return all sections as a document for programs."""
     return {"format_version": FORMAT_VERSION, "host": host, "sections": [asdict(section) for section in sections]}
 
 
 def shown(value: float, unit: str) -> str:
-    """A number with as many digits as mean something."""
+    """Return a number as text, with only significant digits."""
     if unit in ("", "MB/s"):
         return f"{value:.3f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
     if unit == "count":

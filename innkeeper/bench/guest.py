@@ -1,4 +1,4 @@
-"""The guest: how it boots, how large it is, and what a container costs in it once it is warm."""
+"""Benchmarks of the guest: its boot, its size, and the cost of a container once it is warm."""
 
 import subprocess
 import time
@@ -28,7 +28,7 @@ STAGES = {"pid1": "PID 1 starts", "listening": "PID 1 listens"}
 
 
 def sizes(artifacts: Artifacts) -> Section:
-    """The artifacts against their budgets."""
+    """Return the section of the artifacts' sizes and budgets."""
     section = Section("sizes")
     for name, path, budget in (("kernel (bzImage)", artifacts.bzImage, KERNEL_BUDGET), ("root file system", artifacts.rootfs, ROOT_BUDGET)):
         size = path.stat().st_size
@@ -37,7 +37,7 @@ def sizes(artifacts: Artifacts) -> Section:
 
 
 class Boot:
-    """One boot: seconds from QEMU's start to each stage, and what the guest says of itself."""
+    """A boot: the seconds from QEMU's start to each stage, and the guest's own timeline."""
 
     def __init__(self, stages: dict[str, float], timeline: guest_pb2.BootTimelineResponse) -> None:
         self.stages = stages
@@ -45,7 +45,7 @@ class Boot:
 
 
 def boot(machine: Machine) -> Boot:
-    """Start `machine`, wait for the first answered Check, then ask the guest when it was where."""
+    """Start `machine`, wait for the first answered Check, then ask the guest for its timeline."""
     started = time.monotonic()
     machine.start()
     prepared = machine.started - started
@@ -58,10 +58,11 @@ def boot(machine: Machine) -> Boot:
 
 
 def laid_out(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[str, float]:
-    """Seconds from QEMU's start to each stage, given those to the first answered Check.
+    """Return the seconds from QEMU's start to each stage.
 
-    Guest times are since the kernel began to keep time; they are laid on the host's clock by the one event that both saw, the first
-    answered Check.
+    `answered` are the seconds to the first answered Check. Guest times count from the start of the
+    guest kernel's clock. The first answered Check is the one event that host and guest both saw, so
+    it is used to convert them to the host's clock.
     """
     seen = {stage.name: stage.boottime_ns / 1e9 for stage in timeline.stages}
     offset = answered - seen.get("first check answered", answered)
@@ -71,7 +72,7 @@ def laid_out(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[
 
 
 def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Section], str]:
-    """The boot timeline of `count` boots one after the other, what PID 1 is like then, and the accelerator used."""
+    """Boot `count` times; return the sections of the timeline and of PID 1, and the accelerator."""
     done: list[Boot] = []
     used = ""
     for number in range(count):
@@ -104,7 +105,7 @@ def _pid1(timelines: list[guest_pb2.BootTimelineResponse]) -> Section:
 
 
 def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabytes: int, accel: str | None) -> list[Section]:
-    """Containers, execs, streams and calls in a guest that has run some before."""
+    """Measure containers, execs, streams and calls in a guest that has run some before."""
     scratch = folder / "scratch.img"
     with scratch.open("wb") as file:
         file.truncate(SCRATCH_BYTES)
@@ -121,7 +122,7 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
 
 @contextmanager
 def _booted(spec: MachineSpec) -> Iterator[tuple[Agent, str]]:
-    """The agent of a running guest, and its address."""
+    """Context manager: boot a guest and return its agent and the agent's address."""
     with Machine(spec) as machine:
         machine.start()
         machine.wait_ready(BOOT_SECONDS)

@@ -1,4 +1,4 @@
-"""The container that is measured: a static busybox, as a folder and as an OCI image."""
+"""The container to measure: a static busybox, as a folder and as an OCI image."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ PLACES = ("proc", "sys", "dev", "etc", "tmp", "root")
 
 
 def make_root(root: Path) -> None:
-    """Fill `root` with busybox, the applets used here, and the places that mounts need."""
+    """Fill `root` with busybox, the applets that are used here, and mount points."""
     for place in ("bin", *PLACES):
         (root / place).mkdir(parents=True)
     shutil.copy(programs.require("busybox").resolve(), root / "bin/busybox")
@@ -29,7 +29,10 @@ def make_root(root: Path) -> None:
 
 
 def make_layout(root: Path, layout: Path) -> str:
-    """Write `root` as an OCI layout of one layer, the same bits each time; returns its reference."""
+    """Write `root` as an OCI layout with one layer, and return its reference.
+
+    The bits are the same each time.
+    """
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
     layer = _tar(root)

@@ -1,4 +1,4 @@
-"""Whether the hundredth container costs what the first does, and what fifty that live at once take of the agent."""
+"""Compare the hundredth container with the first, and measure the agent's memory for fifty."""
 
 import time
 from collections.abc import Mapping
@@ -11,11 +11,14 @@ IN_A_ROW = 100
 ALIVE = 50
 EACH_KB = 150.0
 PART = 10
-"""Of the first and the last so many the median is taken."""
+"""How many of the first and of the last containers the medians are taken of."""
 
 
 def section(containers: Containers, placed: Mapping[str, Any]) -> Section:
-    """`placed` is a whole specification of a container that ends at once."""
+    """Return the section of both measurements.
+
+    `placed` is the complete specification of a container that ends at once.
+    """
     result = Section("many containers, outside of a guest", note=f"{IN_A_ROW} one after the other, {ALIVE} alive at once")
     _in_a_row(result, containers, placed)
     _alive(result, containers, placed)

@@ -1,4 +1,4 @@
-"""Everything that was asked for, one after the other."""
+"""Run all requested benchmarks, one after the other."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ from innkeeper.image import RunOptions, build_spec, resolve
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to measure and how often."""
+    """What to measure, and how often."""
 
     in_guest: bool
     on_host: bool
@@ -25,13 +25,16 @@ class Wanted:
     megabytes: int
     accel: str | None
     step_by_step: bool = False
-    """Only where the time of one container goes, outside of a guest."""
+    """Outside of a guest, measure only the steps of one container."""
     against: Path | None = None
-    """A folder with Kata's guest, to be measured beside ours."""
+    """A folder with Kata's guest, to compare ours with."""
 
 
 def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
-    """(facts about this host, the sections). Raises InnkeeperError; nothing is left behind."""
+    """Return (facts about this host, the sections). Nothing is left behind.
+
+    Raises InnkeeperError.
+    """
     host = _host()
     sections: list[Section] = []
     anchor = None if wanted.against is None else against.Anchor.of(wanted.against)

@@ -1,4 +1,7 @@
-"""A node for one guest that is measured: up within `with`, in a folder of its own, each of its machines timed by what is recorded."""
+"""A node for one measured guest, whose VMs are timed by the harness's recordings.
+
+It is up inside a `with` block and has a folder of its own.
+"""
 
 import secrets
 import shutil
@@ -12,17 +15,21 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT
 
 SHORT_PLACE = "/run"
-"""Addresses of sockets are in it."""
+"""Parent of the node's folder, which contains sockets: their paths are limited (unix(7))."""
 GROUPS = Path("/sys/fs/cgroup")
 DEVICES = (Path("/dev/kvm"), Path("/dev/vhost-vsock"))
-"""The shim looks for them; where there are none the harness makes some."""
+"""Devices that the shim requires. The harness creates those that the host lacks."""
 
 
 class MeasuredNode:
-    """The folder's name is part of its containers' ids: the shim keeps them all in one place."""
+    """A node for one guest.
+
+    Its folder's name is part of its containers' ids, because the shim keeps the containers of all
+    nodes in one place.
+    """
 
     def __init__(self, guest: Guest) -> None:
-        # mkdtemp's names may end with a _, which containerd does not take in an id
+        # mkdtemp's names may end with "_", which containerd does not accept in an id.
         self.folder = Path(SHORT_PLACE, f"inb-{secrets.token_hex(4)}")
         self.guest = guest
         self._node = Node(self.folder, guest, {"RECORD": str(self.folder / "record")})
@@ -54,7 +61,10 @@ class MeasuredNode:
                 _remove(path)
 
     def ctr(self, *words: str) -> str:
-        """Return what containerd's client prints. Raises InnkeeperError: it fails, or does not end."""
+        """Run containerd's client and return its output.
+
+        Raises InnkeeperError if it fails or does not end.
+        """
         try:
             done = self._node.ctr(*words)
         except subprocess.TimeoutExpired as error:
@@ -62,7 +72,10 @@ class MeasuredNode:
         return self._output(words[0], done)
 
     def run(self, option: str, *command: str) -> str:
-        """`ctr run` of the busybox image in a machine of its own; return the container's id. Raises InnkeeperError."""
+        """Run the busybox image in a VM of its own (`ctr run`) and return the container's id.
+
+        Raises InnkeeperError.
+        """
         self._number += 1
         container = f"{self.folder.name}-{self._number}"
         try:
@@ -78,23 +91,26 @@ class MeasuredNode:
         return done.stdout
 
     def newest(self) -> int:
-        """Return the CID of the machine that was started last."""
+        """Return the CID of the VM that was started last."""
         return list(self._starts())[-1]
 
     def boot_seconds(self, cid: int) -> float:
-        """From QEMU's start to the first answered Check of the machine. Raises InnkeeperError: there was none."""
+        """Return the seconds from QEMU's start to the VM's first answered Check.
+
+        Raises InnkeeperError if none was answered.
+        """
         answers = [answer for path in self._recordings() if (answer := self._first_check(path)) and answer[0] == cid]
         if not answers:
             raise InnkeeperError(f"no Check of {self.guest.name} was recorded")
         return min(moment for _, moment in answers) - self._starts()[cid]
 
     def forget(self) -> None:
-        """Remove the recordings so far, to have few to look through."""
+        """Remove the recordings so far, so that there are fewer to search."""
         for path in self._recordings():
             path.unlink()
 
     def address(self, cid: int) -> str:
-        """Return the address of the agent of a running machine, past the shim."""
+        """Return the address of the agent of a running VM, which bypasses the shim."""
         return f"hybrid://{self.folder}/vsock/{cid}.uds:{AGENT_PORT}"
 
     def _recordings(self) -> list[Path]:
@@ -110,12 +126,15 @@ class MeasuredNode:
 
 
 def _hierarchies() -> list[Path]:
-    """The group of containerd's namespace in each hierarchy. Where a host has version 1, the shim leaves groups in it, empty."""
+    """Return the cgroup of containerd's namespace in each hierarchy.
+
+    On a host with cgroup version 1, the shim leaves empty cgroups in them.
+    """
     return [path / "default" for path in GROUPS.iterdir() if path.is_dir()]
 
 
 def _remove(path: Path) -> None:
-    """A device's node, or a group unless somebody is in it."""
+    """Remove a device node, or a cgroup unless it is in use."""
     try:
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     except OSError:

@@ -1,7 +1,8 @@
-"""The agent as an ordinary process on this machine, beside runc and crun.
+"""Benchmarks of the agent as an ordinary process on this host, beside runc and crun.
 
-All of it runs in a process of its own, in a mount namespace where cgroup2 alone is mounted: the same ground for all three, also on a
-host that has both versions (where crun refuses to work).
+All of it runs in a separate process, in a mount namespace where only cgroup2 is mounted. This gives
+all three the same conditions, also on a host that has both cgroup versions, where crun refuses to
+work.
 """
 
 import importlib.util
@@ -37,15 +38,18 @@ if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
 fi
 exec "$@"
 """
-"""Puts the machine's cgroup2 mount where runc and crun look. A new mount of it would change the hierarchy's options for everybody."""
+"""Bind-mount the host's cgroup2 where runc and crun look for it.
+
+A new mount of cgroup2 would change the hierarchy's options for the whole host.
+"""
 RUN_BUDGET, STEPS_BUDGET = 0.2, 0.6
 EXEC_RUNC_BUDGET, EXEC_CRUN_BUDGET = 0.15, 1.0
 ROUND_TRIP_BUDGET = 100.0
-"""microseconds"""
+"""Microseconds for a call of Check."""
 
 
 def why_not() -> str:
-    """Why nothing can be measured here, or an empty string."""
+    """Return why nothing can be measured here, or ""."""
     if os.geteuid() != 0:
         return "containers outside of a guest need root"
     missing = [name for name in AGENT_NEEDS if not _installed(name)]
@@ -64,7 +68,10 @@ def _installed(name: str) -> bool:
 def measure(
     folder: Path, document: Mapping[str, Any], rootfs: Path, *, rounds: int, megabytes: int, step_by_step: bool
 ) -> tuple[list[Section], dict[str, str]]:
-    """The sections, and the versions of what was compared."""
+    """Return the sections, and the versions of the runtimes that were compared.
+
+    Raises InnkeeperError.
+    """
     order: dict[str, Any] = {"folder": str(folder), "document": document, "rootfs": str(rootfs)}
     order |= {"rounds": rounds, "megabytes": megabytes, "step_by_step": step_by_step}
     (folder / "order.json").write_text(json.dumps(order))
@@ -116,7 +123,10 @@ def _address(folder: Path) -> str:
 
 @contextmanager
 def running(folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Agent]:
-    """An agent from the source tree on a unix socket in `folder`; it makes namespaces and a cgroup of its own."""
+    """Context manager: run an agent from the source tree, on a unix socket in `folder`.
+
+    The agent creates its own namespaces and its own cgroup.
+    """
     address = _address(folder)
     log = folder / "agent.log"
     variables = {"KATA_AGENT_SERVER_ADDR": address, "KATA_AGENT_LOG_LEVEL": "warn", "PYTHONPATH": str(paths.project_root())}
@@ -205,7 +215,10 @@ def _wire(containers: Containers, address: str, megabytes: int) -> Section:
 
 
 def main(order: str, answer: str) -> int:
-    """The process that measures: what to do from a file, the figures into another."""
+    """Measure what the file `order` requests and write the results to the file `answer`.
+
+    This is the entry point of the measuring process.
+    """
     try:
         result = _measure_here(json.loads(Path(order).read_text()))
     except (InnkeeperError, RpcError) as error:

@@ -1,7 +1,8 @@
-"""A node whose containers run in one guest by Kata's shim, unmodified: containerd, the shim, its virtiofsd, and QEMU without KVM.
+"""A node whose containers run in one guest under Kata's unmodified shim.
 
-What lets the shim run on a machine without KVM and vhost-vsock is the harness, a part of the source tree: see its README. The shim itself
-is the host's own.
+It consists of containerd, the shim, its virtiofsd, and QEMU without KVM. The harness, a part of the
+source tree, makes the shim work on a host without KVM and vhost-vsock (see its README). The shim
+itself is the host's own.
 """
 
 import os
@@ -20,20 +21,23 @@ from innkeeper.guest.vsock_device import vhost_device_vsock
 from innkeeper.vm.shares import is_rust
 
 IMAGE = "localhost/busybox:1"
-"""The harness puts it into its containerd."""
+"""The image that the harness imports into its containerd."""
 SECONDS = 300.0
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 SHIM = "containerd-shim-kata-v2"
 SHIM_ENV = "KATA_SHIM"
 SHIM_PLACE = "/opt/kata/bin"
-"""Where Kata's own releases put it."""
+"""Folder in which Kata's releases install the shim."""
 NOT_OURS = ("INITRD", "KERNEL_PARAMS", "SHARED_FS", "DEBUG", "GUEST_SECCOMP", "RECORD", "MEMORY", "VCPUS")
-"""Variables of the harness that would decide for the guests what is decided here."""
+"""Variables of the harness that are removed from the environment.
+
+They would change settings of the guests that are chosen here.
+"""
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest as the shim is given it. `root_type` is the file system in the image's first partition."""
+    """A guest for the shim. `root_type` is the file system in the image's first partition."""
 
     name: str
     kernel: Path
@@ -42,7 +46,7 @@ class Guest:
 
 
 def harness_folder() -> Path:
-    """Return the folder of the harness. Raises InnkeeperError: this is no source tree."""
+    """Return the folder of the harness. Raises InnkeeperError outside of a source tree."""
     folder = paths.project_root() / "tests/interop/harness"
     if not folder.is_dir():
         raise InnkeeperError("the harness of Kata's shim is part of the source tree, not of an installed innkeeper", hint="use a clone")
@@ -50,7 +54,10 @@ def harness_folder() -> Path:
 
 
 def find_shim() -> Path | None:
-    """Return Kata's shim on this host: $KATA_SHIM, else on PATH or where Kata's releases put it, or None."""
+    """Return the path of Kata's shim on this host, or None.
+
+    Looks at $KATA_SHIM, else searches PATH and the folder of Kata's releases.
+    """
     if given := os.environ.get(SHIM_ENV):
         return Path(given) if os.access(given, os.X_OK) else None
     found = shutil.which(SHIM, path=os.pathsep.join([os.environ.get("PATH", ""), SHIM_PLACE]))
@@ -58,7 +65,7 @@ def find_shim() -> Path | None:
 
 
 def why_no_shim() -> str | None:
-    """Return why the shim cannot be run here, or None."""
+    """Return why the shim cannot run here, or None if it can."""
     if find_shim() is not None:
         return None
     if given := os.environ.get(SHIM_ENV):
@@ -67,16 +74,22 @@ def why_no_shim() -> str | None:
 
 
 def rust_virtiofsd() -> Path:
-    """Return the host's virtiofsd if it is the one in Rust, else Debian 13's. Raises InnkeeperError."""
+    """Return the host's virtiofsd if it is the Rust implementation, else Debian 13's.
+
+    Raises InnkeeperError.
+    """
     found = programs.find("virtiofsd")
     return found if found is not None and is_rust(found) else program("virtiofsd", "/usr/libexec/virtiofsd")
 
 
 class Node:
-    """It is up from `up` to `down`. `folder` exists and is short: the addresses of sockets are in it.
+    """A node. It is up between the calls of `up` and `down`.
 
-    `settings` are more of the harness's variables. Kata's shim, virtiofsd and vhost-device-vsock are looked for, or built, at once.
-    Raises InnkeeperError: one of them cannot be had.
+    `folder` must exist, and its path must be short, because it contains sockets (unix(7)).
+    `settings` are further variables of the harness.
+
+    The constructor finds Kata's shim, and finds or builds virtiofsd and vhost-device-vsock. It
+    raises InnkeeperError if one of them is not available.
     """
 
     def __init__(self, folder: Path, guest: Guest, settings: Mapping[str, str], program: Path | None = None) -> None:
@@ -100,7 +113,11 @@ class Node:
         }
 
     def harness(self, verb: str, seconds: float = SECONDS) -> "subprocess.CompletedProcess[str]":
-        """Run one of its verbs, whatever comes of it. Its streams are files: what it leaves running would keep pipes open."""
+        """Run a subcommand of the harness and return the result, whatever its status.
+
+        Its streams are files. The programs that it leaves running would keep pipes open, and
+        reading them would never end.
+        """
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
             argv, null = [str(self._program), verb], subprocess.DEVNULL
             done = subprocess.run(argv, env=self._environment, stdin=null, stdout=output, stderr=errors, timeout=seconds, check=False)
@@ -109,11 +126,11 @@ class Node:
             return subprocess.CompletedProcess(done.args, done.returncode, output.read(), errors.read())
 
     def up(self) -> None:
-        """Start it, with the images busybox and pause. Raises InnkeeperError."""
+        """Start the node, with the images busybox and pause. Raises InnkeeperError."""
         self._must("up")
 
     def down(self) -> None:
-        """End it and remove what is its own. Raises InnkeeperError."""
+        """Stop the node and remove everything that it created. Raises InnkeeperError."""
         self._must("down")
 
     def _must(self, verb: str) -> None:
@@ -122,11 +139,14 @@ class Node:
             raise InnkeeperError(f"{self._program} {verb} failed with {self.guest.name}: {last_line(done.stderr)}")
 
     def argv(self, *words: str) -> list[str]:
-        """Return a command line of containerd's client."""
+        """Return a command line for containerd's client."""
         return [str(programs.require("ctr")), "--address", f"{self.folder}/containerd.sock", *words]
 
     def ctr(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run it, whatever comes of it. Its input stays open: where it ends, the shim waits for an end that does not come."""
+        """Run containerd's client and return the result, whatever its status.
+
+        Its input stays open: if it ended, the shim would wait for an end that never comes.
+        """
         reading, writing = os.pipe()
         settings = {"stdin": reading, "capture_output": True, "text": True, "timeout": SECONDS, "check": False, **options}
         try:
@@ -138,10 +158,13 @@ class Node:
     def run(
         self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), configuration: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """`ctr run` of a container of the busybox image in a guest of its own, by `configuration` or the node's."""
+        """Run the busybox image in a guest of its own (`ctr run`).
+
+        `configuration` replaces the node's configuration of the shim.
+        """
         return self.ctr("run", *options, *RUNTIME, str(configuration or self.folder / "kata.toml"), IMAGE, id, *command)
 
 
 def last_line(text: str) -> str:
-    """Return the last line of what a program said."""
+    """Return the last line of a program's output, or a text that it printed nothing."""
     return text.strip().splitlines()[-1] if text.strip() else "it said nothing"

@@ -1,8 +1,11 @@
-"""What the shim's harness writes down: when each QEMU was started, and what the shim and the agent said to each other.
+"""Parse the records of the shim's harness: the starts of QEMU, and the shim's calls to the agent.
 
-A log of starts has a line a machine: `UNIX_SECONDS PID ARGUMENT...`, among the arguments the machine's vsock socket, `.../CID.sock`.
-A recording has a JSON object a line: first `unix_time`, `cid`, `port`; then messages with `t`, seconds since then, `is` (request or
-response), `call` (service/method) and `payload` (base64 of the ttRPC envelope).
+The log of starts has a line per VM: `UNIX_SECONDS PID ARGUMENT...`. One of the arguments has the
+path of the VM's vsock socket, `.../CID.sock`.
+
+A recording has a JSON object per line. The first has `unix_time`, `cid` and `port`. The others are
+messages with `t` (seconds since `unix_time`), `is` (request or response), `call` (service/method)
+and `payload` (base64 of the ttRPC envelope).
 """
 
 import base64
@@ -20,15 +23,16 @@ _RESIDENT = re.compile(r'^kata_agent_proc_status\{item="vmrss"\} (\d+(?:\.\d+)?)
 
 
 def starts(log: str) -> dict[int, float]:
-    """CID -> Unix time of QEMU's start, in the order of the starts."""
+    """Return the Unix time of each start of QEMU by CID, in the order of the starts."""
     found = (_START.match(line) for line in log.splitlines())
     return {int(match[2]): float(match[1]) for match in found if match}
 
 
 def first_check(recording: Iterable[str]) -> tuple[int, float] | None:
-    """(CID, Unix time of the first answered Check), or None where no Check of this connection was answered.
+    """Return (CID, Unix time of the first answered Check), or None if no Check was answered.
 
-    Reads no further than that: behind it the file may still be written. Raises InnkeeperError: this is no recording.
+    Lines behind that answer are not read, because the file may still be written to. Raises
+    InnkeeperError if the file is not a recording.
     """
     begun: tuple[int, float] | None = None
     try:
@@ -51,7 +55,10 @@ def _is_ok(payload: str) -> bool:
 
 
 def resident_bytes(metrics: str) -> int:
-    """Of the agent, out of the text of GetMetrics: Kata's agent and ours give /proc's VmRSS, in kB. Raises InnkeeperError."""
+    """Return the agent's resident memory in bytes, from the text of GetMetrics.
+
+    Kata's agent and ours report VmRSS of /proc, in kB. Raises InnkeeperError if it is missing.
+    """
     found = _RESIDENT.search(metrics)
     if found is None:
         raise InnkeeperError('the agent\'s metrics have no kata_agent_proc_status{item="vmrss"}')

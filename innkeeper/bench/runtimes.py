@@ -1,4 +1,4 @@
-"""runc and crun: the same bundle, run and entered by their command lines."""
+"""runc and crun, which run and enter the same bundle by their command lines."""
 
 import json
 import os
@@ -14,7 +14,10 @@ SECONDS = 60.0
 
 
 class Runtime:
-    """An OCI runtime's command line with a root folder of its own. `document` is run from `rootfs`."""
+    """The command line of an OCI runtime, with a state folder of its own.
+
+    `document` is run with the root file system `rootfs`.
+    """
 
     def __init__(self, program: Path, folder: Path, document: Mapping[str, Any], rootfs: Path) -> None:
         self.name = program.name
@@ -41,15 +44,18 @@ class Runtime:
         self._command("delete", "--force", self._holder)
 
     def version(self) -> str:
-        """The first line of `--version`."""
+        """Return the first line of `--version`."""
         return self._output("--version").splitlines()[0]
 
     def run(self) -> None:
-        """`run`: create, start, wait and delete in one command."""
+        """Create, start, wait for and delete a container in one command (`run`)."""
         self._command("run", "--bundle", str(self.bundle), self._new_id())
 
     def steps(self) -> None:
-        """`create`, `start`, the container's end, `delete`, as a container engine calls them."""
+        """Create and start a container, wait for its end and delete it, as a container engine does.
+
+        Each step is a command of its own.
+        """
         container = self._new_id()
         pid_file = self.bundle / "pid"
         self._command("create", "--bundle", str(self.bundle), "--pid-file", str(pid_file), container)
@@ -63,7 +69,7 @@ class Runtime:
         self._command("delete", container)
 
     def exec(self) -> None:
-        """`exec` of /bin/true in a container that is running."""
+        """Run /bin/true in the running container (`exec`)."""
         self._command("exec", self._holder, "/bin/true")
 
     def _new_id(self) -> str:

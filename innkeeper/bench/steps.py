@@ -1,4 +1,7 @@
-"""Where the time of one container goes, step by step, as the agent and the container's process measured it on one clock."""
+"""The time of each step of one container.
+
+The agent and the container's process measure them with the same clock.
+"""
 
 import json
 import statistics
@@ -12,11 +15,14 @@ from innkeeper.bench.figures import Figure, Section
 from innkeeper.bench.subject import GAP_SECONDS
 
 VARIABLE = "INNKEEPER_STEPS"
-"""The agent's variable: a file that it appends a container's steps to."""
+"""The agent's environment variable for a file, to which it appends the steps of each container."""
 
 
 def section(containers: Containers, placed: Mapping[str, Any], record: Path, rounds: int) -> Section:
-    """Run containers one after the other; `record` is the file that the agent was started with."""
+    """Run containers one after the other and return the section of their steps.
+
+    `record` is the file that the agent was started with. The first container is not counted.
+    """
     for number in range(rounds + 1):
         time.sleep(GAP_SECONDS)
         containers.run(f"step-{number}", placed)

@@ -1,4 +1,4 @@
-"""What can be measured, and the loop that does it fairly."""
+"""The loop that measures several subjects fairly."""
 
 import random
 import time
@@ -7,10 +7,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 GAP_SECONDS = 0.05
+"""Seconds between two measurements."""
 
 
 def shuffled(subjects: Mapping[str, Callable[[], T]], rounds: int, gap: float = GAP_SECONDS) -> dict[str, list[T]]:
-    """What each subject says it took: `rounds` times each, in a new order each round, the first round thrown away."""
+    """Return the values that each subject returned, `rounds` of them.
+
+    Each round has a new random order. A first round is run and not counted.
+    """
     order = list(subjects)
     times: dict[str, list[T]] = {name: [] for name in order}
     chance = random.Random(7)
@@ -25,7 +29,7 @@ def shuffled(subjects: Mapping[str, Callable[[], T]], rounds: int, gap: float = 
 
 
 def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """`work` as a subject: the seconds it takes."""
+    """Return a subject that measures the seconds that `work` takes."""
 
     def measure() -> float:
         start = time.perf_counter()
