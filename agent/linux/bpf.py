@@ -1,4 +1,4 @@
-"""bpf(2): loading and attaching device programs of cgroups (BPF_PROG_TYPE_CGROUP_DEVICE)."""
+"""bpf(2): load and attach device programs of cgroups (BPF_PROG_TYPE_CGROUP_DEVICE)."""
 
 import ctypes
 import struct
@@ -23,7 +23,7 @@ BPF_DEVCG_DEV_CHAR = 2
 
 
 def instruction(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
-    """One `struct bpf_insn`."""
+    """Return one encoded `struct bpf_insn`."""
     return struct.pack("<BBhi", code, src << 4 | dst, off, imm)
 
 
@@ -33,7 +33,10 @@ def _bpf(command: int, attr: bytes) -> int:
 
 
 def prog_load(program_type: int, instructions: bytes, name: bytes) -> int:
-    """Load a program; its descriptor (close-on-exec always, as the kernel makes it). Raises OSError with the verifier's last line."""
+    """Load a program and return its descriptor.
+
+    The kernel always makes it close-on-exec. Raises OSError with the verifier's last line.
+    """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_ = ctypes.create_string_buffer(b"Apache-2.0")
     attr = struct.pack(
@@ -53,12 +56,18 @@ def prog_load(program_type: int, instructions: bytes, name: bytes) -> int:
 
 
 def prog_attach(target_fd: int, program_fd: int, attach_type: int, flags: int, replace_fd: int = 0) -> None:
-    """Attach a program to a cgroup; with BPF_F_REPLACE in the place of another, in one step."""
+    """Attach a program to a cgroup.
+
+    With BPF_F_REPLACE it takes the place of the program `replace_fd` in one step.
+    """
     _bpf(BPF_PROG_ATTACH, struct.pack("<IIIII", target_fd, program_fd, attach_type, flags, replace_fd))
 
 
 def attached_program(target_fd: int, attach_type: int) -> int:
-    """A descriptor of the program that is attached to a cgroup itself, -1 where none is. Raises OSError, also for more than one."""
+    """Return a descriptor of the program attached to a cgroup, or -1 if there is none.
+
+    Programs of parent cgroups do not count. Raises OSError, also for more than one program.
+    """
     ids = (ctypes.c_uint32 * 1)()
     attr = ctypes.create_string_buffer(struct.pack("<IIIIQI4x", target_fd, attach_type, 0, 0, ctypes.addressof(ids), 1), 32)
     call("bpf", s32(BPF_PROG_QUERY), attr, u32(32))

@@ -31,7 +31,10 @@ class _Data(ctypes.Structure):
 
 
 class Sets:
-    """Prepared arguments of capset(2): the three sets as bit masks. Nothing is allocated by `install`."""
+    """Prepared arguments of capset(2): the three sets as bit masks.
+
+    `install` allocates nothing.
+    """
 
     __slots__ = ("_data", "_header")
 
@@ -44,12 +47,12 @@ class Sets:
         )
 
     def install(self) -> None:
-        """capset(2) of the caller."""
+        """Set the calling thread's capabilities (capset(2))."""
         call("capset", ctypes.byref(self._header), self._data)
 
 
 def capget() -> tuple[int, int, int]:
-    """(effective, permitted, inheritable) of the caller, as bit masks."""
+    """Return the caller's (effective, permitted, inheritable) sets as bit masks (capget(2))."""
     header = _Header(VERSION_3, 0)
     data = (_Data * 2)()
     call("capget", ctypes.byref(header), data)
@@ -62,7 +65,7 @@ def capget() -> tuple[int, int, int]:
 
 
 def mask(names: "frozenset[str] | tuple[str, ...]") -> int:
-    """The bit mask of known capability names."""
+    """Return the bit mask of known capability names."""
     value = 0
     for name in names:
         value |= 1 << NUMBERS[name]
@@ -71,6 +74,6 @@ def mask(names: "frozenset[str] | tuple[str, ...]") -> int:
 
 @cache
 def last_capability() -> int:
-    """The highest capability the running kernel knows."""
+    """Return the number of the highest capability that the running kernel knows."""
     with open(LAST_CAP_PATH) as file:
         return int(file.read())

@@ -1,4 +1,7 @@
-"""The device mapper's control calls (kernel documentation "device-mapper"): make, fill, start and remove a mapped device."""
+"""The device mapper's ioctls: create, load, start and remove a mapped device.
+
+Source: the kernel's documentation "device-mapper".
+"""
 
 import errno
 import fcntl
@@ -23,25 +26,33 @@ assert _TARGET.size == 40
 
 
 def create(name: str, sectors: int, target: str, parameters: str) -> str:
-    """Make a read-only device of one target, which covers it, and start it; its node. Raises OSError; nothing is left then."""
+    """Create and start a read-only device that one target covers. Return the path of its node.
+
+    Raises OSError, and then leaves no device behind.
+    """
     control = _open_control()
     try:
         answer = _control(control, DM_DEV_CREATE, name)
         device = _HEADER.unpack_from(answer)[10]
         try:
             _control(control, DM_TABLE_LOAD, name, _table(sectors, target, parameters), targets=1)
-            _control(control, DM_DEV_SUSPEND, name)  # without its flag this call starts the device
+            # Without DM_SUSPEND_FLAG this call resumes, which starts the device.
+            _control(control, DM_DEV_SUSPEND, name)
         except BaseException:
             _control(control, DM_DEV_REMOVE, name)
             raise
-        # the kernel's own encoding of a device number (new_encode_dev)
+        # The kernel's own encoding of a device number (new_encode_dev).
         return f"/dev/dm-{device & 0xFF | device >> 12 & 0xFFF00}"
     finally:
         os.close(control)
 
 
 def remove(name: str) -> None:
-    """Remove a device. One that is still open, for the moment that an unmount needs, is waited for."""
+    """Remove a device, or do nothing if it does not exist.
+
+    Retries while the device is busy: an unmount releases it a moment later. Raises OSError if it
+    stays busy for BUSY_TRIES * BUSY_PAUSE seconds.
+    """
     control = _open_control()
     try:
         for last in (False,) * BUSY_TRIES + (True,):
@@ -59,7 +70,7 @@ def remove(name: str) -> None:
 
 
 def _open_control() -> int:
-    """The control device; without udev nobody has made its node."""
+    """Open the device mapper's control device. Make its node first if udev has not."""
     try:
         return os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

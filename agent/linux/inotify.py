@@ -1,4 +1,4 @@
-"""inotify(7): hearing that a kernel file such as memory.events or cgroup.events has changed."""
+"""inotify(7): notice that a kernel file such as memory.events or cgroup.events has changed."""
 
 import os
 
@@ -8,7 +8,10 @@ IN_MODIFY = 2
 
 
 class Watch:
-    """A non-blocking inotify descriptor on some files; `fd` becomes readable when one changes. Use as a context manager."""
+    """A non-blocking inotify descriptor on some files. Use it as a context manager.
+
+    `fd` becomes readable when one of the files changes.
+    """
 
     def __init__(self, *paths: str) -> None:
         self.fd = call("inotify_init1", s32(os.O_CLOEXEC | os.O_NONBLOCK))
@@ -20,7 +23,7 @@ class Watch:
             raise
 
     def drain(self) -> None:
-        """Forget what has happened so far."""
+        """Discard the events so far, so that only a later change makes `fd` readable again."""
         try:
             while os.read(self.fd, 4096):
                 pass

@@ -1,4 +1,4 @@
-"""keyctl(2): a session keyring of one's own."""
+"""keyctl(2): give the calling process its own session keyring."""
 
 import errno
 
@@ -7,13 +7,15 @@ from agent.linux.libc import call, s32, u32
 KEYCTL_JOIN_SESSION_KEYRING = 1
 KEYCTL_SETPERM = 5
 KEY_POS_ALL = 0x3F000000
-"""Everything for who possesses it, nothing for others of the same user."""
+"""All permissions for the possessor, none for other processes of the same user."""
 
 
 def new_session_keyring() -> None:
-    """A new, nameless session keyring that nobody else can find, read or link: keys of the agent and of other containers are out of reach.
+    """Join a new, anonymous session keyring that no other process can find, read or link.
 
-    A kernel without keyrings, or one that forbids them, has nothing to leak: both are passed over.
+    Without it the container would inherit the agent's keyring, and could reach keys of the agent
+    and of other containers. A kernel without keyrings (ENOSYS), or one that forbids them (EDQUOT,
+    EPERM), has nothing to leak: these errors are ignored.
     """
     try:
         serial = call("keyctl", s32(KEYCTL_JOIN_SESSION_KEYRING), None)

@@ -1,7 +1,10 @@
-"""The one door to the kernel that the standard library lacks: `syscall(2)` by number, raising OSError.
+"""System calls that the standard library lacks: `syscall(2)` by number, raising OSError.
 
-Numbers are the same on every architecture from 424 on (the common table); the older ones are listed for the two we build for.
-`PyDLL` keeps the interpreter's lock during a call: a forked child must never find the lock held by nobody.
+From 424 on the numbers are the same on every architecture (the common table). The older ones are
+listed for x86_64 and aarch64, the two that we build for.
+
+`PyDLL` keeps the interpreter's lock during a call. If a call released it, another thread could hold
+it at the moment of a clone3(2), and the child would wait for a lock that nobody releases.
 """
 
 import ctypes
@@ -91,12 +94,19 @@ get_errno = ctypes.get_errno
 
 
 def raw(number: int, *arguments: object) -> int:
-    """Call `number`; answer what the kernel answers, -1 with `get_errno()` set on failure. For the last calls before exec."""
+    """Call `number` and return the kernel's result: -1 with `get_errno()` set on failure.
+
+    For the last calls before exec.
+    """
     return int(_syscall(ctypes.c_long(number), *arguments))
 
 
 def call(name: str, *arguments: object, path: str | bytes | None = None) -> int:
-    """Call `name` with ctypes values, bytes, or None for a null pointer. Raises OSError that names the call and `path`."""
+    """Call `name` and return its result.
+
+    Arguments are ctypes values, bytes, or None for a null pointer. Raises OSError that names the
+    call and `path`.
+    """
     result = int(_syscall(ctypes.c_long(NUMBERS[name]), *arguments))
     if result == -1:
         raise failure(name, path)
@@ -104,14 +114,20 @@ def call(name: str, *arguments: object, path: str | bytes | None = None) -> int:
 
 
 def failure(name: str, path: str | bytes | None = None) -> OSError:
-    """The OSError of the call that has just failed: its errno, `name: text`, and the path where there is one."""
+    """Return the OSError of the call that has just failed.
+
+    It has the call's errno, the text `name: strerror` and, if given, the path.
+    """
     number = ctypes.get_errno()
     text = f"{name}: {os.strerror(number)}"
     return OSError(number, text) if path is None else OSError(number, text, os.fsdecode(path))
 
 
 def path_bytes(path: str | bytes) -> bytes:
-    """A path as the kernel takes it. Raises ValueError for an embedded NUL, which C would cut silently."""
+    """Return a path as bytes for the kernel.
+
+    Raises ValueError for an embedded NUL byte: C would silently cut the path there.
+    """
     encoded = os.fsencode(path)
     if b"\0" in encoded:
         raise ValueError(f"a path with a NUL byte: {encoded!r}")
@@ -119,7 +135,10 @@ def path_bytes(path: str | bytes) -> bytes:
 
 
 def trim_heap() -> None:
-    """malloc_trim(3): give back what the allocator holds and nobody uses. A fork copies the tables of every resident page."""
+    """Return free heap memory to the kernel (malloc_trim(3)).
+
+    This makes later forks cheaper: a fork copies the page tables of every resident page.
+    """
     _libc.malloc_trim(ctypes.c_size_t(0))
 
 

@@ -1,7 +1,9 @@
-"""Linux security modules as far as containers use them: which are active, what is loaded, and how a process asks for a label.
+"""The parts of Linux security modules that containers use.
 
-AppArmor and SELinux exclude each other; `lsm=` on the kernel's command line chooses (kernel-config/security.conf has the default).
-Which one is active stays so until the next boot; what is loaded may change.
+Which module is active, what is loaded, and how a process requests a label. AppArmor and SELinux
+exclude each other: `lsm=` on the kernel's command line chooses (kernel-config/security.conf has the
+default). The active module stays the same until the next boot. The loaded profiles and policy may
+change.
 """
 
 import os
@@ -14,7 +16,7 @@ APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
 
 @cache
 def apparmor_active() -> bool:
-    """Whether the kernel enforces AppArmor's profiles."""
+    """Return whether the kernel enforces AppArmor profiles."""
     try:
         with open(APPARMOR_ENABLED, encoding="ascii") as file:
             return file.read().strip() == "Y"
@@ -23,7 +25,7 @@ def apparmor_active() -> bool:
 
 
 def apparmor_profiles() -> frozenset[str]:
-    """The names of the loaded profiles; none where securityfs is not mounted."""
+    """Return the names of the loaded profiles, or an empty set if securityfs is not mounted."""
     try:
         with open(f"{SECURITYFS}/apparmor/profiles", encoding="utf-8", errors="surrogateescape") as file:
             return frozenset(line.rpartition(" (")[0] for line in file)
@@ -33,7 +35,10 @@ def apparmor_profiles() -> frozenset[str]:
 
 @cache
 def apparmor_exec_attribute() -> str:
-    """Below /proc: where a process writes the profile of its next program. Kernels before 5.8 have only the shared one."""
+    """Return the path below /proc where a process writes the profile of its next program.
+
+    Kernels before 5.8 have only the attribute that all modules share.
+    """
     own = "self/attr/apparmor/exec"
     return own if os.path.exists(f"/proc/{own}") else "self/attr/exec"
 
@@ -43,7 +48,10 @@ SELINUX_KEY_ATTRIBUTE = "self/attr/keycreate"
 
 
 def selinux_active() -> bool:
-    """Whether SELinux is on and has a policy. Before it has one the kernel takes any text for a valid context."""
+    """Return whether SELinux is enabled and has a policy.
+
+    Before a policy is loaded, the kernel accepts any text as a valid context.
+    """
     try:
         return bool(os.listdir(f"{SELINUXFS}/class"))
     except OSError:
@@ -51,7 +59,7 @@ def selinux_active() -> bool:
 
 
 def selinux_context_valid(context: str) -> bool:
-    """Whether the loaded policy has this context (selinuxfs's `context` file)."""
+    """Return whether the loaded policy accepts this context (selinuxfs's `context` file)."""
     try:
         write_at_once(f"{SELINUXFS}/context", os.fsencode(context))
     except OSError:
@@ -60,17 +68,17 @@ def selinux_context_valid(context: str) -> bool:
 
 
 def load_apparmor(profiles: bytes) -> None:
-    """Load compiled profiles, in place of those of the same names. Raises OSError."""
+    """Load compiled profiles, replacing loaded ones of the same names. Raises OSError."""
     write_at_once(f"{SECURITYFS}/apparmor/.replace", profiles)
 
 
 def load_selinux(policy: bytes) -> None:
-    """Load a compiled policy; the kernel enforces it from then on. Raises OSError."""
+    """Load a compiled policy, which the kernel enforces from then on. Raises OSError."""
     write_at_once(f"{SELINUXFS}/load", policy)
 
 
 def write_at_once(path: str, data: bytes) -> None:
-    """One write(2): these files take what they are given whole or not at all."""
+    """Write `data` in a single write(2): these files accept their content whole or not at all."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, data)

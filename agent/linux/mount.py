@@ -1,6 +1,8 @@
-"""The file-descriptor mount calls: open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and family, pivot_root(2), umount2(2).
+"""The file-descriptor mount calls, pivot_root(2) and umount2(2).
 
-Every mount of a container is built detached, given its attributes and only then placed, by descriptor. No path is resolved twice.
+open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and its family. Every mount of a container
+is built detached, then given its attributes, and only then attached, by descriptor. So nobody sees
+a mount without its attributes, and no path is resolved twice.
 """
 
 import ctypes
@@ -62,18 +64,24 @@ assert ctypes.sizeof(MountAttr) == 32
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
-    """A descriptor of the mount object at `path`; with OPEN_TREE_CLONE of a detached copy. Always close-on-exec."""
+    """Return a close-on-exec descriptor of the mount object at `path`.
+
+    With OPEN_TREE_CLONE it is a detached copy of the mount.
+    """
     encoded = path_bytes(path)
     return call("open_tree", s32(dirfd), encoded, u32(flags | OPEN_TREE_CLOEXEC), path=encoded)
 
 
 def clone_tree(fd: int, recursive: bool = False) -> int:
-    """A detached copy of the mount that `fd` stands on, from there downwards."""
+    """Return a detached copy of the mount that `fd` is on, from `fd`'s directory downwards."""
     return open_tree(fd, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0))
 
 
 def move_mount(mount_fd: int, target_fd: int, path: str | bytes = b"") -> None:
-    """Place the detached mount `mount_fd` on the object that `target_fd` stands for. `path` is for the message only."""
+    """Attach the detached mount `mount_fd` onto the object that `target_fd` refers to.
+
+    `path` is for the error message only.
+    """
     call(
         "move_mount",
         s32(mount_fd),
@@ -86,25 +94,31 @@ def move_mount(mount_fd: int, target_fd: int, path: str | bytes = b"") -> None:
 
 
 def move_mount_path(mount_fd: int, path: str | bytes) -> None:
-    """Place the detached mount `mount_fd` at a path of the caller's own mount namespace."""
+    """Attach the detached mount `mount_fd` at a path in the caller's mount namespace."""
     encoded = path_bytes(path)
     call("move_mount", s32(mount_fd), b"", s32(AT_FDCWD), encoded, u32(MOVE_MOUNT_F_EMPTY_PATH), path=encoded)
 
 
 def mount_setattr(fd: int, path: str | bytes, flags: int, set_: int = 0, clear: int = 0, propagation: int = 0, userns_fd: int = 0) -> None:
-    """Change attributes (MOUNT_ATTR_*) or propagation (MS_*) of the mount at `path` below `fd`; AT_RECURSIVE for all below."""
+    """Change attributes (MOUNT_ATTR_*) or propagation (MS_*) of the mount at `path` below `fd`.
+
+    With AT_RECURSIVE in `flags` it changes all mounts below as well.
+    """
     encoded = path_bytes(path)
     attr = MountAttr(set_, clear, propagation, userns_fd)
     call("mount_setattr", s32(fd), encoded, u32(flags), ctypes.byref(attr), ctypes.c_size_t(32), path=encoded)
 
 
 def set_attributes(fd: int, set_: int = 0, clear: int = 0, recursive: bool = False) -> None:
-    """mount_setattr of the mount that `fd` itself stands for."""
+    """Change attributes of the mount that `fd` itself refers to (mount_setattr(2))."""
     mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), set_, clear)
 
 
 def set_propagation(fd: int, propagation: int, recursive: bool = False) -> None:
-    """Propagation (MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE) of the mount that `fd` itself stands for."""
+    """Set the propagation of the mount that `fd` itself refers to.
+
+    `propagation` is MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE.
+    """
     mount_setattr(fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), propagation=propagation)
 
 
@@ -115,14 +129,18 @@ def set_idmap(fd: int, userns_fd: int, recursive: bool = False) -> None:
 
 
 def knows_attribute(set_: int, clear: int = 0) -> bool:
-    """Whether the kernel takes a change of MOUNT_ATTR_* bits: it looks at them first, and fails at the descriptor only then."""
+    """Return whether the kernel accepts a change of these MOUNT_ATTR_* bits.
+
+    Changes nothing: the descriptor is invalid. The kernel checks the bits first (EINVAL) and the
+    descriptor only after that (EBADF).
+    """
     attr = MountAttr(set_, clear, 0, INT_MAX)
     raw(_NUMBERS["mount_setattr"], s32(-1), b"", u32(AT_EMPTY_PATH), ctypes.byref(attr), ctypes.c_size_t(32))
     return get_errno() == errno.EBADF
 
 
 def fsopen(filesystem: str | bytes) -> int:
-    """A configuration context for a new mount of `filesystem`."""
+    """Return a configuration context for a new mount of `filesystem` (fsopen(2))."""
     encoded = path_bytes(filesystem)
     return call("fsopen", encoded, u32(FSOPEN_CLOEXEC), path=encoded)
 
@@ -139,7 +157,10 @@ def _fsconfig(fd: int, command: int, key: bytes | None, value: bytes | None) -> 
 
 
 def _context_log(fd: int) -> str:
-    """What the filesystem said about the failure: the context is read like a log, a message a read."""
+    """Return the filesystem's messages about the failure, or an empty string.
+
+    The context is readable like a log: each read(2) returns one message (fsopen(2)).
+    """
     messages = []
     while True:
         try:
@@ -155,7 +176,11 @@ def _context_log(fd: int) -> str:
 
 
 def new_mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]", attributes: int = 0) -> int:
-    """A detached mount of a new `filesystem` instance. Options are (key, value), None for a bare word. The caller owns the descriptor."""
+    """Return a descriptor of a detached mount of a new `filesystem` instance.
+
+    Options are (key, value) pairs, with None as the value of a bare word. The caller owns the
+    descriptor. Raises OSError with the filesystem's messages.
+    """
     context = fsopen(filesystem)
     try:
         for key, value in options:
@@ -167,7 +192,10 @@ def new_mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...
 
 
 def reconfigure(fd: int, options: "tuple[tuple[bytes, bytes | None], ...]") -> None:
-    """Change options of the filesystem whose mount `fd` stands for (fspick(2)). Raises OSError with what the filesystem says."""
+    """Change options of the filesystem that `fd`'s mount shows (fspick(2)).
+
+    Raises OSError with the filesystem's messages.
+    """
     context = call("fspick", s32(fd), b"", u32(FSPICK_CLOEXEC | FSPICK_EMPTY_PATH))
     try:
         for key, value in options:
@@ -178,12 +206,12 @@ def reconfigure(fd: int, options: "tuple[tuple[bytes, bytes | None], ...]") -> N
 
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
-    """pivot_root(2)."""
+    """Make `new_root` the root mount of the caller's mount namespace (pivot_root(2))."""
     call("pivot_root", path_bytes(new_root), path_bytes(put_old), path=new_root)
 
 
 def umount2(path: str | bytes, flags: int = 0) -> None:
-    """umount2(2)."""
+    """Unmount `path` (umount2(2))."""
     encoded = path_bytes(path)
     call("umount2", encoded, s32(flags), path=encoded)
 
@@ -198,7 +226,7 @@ _fstatfs.restype = ctypes.c_int
 
 
 def filesystem_magic(fd: int) -> int:
-    """`f_type` of the filesystem that `fd` is on (statfs(2))."""
+    """Return `f_type` of the filesystem that `fd` is on (statfs(2))."""
     buffer = _Statfs()
     if _fstatfs(fd, ctypes.byref(buffer)) == -1:
         raise failure("fstatfs")

@@ -1,4 +1,7 @@
-"""Route netlink (rtnetlink(7)) as far as moving an interface needs it: links and addresses, by struct, one request at a time."""
+"""The part of route netlink (rtnetlink(7)) that moving an interface needs.
+
+Links and addresses, encoded by struct, one request at a time.
+"""
 
 import errno
 import os
@@ -22,7 +25,10 @@ Attributes = dict[int, bytes]
 
 
 class Route:
-    """A socket in the network namespace in which it was made. Use as a context manager."""
+    """A netlink socket of the caller's network namespace. Use it as a context manager.
+
+    It keeps addressing the namespace in which it was made, also after the caller leaves that.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
@@ -35,7 +41,7 @@ class Route:
         self._socket.close()
 
     def move_link(self, index: int, namespace: int, name: str) -> None:
-        """Take a link down and put it, as `name`, into the network namespace of a descriptor."""
+        """Take a link down and move it, as `name`, into the network namespace of a descriptor."""
         attributes = {IFLA_NET_NS_FD: struct.pack("=I", namespace), IFLA_IFNAME: os.fsencode(name) + b"\0"}
         self._ask(RTM_NEWLINK, _LINK.pack(0, 0, index, 0, IFF_UP), attributes)
 
@@ -44,7 +50,10 @@ class Route:
         self._ask(RTM_NEWLINK, _LINK.pack(0, 0, index, IFF_UP, IFF_UP), {})
 
     def permanent_addresses(self, index: int) -> list[tuple[bytes, Attributes]]:
-        """The addresses of a link that are global and were given by hand: (family and prefix, attributes)."""
+        """Return the permanent global addresses of a link: ((family, prefix) as bytes, attributes).
+
+        Permanent (IFA_F_PERMANENT) are those that were configured by hand.
+        """
         result = []
         for body in self._ask(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), {}, NLM_F_DUMP):
             family, prefix, flags, scope, owner = _ADDRESS.unpack_from(body)
@@ -56,19 +65,26 @@ class Route:
         return result
 
     def add_address(self, index: int, kind: bytes, attributes: Attributes) -> None:
-        """Give a link an address that `permanent_addresses` has told."""
+        """Add an address, as `permanent_addresses` returned it, to a link."""
         body = _ADDRESS.pack(kind[0], kind[1], IFA_F_PERMANENT, RT_SCOPE_UNIVERSE, index)
         self._ask(RTM_NEWADDR, body, attributes, NLM_F_CREATE | NLM_F_EXCL)
 
     def _receive(self) -> bytes:
-        """The next datagram of an answer, which is there as soon as send(2) returns: to wait for one that is missing would stop PID 1."""
+        """Return the next datagram of an answer. Raises OSError (ENODATA) if there is none.
+
+        rtnetlink has queued the answer when send(2) returns. Waiting for a missing one would stop
+        PID 1, so this never blocks.
+        """
         try:
             return self._socket.recv(1 << 16)
         except BlockingIOError:
             raise OSError(errno.ENODATA, "rtnetlink: the kernel gave no answer") from None
 
     def _ask(self, kind: int, body: bytes, attributes: Attributes, flags: int = 0) -> list[bytes]:
-        """Send one request; the bodies of its answers. Raises OSError with the kernel's errno."""
+        """Send one request and return the bodies of its answers.
+
+        Raises OSError with the kernel's errno.
+        """
         self._sequence += 1
         payload = body + b"".join([_attribute(number, value) for number, value in attributes.items()])
         flags |= NLM_F_REQUEST | (0 if flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
@@ -104,7 +120,7 @@ def _parse(data: bytes) -> Attributes:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(kind, sequence, body) of each message of one read."""
+    """Yield (kind, sequence, body) for each message of one datagram."""
     while len(data) >= _HEADER.size:
         length, kind, _flags, sequence, _port = _HEADER.unpack_from(data)
         if length < _HEADER.size:

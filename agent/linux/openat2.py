@@ -1,7 +1,10 @@
-"""openat2(2), and the few file operations inside a container's root that are built on it.
+"""openat2(2), and the file operations inside a container's root that are built on it.
 
-A path that a container's image or spec names is resolved with RESOLVE_IN_ROOT against the root's descriptor, magic links refused, and
-from then on is that descriptor. This is the one place that opens paths inside a root.
+A container's image and its processes control every component of a path inside its root. A symbolic
+link there could lead to the guest's own files, and one that is swapped between a check and a use
+defeats the check. So a path that an image or a spec names is resolved once, by the kernel, with
+RESOLVE_IN_ROOT against the root's descriptor and with magic links refused. From then on only the
+resulting descriptor is used. No other module opens paths inside a root.
 """
 
 import ctypes
@@ -19,7 +22,7 @@ RESOLVE_IN_ROOT = 0x10
 
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 STRAIGHT = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+MAX_LINKS = 40  # the kernel's own limit (path_resolution(7))
 
 
 class OpenHow(ctypes.Structure):
@@ -32,7 +35,10 @@ assert ctypes.sizeof(OpenHow) == 24
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
-    """openat2(2), always close-on-exec. Retries EAGAIN, which a rename elsewhere in the tree causes."""
+    """Open `path` below `dirfd`, always close-on-exec (openat2(2)).
+
+    Retries EAGAIN: a rename elsewhere in the tree causes it.
+    """
     encoded = path_bytes(path)
     how = OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(128):
@@ -49,7 +55,10 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH, resolve: int = IN
 
 
 def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int = IN_ROOT, links: int = 0) -> int:
-    """A descriptor of the directory `path` inside `root`; what is missing of it is made. Links are followed inside the root only."""
+    """Return a descriptor (O_PATH) of the directory `path` inside `root`.
+
+    Makes each component that is missing. Follows symbolic links inside the root only.
+    """
     try:
         return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve)
     except FileNotFoundError:
@@ -62,7 +71,7 @@ def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int
         try:
             os.mkdir(name, mode, dir_fd=parent)
         except FileExistsError:
-            # A link that dangles inside the root: make what it points at, there.
+            # A link that dangles inside the root: make the directory that it points at, there.
             if resolve & RESOLVE_NO_SYMLINKS or links >= MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
             link = os.readlink(name, dir_fd=parent)
@@ -73,9 +82,10 @@ def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int
 
 
 def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -> int:
-    """Return a descriptor (O_PATH) of the non-directory `path` inside `root`; an empty file is made, exclusively, where there is none.
+    """Return a descriptor (O_PATH) of the non-directory `path` inside `root`.
 
-    Where the path is a link to nothing (a systemd host's /etc/resolv.conf), the file is made where the link points, inside the root.
+    A missing file is created empty, with O_EXCL. If the path is a dangling symbolic link (as
+    /etc/resolv.conf on a systemd host is), the file is made where the link points, inside the root.
     """
     try:
         return openat2(root, path, os.O_PATH, IN_ROOT)
@@ -98,7 +108,11 @@ def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -
 
 
 def read_file_in_root(root: int, path: str, limit: int) -> bytes:
-    """The first `limit` bytes of a regular file inside `root`; b"" where it is missing or anything else than a regular file."""
+    """Return the first `limit` bytes of a regular file inside `root`.
+
+    Returns b"" if the file is missing or is not a regular file.
+    """
+    # Without O_NONBLOCK the open of a FIFO would wait for a writer.
     try:
         fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, IN_ROOT)
     except OSError:

@@ -1,6 +1,7 @@
-"""Descriptors that come over a unix socket (SCM_RIGHTS, unix(7)).
+"""Receive descriptors over a unix socket (SCM_RIGHTS, unix(7)).
 
-`socket.recv_fds` of Python 3.11 takes flags and ignores them: what came was not close-on-exec, and a call that must not wait did.
+`socket.recv_fds` of Python 3.11 ignores its flags: descriptors that it received were not
+close-on-exec, and it blocked in spite of MSG_DONTWAIT.
 """
 
 import array
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def receive_fds(source: "_socket.socket", size: int, count: int, flags: int = 0) -> tuple[bytes, list[int]]:
-    """Return one message of up to `size` bytes and up to `count` descriptors, close-on-exec. Raises OSError."""
+    """Return one message of up to `size` bytes and up to `count` descriptors.
+
+    The descriptors are close-on-exec. Raises OSError.
+    """
     fds = array.array("i")
     data, ancillary, _, _ = source.recvmsg(size, socket.CMSG_LEN(count * fds.itemsize), flags | socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:

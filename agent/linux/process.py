@@ -1,6 +1,7 @@
-"""Processes and namespaces: clone3(2), setns(2), unshare(2), pidfds, waitid(2), prctl(2), exec with prepared vectors.
+"""Processes and namespaces: clone3(2), setns(2), unshare(2), pidfds, prctl(2), execve(2).
 
-python-prctl does the prctl calls it knows; what it lacks (the ambient set) goes by number.
+python-prctl does the prctl calls that it knows. The others (the ambient set) go by number.
+execve(2) takes prepared vectors.
 """
 
 import ctypes
@@ -14,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 else:
-    # The public module turns each of the 64 numbers into an enumeration's member and back: 70 us a call, on the way of every container.
+    # The public module converts each of the 64 numbers to an enum member and back. That costs 70 us
+    # a call, for every container.
     import _signal as signal
 
 CLONE_NEWTIME = 0x00000080
@@ -74,10 +76,13 @@ assert ctypes.sizeof(CloneArgs) == 88
 
 
 def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
-    """Fork: (pid, pidfd) in the parent, (0, -1) in the child, which starts in `cgroup` (a descriptor of its directory) if given.
+    """Fork. Return (pid, pidfd) in the parent and (0, -1) in the child (clone3(2)).
 
-    No hook of the interpreter runs in the child, so from there to exec only system calls are safe. Handlers are reset; ignored
-    signals stay ignored. The caller has one thread and has blocked all signals. With CLONE_PARENT the child is the caller's sibling.
+    The child starts in `cgroup` (a descriptor of its directory) if given, so there is no moment in
+    which it is outside. None of the interpreter's fork hooks run in the child: from there to exec
+    only system calls are safe. Signal handlers are reset in the child, ignored signals stay
+    ignored. The caller must have one thread and must have blocked all signals. With CLONE_PARENT
+    the child is the caller's sibling, and its exit signal is the caller's own.
     """
     pidfd = s32(-1)
     arguments = CloneArgs(flags=flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND)
@@ -94,7 +99,10 @@ _EVERY_SIGNAL = signal.valid_signals()
 
 
 class SignalsBlocked:
-    """`with`: no signal arrives, so that a child forked inside never runs a handler of the parent's."""
+    """Context manager that blocks all signals.
+
+    A child forked inside never runs one of the parent's handlers.
+    """
 
     __slots__ = ("_before",)
 
@@ -106,32 +114,35 @@ class SignalsBlocked:
 
 
 def setns(fd: int, kinds: int) -> None:
-    """setns(2): join the namespace of `fd`, or those of `kinds` when it is a pidfd."""
+    """Join the namespace of `fd`, or those of `kinds` if `fd` is a pidfd (setns(2))."""
     call("setns", s32(fd), s32(kinds))
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """Move the caller into new namespaces (unshare(2))."""
     call("unshare", ulong(flags))
 
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
-    """pidfd_send_signal(2). Raises ProcessLookupError when the process is gone."""
+    """Send a signal to a process (pidfd_send_signal(2)).
+
+    Raises ProcessLookupError if the process has ended.
+    """
     call("pidfd_send_signal", s32(pidfd), s32(signum), None, u32(0))
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
-    """pidfd_getfd(2): a copy, close-on-exec, of another process's descriptor."""
+    """Return a close-on-exec copy of another process's descriptor (pidfd_getfd(2))."""
     return call("pidfd_getfd", s32(pidfd), s32(fd), u32(0))
 
 
 def close_range_cloexec(first: int) -> None:
-    """Mark every descriptor from `first` on close-on-exec."""
+    """Mark every descriptor from `first` on close-on-exec (close_range(2))."""
     call("close_range", u32(first), u32(0xFFFFFFFF), u32(CLOSE_RANGE_CLOEXEC))
 
 
 def close_all_but(keep: "list[int]") -> None:
-    """Close every descriptor from 3 on that is not in `keep` (sorted)."""
+    """Close every descriptor from 3 on that is not in `keep`, which is sorted (close_range(2))."""
     first = 3
     for fd in keep:
         if fd > first:
@@ -141,91 +152,107 @@ def close_all_but(keep: "list[int]") -> None:
 
 
 def wait_status(info: "os.waitid_result") -> int:
-    """The shell's number of an end: the exit status, or 128 + the signal."""
+    """Return the exit status as a shell shows it: the status, or 128 + the signal's number."""
     return info.si_status if info.si_code == os.CLD_EXITED else 128 + info.si_status
 
 
 def reset_ignored_signals() -> None:
-    """Give every signal that is ignored here (SIGPIPE and SIGXFSZ by Python) its default again: an ignored one survives exec."""
+    """Reset every ignored signal to its default action.
+
+    Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored across execve(2).
+    """
     for signum in _EVERY_SIGNAL:
         if signal.getsignal(signum) == signal.SIG_IGN:
             signal.signal(signum, signal.SIG_DFL)
 
 
 def unblock_signals() -> None:
-    """Let every signal arrive."""
+    """Unblock all signals."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """PR_SET_DUMPABLE: 0 keeps other processes from tracing or reading this one."""
+    """Set PR_SET_DUMPABLE. With 0 other processes cannot trace or read this one."""
     prctl.set_dumpable(int(dumpable))
 
 
 def set_keepcaps(keep: bool) -> None:
-    """PR_SET_KEEPCAPS: permitted capabilities survive the change of user."""
+    """Set PR_SET_KEEPCAPS: permitted capabilities survive the change of user."""
     prctl.set_keepcaps(int(keep))
 
 
 def set_child_subreaper() -> None:
-    """PR_SET_CHILD_SUBREAPER: orphans below this process come to it, not to the machine's init."""
+    """Set PR_SET_CHILD_SUBREAPER: orphaned descendants become children of this process.
+
+    Without it they would become children of init.
+    """
     prctl.set_child_subreaper(1)
 
 
 def set_no_new_privs() -> None:
-    """PR_SET_NO_NEW_PRIVS."""
+    """Set PR_SET_NO_NEW_PRIVS, which cannot be undone."""
     prctl.set_no_new_privs(1)
 
 
 def drop_bounding(capability: int) -> None:
-    """PR_CAPBSET_DROP. By number, so that a capability newer than python-prctl's table is dropped as well."""
+    """Drop a capability from the bounding set (PR_CAPBSET_DROP).
+
+    Takes a number, so that a capability newer than python-prctl's table is dropped as well.
+    """
     prctl.capbset_drop(capability)
 
 
 def clear_ambient() -> None:
-    """PR_CAP_AMBIENT_CLEAR_ALL."""
+    """Clear the ambient set (PR_CAP_AMBIENT_CLEAR_ALL)."""
     call("prctl", s32(PR_CAP_AMBIENT), ulong(PR_CAP_AMBIENT_CLEAR_ALL), ulong(0), ulong(0), ulong(0))
 
 
 def raise_ambient(capability: int) -> None:
-    """PR_CAP_AMBIENT_RAISE: needs the capability permitted and inheritable."""
+    """Add a capability to the ambient set (PR_CAP_AMBIENT_RAISE).
+
+    It must be in the permitted and in the inheritable set.
+    """
     call("prctl", s32(PR_CAP_AMBIENT), ulong(PR_CAP_AMBIENT_RAISE), ulong(capability), ulong(0), ulong(0))
 
 
 def setgroups(groups: "list[int] | tuple[int, ...]") -> None:
-    """setgroups(2) of this thread. glibc's wrapper signals other threads, which a raw child does not have."""
+    """Set the supplementary groups of this thread (setgroups(2)).
+
+    Calls the kernel directly: glibc's wrapper signals the other threads of its list, which a child
+    of a raw clone3 does not have.
+    """
     array = (u32 * max(len(groups), 1))(*groups)
     call("setgroups", ctypes.c_size_t(len(groups)), array)
 
 
 def setresgid(gid: int) -> None:
-    """setresgid(2): real, effective and saved group."""
+    """Set the real, effective and saved gid (setresgid(2))."""
     call("setresgid", u32(gid), u32(gid), u32(gid))
 
 
 def setresuid(uid: int) -> None:
-    """setresuid(2): real, effective and saved user."""
+    """Set the real, effective and saved uid (setresuid(2))."""
     call("setresuid", u32(uid), u32(uid), u32(uid))
 
 
 def vector(strings: "list[bytes] | tuple[bytes, ...]") -> "ctypes.Array[ctypes.c_char_p]":
-    """A null-terminated array as execve(2) takes it. Keep it until the call."""
+    """Return a null-terminated array for execve(2). Keep a reference to it until the call."""
     return (ctypes.c_char_p * (len(strings) + 1))(*strings, None)
 
 
 def execve(path: bytes, argv: "ctypes.Array[ctypes.c_char_p]", envp: "ctypes.Array[ctypes.c_char_p]") -> int:
-    """execve(2) with prepared vectors; returns only on failure, with the errno."""
+    """Execute a program with prepared vectors (execve(2)). On failure, return the errno."""
     raw(NUMBERS["execve"], path, argv, envp)
     return get_errno()
 
 
 def personality(persona: int) -> None:
-    """personality(2)."""
+    """Set the execution domain (personality(2))."""
     call("personality", ulong(persona))
 
 
 def ioprio_set_group(value: int) -> None:
-    """ioprio_set(2) of the caller's process group."""
+    """Set the I/O priority of the caller's process group (ioprio_set(2))."""
     call("ioprio_set", s32(2), s32(0), s32(value))
 
 
@@ -248,7 +275,7 @@ assert ctypes.sizeof(SchedAttr) == 48
 
 
 def sched_setattr(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:
-    """sched_setattr(2) of the caller. Times in nanoseconds."""
+    """Set the caller's scheduling policy (sched_setattr(2)). Times are in nanoseconds."""
     attr = SchedAttr(48, policy, flags, nice, priority, runtime, deadline, period)
     call("sched_setattr", s32(0), ctypes.byref(attr), u32(0))
 
@@ -258,22 +285,22 @@ class _Rlimit(ctypes.Structure):
 
 
 def rlimit_value(soft: int, hard: int) -> object:
-    """`struct rlimit64`, prepared before the limits bite."""
+    """Return a `struct rlimit64`, prepared before the limits apply."""
     return _Rlimit(soft, hard)
 
 
 def prlimit(resource: int, value: object) -> None:
-    """prlimit(2) of the caller with a prepared value."""
+    """Set one of the caller's limits to a prepared value (prlimit(2))."""
     call("prlimit64", s32(0), s32(resource), ctypes.byref(value), None)  # type: ignore[arg-type]
 
 
 def set_host_name(name: bytes) -> None:
-    """sethostname(2)."""
+    """Set the host name of the caller's UTS namespace (sethostname(2))."""
     _set_name(libc_sethostname, "sethostname", name)
 
 
 def set_domain_name(name: bytes) -> None:
-    """setdomainname(2)."""
+    """Set the domain name of the caller's UTS namespace (setdomainname(2))."""
     _set_name(libc_setdomainname, "setdomainname", name)
 
 

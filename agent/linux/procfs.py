@@ -1,6 +1,8 @@
-"""The agent's own procfs: a mount that no container has a path to, for every write to /proc on a container's behalf.
+"""The agent's own procfs, a mount that no container can reach by a path.
 
-What a container mounted over its /proc, or swapped under a shared directory, cannot redirect these writes (CVE-2025-52881).
+Every write to /proc on a container's behalf goes through it. A container may mount something over
+its /proc, or swap it for another file below a shared directory, and would so redirect a write that
+goes by path (CVE-2025-52881).
 """
 
 import os
@@ -12,7 +14,7 @@ _handle = -1
 
 
 def handle() -> int:
-    """A descriptor of a detached procfs of the agent's pid namespace; made once."""
+    """Return a descriptor of a detached procfs of the agent's pid namespace. It is made once."""
     global _handle
     if _handle < 0:
         _handle = new_mount(b"proc", ())
@@ -20,7 +22,7 @@ def handle() -> int:
 
 
 def write(path: str, value: bytes) -> None:
-    """Write `value` in one write to `path` below /proc (`self/oom_score_adj`, `sys/net/...`)."""
+    """Write `value` in one write(2) to `path` below /proc (`self/oom_score_adj`, `sys/net/...`)."""
     fd = openat2(handle(), path, os.O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
     try:
         if filesystem_magic(fd) != PROC_SUPER_MAGIC:
@@ -31,12 +33,12 @@ def write(path: str, value: bytes) -> None:
 
 
 def open_link(path: str) -> int:
-    """A descriptor of what a magic link below /proc (`PID/ns/user`) stands for. The caller closes it."""
+    """Open the target of a magic link below /proc (`PID/ns/user`). The caller closes it."""
     return openat2(handle(), path, os.O_RDONLY, 0)
 
 
 def read(path: str) -> bytes:
-    """The text of a file below /proc."""
+    """Return the content of a file below /proc."""
     fd = openat2(handle(), path, os.O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
     try:
         parts = []

@@ -1,7 +1,8 @@
-"""Children and their ends: one table pid -> owner, every status taken exactly once.
+"""Child processes and their exit statuses: one table pid -> owner, each status taken once.
 
-An owner waits on its pidfd and collects by `collect`; PID 1 also calls `sweep` on SIGCHLD, which looks each zombie up before taking it:
-owned ones are recorded for their owner, orphans are reaped and counted.
+An owner waits on its pidfd and takes the status by `collect`. PID 1 also calls `sweep` on SIGCHLD.
+That looks each zombie up before reaping it: statuses of owned children are recorded for the owner,
+orphans are reaped and counted. If `sweep` comes first, `collect` returns the recorded status.
 """
 
 import os
@@ -10,7 +11,7 @@ from agent.linux.process import P_PIDFD, wait_status
 
 
 class Child:
-    """A child process somebody owns. `status` is the shell's number (0..255) once it has been collected."""
+    """A child process with an owner. `status` is the shell's number (0..255) once collected."""
 
     __slots__ = ("pid", "pidfd", "status")
 
@@ -21,7 +22,7 @@ class Child:
 
 
 class Reaper:
-    """The table of children."""
+    """The table of owned children. `orphans` counts those that were reaped without an owner."""
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
@@ -31,13 +32,13 @@ class Reaper:
         return len(self._children)
 
     def adopt(self, pid: int, pidfd: int) -> Child:
-        """Enter a child into the table. The pidfd stays the caller's."""
+        """Enter a child into the table. The caller keeps the pidfd."""
         child = Child(pid, pidfd)
         self._children[pid] = child
         return child
 
     def collect(self, child: Child, *, block: bool = False) -> int | None:
-        """Take the status of a child that has ended; None while it runs (unless `block`)."""
+        """Return the status of a child that has ended, or None while it runs (unless `block`)."""
         if child.status is None:
             info = os.waitid(P_PIDFD, child.pidfd, os.WEXITED | (0 if block else os.WNOHANG))
             if info is not None and info.si_pid:
@@ -45,7 +46,7 @@ class Reaper:
         return child.status
 
     def sweep(self) -> None:
-        """Take every zombie there is: those with an owner are recorded in its `Child`, all others counted as orphans."""
+        """Reap all zombies. Record the statuses of owned children, count all others as orphans."""
         while True:
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

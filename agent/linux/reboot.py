@@ -1,4 +1,4 @@
-"""End of the machine: sync(2), reboot(2)."""
+"""End of the VM: sync(2), reboot(2)."""
 
 import ctypes
 import os
@@ -8,10 +8,11 @@ RB_POWER_OFF = 0x4321FEDC
 
 
 def end_machine() -> None:
-    """Flush file systems and end the virtual machine at once. Returns only where the kernel refused.
+    """Flush filesystems and end the VM at once. Returns only if the kernel refuses.
 
-    A machine without ACPI cannot power off: the kernel would halt and the monitor run on. Where the kernel knows of no ACPI, or
-    INNKEEPER_POWEROFF=restart came with the kernel's command line, it resets instead: that ends a monitor told not to reboot.
+    A VM without ACPI cannot power off: the kernel would halt and the hypervisor run on. So if the
+    kernel has no ACPI, or INNKEEPER_POWEROFF=restart is on the kernel's command line, the VM resets
+    instead. A hypervisor that runs with reboots disabled (QEMU's -no-reboot) ends on a reset.
     """
     os.sync()
     libc = ctypes.PyDLL(None)

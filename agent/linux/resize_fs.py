@@ -1,4 +1,7 @@
-"""Growing a mounted filesystem to the size that its device has got (ioctl_fs(2) families of ext4 and xfs)."""
+"""Grow a mounted filesystem to the new size of its device.
+
+The ioctls of ext4 and xfs (ioctl_fs(2) families).
+"""
 
 import fcntl
 import os
@@ -14,7 +17,7 @@ _XFS_IMAXPCT_AT = 28
 
 
 def device_bytes(node: str) -> int:
-    """The size of a block device."""
+    """Return the size of a block device in bytes."""
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         return int(struct.unpack("=Q", fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)))[0])
@@ -23,7 +26,7 @@ def device_bytes(node: str) -> int:
 
 
 def grow_ext4(mount_point: str, size: int) -> None:
-    """Let an ext4 filesystem have `size` bytes, whole blocks of them."""
+    """Grow an ext4 filesystem to `size` bytes, rounded down to whole blocks."""
     fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, struct.pack("=Q", size // os.fstatvfs(fd).f_frsize))
@@ -32,7 +35,7 @@ def grow_ext4(mount_point: str, size: int) -> None:
 
 
 def grow_xfs(mount_point: str, size: int) -> None:
-    """Let an xfs filesystem have `size` bytes, whole blocks of them."""
+    """Grow an xfs filesystem to `size` bytes, rounded down to whole blocks."""
     fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         geometry = fcntl.ioctl(fd, XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY_BYTES))

@@ -1,4 +1,7 @@
-"""A copy of this process's program file in memory that nobody can write any more (memfd_create(2), fcntl(2) F_ADD_SEALS)."""
+"""An immutable in-memory copy of this process's program file.
+
+Made by memfd_create(2), sealed by fcntl(2) F_ADD_SEALS. Nobody can write to it any more.
+"""
 
 import errno
 import fcntl
@@ -12,12 +15,12 @@ EXE = "/proc/self/exe"
 
 
 def is_sealed() -> bool:
-    """Whether this process's program file is a memfd that cannot be changed."""
+    """Return whether this process's program file is a memfd that cannot be changed."""
     fd = os.open(EXE, os.O_RDONLY)
     try:
         return fcntl.fcntl(fd, F_GET_SEALS) & SEALS == SEALS
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what a file that is no memfd answers
+        if error.errno != errno.EINVAL:  # EINVAL: the file is not a memfd
             raise
         return False
     finally:
@@ -25,11 +28,12 @@ def is_sealed() -> bool:
 
 
 def copy() -> int:
-    """A descriptor of a sealed copy of this process's program file."""
+    """Return a descriptor of a sealed copy of this process's program file."""
     try:
         memory = os.memfd_create("innkeeper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_EXEC)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # before Linux 6.3 every memfd can be executed
+        # Before Linux 6.3 there is no MFD_EXEC (EINVAL), and every memfd can be executed.
+        if error.errno != errno.EINVAL:
             raise
         memory = os.memfd_create("innkeeper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     source = os.open(EXE, os.O_RDONLY)

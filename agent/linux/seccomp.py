@@ -1,4 +1,7 @@
-"""seccomp(2): installing a compiled filter, and asking what the kernel knows. Compiling is agent.container.seccomp's."""
+"""seccomp(2): install a compiled filter, and ask which flags and actions the kernel knows.
+
+agent.container.seccomp compiles filters.
+"""
 
 import ctypes
 import errno
@@ -12,7 +15,7 @@ SECCOMP_FILTER_FLAG_LOG = 2
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
-# Flags that the kernel takes only together with others.
+# Flags that the kernel accepts only together with others.
 _TOGETHER = {SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: SECCOMP_FILTER_FLAG_NEW_LISTENER}
 _flags: dict[int, bool] = {}
 _actions: dict[int, bool] = {}
@@ -28,7 +31,11 @@ assert ctypes.sizeof(SockFprog) == 16
 
 
 class Filter:
-    """A program ready to install: 8-byte instructions in a buffer of our own, so that `install` is one system call."""
+    """A program that is ready to install.
+
+    The 8-byte instructions are in a buffer that the filter owns, so that `install` is one system
+    call.
+    """
 
     __slots__ = ("_buffer", "_program", "flags", "instructions", "unknown")
 
@@ -38,12 +45,16 @@ class Filter:
         self.instructions = instructions
         self.flags = flags
         self.unknown = unknown
-        """System calls that were asked for and are not in it, since nobody here knows them."""
+        """System calls that were requested and left out, because the compiler does not know them.
+        """
         self._buffer = ctypes.create_string_buffer(instructions, len(instructions))
         self._program = SockFprog(len(instructions) // 8, ctypes.addressof(self._buffer))
 
     def install(self, flags: int | None = None) -> int:
-        """seccomp(SECCOMP_SET_MODE_FILTER) for the caller, with the filter's own flags or others: 0, or the listener's descriptor."""
+        """Install the filter (SECCOMP_SET_MODE_FILTER). Return 0, or the listener's descriptor.
+
+        `flags` replaces the filter's own flags if given. Raises OSError.
+        """
         chosen = u32(self.flags if flags is None else flags)
         result = raw(NUMBERS["seccomp"], u32(SECCOMP_SET_MODE_FILTER), chosen, ctypes.byref(self._program))
         if result == -1:
@@ -52,7 +63,11 @@ class Filter:
 
 
 def knows_flag(flag: int) -> bool:
-    """Whether the kernel takes a SECCOMP_FILTER_FLAG_*: with a null program it fails at the flag, or only then at the program."""
+    """Return whether the kernel accepts a SECCOMP_FILTER_FLAG_*.
+
+    Installs nothing: the program is a null pointer. The kernel checks the flags first (EINVAL) and
+    reads the program only after that (EFAULT).
+    """
     known = _flags.get(flag)
     if known is None:
         raw(NUMBERS["seccomp"], u32(SECCOMP_SET_MODE_FILTER), u32(flag | _TOGETHER.get(flag, 0)), None)
@@ -61,7 +76,7 @@ def knows_flag(flag: int) -> bool:
 
 
 def knows_action(action: int) -> bool:
-    """Whether the kernel takes a SECCOMP_RET_* (SECCOMP_GET_ACTION_AVAIL)."""
+    """Return whether the kernel accepts a SECCOMP_RET_* (SECCOMP_GET_ACTION_AVAIL)."""
     known = _actions.get(action)
     if known is None:
         answer = raw(NUMBERS["seccomp"], u32(SECCOMP_GET_ACTION_AVAIL), u32(0), ctypes.byref(u32(action)))

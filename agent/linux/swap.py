@@ -4,11 +4,11 @@ from agent.linux.libc import call, path_bytes, s32
 
 
 def swapon(path: str) -> None:
-    """Use the device or file at `path`, which has a swap header (mkswap(8)), as swap space."""
+    """Enable swapping on the device or file at `path`, which has a swap header (mkswap(8))."""
     call("swapon", path_bytes(path), s32(0), path=path)
 
 
 def swapoff(*paths: str) -> None:
-    """Take swap space out of use; what is in it goes back to memory, which may take its time."""
+    """Disable swapping on each path. Its pages go back to memory, which may take long."""
     for path in paths:
         call("swapoff", path_bytes(path), path=path)
