@@ -1,4 +1,4 @@
-"""A container: its life cycle, its processes, its cgroup."""
+"""A container: its life cycle, its processes and its cgroup."""
 
 import os
 import signal
@@ -28,9 +28,9 @@ LAST_OOM_SECONDS = 1.0
 
 
 class Container:
-    """One container. Made by `create`; concurrent calls are serialised.
+    """One container. `create` makes it. Concurrent calls are serialised.
 
-    `warnings` lists what the specification allows to pass over, as it was found on the way.
+    `warnings` lists what the specification permits to ignore, in the order in which it was found.
     """
 
     def __init__(self, id: str, spec: Spec, host: HostContext) -> None:
@@ -51,14 +51,14 @@ class Container:
 
     @property
     def init(self) -> ContainerProcess:
-        """The first process."""
+        """The container's first process. Raises WrongState before there is one."""
         if self._init is None:
             raise WrongState(f"container {self.id!r} has no process")
         return self._init
 
     @property
     def status(self) -> Status:
-        """Where it is in its life, as of now."""
+        """The status at this moment."""
         if self._init is None or not self._created:
             return Status.CREATING
         if self._init.exit_status is not None:
@@ -68,19 +68,22 @@ class Container:
         return Status.PAUSED if self._paused else Status.RUNNING
 
     def mappings(self) -> tuple[Mappings, Mappings]:
-        """(users, groups) of its user namespace; none where it has none of its own."""
+        """Return the (uid, gid) mappings of the user namespace, empty if the container has none."""
         if self.spec.linux.namespaces.get("user") is not None:
             return mappings_of(self.init.pid)
         return self.spec.linux.uid_mappings, self.spec.linux.gid_mappings
 
     def state(self) -> dict[str, object]:
-        """The specification's state document."""
+        """Return the state document of the runtime specification."""
         status = self.status
         return self._state.document(status.value, 0 if status is Status.STOPPED or self._init is None else self._init.pid)
 
     @classmethod
     async def create(cls, id: str, exec_id: str, spec: Spec, host: HostContext, given: Given = NOTHING_GIVEN) -> "Container":
-        """Contain the first process and stop before its program runs. Raises Refused, StepFailed; nothing is left then."""
+        """Create a container: contain its first process and stop before its program runs.
+
+        Raises Refused, StepFailed, and then leaves nothing behind.
+        """
         container = cls(check_id(id), spec, host)
         try:
             await container._create(exec_id, given)
@@ -91,7 +94,10 @@ class Container:
 
     @classmethod
     def attach(cls, spec: Spec, host: HostContext, cgroup: Cgroup | None, init: ContainerProcess) -> "Container":
-        """A container that another process has created, with its group, if there is one still, and its first process, named like it."""
+        """Return a container that another process has created. Its id is that of `init`.
+
+        `cgroup` is None if it no longer exists.
+        """
         container = cls(init.exec_id, spec, host)
         container.cgroup, container._init = cgroup, init
         container.processes[init.exec_id] = init
@@ -114,7 +120,10 @@ class Container:
         self._created = True
 
     async def send_listener(self, process: ContainerProcess, record: bytes) -> bytes:
-        """Answer a process of ours that has installed a filter with a listener. Raises StepFailed."""
+        """Send the listener of a filter that one of our processes has installed. Raises StepFailed.
+
+        `record` is the process's request. Returns the answer to it.
+        """
         assert self.spec.linux.seccomp is not None and self.spec.linux.seccomp.listener is not None
         listener = self.spec.linux.seccomp.listener
         document = notify.process_state(listener, process.pid, self.state())
@@ -122,7 +131,11 @@ class Container:
         return b"sent"
 
     async def start(self) -> None:
-        """Let the program run. Raises WrongState, Refused without a program, StepFailed; the container is at its end after the last."""
+        """Let the program run.
+
+        Raises WrongState, Refused without a program, StepFailed. After StepFailed the container is
+        stopped.
+        """
         await carried(self._start(), f"start {self.id}")
 
     async def _start(self) -> None:
@@ -141,7 +154,10 @@ class Container:
                 raise
 
     async def _run_hooks(self, listed: tuple[Hook, ...], status: str, pid: int) -> None:
-        """Hooks after a status has been reached. Whoever removes the container meanwhile ends them. Raises StepFailed."""
+        """Run the hooks that follow a change of status. Raises StepFailed.
+
+        `remove` cancels them.
+        """
         if not listed:
             return
         running = hooks.run(listed, self._state.encode(status, pid), self._state.bundle)
@@ -157,10 +173,12 @@ class Container:
     async def exec(
         self, exec_id: str, process: Process, given: Given = NOTHING_GIVEN, group: str | None = None, paused: bool = False
     ) -> ContainerProcess:
-        """Run one more process in the namespaces of the first. Raises WrongState, AlreadyExists, Refused, StepFailed.
+        """Run one more process in the namespaces of the first one.
 
-        `group`: the path below the container's group in which it starts, "" for this itself and no other; None: as `join` finds one.
-        `paused`: also in a paused container, where it waits until that is resumed.
+        `group` is the path of a cgroup below the container's in which the process starts. "" is the
+        container's own cgroup and no other. With None, `join` chooses one. `paused` also permits a
+        paused container, in which the process waits until the container is resumed. Raises
+        WrongState, AlreadyExists, Refused, StepFailed.
         """
         async with self._lock:
             if not (paused and self.status is Status.PAUSED):
@@ -173,7 +191,7 @@ class Container:
             except BaseException:
                 await added.kill()
                 added.close()
-                self.processes.pop(exec_id, None)  # whoever waits for it may have forgotten it already
+                self.processes.pop(exec_id, None)  # a waiter may have removed it
                 raise
             return added
 
@@ -182,7 +200,7 @@ class Container:
             raise WrongState(f"container {self.id!r} is {self.status.value}: cannot {verb}")
 
     def process(self, exec_id: str) -> ContainerProcess:
-        """A process by its id; "" is the first one, as is its own. Raises NotFound."""
+        """Return a process by its id. "" is the first process. Raises NotFound."""
         if not exec_id or (self._init is not None and exec_id == self._init.exec_id):
             return self.init
         try:
@@ -191,14 +209,20 @@ class Container:
             raise NotFound(f"process {exec_id!r} not found in container {self.id!r}") from None
 
     def signal(self, exec_id: str, signum: int) -> None:
-        """Signal one process. Never waits for another call: a signal may be what ends it. Raises WrongState, NotFound."""
+        """Send a signal to one process. Raises WrongState, NotFound.
+
+        Takes no lock: the signal may be what ends the call that holds it.
+        """
         process = self.process(exec_id)
         if process is self._init:
             self._check("signal")
         process.signal(signum)
 
     def signal_all(self, signum: int) -> None:
-        """Signal every process of the container's group; SIGKILL by cgroup.kill, which no fork outruns. Raises WrongState."""
+        """Send a signal to every process of the cgroup. Raises WrongState.
+
+        SIGKILL goes by cgroup.kill, which also reaches processes that are forked meanwhile.
+        """
         group = self._group()
         if signum == signal.SIGKILL:
             group.kill()
@@ -215,21 +239,27 @@ class Container:
         return self.cgroup
 
     async def pause(self) -> None:
-        """Freeze every process. Raises WrongState, StepFailed; it runs on then, as it does when the caller is cancelled."""
+        """Freeze every process. Raises WrongState, StepFailed.
+
+        After StepFailed, and if the caller is cancelled, the container keeps running.
+        """
         async with self._lock:
             self._check("pause")
             await self._group().freeze(True)
             self._paused = True
 
     async def resume(self) -> None:
-        """Thaw. Raises WrongState, and StepFailed when it takes too long; it is on its way to run all the same."""
+        """Thaw every process. Raises WrongState, and StepFailed if it takes too long.
+
+        The container resumes also after StepFailed.
+        """
         async with self._lock:
             self._check("resume")
             self._paused = False
             await self._group().freeze(False)
 
     async def update(self, resources: Resources) -> None:
-        """New limits. Raises Refused, WrongState, StepFailed; the limits before are in force then."""
+        """Set new limits. Raises Refused, WrongState, StepFailed, and then keeps the old limits."""
         await carried(self._update(resources), f"update {self.id}")
 
     async def _update(self, resources: Resources) -> None:
@@ -238,11 +268,14 @@ class Container:
             await self._group().apply(resources)
 
     def stats(self) -> ContainerStats:
-        """What the group has used. Raises WrongState."""
+        """Return what the cgroup has used. Raises WrongState."""
         return self._group().stats()
 
     async def watch_oom(self, killed: Callable[[int], None]) -> None:
-        """Tell `killed` each time how many more processes the kernel has ended for want of memory, until none is left."""
+        """Call `killed` with the number of new OOM kills each time there are some.
+
+        Returns when the container has no process left or is removed.
+        """
         if self.cgroup is None:
             return
         watch = loop.spawn(_follow_oom(self.cgroup, killed), name=f"oom {self.id}")
@@ -256,19 +289,22 @@ class Container:
             await watch.stop()
 
     def pids(self) -> list[int]:
-        """The processes of the group, as the agent sees them."""
+        """Return the pids of the cgroup's processes, as the agent sees them."""
         return self.cgroup.pids() if self.cgroup is not None else []
 
     async def delete(self) -> None:
-        """Undo everything of a container that has ended. Raises WrongState for one that lives."""
+        """Undo everything of a stopped container. Raises WrongState for one that is alive."""
         async with self._lock:
             self._check("delete")
             await self._undo()
 
     async def remove(self) -> None:
-        """End every process and undo everything. Raises WrongState while it is being created, StepFailed."""
+        """End every process and undo everything.
+
+        Raises WrongState while the container is being created, StepFailed.
+        """
         self._check("remove")
-        # Whoever holds the lock may wait for one of these.
+        # Before the lock: its holder may be waiting for one of these processes or hooks to end.
         if self.cgroup is not None:
             self.cgroup.kill()
         if self._hook is not None:
@@ -278,7 +314,7 @@ class Container:
             await self._undo()
 
     async def _end(self) -> None:
-        """A start that has failed: the program is stopped and what it had is given back, so that only `remove` is left."""
+        """Stop the program after a failed start. Only `remove` is possible then."""
         if self.cgroup is not None:
             self.cgroup.kill()
         await self.init.kill()
@@ -302,7 +338,10 @@ class Container:
         self.processes.clear()
 
     async def _last_oom_kills(self) -> None:
-        """Let those who follow them see the last one: they end by themselves, as no process is left. The files go with the group."""
+        """Let `watch_oom` callers see the last OOM kills. The counter is removed with the cgroup.
+
+        The watches end on their own, because no process is left.
+        """
         for watch in list(self._watches):
             try:
                 with loop.timeout(LAST_OOM_SECONDS):
@@ -311,7 +350,7 @@ class Container:
                 watch.cancel()
 
     async def _run_last_hooks(self) -> None:
-        """A failure is warned of, and the next one runs."""
+        """Run the poststop hooks. A failure becomes a warning, and the next hook runs."""
         for hook in self.spec.hooks.poststop:
             try:
                 await self._run_hooks((hook,), "stopped", 0)

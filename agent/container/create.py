@@ -1,6 +1,6 @@
-"""Making a container's first process: the parent's half, a table of steps like the child's.
+"""Creation of a container's first process: the parent's half, a table of steps like the child's.
 
-A step that fails leaves the rest undone; the container then undoes what came before.
+When a step fails, the steps after it do not run. The container then undoes the earlier ones.
 """
 
 import errno
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Birth:
-    """One container's first process being made. `begun`: it has got as far as hooks, so that those of the end are due."""
+    """Creates the first process of one container.
+
+    `begun` is True once hooks may have run, so that the poststop hooks must run in the end.
+    """
 
     def __init__(self, id: str, spec: Spec, host: HostContext, init: ContainerProcess, state: State) -> None:
         self.spec = spec
@@ -54,7 +57,7 @@ class Birth:
         self._plan: ChildPlan
 
     async def run(self) -> None:
-        """All steps. Raises Refused, StepFailed."""
+        """Run all steps. Raises Refused, StepFailed."""
         try:
             for name, step, _why in STEPS:
                 if name == self.host.fail_at:
@@ -116,7 +119,9 @@ class Birth:
                 plan.join = namespaces.join
             with Borrowed(borrowed):
                 self.init.fork(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, opened.fds)
-        # The parent's copy of the child's end of the control socket, above all: its last close is how an end is seen.
+        # Close the parent's copies. The child's end of the control socket is the important one: the
+        # parent sees end of file (the child has executed its program, or died) only after its last
+        # copy is closed.
         opened.close_all_but(namespaces.fd_of("net"))
 
     async def map_ids(self) -> None:
@@ -130,7 +135,10 @@ class Birth:
             self.cgroup.delegate(outer_id(self.process.user.uid, self.uid_mappings, "process.user.uid"))
 
     def _write_mappings(self) -> None:
-        """The id mappings of the child's user namespace. setgroups(2) stays allowed: the agent is privileged."""
+        """Write the id mappings of the child's user namespace.
+
+        setgroups(2) stays permitted, because the agent is privileged (user_namespaces(7)).
+        """
         for name, mappings in (("gid_map", self.gid_mappings), ("uid_map", self.uid_mappings)):
             try:
                 procfs.write(f"{self.init.pid}/{name}", mapping_lines(mappings))
@@ -138,7 +146,10 @@ class Birth:
                 raise StepFailed("map ids", f"{name}: {error.strerror}", error.errno or 0) from error
 
     def _read_mappings(self) -> None:
-        """Of the user namespace that is joined. Those that the spec lists as well say the same, or it is refused."""
+        """Read the id mappings of the user namespace that is joined.
+
+        Raises Refused if the spec lists other ones.
+        """
         linux = self.spec.linux
         self.uid_mappings, self.gid_mappings = mappings_of(self.init.pid)
         for field, listed, found in (
@@ -149,7 +160,10 @@ class Birth:
                 raise Refused(field, "the user namespace that is joined has others")
 
     def _delegates(self) -> bool:
-        """A container with users and a cgroup namespace of its own, and a cgroup mount that it may write, manages its own groups."""
+        """Return whether the container manages its own cgroups.
+
+        It does with its own user and cgroup namespace, and with a cgroup mount that it may write.
+        """
         namespaces = self.spec.linux.namespaces
         if "user" not in namespaces or namespaces.get("cgroup", "") is not None:
             return False
@@ -174,7 +188,11 @@ class Birth:
         self.begun = True
 
     async def _leave_runtime(self, record: bytes) -> bytes:
-        """Mounts and nodes are made, which the device rules need not permit; they bind before anything of others runs."""
+        """Bind the device rules, then run the prestart and createRuntime hooks.
+
+        The child's request when its mounts and device nodes are made. The device rules need not
+        permit these, so they are bound only now, before any foreign code runs.
+        """
         assert self.cgroup is not None
         self.cgroup.bind_devices(self.spec.linux.resources.devices)
         if not self._plan.has_hooks:

@@ -1,7 +1,10 @@
-"""One more process in a container (`exec`): the parent's half. It gets what its caller asks for, else what the first process has.
+"""One more process in a container (`exec`): the parent's half.
 
-It is born in the container's group, or in one below it that the caller names. Where the group itself takes no process (the container has
-made groups below and enabled controllers: processes live in the leaves only) it follows the first process, unless a group was named.
+The process gets what its caller asks for, and the rest as the container's first process has it. It
+is born in the container's cgroup, or in one below it that the caller names. A container may have
+made cgroups below its own and enabled controllers for them. Its own cgroup then takes no process
+(cgroups(7), "no internal processes"), and the new process joins the first one's cgroup, unless the
+caller named one.
 """
 
 import errno
@@ -26,10 +29,11 @@ if TYPE_CHECKING:
 
 
 async def join(container: "Container", added: ContainerProcess, process: Process, group: str | None, frozen: bool) -> None:
-    """Contain and run a process. Raises Refused, StepFailed; the caller then ends `added`.
+    """Contain and run a process. Raises Refused, StepFailed, and then the caller ends `added`.
 
-    `group` is a path below the container's group, "" for itself, None where the caller does not mind. `frozen`: the group is frozen, and
-    whoever thaws it may take any time.
+    `group` is a path below the container's cgroup, "" for the cgroup itself, None for any. With
+    `frozen`, the cgroup is frozen, and the process gets as long as it needs: thawing may come at
+    any time.
     """
     opened = Opened()
     process = within(process, container.spec.process or NO_PROCESS)
@@ -59,7 +63,9 @@ def _plan(container: "Container", added: ContainerProcess, process: Process, ope
         kinds |= p.NAMESPACE_FLAGS[kind]
     plan.join = [(init.pidfd, kinds & ~(p.CLONE_NEWPID | p.CLONE_NEWTIME))]
     if kinds & p.CLONE_NEWTIME:
-        # The first process enters its time namespace with its program. Before a user namespace, which may not own this one.
+        # The first process enters its time namespace only when it executes its program, so the
+        # pidfd does not lead there yet. Join it before a user namespace, which may not own this
+        # one.
         plan.join.insert(0, (opened.add(procfs.open_link(f"{init.pid}/ns/time_for_children")), p.CLONE_NEWTIME))
     plan.becomes_root = bool(kinds & p.CLONE_NEWUSER)
     return plan
@@ -87,7 +93,7 @@ def _fork(container: "Container", added: ContainerProcess, process: Process, pla
 
 
 def _group_below(group: int, path: str) -> int:
-    """A descriptor of a group below `group` that exists. Raises Refused."""
+    """Return a descriptor of an existing cgroup below `group`. Raises Refused."""
     try:
         return openat2(group, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     except OSError as error:

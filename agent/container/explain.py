@@ -1,4 +1,7 @@
-"""The plan of a spec, printed: what would be made, with what, in which order and why. Nothing is opened or executed."""
+"""The plan of a spec in words: what would be made, with what, in which order and why.
+
+Nothing is opened or executed.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,11 +26,15 @@ from agent.linux.capability import CAP_MKNOD, NAMES
 
 DRY = -1
 SYSCTL_NAME = str.maketrans("/.", "./")
-"""From a path to a name, as sysctl(8) writes it: an interface's dot becomes a slash."""
+"""Translates a path to a sysctl's name as sysctl(8) writes it: an interface's dot becomes a slash.
+"""
 
 
 def plan_lines(spec: Spec, host: HostContext, id: str = "ID") -> Iterator[str]:
-    """The plan, a section each with its lines indented. Raises Refused, as creating the container would for the same words."""
+    """Yield the lines of the plan: each section's title, then its lines, indented.
+
+    Raises Refused in the same words as creating the container would.
+    """
     process = spec.process or NO_PROCESS
     opened = Opened(dry=True)
     root, name = host.group_of(spec.linux.cgroups_path, spec.linux.cgroup_absolute, id)

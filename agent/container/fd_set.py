@@ -1,4 +1,4 @@
-"""Descriptors that a plan needs until its child is born."""
+"""The descriptors that a plan needs until its child is forked."""
 
 import os
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 
 
 class Opened:
-    """Descriptors of one plan. The caller closes them after the fork, or when anything fails.
+    """The descriptors of one plan. The caller closes them after the fork, or after an error.
 
-    `dry`: a plan that is only to be printed; nothing is opened then, and every descriptor is -1. `shared` are directories that others
-    write: no link in them is followed out of them.
+    With `dry` the plan is only printed: nothing is opened, and every descriptor is -1. `shared` are
+    directories that others can write. Symbolic links in them are not followed out of them.
     """
 
     def __init__(self, dry: bool = False, shared: Sequence[str] = ()) -> None:
@@ -21,12 +21,16 @@ class Opened:
         self._shared = shared
 
     def add(self, fd: int) -> int:
-        """Take over a descriptor."""
+        """Take ownership of a descriptor, and return it."""
         self.fds.append(fd)
         return fd
 
     def tree(self, path: str, flags: int = 0, follow: bool = True) -> int:
-        """A detached copy of what is at `path`; AT_RECURSIVE for all below as well; not `follow`: of a link itself. Raises OSError."""
+        """Return a detached copy of the mount at `path`. Raises OSError.
+
+        With AT_RECURSIVE in `flags` it includes the mounts below. Without `follow` a symbolic link
+        at the end of `path` is not followed.
+        """
         if self.dry:
             return -1
         for root in self._shared:
@@ -35,19 +39,23 @@ class Opened:
         return self.add(m.open_tree(AT_FDCWD, path, m.OPEN_TREE_CLONE | flags | (0 if follow else AT_SYMLINK_NOFOLLOW)))
 
     def close_all_but(self, kept: int) -> None:
-        """Close them, except one that is still needed (-1: none)."""
+        """Close all descriptors except `kept`, which is still needed (-1: none)."""
         for fd in self.fds:
             if fd != kept:
                 os.close(fd)
         self.fds = [kept] if kept in self.fds else []
 
     def close(self) -> None:
-        """Close them all, once."""
+        """Close all descriptors. Safe to call twice."""
         self.close_all_but(-1)
 
 
 def _tree_beneath(root: str, path: str, flags: int, follow: bool) -> int:
-    """A container with a volume in a share may leave a link there, at the name that another's volume has (CVE-2020-2026)."""
+    """Return a detached copy of a mount, resolved without leaving the shared directory `root`.
+
+    A container that has a volume in the share may leave a symbolic link there, at the name of
+    another container's volume (CVE-2020-2026).
+    """
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
         last = 0 if follow else os.O_NOFOLLOW

@@ -1,7 +1,8 @@
-"""What the core enforces on this kernel, as the runtime specification's features.md writes it.
+"""What the core enforces on this kernel, in the format of the runtime specification's features.md.
 
-The words come from the parser's tables; each that depends on the kernel is tried on it, so that the document cannot promise what a
-container would be refused. What a probe asks for fails at an argument that is wrong on purpose: nothing is changed.
+The words come from the parser's tables. Each one that depends on the kernel is probed, so that the
+document does not promise what a container would be refused. A probe passes one argument that is
+wrong on purpose: the call fails there and changes nothing.
 """
 
 import os
@@ -23,13 +24,19 @@ VERSION_MIN = "1.0.0"
 OWN_NAMESPACES = "/proc/self/ns"
 FILESYSTEMS = "/proc/filesystems"
 CONTROLLERS, LANDLOCK = "innkeeper.cgroup.controllers", "innkeeper.landlock.abi"
-"""What has no place in the document: the controllers there are, the version of Landlock that programs find (0 for none)."""
+"""Annotations for what the document has no field for.
+
+The available controllers, and the version of Landlock that programs find (0 for none).
+"""
 OTHER_OPTIONS = ("bind", "rbind", "remount", "defaults", "tmpcopyup")
 MAPPING_OPTIONS = ("idmap", "ridmap")
 
 
 def features(cgroup_root: Path | None = None) -> dict[str, Any]:
-    """The document. `cgroup_root` is where containers' groups would be: its controllers are told."""
+    """Return the document. `cgroup_root` is the parent of containers' cgroups.
+
+    The document lists its controllers, or none without `cgroup_root`.
+    """
     filesystems = _words(FILESYSTEMS)
     controllers = _words(cgroup_root / "cgroup.controllers") if cgroup_root else []
     idmap = m.knows_attribute(m.MOUNT_ATTR_IDMAP)

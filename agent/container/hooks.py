@@ -1,10 +1,11 @@
-"""Running hooks: each a process of its own, in a session of its own, with nothing of the agent's.
+"""Hooks: each runs as a process and in a session of its own, and inherits nothing of the agent.
 
-A hook gets its arguments and environment exactly as listed, the container's state as JSON on standard input and then its end, and a
-directory to be in. What it writes is kept to explain a failure. After its time its process group is killed.
+A hook gets its arguments and environment exactly as listed, a working directory, and the
+container's state as JSON on standard input, followed by end of file. Its output is kept to explain
+a failure. After its timeout its process group is killed.
 
-`run` is for hooks of the runtime's own namespaces and waits in the loop; `run_here` is for a container's child, which has no loop and
-may wait in place.
+`run` runs hooks in the runtime's namespaces and waits in the event loop. `run_here` is for a
+container's child, which has no event loop and may block.
 """
 
 import ctypes
@@ -24,13 +25,14 @@ from agent.linux import process as p
 from agent.linux.reaper import Child, reaper
 
 OUTPUT_MAX = 2048
-"""Bytes of a hook's output that a failure quotes."""
+"""Bytes of a hook's output that an error message quotes."""
 READS_MAX = 16
+"""Reads of a hook's output before the caller can do anything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A hook with its vectors made, so that a forked child only uses them."""
+    """A hook with prepared vectors, so that a forked child only uses them."""
 
     field: str
     path: bytes
@@ -39,24 +41,24 @@ class Command:
     timeout: int | None
 
     def failure(self, what: str, output: bytes | bytearray) -> OSError:
-        """The error of this hook; errno 0, since no system call has failed."""
+        """Return the error of this hook. Its errno is 0, because no system call has failed."""
         said = output.decode(errors="replace").strip()
         return OSError(0, f"{self.field} {what}{f': {said}' if said else ''}", os.fsdecode(self.path))
 
     def verdict(self, status: int, output: bytes) -> None:
-        """Raises OSError unless the hook has succeeded. `status` is the shell's number."""
+        """Raise OSError unless the hook has succeeded. `status` is the shell's number."""
         if status:
             raise self.failure(f"ended with status {status}", output)
 
 
 def command(hook: Hook, environment: tuple[str, ...] = ()) -> Command:
-    """A hook ready to run; `environment` is for one that lists none of its own."""
+    """Return a hook ready to run. `environment` applies if the hook lists none of its own."""
     env = environment if hook.env is None else hook.env
     return Command(hook.field, os.fsencode(hook.path), p.vector(encode(hook.args)), p.vector(encode(env)), hook.timeout)
 
 
 def patience(hooks: tuple[Hook, ...]) -> float | None:
-    """The seconds that hooks may take together; None where one has no limit."""
+    """Return the sum of the hooks' timeouts in seconds, or None if one has no timeout."""
     total = 0.0
     for hook in hooks:
         if hook.timeout is None:
@@ -66,7 +68,10 @@ def patience(hooks: tuple[Hook, ...]) -> float | None:
 
 
 async def run(hooks: tuple[Hook, ...], state: bytes, directory: str) -> None:
-    """Run hooks one after the other in the caller's namespaces, in `directory` or, where that is missing, in /. Raises StepFailed."""
+    """Run hooks one after the other in the caller's namespaces. Raises StepFailed.
+
+    They run in `directory`, or in / if that is missing.
+    """
     if not hooks:
         return
     try:
@@ -114,13 +119,16 @@ async def _run(hook: Command, state: bytes, place: int) -> None:
 
 
 async def _drain(fd: int, output: bytearray) -> None:
-    """Read until cancelled or at the end, so that the hook never waits for a reader."""
+    """Read until end of file or cancelled, so that the hook never blocks on a full pipe."""
     while not _read(fd, output):
         await loop.readable(fd)
 
 
 def _read(fd: int, output: bytearray) -> bool:
-    """Take what is there, keep the last bytes; whether it was the end. One who writes without end does not hold the caller."""
+    """Read up to READS_MAX chunks, keeping only the last OUTPUT_MAX bytes. Return True at EOF.
+
+    The number is bounded, so that a hook that writes endlessly cannot block the caller.
+    """
     for _ in range(READS_MAX):
         try:
             piece = os.read(fd, 1 << 16)
@@ -136,7 +144,10 @@ def _read(fd: int, output: bytearray) -> bool:
 
 
 async def _end(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
-    """Take what is left and read no more: a process that the hook left behind may keep the pipe open."""
+    """Stop reading, then take what the pipe still holds.
+
+    There may be no end of file: a process that the hook left behind may keep the pipe open.
+    """
     await drain.stop()
     _read(fd, output)
 
@@ -152,9 +163,10 @@ async def _collect(child: Child) -> int:
 
 
 def run_here(hooks: tuple[Command, ...], state: tuple[bytes, bytes], place: int, contain: Callable[[], None]) -> None:
-    """Run hooks from a container's child, in its namespaces; `contain` is called in each before it is executed. Raises OSError.
+    """Run hooks from a container's child, in its namespaces. Raises OSError.
 
-    `state` is the JSON before and after the pid.
+    `state` is the JSON text before and after the pid. Each hook's process calls `contain` before it
+    executes its program.
     """
     for hook in hooks:
         reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -172,7 +184,7 @@ def run_here(hooks: tuple[Command, ...], state: tuple[bytes, bytes], place: int,
 
 
 def _wait_here(hook: Command, pid: int, pidfd: int, reading: int) -> bytes:
-    """Wait for the hook's end; what it wrote last."""
+    """Wait until the hook has ended, and return the last bytes of its output."""
     output = bytearray()
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -192,7 +204,7 @@ def _wait_here(hook: Command, pid: int, pidfd: int, reading: int) -> bytes:
 
 
 def _spawn(hook: Command, state: bytes, place: int, output: int, contain: Callable[[], None]) -> tuple[int, int]:
-    """Start a hook: (pid, pidfd). The caller has blocked all signals."""
+    """Start a hook and return (pid, pidfd). The caller has blocked all signals."""
     stdin = os.memfd_create("state")
     try:
         os.write(stdin, state)
@@ -206,7 +218,7 @@ def _spawn(hook: Command, state: bytes, place: int, output: int, contain: Callab
 
 
 def _become(hook: Command, stdin: int, place: int, output: int, contain: Callable[[], None]) -> Never:
-    """The hook's process, up to its program."""
+    """Turn the forked child into the hook's program. Never returns."""
     try:
         p.reset_ignored_signals()
         os.setsid()
@@ -218,7 +230,7 @@ def _become(hook: Command, stdin: int, place: int, output: int, contain: Callabl
         contain()
         number = p.execve(hook.path, hook.argv, hook.envp)
         os.write(2, os.strerror(number).encode())
-    # The edge of a process: nothing of the parent's may run here.
+    # Outermost frame of a forked process: an exception that passed it would run the parent's code.
     except BaseException as error:  # noqa: BLE001
         os.write(2, str(error).encode(errors="replace"))
     finally:
@@ -226,7 +238,11 @@ def _become(hook: Command, stdin: int, place: int, output: int, contain: Callabl
 
 
 def _kill_group(pid: int) -> None:
-    """The hook has a session of its own, so its group has its number; nobody has reaped it yet, so the number is still its own."""
+    """Kill the hook and its process group.
+
+    The group has the hook's pid, because the hook called setsid(2). Nobody has reaped it yet, so
+    the pid cannot have been reused. `os.kill` covers a hook that has not reached its setsid yet.
+    """
     for kill in (os.killpg, os.kill):
         try:
             kill(pid, signal.SIGKILL)
@@ -235,4 +251,4 @@ def _kill_group(pid: int) -> None:
 
 
 def _nothing() -> None:
-    """A hook of the runtime's has the runtime's rights."""
+    """Change nothing: a hook of the runtime has the runtime's privileges."""

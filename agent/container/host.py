@@ -1,4 +1,4 @@
-"""Where containers are made: what the caller of the core decides and a spec does not."""
+"""The environment that containers are created in: the caller's choices that a spec cannot make."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,10 +7,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostContext:
-    """Where containers are made.
+    """The environment that containers are created in.
 
-    `cgroup_root` is the cgroup2 directory below which their groups go; `namespaces` (kinds of /proc/PID/ns -> path) replace those that
-    a spec asks to be new; `pid_namespace` is the path of the sandbox's pid namespace if containers share one.
+    `cgroup_root` is the cgroup2 directory below which their cgroups go. `namespaces` (kinds of
+    /proc/PID/ns -> path) are joined in place of those that a spec wants new. `pid_namespace` is the
+    path of the sandbox's pid namespace if containers share one.
     """
 
     cgroup_root: Path
@@ -18,25 +19,34 @@ class HostContext:
     namespaces: Mapping[str, str] = field(default_factory=dict)
     pid_namespace: str | None = None
     cgroup_mount: Path | None = None
-    """Where an absolute `cgroupsPath` begins; None: below `cgroup_root` as well, so that no spec leaves it."""
+    """Where an absolute `cgroupsPath` begins.
+
+    None: below `cgroup_root` as well, so that no spec can leave it.
+    """
     owned: frozenset[str] = frozenset()
-    """Kinds of the caller's own namespaces that are there for its containers: what a container may set in them, it may."""
+    """Kinds of the caller's namespaces that exist for its containers.
+
+    Containers may set in them what they may set in their own, such as sysctls.
+    """
     bundle: Path | None = None
-    """None: the container's directory below `state_dir`."""
+    """The bundle. None: the container's directory below `state_dir`."""
     shared: tuple[str, ...] = ()
-    """Directories that others write as well: links in them are not followed out of them."""
+    """Directories that others can write. Symbolic links in them are not followed out of them."""
     fail_at: str = ""
-    """For tests: the step, of the parent or of the child, that fails."""
+    """For tests: the name of the step, of the parent or of the child, that fails."""
 
     def overrides(self) -> Mapping[str, str]:
-        """Paths by kind."""
+        """Return the paths of namespaces to join by kind, including `pid_namespace`."""
         return {**self.namespaces, "pid": self.pid_namespace} if self.pid_namespace else self.namespaces
 
     def bundle_of(self, id: str) -> Path:
-        """The directory that hooks are run in and that the state names."""
+        """Return the directory that hooks run in and that the state document names."""
         return self.bundle or self.state_dir / id
 
     def group_of(self, path: str, absolute: bool, id: str) -> tuple[Path, str]:
-        """(root, path below it) of a container's cgroup; no path: one named by the id."""
+        """Return a container's cgroup as (root, path below it).
+
+        Without a path it is named by the id.
+        """
         root = self.cgroup_mount if absolute and self.cgroup_mount is not None else self.cgroup_root
         return root, path or id

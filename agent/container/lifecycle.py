@@ -1,11 +1,11 @@
-"""Where a container is in its life, and what is legal there: the one place that says so."""
+"""A container's statuses, and the operations that each one permits."""
 
 from collections.abc import Mapping
 from enum import Enum
 
 
 class Status(Enum):
-    """Where a container is in its life."""
+    """The status of a container. The values are the specification's, and "paused"."""
 
     CREATING = "creating"
     CREATED = "created"
@@ -16,7 +16,7 @@ class Status(Enum):
 
 ALIVE = frozenset((Status.CREATED, Status.RUNNING, Status.PAUSED))
 
-# `delete` is the specification's, of a container that has ended; `remove` ends it first.
+# `delete` is the specification's: for a stopped container. `remove` stops it first.
 LEGAL: Mapping[str, frozenset[Status]] = {
     "start": frozenset((Status.CREATED,)),
     "exec": frozenset((Status.CREATED, Status.RUNNING)),

@@ -1,4 +1,8 @@
-"""Namespaces to join: checked before anything is made; and the two kinds that only the parent can choose for a child."""
+"""Namespaces to join, checked before anything is made.
+
+Also the two kinds that only the parent can choose for a child: the pid namespace, and those that a
+new user namespace would put out of reach.
+"""
 
 import fcntl
 import os
@@ -8,15 +12,20 @@ from agent.container.fd_set import Opened
 from agent.errors import Refused
 from agent.linux import process as p
 
-# Joined in this order; the mount namespace last, since after it the paths of the host are gone.
+# The order of joining. The mount namespace is last: after it the host's paths are gone.
 ORDER = ("user", "ipc", "uts", "net", "cgroup", "time", "mnt")
 
-# The first mount namespace's number: fixed since Linux 6.18, before that the first or second that the kernel gives out.
+# Inode numbers that the first mount namespace can have. Fixed since Linux 6.18, before that the
+# first or second number that the kernel gives out.
 FIRST_MOUNTS = frozenset((0xEFFFFFF8, 0xF0000000, 0xF0000001))
 
 
 class Namespaces:
-    """What clone3(2) makes, what the child joins, makes by unshare(2), and in which pid namespace it is born."""
+    """The namespaces of a new process, by how it gets into them.
+
+    `flags` are made by clone3(2), `join` are joined by the child, `unshare` are made by the child
+    with unshare(2), and `pid_fd` is the pid namespace in which it is born.
+    """
 
     def __init__(self, listed: Mapping[str, str | None], overrides: Mapping[str, str], opened: Opened) -> None:
         self.flags = 0
@@ -31,7 +40,8 @@ class Namespaces:
             if path is not None:
                 joined[kind] = opened.add(open_namespace(kind, path))
             elif kind in ("cgroup", "time"):
-                # A cgroup namespace roots where the process is; a time namespace takes its offsets before anybody is in it.
+                # A cgroup namespace has its root where the process is at that moment. A time
+                # namespace takes its offsets only as long as no process is in it.
                 self.unshare |= flag
             else:
                 self.flags |= flag
@@ -42,34 +52,42 @@ class Namespaces:
 
     @property
     def through(self) -> list[tuple[int, int]]:
-        """Everything that is joined, the user namespace last: from inside it those of others could not be joined any more."""
+        """Everything that is joined, the user namespace last.
+
+        From inside the user namespace, namespaces that it does not own could not be joined any
+        more.
+        """
         user = p.CLONE_NEWUSER
         pid = [] if self.pid_fd is None else [(self.pid_fd, p.CLONE_NEWPID)]
         return [*pid, *[entry for entry in self.join if entry[1] != user], *[entry for entry in self.join if entry[1] == user]]
 
     def is_ours(self, kind: str) -> bool:
-        """Whether a namespace that is joined is the agent's own."""
+        """Return whether a namespace that is joined is the agent's own."""
         if kind not in self._joined:
             return False
         return os.fstat(self._joined[kind]).st_ino == os.stat(f"/proc/self/ns/{kind}").st_ino
 
     def is_machines(self) -> bool:
-        """Whether the mount namespace that is joined is that of the machine's first process, or the kernel's first."""
+        """Return whether the joined mount namespace is that of pid 1, or the kernel's first one."""
         if "mnt" not in self._joined:
             return False
         number = os.fstat(self._joined["mnt"]).st_ino
         try:
             return number in FIRST_MOUNTS or number == os.stat("/proc/1/ns/mnt").st_ino
         except PermissionError:
-            return False  # the first process has more rights than we have, and so has its namespace
+            # The first process has more privileges than this one, and so has its namespace.
+            return False
 
     def fd_of(self, kind: str) -> int:
-        """The descriptor of a namespace that is joined; -1 for another."""
+        """Return the descriptor of a namespace that is joined, -1 for other kinds."""
         return self._joined.get(kind, -1)
 
 
 def open_namespace(kind: str, path: str) -> int:
-    """A namespace's descriptor. Raises Refused when the file is none, or one of another kind."""
+    """Return a namespace's descriptor.
+
+    Raises Refused if the file is not a namespace, or is one of another kind.
+    """
     field = f"linux.namespaces[{kind}].path"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -89,10 +107,12 @@ RETURN_TRIES = 100
 
 
 class Borrowed:
-    """`with`: the caller is in other namespaces for a moment, so that a child is born in them. The way back is opened before the way out.
+    """Context manager: setns(2) into `wanted`, so that a child forked inside starts there.
 
-    Used for the pid namespace (of children only), and, when the child gets a user namespace of its own, for those to join that belong
-    to ours: from inside its user namespace it could not join them any more.
+    Each of the original namespaces is opened before it is left, so that only setns(2) itself can
+    fail on the way back. Used for the pid namespace, which applies to children only. Also used when
+    the child gets a new user namespace, for the namespaces to join that belong to the agent's: from
+    inside its user namespace the child could not join them any more.
     """
 
     def __init__(self, wanted: list[tuple[int, int]]) -> None:
@@ -111,7 +131,7 @@ class Borrowed:
         return self
 
     def own(self, flag: int) -> int:
-        """A descriptor of the caller's own namespace of a kind that it has left."""
+        """Return a descriptor of the original namespace of a kind that the caller has left."""
         return next(fd for fd, kind in self._own if kind == flag)
 
     def __exit__(self, *error: object) -> None:
@@ -122,7 +142,11 @@ class Borrowed:
 
 
 def _return(fd: int, flag: int) -> None:
-    """Go back to a namespace of one's own. Only a lack of memory can be in the way, and to stay would be worse than to try again."""
+    """Go back to the original namespace.
+
+    This fails only if the kernel is out of memory. To stay in the container's namespace would be
+    worse than to try again.
+    """
     for _ in range(RETURN_TRIES - 1):
         try:
             p.setns(fd, flag)

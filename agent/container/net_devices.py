@@ -1,6 +1,7 @@
-"""`linux.netDevices` of the specification: interfaces of the agent's network namespace that become the container's.
+"""`linux.netDevices` of the specification: interfaces that move into the container.
 
-An interface keeps its global addresses; it is taken down, moved and renamed in one request, and brought up inside.
+They come from the agent's network namespace. An interface keeps its global addresses. One request
+takes it down, moves and renames it. Then it is brought up inside.
 """
 
 import re
@@ -19,19 +20,19 @@ NAME = re.compile(r"[^/:\s]+")
 
 @dataclass(frozen=True, slots=True)
 class NetDevice:
-    """An interface and its name inside, which may end in %d for the first free number."""
+    """An interface and its name in the container: "%d" at the end is the first free number."""
 
     field: str
     name: str
     inside: str
 
     def describe(self) -> str:
-        """One line that says what is done."""
+        """Return one line that says what `move` does."""
         return f"move network interface {self.name} into the container as {self.inside} ({self.field})"
 
 
 def parse_net_devices(node: Node | None) -> tuple[NetDevice, ...]:
-    """`linux.netDevices` as objects. Raises Refused."""
+    """Return `linux.netDevices` as objects. Raises Refused."""
     if node is None:
         return ()
     result = []
@@ -51,13 +52,16 @@ def parse_net_devices(node: Node | None) -> tuple[NetDevice, ...]:
 
 
 def check_name(name: str, field: str) -> None:
-    """What the kernel takes as an interface's name (dev_valid_name)."""
+    """Raise Refused for a name that the kernel does not accept (dev_valid_name)."""
     if not NAME.fullmatch(name) or len(name.encode("utf-8", "surrogateescape")) > NAME_MAX or name in (".", ".."):
         raise Refused(field, f"{name[:64]!r} is not an interface's name")
 
 
 def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
-    """Move interfaces into the network namespace of a descriptor. Raises Refused, StepFailed; those moved before are moved back then."""
+    """Move interfaces into the network namespace of a descriptor.
+
+    Raises Refused, StepFailed, and then moves back those that it has moved.
+    """
     with Route() as here:
         sources = [(device, _index(device)) for device in devices]
         addresses = [here.permanent_addresses(index) for _device, index in sources]
@@ -83,7 +87,10 @@ def _index(device: NetDevice) -> int:
 
 
 def _move(device: NetDevice, index: int, here: Route, namespace: int) -> int:
-    """The interface's index inside: the kernel keeps the number unless it is taken there."""
+    """Move an interface, and return its index inside.
+
+    The kernel keeps the index unless it is in use there.
+    """
     before = {name for _index, name in socket.if_nameindex()}
     if device.inside in before:
         raise Refused(f"{device.field}.name", f"{device.inside!r} exists in the container's network namespace")
@@ -92,7 +99,7 @@ def _move(device: NetDevice, index: int, here: Route, namespace: int) -> int:
 
 
 def _settle(index: int, addresses: list[tuple[bytes, Attributes]], inside: Route) -> None:
-    """The kernel takes the addresses away with the move; the interface gets them again, and comes up."""
+    """Restore an interface's addresses, which the kernel drops with the move, and bring it up."""
     for kind, attributes in addresses:
         inside.add_address(index, kind, attributes)
     inside.bring_up(index)

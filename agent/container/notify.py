@@ -1,7 +1,8 @@
-"""SCMP_ACT_NOTIFY: handing the descriptor of a child's filter to who answers its calls (config-linux.md, "The Container Process State").
+"""SCMP_ACT_NOTIFY: send a filter's listener to the process that answers its notifications.
 
-The child installs the filter and tells the descriptor's number; the parent takes a copy out of the child and sends it, with the
-container's state, over the listener's unix socket: one message, one connection.
+See config-linux.md, "The Container Process State". The child installs the filter and reports the
+listener's descriptor number. The parent copies the descriptor out of the child and sends it, with
+the container's state, over the unix socket of the profile: one message, one connection.
 """
 
 import array
@@ -22,17 +23,20 @@ FD_NAME = "seccompFd"
 
 
 def process_state(listener: Listener, pid: int, state: dict[str, object]) -> bytes:
-    """The document that goes with the descriptor. `pid` is that of the process, `state` that of its container."""
+    """Return the document that is sent with the descriptor.
+
+    `pid` is that of the process, `state` that of its container.
+    """
     document: dict[str, object] = {"ociVersion": VERSION, "fds": [FD_NAME], "pid": pid, "state": state}
     if listener.metadata:
         document["metadata"] = listener.metadata
-    import json  # for listeners alone, and 250 kB of PID 1
+    import json  # only for listeners; costs PID 1 250 kB
 
     return json.dumps(document).encode()
 
 
 async def send(listener: Listener, pidfd: int, number: int, document: bytes) -> None:
-    """Take descriptor `number` out of a process and send it. Raises StepFailed."""
+    """Copy descriptor `number` out of a process and send it. Raises StepFailed."""
     try:
         fd = pidfd_getfd(pidfd, number)
     except OSError as error:
@@ -56,11 +60,13 @@ async def _connect(connection: socket.socket, path: str) -> None:
             connection.connect(path)
             return
         except BlockingIOError:
-            await loop.sleep(RETRY_SECONDS)  # its queue is full: unix(7) has no event for that
+            # The listener's queue is full. unix(7) has no event for the moment when it no longer
+            # is.
+            await loop.sleep(RETRY_SECONDS)
 
 
 async def _send(connection: socket.socket, document: bytes, fd: int) -> None:
-    """The descriptor goes with the first bytes."""
+    """Send all of `document`. The descriptor goes with its first bytes."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
     while document:
         try:

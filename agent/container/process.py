@@ -1,4 +1,18 @@
-"""One process of a container, from the fork to its exit status, seen from the parent."""
+"""One process of a container, from the fork to its exit status, as the parent sees it.
+
+Until the program runs, parent and child talk over a pair of SOCK_SEQPACKET sockets, one record per
+message. The child sends
+
+* `created` when it is contained, and then waits for `start` (or for a connection to its start
+  socket),
+* `terminal` with the master of its terminal as a descriptor,
+* requests, such as `mounted`, which block it until a handler in `questions` has answered,
+* `hooked` when the startContainer hooks are done,
+* an error record (agent.container.init.report) if a step fails.
+
+The child's end is close-on-exec. So end of file without an error record means that the program has
+been executed, or that the child has died.
+"""
 
 import errno
 import os
@@ -23,28 +37,35 @@ RECORD = 4096
 KILL_SECONDS = 30.0
 ENDING_SECONDS = 1.0
 TRACED_SECONDS = 0.02
-SETUP_SECONDS = 60.0  # a child that is stopped or hangs in set-up must not hold its caller for ever
+# A child that is stopped, or hangs in its set-up, must not block its caller forever.
+SETUP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a process gets of its creator's: streams in place of new pipes, descriptors that stay open in the program, and the listening
-    socket on which it awaits its start when that comes from another process than the creator."""
+    """What a process inherits from its creator.
+
+    Streams in place of new pipes, descriptors that stay open in the program, and the listening
+    socket on which the process awaits its start if another process than the creator starts it.
+    """
 
     stdio: Stdio | None = None
     preserved: tuple[int, ...] = ()
     start_socket: int = -1
     left: bool = False
-    """Its end is for whoever becomes its parent when this process ends: it is not reaped here."""
+    """Detached: it will be reparented when this process exits, so it is not reaped here."""
 
 
 NOTHING_GIVEN = Given()
 UNKNOWN_STATUS = -1
-"""The exit status of a process that somebody else reaps."""
+"""The exit status of a process that another process reaps."""
 
 
 class ContainerProcess:
-    """A process: `pid` and `pidfd` are the agent's view of it; `exit_status` is the shell's number once it has ended."""
+    """A process of a container. `pid` and `pidfd` are the agent's view of it.
+
+    `exit_status` is the shell's number once the process has ended.
+    """
 
     def __init__(self, exec_id: str, terminal: bool, given: Given = NOTHING_GIVEN) -> None:
         self.exec_id = exec_id
@@ -59,11 +80,17 @@ class ContainerProcess:
         self._control: loop.Socket | None = None
         self._child: Child | None = None
         self.questions: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {}
-        """What the child may ask on its way (its record's first word) -> who answers with the word it waits for."""
+        """Handlers of the child's requests, by the first word of the record.
+
+        A handler returns the answer, which the child waits for.
+        """
 
     @classmethod
     def attach(cls, exec_id: str, pid: int, pidfd: int, started: bool) -> "ContainerProcess":
-        """A process that another one has created and will reap; -1 for `pidfd` when it has ended. Takes the descriptor over."""
+        """Return a process that another process has created and will reap. Takes over `pidfd`.
+
+        `pidfd` is -1 if the process has ended.
+        """
         process = cls(exec_id, True, Given(Stdio(True)))
         process.pid, process.started = pid, started
         if pidfd < 0:
@@ -75,17 +102,17 @@ class ContainerProcess:
 
     @property
     def pidfd(self) -> int:
-        """The number of its pidfd, which stays this object's; -1 once it is closed."""
+        """The number of the pidfd, which this object owns. -1 once it is closed."""
         return -1 if self._pidfd is None else self._pidfd.fileno()
 
     # set-up
 
     def start_by(self, control: socket.socket) -> None:
-        """Take over a connection to the socket that an attached process awaits its start on."""
+        """Take over a connection to the start socket of an attached process."""
         self._control = loop.Socket.of(control)
 
     def control_pair(self) -> socket.socket:
-        """Make the control socket; the child's end."""
+        """Make the control socket and return the child's end of it."""
         ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = loop.Socket.of(ours)
         return other
@@ -99,9 +126,11 @@ class ContainerProcess:
         opened: list[int],
         affinity: tuple[int, ...] = (),
     ) -> None:
-        """Start the child. `opened` are descriptors that the plan uses and the child must keep until exec.
+        """Fork the child, which runs `steps`.
 
-        `affinity` are the processors on which it is born: before its cgroup has a say.
+        `opened` are descriptors that the plan uses and the child must keep until exec. `affinity`
+        are the processors on which the child starts, in force before its cgroup applies. The child
+        inherits them from the caller, which changes its own for the moment of the fork.
         """
         self._prepare(plan, opened)
         if plan.owner:
@@ -127,12 +156,15 @@ class ContainerProcess:
         opened: list[int],
         namespaces: list[tuple[int, int]],
     ) -> None:
-        """Start the child from within namespaces that exist, by way of a short-lived process that joins them. Raises StepFailed.
+        """Fork the child inside existing namespaces. Raises StepFailed.
 
-        Who the program's user is outside shows only then: the streams are given by `own_streams`.
+        A short-lived intermediate process joins them and forks the child as its sibling. Which uid
+        the program's user has outside is known only after that, so `own_streams` then gives it the
+        streams.
         """
         self._prepare(plan, opened)
-        # From inside a cgroup namespace that is joined the group may be out of reach: the one between is born in it then.
+        # Inside a cgroup namespace that is joined the cgroup may be out of reach. The intermediate
+        # process is then born in the cgroup, and the child inherits it.
         between_there = any(kind == p.CLONE_NEWCGROUP for _fd, kind in namespaces)
         with p.SignalsBlocked():
             pid, pidfd = p.clone3(0, cgroup if between_there else None)
@@ -159,7 +191,10 @@ class ContainerProcess:
         plan.keep = sorted(kept - {-1})
 
     def own_streams(self, owner: int) -> None:
-        """Give the streams to the program's user, as the agent sees it, after `fork_within`."""
+        """Make the program's user the owner of the streams, after `fork_within`.
+
+        `owner` is its uid as the agent sees it.
+        """
         if owner:
             self.stdio.give_to(owner)
         self.stdio.close_child_ends()
@@ -170,26 +205,28 @@ class ContainerProcess:
         loop.spawn(self._watch(), name=f"watch {self.pid}")
 
     def tell(self, word: bytes) -> None:
-        """Send the child its next word."""
+        """Send the child one word."""
         assert self._control is not None
         try:
             self._control.send(word)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it is gone; what it had to say is still to be read
+            # The child has ended. Its last record is still to be read.
+            pass
 
     async def created(self, patience: float | None = 0.0) -> None:
         """Wait until the child is contained and waits for its start. Raises StepFailed.
 
-        `patience` are the seconds that hooks may take on top of the set-up's own; None: without end.
+        `patience` is the timeout of hooks in seconds, on top of the set-up's own. None: no timeout.
         """
         record = await self._next(patience)
         if record != b"created":
             raise await self._failure(record)
 
     async def start(self, hooks: bool = False, patience: float | None = 0.0) -> None:
-        """Let the program run; returns when exec has happened. Raises StepFailed.
+        """Let the program run. Return when exec has happened. Raises StepFailed.
 
-        `hooks`: it has hooks to run before, which take up to `patience` more seconds; None: without end.
+        With `hooks`, the child has startContainer hooks to run first. `patience` is their timeout
+        in seconds, None for no timeout.
         """
         self.tell(b"start")
         record = await self._next(patience)
@@ -205,7 +242,10 @@ class ContainerProcess:
         self.started = True
 
     async def _next(self, patience: float | None) -> bytes:
-        """The child's next record that is not a question; b"" when it has executed its program, or died."""
+        """Return the child's next record that is not a request.
+
+        Returns b"" when the child has executed its program, or died.
+        """
         while True:
             record, fds = await self._receive(None if patience is None else SETUP_SECONDS + patience)
             for fd in fds:
@@ -235,7 +275,10 @@ class ContainerProcess:
         return failure(record, None if record else await self._status())
 
     async def _status(self) -> int | None:
-        """The exit status of a child whose end of the socket is closed: it is about to end. None for one that does not."""
+        """Return the exit status of a child whose end of the socket is closed: it is about to end.
+
+        Returns None if it does not end within ENDING_SECONDS.
+        """
         try:
             with loop.timeout(ENDING_SECONDS):
                 await self._ended.wait()
@@ -250,9 +293,10 @@ class ContainerProcess:
         try:
             await loop.exited(self._pidfd)
         except loop.DescriptorClosed:
-            return  # somebody has seen its end already
+            return  # closed: its end has been seen already
         while self._pidfd is not None and self._collect() is None:
-            # A process of the container's traces it (ptrace(2)): it has ended, but can be reaped only when its tracer has let go of it.
+            # A process in the container traces it (ptrace(2)): it has ended, but can be reaped only
+            # after its tracer has detached.
             await loop.sleep(TRACED_SECONDS)
 
     def _collect(self) -> int | None:
@@ -263,7 +307,10 @@ class ContainerProcess:
         return self.exit_status
 
     def _status_of_anothers(self) -> int | None:
-        """Of a process that is not reaped here, only that it has ended is known."""
+        """Return UNKNOWN_STATUS if the process has ended, else None.
+
+        The status itself goes to the process that reaps it.
+        """
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return UNKNOWN_STATUS if poll.poll(0) else None
@@ -275,20 +322,26 @@ class ContainerProcess:
         self._ended.set()
 
     async def wait(self) -> int:
-        """The exit status, when the process has ended: 0..255, 128 + n for signal n."""
+        """Wait until the process has ended, and return its exit status.
+
+        The status is 0..255, 128 + n for signal n.
+        """
         await self._ended.wait()
         assert self.exit_status is not None
         return self.exit_status
 
     def signal(self, signum: int) -> None:
-        """Send a signal. One to a process that has ended is an error of the caller's. Raises WrongState."""
+        """Send a signal. Raises WrongState if the process has ended."""
         try:
             p.pidfd_send_signal(self.pidfd, signum)
         except ProcessLookupError as error:
             raise WrongState(f"process {self.exec_id!r} has ended") from error
 
     async def kill(self) -> None:
-        """End it whatever it does, and wait until it is reaped. Raises StepFailed for one that the kernel does not let go of."""
+        """Kill the process and wait until it is reaped.
+
+        Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
+        """
         if self.pid and self.exit_status is None:
             try:
                 p.pidfd_send_signal(self.pidfd, signal.SIGKILL)
@@ -301,7 +354,7 @@ class ContainerProcess:
                 raise StepFailed("kill", f"process {self.pid} has not ended {KILL_SECONDS} s after SIGKILL", errno.ETIMEDOUT) from None
 
     def close(self) -> None:
-        """Give all descriptors back, after the end."""
+        """Close all descriptors, after the process has ended."""
         self.stdio.close()
         if self._control is not None:
             self._control.close()
@@ -313,28 +366,28 @@ class ContainerProcess:
     # streams
 
     async def read_stdout(self, size: int) -> bytes:
-        """See Stdio."""
+        """Read standard output, see `Stdio.read_stdout`."""
         return await self.stdio.read_stdout(size)
 
     async def read_stderr(self, size: int) -> bytes:
-        """See Stdio."""
+        """Read standard error, see `Stdio.read_stderr`."""
         return await self.stdio.read_stderr(size)
 
     async def write_stdin(self, data: bytes) -> int:
-        """See Stdio."""
+        """Write to standard input, see `Stdio.write_stdin`."""
         return await self.stdio.write_stdin(data)
 
     def close_stdin(self) -> None:
-        """See Stdio."""
+        """Close standard input, see `Stdio.close_stdin`."""
         self.stdio.close_stdin()
 
     def resize(self, rows: int, columns: int) -> None:
-        """See Stdio."""
+        """Set the terminal's size, see `Stdio.resize`."""
         self.stdio.resize(rows, columns)
 
 
 def _change_processors(wanted: tuple[int, ...]) -> set[int]:
-    """Run on other processors from now on; those before. Raises Refused."""
+    """Change this process's CPU affinity and return the previous one. Raises Refused."""
     own = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, wanted)

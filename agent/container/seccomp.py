@@ -1,6 +1,6 @@
-"""Compiling a seccomp profile with libseccomp, in the parent; the child only installs the bytes.
+"""Compile a seccomp profile with libseccomp, in the parent. The child only installs the bytes.
 
-Compiled filters are kept by profile, so a profile costs its compilation once.
+Compiled filters are cached by profile, so that a profile is compiled only once.
 """
 
 import ctypes
@@ -15,7 +15,8 @@ from agent.linux.seccomp import Filter
 
 ALLOW, LOG = 0x7FFF0000, 0x7FFC0000
 ENOSYS_ACTION = 0x00050000 | 38
-OPTIMIZE_ABOVE = 32  # rules; libseccomp 2.5.4 misbehaves when asked to sort an empty filter
+# Rules. libseccomp 2.5.4 misbehaves when it is asked to sort an empty filter.
+OPTIMIZE_ABOVE = 32
 CACHE_MAX = 64
 INSTRUCTION = 8  # bytes of a struct sock_filter
 NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -27,17 +28,21 @@ ABIS = {
     "SCMP_ARCH_AARCH64": (0xC00000B7, 0, X32_BIT),
     "SCMP_ARCH_ARM": (0x40000028, 0, ARM_PRIVATE),
 }
-"""What the kernel calls an ABI (linux/audit.h), and its calls' numbers: the first one's, and what all are below."""
+"""The kernel's number of an ABI (linux/audit.h), and the range of its system calls' numbers.
+
+The range is the first number and the limit that all of them are below.
+"""
 
 _cache: dict[Seccomp, Filter] = {}
 _library: ModuleType | None = None
 
 
 def library() -> ModuleType:
-    """pyseccomp, loaded on first use.
+    """Return pyseccomp, loaded on first use.
 
-    It looks for its libraries with ctypes.util, which runs a compiler or ldconfig to find them, and imports 2 MB for that. PID 1 does
-    neither: the names are fixed, and a module that knows no more than these stands in while pyseccomp is imported.
+    pyseccomp finds its libraries with ctypes.util, which imports 2 MB and runs a compiler or
+    ldconfig. PID 1 does neither: the names are fixed, so a module that knows only these replaces
+    ctypes.util while pyseccomp is imported.
     """
     global _library
     if _library is None:
@@ -59,12 +64,12 @@ def library() -> ModuleType:
 
 
 def knows_architecture(name: str) -> bool:
-    """Whether this libseccomp knows an architecture by the specification's name."""
+    """Return whether this libseccomp knows an architecture by the specification's name."""
     return hasattr(library().Arch, name.removeprefix("SCMP_ARCH_"))
 
 
 def compile_profile(profile: Seccomp) -> Filter:
-    """The filter of a profile. Raises Refused for what libseccomp does not take."""
+    """Return the filter of a profile. Raises Refused for what libseccomp does not accept."""
     compiled = _cache.get(profile)
     if compiled is None:
         if len(_cache) >= CACHE_MAX:
@@ -98,16 +103,19 @@ def _compile(profile: Seccomp, unknown: list[str]) -> bytes:
 
 
 def _newer_calls(seccomp: ModuleType, profile: Seccomp) -> bytes:
-    """Instructions put before the filter: a system call newer than any that the profile names answers ENOSYS, so that a libc falls back.
+    """Return instructions before the filter that answer newer system calls with ENOSYS.
 
-    For each ABI that the filter holds for, by its own numbers. Only where the default is an error or an end: such a profile lists what is
-    allowed, and could not list what did not exist yet.
+    Newer means above the highest number that the profile names. A libc then falls back to an older
+    call, while the EPERM of a typical default action would be an error. This is done for each ABI
+    of the filter, by the ABI's own numbers. It applies only if the default action is an error or a
+    kill: such a profile lists what is allowed, and could not list what did not exist yet.
     """
     if profile.default >> 16 not in (0x0005, 0x0000, 0x8000, 0x0003) or profile.default == ENOSYS_ACTION:
         return b""
     native = NATIVE.get(os.uname().machine, "")
     code = b""
-    for abi in reversed(dict.fromkeys([native, *profile.architectures])):  # put together from its end
+    # The code is assembled from its end.
+    for abi in reversed(dict.fromkeys([native, *profile.architectures])):
         if abi not in ABIS:
             continue
         architecture, first, limit = ABIS[abi]
@@ -120,22 +128,26 @@ def _newer_calls(seccomp: ModuleType, profile: Seccomp) -> bytes:
 
 
 def _newer_than(architecture: int, first: int, highest: int, limit: int, rest: int) -> bytes:
-    """ENOSYS for the numbers above `highest` of the ABI whose numbers are from `first` to below `limit`; `rest` instructions follow."""
+    """Return code that answers the numbers above `highest` of one ABI with ENOSYS.
+
+    The ABI's numbers are from `first` to below `limit`. `rest` instructions follow before the
+    filter.
+    """
     return b"".join(
         [
             _instruction(0x20, k=4),  # load the architecture
             _instruction(0x15, jt=0, jf=5, k=architecture),
             _instruction(0x20, k=0),  # load the number
             _instruction(0x35, jt=3, jf=0, k=limit),
-            _instruction(0x25, jt=1, jf=0, k=highest),
-            _instruction(0x35, jt=rest + 1, jf=1, k=first),  # named or older: to the filter; below `first`: another ABI's
+            _instruction(0x25, jt=1, jf=0, k=highest),  # newer: ENOSYS
+            _instruction(0x35, jt=rest + 1, jf=1, k=first),  # older: to the filter; below `first`: next ABI
             _instruction(0x06, k=ENOSYS_ACTION),
         ]
     )
 
 
 def _instruction(code: int, jt: int = 0, jf: int = 0, k: int = 0) -> bytes:
-    """One `struct sock_filter`."""
+    """Return one encoded `struct sock_filter`."""
     return struct.pack("<HBBI", code, jt, jf, k)
 
 
@@ -154,11 +166,15 @@ def _add_architectures(seccomp: ModuleType, filter_: object, names: tuple[str, .
 
 
 def _add_rule(seccomp: ModuleType, filter_: object, rule: Rule, unknown: list[str]) -> int:
-    """Add a rule for each of its names that this libseccomp knows; the number added. `unknown` gets the others, if they were restricted."""
+    """Add a rule for each of its names that this libseccomp knows. Return how many were added.
+
+    Unknown names are appended to `unknown` if the rule would have restricted them.
+    """
     count = 0
     for name in rule.names:
         if seccomp.resolve_syscall(seccomp.system_arch(), name) == -1:
-            # A call of another kernel or machine: the default action answers it. Nothing is lost where the rule would have let it pass.
+            # A system call of another kernel or architecture. The default action answers it, so
+            # nothing is lost if the rule would have allowed it.
             if rule.action not in (ALLOW, LOG):
                 unknown.append(name)
             continue
@@ -174,7 +190,11 @@ def _operands(operator: int, value: int, value_two: int) -> tuple[int, ...]:
 
 
 def _alternatives(args: tuple[tuple[int, int, int, int], ...]) -> tuple[tuple[tuple[int, int, int, int], ...], ...]:
-    """All comparisons of a rule must hold. libseccomp cannot join two of one argument: these become rules of their own, as runc does."""
+    """Return the comparisons of a rule as the sets that libseccomp can add.
+
+    All comparisons of a rule must hold. libseccomp cannot combine two of the same argument: these
+    become rules of their own, as in runc.
+    """
     indexes = [arg[0] for arg in args]
     if len(set(indexes)) == len(indexes):
         return (args,)

@@ -1,22 +1,22 @@
-"""The state of a container as the specification writes it, for hooks, for seccomp listeners and for whoever asks."""
+"""The state document of the specification, for hooks, seccomp listeners and callers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 VERSION = "1.3.0"
-"""Of the specification that the document complies with."""
+"""Version of the specification that the document complies with."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A container's unchanging part of the document; status and pid are of the moment."""
+    """The constant part of a container's state document. Status and pid change."""
 
     id: str
     bundle: str
     annotations: Mapping[str, str]
 
     def document(self, status: str, pid: int) -> dict[str, object]:
-        """The document. `pid` as the reader sees the process, 0 for none."""
+        """Return the document. `pid` is the process as the reader sees it, 0 for none."""
         return {
             "ociVersion": VERSION,
             "id": self.id,
@@ -27,13 +27,16 @@ class State:
         }
 
     def encode(self, status: str, pid: int) -> bytes:
-        """The document as JSON."""
-        import json  # for hooks alone, and 250 kB of PID 1
+        """Return the document as JSON."""
+        import json  # only for hooks; costs PID 1 250 kB
 
         return json.dumps(self.document(status, pid)).encode()
 
     def halves(self, status: str) -> tuple[bytes, bytes]:
-        """The document as JSON without its pid: what comes before it and after it. For a child, which alone knows its number inside."""
+        """Return the document as JSON in two parts, before and after the pid.
+
+        For a child, which alone knows its pid inside its pid namespace.
+        """
         text = self.encode(status, 0)
         before, _, after = text.partition(b'"pid": 0')
         return before + b'"pid": ', after

@@ -1,7 +1,8 @@
-"""A process's standard streams, the agent's ends: pipes, or the master of a terminal. All non-blocking.
+"""The agent's ends of a process's standard streams: pipes, or the master of a terminal.
 
-Reading answers as soon as there is anything. After the process has ended, what it left is read for at most DRAIN seconds even though
-a grandchild may keep the pipe open; then comes end of file.
+All are non-blocking. A read returns as soon as there is data. After the process has ended, a stream
+ends once it has had no data for DRAIN seconds, because a grandchild may keep the pipe open and
+there may be no end of file.
 """
 
 import errno
@@ -17,14 +18,18 @@ from agent.errors import NotFound, WrongState
 from agent.loop import Fd
 
 DRAIN = 0.5
+"""Seconds."""
 PIPE_SIZE = 1 << 20
-"""bytes"""
+"""Bytes."""
 F_SETPIPE_SZ = 1031
 NULL_DEVICE = os.makedev(1, 3)
 
 
 class Reader:
-    """The reading end of one stream. Each byte goes to one reader; a second one may come while a first is being given up."""
+    """The reading end of one stream.
+
+    Each byte goes to one reader. A second reader may arrive while the first one is being cancelled.
+    """
 
     def __init__(self, fd: Fd) -> None:
         self._fd = fd
@@ -32,7 +37,10 @@ class Reader:
         self._deadline: float | None = None
 
     async def read(self, size: int) -> bytes:
-        """Up to `size` bytes as soon as there are any; b"" at the end, also when the stream is closed under its reader."""
+        """Return up to `size` bytes as soon as there are any.
+
+        Returns b"" at the end, and when the stream is closed meanwhile.
+        """
         while not self._ended:
             try:
                 data = os.read(self._fd.fileno(), size)
@@ -40,7 +48,7 @@ class Reader:
                 await self._wait()
                 continue
             except OSError as error:
-                if error.errno != errno.EIO:  # a terminal whose last slave is closed
+                if error.errno != errno.EIO:  # EIO: the last slave of the terminal is closed
                     raise
                 data = b""
             if not data:
@@ -57,27 +65,32 @@ class Reader:
             self._ended = True
 
     def process_ended(self) -> None:
-        """The process is gone: from now on the stream ends when it has nothing for DRAIN seconds."""
+        """Let the stream end when it has had no data for DRAIN seconds. The process has ended."""
         self._deadline = time.monotonic() + DRAIN
         self._fd.wake_readers()
 
     def end(self) -> None:
-        """No more data, now."""
+        """End the stream now."""
         self._ended = True
 
 
 def _enlarge(fd: int, size: int = PIPE_SIZE) -> None:
-    """A bulk stream is bound by the number of calls, so each call should find much. The kernel gives memory to what is filled only."""
+    """Enlarge a pipe's buffer to `size` bytes.
+
+    The number of calls limits a bulk stream, so each call should find much. The kernel allocates
+    only the pages that are filled.
+    """
     try:
         fcntl.fcntl(fd, F_SETPIPE_SZ, size)
     except PermissionError:
-        pass  # over this user's limit for pipes (pipe(7)): the usual size does as well
+        pass  # over the user's limit for pipes (pipe(7)): the default size works too
 
 
 class Stdio:
-    """The three streams. `child_fds` are the program's ends; they belong to the caller until `close_child_ends`.
+    """The three standard streams of a process.
 
-    `pipe_size`: bytes that the output's pipes hold, where somebody has decided; 0: what suits bulk.
+    `child_fds` are the program's ends. They belong to the caller until `close_child_ends`.
+    `pipe_size` is the size of the output pipes in bytes, 0 for one that suits bulk data.
     """
 
     def __init__(self, terminal: bool, pipe_size: int = 0) -> None:
@@ -112,12 +125,15 @@ class Stdio:
         self._out, self._err = Reader(self._stdout), Reader(self._stderr)
 
     def give_to(self, owner: int) -> None:
-        """Make the program's user the owner of its ends, so that it may open them again by /proc/self/fd."""
+        """Make the program's user the owner of its ends.
+
+        Otherwise it could not open them again by /proc/self/fd.
+        """
         for fd in self.child_fds:
             os.fchown(fd, owner, -1)
 
     def take_master(self, fd: int) -> None:
-        """The terminal's master, as the child sent it."""
+        """Take over the master of the terminal, which the child has sent."""
         self._stdin = self._stdout = Fd(fd)
         os.set_blocking(fd, False)
         self._out = Reader(self._stdout)
@@ -129,13 +145,13 @@ class Stdio:
         self.child_fds = ()
 
     async def read_stdout(self, size: int) -> bytes:
-        """Up to `size` bytes of standard output (of the terminal); b"" at the end."""
+        """Return up to `size` bytes of standard output, or of the terminal. b"" at the end."""
         if self._out is None:
             raise NotFound("stdout is closed")
         return await self._out.read(size)
 
     async def read_stderr(self, size: int) -> bytes:
-        """Up to `size` bytes of standard error; b"" at the end."""
+        """Return up to `size` bytes of standard error. b"" at the end."""
         if self.terminal:
             raise WrongState("a terminal has no standard error of its own")
         if self._err is None:
@@ -143,7 +159,10 @@ class Stdio:
         return await self._err.read(size)
 
     async def write_stdin(self, data: bytes) -> int:
-        """Write all of `data`; its length. Raises WrongState when nobody reads any more, or standard input is closed meanwhile."""
+        """Write all of `data`, and return its length.
+
+        Raises WrongState if nobody reads any more, or if standard input is closed meanwhile.
+        """
         view = memoryview(data)
         while view:
             if self._stdin is None:
@@ -159,25 +178,28 @@ class Stdio:
         return len(data)
 
     def close_stdin(self) -> None:
-        """End of input. On a terminal nothing is closed: its output would end as well."""
+        """Signal end of input by closing the pipe.
+
+        A terminal stays open: its output would end as well.
+        """
         if not self.terminal and self._stdin is not None:
             self._stdin.close()
             self._stdin = None
 
     def resize(self, rows: int, columns: int) -> None:
-        """The terminal's size. Raises WrongState without one."""
+        """Set the terminal's size. Raises WrongState if there is no terminal."""
         if not self.terminal or self._stdout is None:
             raise WrongState("the process has no terminal")
         fcntl.ioctl(self._stdout.fileno(), termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def process_ended(self) -> None:
-        """Start draining."""
+        """Start the DRAIN timeout of both output streams."""
         for reader in (self._out, self._err):
             if reader is not None:
                 reader.process_ended()
 
     def close(self) -> None:
-        """Close everything; readers that wait get their end."""
+        """Close everything. Waiting readers get end of file."""
         for reader in (self._out, self._err):
             if reader is not None:
                 reader.end()
@@ -190,7 +212,7 @@ class Stdio:
 
 
 async def _write(fd: Fd, data: memoryview) -> memoryview:
-    """Write what the descriptor takes, once it takes any, and return the rest. Raises OSError."""
+    """Write once the descriptor accepts data, and return what is left. Raises OSError."""
     try:
         return data[os.write(fd.fileno(), data) :]
     except BlockingIOError:
@@ -199,7 +221,10 @@ async def _write(fd: Fd, data: memoryview) -> memoryview:
 
 
 class InheritedStdio(Stdio):
-    """The three streams of this process itself, handed on: nothing of them is read or written here."""
+    """This process's own standard streams, passed on to the program.
+
+    Nothing is read from them or written to them here.
+    """
 
     def __init__(self) -> None:
         super().__init__(True)
@@ -207,7 +232,10 @@ class InheritedStdio(Stdio):
         self.child_fds = tuple([fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in (0, 1, 2)])
 
     def give_to(self, owner: int) -> None:
-        """Pipes, files and terminals; never the null device, which is everybody's, nor what forbids it."""
+        """chown(2) pipes, files and terminals to the program's user.
+
+        Skips /dev/null, which all processes share, and sockets. Ignores EPERM, EINVAL and EROFS.
+        """
         for fd in self.child_fds:
             status = os.fstat(fd)
             if stat.S_ISSOCK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE):

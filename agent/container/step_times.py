@@ -1,7 +1,8 @@
-"""Where a container's time goes: marks of the parent and of its child on one clock, kept in memory that both share.
+"""Where a container's time goes: marks of the parent and of its child on one clock.
 
-Off unless `record_to` was called, as `innkeeper bench --steps` has it done; a mark then costs a look at one name. For one container at a
-time: marks of several would mix.
+The marks are in memory that both share. Off unless `record_to` was called, as `innkeeper bench
+--steps` has the agent do. A mark then costs one look at a name. For one container at a time: the
+marks of several would mix.
 """
 
 import os
@@ -20,7 +21,10 @@ _path = ""
 
 
 def record_to(path: str) -> None:
-    """From now on keep marks, and append them to the file `path`, a JSON list of [name, nanoseconds since the mark before] a container."""
+    """Keep marks from now on, and append those of each container to the file `path`.
+
+    One line per container: a JSON list of [name, nanoseconds since the previous mark].
+    """
     global _shared, _path
     import mmap
 
@@ -28,7 +32,7 @@ def record_to(path: str) -> None:
 
 
 def mark(name: str) -> None:
-    """The step `name` has ended now."""
+    """Record that the step `name` has just ended."""
     if _shared is None:
         return
     count = int.from_bytes(_shared[:8], "little")
@@ -40,7 +44,7 @@ def mark(name: str) -> None:
 
 
 def finished() -> None:
-    """The container is gone: write its marks down and forget them."""
+    """Write the marks of a container that is gone, and forget them."""
     if _shared is None:
         return
     import itertools
