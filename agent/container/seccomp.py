@@ -140,7 +140,7 @@ def _newer_than(architecture: int, first: int, highest: int, limit: int, rest: i
             _instruction(0x20, k=0),  # load the number
             _instruction(0x35, jt=3, jf=0, k=limit),
             _instruction(0x25, jt=1, jf=0, k=highest),  # newer: ENOSYS
-            _instruction(0x35, jt=rest + 1, jf=1, k=first),  # older: to the filter; below `first`: next ABI
+            _instruction(0x35, jt=rest + 1, jf=1, k=first),  # older: filter; below `first`: next ABI
             _instruction(0x06, k=ENOSYS_ACTION),
         ]
     )

@@ -1,8 +1,13 @@
 """What a container's process does between clone3(2) and execve(2): the containment, in order.
 
-`INIT_STEPS` and `EXEC_STEPS` are the tables of contents: each entry is a step's name, its function and why it stands there. Nothing is
-imported here after the fork, everything that could be prepared was prepared by the parent (agent.container.init.prepare), and the
-child ends in exec or in os._exit. A failure travels back as one record on the control socket: step, errno, text, path.
+`INIT_STEPS` and `EXEC_STEPS` are the tables of contents. Each entry is a step's name, its function
+and the reason why it stands at that place. The order is the design: a step can rely on what the
+ones before it have made, and a privilege is dropped only after the last step that needs it.
+
+Everything that could be prepared was prepared by the parent (agent.container.init.prepare). Nothing
+is imported here after the fork, and the child ends in exec or in os._exit: it is a copy of the
+agent, and must not run the agent's exception handlers or clean-up. An error travels back as one
+record on the control socket: step, errno, text, path.
 """
 
 import array
@@ -45,7 +50,7 @@ Step = tuple[str, Callable[[ChildPlan], None], str]
 
 
 def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
-    """Contain this process and become the program. Never returns."""
+    """Contain this process and execute the program. Never returns."""
     name = "begin"
     try:
         for name, action, _why in steps:
@@ -60,7 +65,8 @@ def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
         number = p.execve(plan.program, plan.argv, plan.envp)
         why = f": {not_executable(plan.header)}" if number == errno.ENOEXEC else ""
         raise OSError(number, os.strerror(number) + why, os.fsdecode(plan.program))
-    # The edge of the process: whatever happened must reach the parent, and nothing of the parent's must run here.
+    # Outermost frame of the process: every exception must reach the parent, and none may run the
+    # parent's code.
     except BaseException as error:  # noqa: BLE001
         _report(plan, name, error)
     finally:
@@ -68,9 +74,10 @@ def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
 
 
 def run_within(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int | None, namespaces: list[tuple[int, int]]) -> None:
-    """Join namespaces, the user namespace last, and from there make the process that is to be contained, as a sibling. Never returns.
+    """Join namespaces, then fork the process that is to be contained, as a sibling. Never returns.
 
-    A user namespace that exists can own the new namespaces of a child only if they are made from inside it.
+    The user namespace is joined last. An existing user namespace owns the new namespaces of a child
+    only if they are made from inside it.
     """
     name = "join namespaces"
     try:
@@ -81,9 +88,10 @@ def run_within(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int
         pid, pidfd = p.clone3(flags | p.CLONE_PARENT, cgroup)
         if pid == 0:
             run(plan, steps)
+        # A copy, because leaving the `with` closes the socket.
         with socket.socket(fileno=os.dup(plan.control)) as control:
             control.sendmsg([b"born %d" % pid], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
-    # The edge of a process, as in `run`.
+    # Outermost frame of a process, as in `run`.
     except BaseException as error:  # noqa: BLE001
         _report(plan, name, error)
     finally:
@@ -113,6 +121,7 @@ def await_parent(plan: ChildPlan) -> None:
     if plan.new_root:
         p.setresgid(0)
         p.setresuid(0)
+        # A change of ids resets this attribute to fs.suid_dumpable (prctl(2), PR_SET_DUMPABLE).
         p.set_dumpable(False)
 
 
@@ -126,16 +135,17 @@ def await_start(plan: ChildPlan) -> None:
     os.write(plan.control, b"created")
     if plan.start_socket >= 0:
         if os.read(plan.control, 16) != b"kept":
-            os._exit(127)  # the creator is gone, and nobody knows of this process
+            os._exit(127)  # the creator has ended, and no other process knows this one
         _await_connection(plan)
     elif plan.waits_for_start and os.read(plan.control, 16) != b"start":
-        os._exit(127)  # the agent is gone, or has given this container up
+        os._exit(127)  # the agent has ended, or has given this container up
 
 
 def _await_connection(plan: ChildPlan) -> None:
-    """The start comes from another process than the creator, which may be long gone: its connection takes the place of the control socket.
+    """Wait for a connection that starts the program. It replaces the control socket.
 
-    A connection that closes without a word has only asked whether anybody listens.
+    The start comes from another process than the creator, which may have ended long ago. A
+    connection that closes without a word has only checked whether this process listens.
     """
     with socket.socket(fileno=plan.start_socket) as listener:
         while True:
@@ -164,7 +174,11 @@ def run_start_hooks(plan: ChildPlan) -> None:
 
 
 def _contain_hook(plan: ChildPlan) -> None:
-    """A hook found in the container gets no more rights than the program; only the program's filter has a listener."""
+    """Contain a startContainer hook as the program will be.
+
+    The hook's file is in the container, so it gets no more privileges than the program. Only the
+    program's filter has a listener.
+    """
     plan.notifies = False
     for _name, action, _why in COMMON_END:
         action(plan)

@@ -1,4 +1,7 @@
-"""Everything the child needs, prepared before the fork: descriptors, bytes, masks, plans. No decision is left to the child."""
+"""Everything that the child needs, prepared before the fork. The child makes no decision.
+
+Descriptors, bytes, masks and operations.
+"""
 
 import ctypes
 from dataclasses import dataclass, field
@@ -13,7 +16,7 @@ from agent.linux.seccomp import Filter
 
 @dataclass(slots=True)
 class ChildPlan:
-    """The input of agent.container.init.child. Mutable: the child notes in it what it finds on its way."""
+    """The input of agent.container.init.child. Mutable: the child notes in it what it finds."""
 
     control: int
     args: list[bytes]
@@ -29,15 +32,15 @@ class ChildPlan:
     keep: list[int] = field(default_factory=list)
     stdio: tuple[int, ...] = ()
     owner: int = 0
-    """The program's user as the agent sees it."""
+    """The uid of the program's user as the agent sees it."""
     root: int = -1
     waits_for_parent: bool = False
-    """The parent has still to map ids or to move interfaces."""
+    """The child must wait until the parent has mapped ids or moved interfaces."""
     new_root: bool = False
-    """The process is born in a user namespace, in which it has to become root first."""
+    """The process is born in a user namespace, in which it must first become root."""
     waits_for_start: bool = True
     start_socket: int = -1
-    """A listening socket to await the start on, where another process than the parent gives it."""
+    """A listening socket to await the start on, if another process than the parent starts it."""
     preserved: tuple[int, ...] = ()
     """Descriptors that stay open in the program."""
     join: list[tuple[int, int]] = field(default_factory=list)
@@ -63,7 +66,7 @@ class ChildPlan:
     home_missing: bool = False
     program: bytes = b""
     header: bytes = b""
-    """How the program's file begins."""
+    """The beginning of the program's file."""
     envp: "ctypes.Array[ctypes.c_char_p] | None" = None
     cwd_later: bool = False
     rlimits: list[tuple[int, object]] = field(default_factory=list)
@@ -71,14 +74,17 @@ class ChildPlan:
     drop_bounding: list[int] = field(default_factory=list)
     ambient: list[int] = field(default_factory=list)
     labels: list[tuple[str, bytes]] = field(default_factory=list)
-    """What to write below /proc for the program's label of mandatory access control."""
+    """What to write below /proc to set the program's AppArmor or SELinux label."""
     key_label: bytes = b""
     no_new_privs: bool = False
     seccomp: Filter | None = None
     notifies: bool = False
-    """The filter's listener goes to the parent."""
+    """The parent takes the filter's listener."""
     has_hooks: bool = False
-    """There are hooks before the program's start: from then on those of the end are due."""
+    """There are hooks before the program's start.
+
+    Once they have begun, the poststop hooks must run in the end.
+    """
     container_hooks: tuple[Command, ...] = ()
     start_hooks: tuple[Command, ...] = ()
     state: tuple[bytes, bytes] = (b"", b"")

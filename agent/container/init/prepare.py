@@ -1,6 +1,7 @@
-"""From a `Spec` to a `ChildPlan`: the parent's half of the containment. Opens, compiles and encodes; creates nothing that lasts.
+"""From a `Spec` to a `ChildPlan`: the parent's half of the containment.
 
-Descriptors it opens are in `Opened`, which the caller closes after the fork, or when anything fails.
+Opens, compiles and encodes. Creates nothing that lasts. Its descriptors are in `Opened`, which the
+caller closes after the fork or after an error.
 """
 
 import os
@@ -28,12 +29,15 @@ NO_CAPABILITIES = Capabilities()
 
 
 def bits(mask: int) -> Iterable[int]:
-    """The numbers of the bits that are set."""
+    """Return the numbers of the bits that are set."""
     return [number for number in range(mask.bit_length()) if mask >> number & 1]
 
 
 def outer_id(inner: int, mappings: Mappings, field: str) -> int:
-    """A container's id as the agent sees it; without mappings the same. Raises Refused for one that is not mapped."""
+    """Return a container's id as the agent sees it. Without mappings it is the same.
+
+    Raises Refused for an id that is not mapped.
+    """
     for first, outer, size in mappings:
         if first <= inner < first + size:
             return outer + inner - first
@@ -43,14 +47,20 @@ def outer_id(inner: int, mappings: Mappings, field: str) -> int:
 
 
 def check_ids(process: Process, uid_mappings: Mappings, gid_mappings: Mappings) -> int:
-    """Refuse ids that the user namespace does not map; the program's user as the agent sees it."""
+    """Return the program's uid as the agent sees it.
+
+    Raises Refused for ids that the user namespace does not map.
+    """
     for gid in (process.user.gid, *process.user.groups):
         outer_id(gid, gid_mappings, "process.user.gid")
     return outer_id(process.user.uid, uid_mappings, "process.user.uid")
 
 
 def granted(capabilities: Capabilities, warnings: list[str]) -> Capabilities:
-    """What the agent holds of the asked-for: the specification wants the rest to be warned of, not refused."""
+    """Return the requested capabilities that the agent itself holds.
+
+    The specification wants a warning for the others, not an error.
+    """
     _effective, held, inheritable = capget()
     lacking = {"permitted": held, "effective": held, "inheritable": held | inheritable, "ambient": held}
     if not any(getattr(capabilities, kind) & ~mask for kind, mask in lacking.items()):
@@ -64,7 +74,10 @@ def granted(capabilities: Capabilities, warnings: list[str]) -> Capabilities:
 
 
 def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> ChildPlan:
-    """What every process needs, the first and an executed one. Raises Refused."""
+    """Return the part of the plan that every process needs, the first one and those of exec.
+
+    Raises Refused.
+    """
     warnings: list[str] = []
     capabilities = granted(process.capabilities or NO_CAPABILITIES, warnings)
     filter_ = compile_profile(seccomp) if seccomp else None
@@ -113,15 +126,16 @@ def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> Chi
     plan.ambient = list(bits(capabilities.ambient))
     _effective, held, inheritable = capget()
     if capabilities.inheritable & ~capabilities.bounding & ~inheritable:
-        # A capability can become inheritable only while the bounding set still holds it.
+        # A capability can become inheritable only while the bounding set still contains it.
         plan.inheritable_first = Sets(held, held, capabilities.inheritable)
     return plan
 
 
 def within(process: Process, init: Process) -> Process:
-    """Return an executed process with what it leaves open taken from the container's first.
+    """Return an exec's process with its unset fields taken from the container's first process.
 
-    What it does ask for is its caller's to decide, also more than the first has (`docker exec --privileged`): nothing is added to it.
+    What is set is the caller's decision, and may exceed what the first process has (`docker exec
+    --privileged`). Nothing is added to it.
     """
     return replace(
         process,
@@ -159,13 +173,16 @@ def init_plan(spec: Spec, process: Process, plan: ChildPlan, mounts: MountPlan, 
 
 
 def memory_policy(spec: Spec) -> tuple[int, NodeMask | None] | None:
-    """Prepared arguments of set_mempolicy(2); None where the spec asks for none."""
+    """Return prepared arguments of set_mempolicy(2), or None if the spec has no memory policy."""
     policy = spec.linux.memory_policy
     return None if policy is None else (policy.mode, node_mask(policy.nodes))
 
 
 def _open_root(spec: Spec, opened: Opened) -> int:
-    """Looked at when it is open: what is at the path may change meanwhile."""
+    """Return a detached copy of the root's mounts. Raises Refused if it is not a directory.
+
+    The type is checked on the descriptor: the path may lead elsewhere in the meantime.
+    """
     try:
         root = opened.tree(spec.root_path, AT_RECURSIVE, follow=False)
     except OSError as error:

@@ -1,6 +1,7 @@
-"""The last steps of the child: limits, ids, capabilities and the filter, in the order in which each still has the right it needs.
+"""The child's last steps: limits, ids, capabilities and the filter.
 
-Nothing is imported here after the fork.
+Each stands where the child still has the privilege that it needs. Nothing is imported here after
+the fork.
 """
 
 import os
@@ -22,23 +23,33 @@ def label_program(plan: ChildPlan) -> None:
 
 
 def drop_privileges(plan: ChildPlan) -> None:
-    """Rlimits first: raising one needs a capability. All arguments are prepared: a tiny RLIMIT_AS forbids to allocate."""
+    """Set the limits, then drop the bounding set and change the ids.
+
+    The limits are first, because raising one needs a capability. All arguments are prepared: a tiny
+    RLIMIT_AS forbids allocations.
+    """
     for resource, value in plan.rlimits:
         p.prlimit(resource, value)
     if plan.inheritable_first is not None:
         plan.inheritable_first.install()
     for capability in plan.drop_bounding:
         p.drop_bounding(capability)
+    # Otherwise the change from uid 0 to another one would clear the permitted set, which
+    # `set_capabilities` needs (capabilities(7)).
     p.set_keepcaps(True)
     _set_groups(plan.groups)
     p.setresgid(plan.gid)
     p.setresuid(plan.uid)
     p.set_keepcaps(False)
+    # A change of ids resets this attribute to fs.suid_dumpable (prctl(2), PR_SET_DUMPABLE).
     p.set_dumpable(False)
 
 
 def _set_groups(groups: tuple[int, ...]) -> None:
-    """Exactly these, also when there are none; only a user namespace that denies the call altogether may keep what it has."""
+    """Set exactly these supplementary groups, also if there are none.
+
+    A user namespace that denies setgroups(2) keeps its groups, but only if no groups are requested.
+    """
     try:
         p.setgroups(groups)
     except PermissionError:
@@ -47,7 +58,7 @@ def _set_groups(groups: tuple[int, ...]) -> None:
 
 
 def set_capabilities(plan: ChildPlan) -> None:
-    """All sets as asked, except that CAP_SYS_ADMIN stays until a filter that needs it is in."""
+    """Set all sets as requested, but keep CAP_SYS_ADMIN if the filter's installation needs it."""
     plan.interim.install()
     p.clear_ambient()
     if plan.no_new_privs:
@@ -57,7 +68,12 @@ def set_capabilities(plan: ChildPlan) -> None:
 
 
 def install_filter(plan: ChildPlan) -> None:
-    """From here on the profile binds this process too: only prepared calls."""
+    """Install the filter, and set the final capabilities and the ambient set.
+
+    From here on the profile applies to this process too, so it uses only prepared calls. Without
+    no_new_privs, installing a filter needs CAP_SYS_ADMIN (seccomp(2)), so the filter comes before
+    the final capabilities. With no_new_privs it comes last.
+    """
     if plan.seccomp is not None and not plan.no_new_privs:
         _install(plan, plan.seccomp)
         plan.final.install()
@@ -70,7 +86,10 @@ def install_filter(plan: ChildPlan) -> None:
 
 
 def _install(plan: ChildPlan, program: Filter) -> None:
-    """With a listener, the parent gets hold of it before any call can wait for its answer."""
+    """Install the filter, and let the parent take its listener if it has one.
+
+    The parent gets the listener before any other call can block on its answer.
+    """
     if not plan.notifies:
         program.install(program.flags & ~SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
         return

@@ -1,4 +1,4 @@
-"""Steps of the child that concern its program: terminal, scheduling, working directory, where the program is.
+"""The child's steps that concern its program: terminal, scheduling, working directory, path.
 
 Nothing is imported here after the fork.
 """
@@ -63,7 +63,10 @@ def schedule(plan: ChildPlan) -> None:
 
 
 def find_program(plan: ChildPlan) -> None:
-    """Look the program up in the container, now, so that a missing one fails create and not start."""
+    """Look the program up in the container.
+
+    This is done now, so that a missing program fails create and not start.
+    """
     if not plan.args:
         return
     if plan.home_missing:
@@ -99,13 +102,16 @@ def _lookup(name: bytes, env: list[bytes]) -> bytes:
 
 
 MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv", 258: "loongarch"}
-"""e_machine of an ELF file -> its usual name (elf.h)."""
+"""The usual name of an ELF file's e_machine (elf.h)."""
 HEADER = 20
-"""bytes up to and with e_machine"""
+"""Bytes up to and including e_machine."""
 
 
 def _header_of(path: bytes) -> bytes:
-    """Return the beginning of a program, for `not_executable`; b"" where it may not be read. Before a filter may deny it."""
+    """Return the beginning of a program for `not_executable`, b"" if it may not be read.
+
+    Called early, because a filter may forbid it later.
+    """
     try:
         fd = openat2(AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK, RESOLVE_NO_MAGICLINKS)
     except OSError:
@@ -119,7 +125,10 @@ def _header_of(path: bytes) -> bytes:
 
 
 def not_executable(header: bytes) -> str:
-    """Return why execve(2) answers ENOEXEC for a program that begins with `header`, as far as that shows it."""
+    """Return why execve(2) fails with ENOEXEC for a program that begins with `header`.
+
+    Only as far as the header shows it.
+    """
     if not header:
         return "the file is empty, or cannot be read"
     if len(header) < HEADER or not header.startswith(b"\x7fELF"):
@@ -133,7 +142,7 @@ def not_executable(header: bytes) -> str:
 
 
 def _check_executable(path: bytes) -> None:
-    # Never by /proc/self/exe or a descriptor: until exec they are the agent's own (CVE-2019-5736).
+    # Never by /proc/self/exe or a descriptor: until exec these are the agent's own (CVE-2019-5736).
     fd = openat2(AT_FDCWD, path, os.O_PATH, RESOLVE_NO_MAGICLINKS)
     status = os.fstat(fd)
     os.close(fd)
@@ -144,7 +153,10 @@ def _check_executable(path: bytes) -> None:
 
 
 def enter_cwd(plan: ChildPlan) -> None:
-    """The working directory may be one that only the user may enter: EACCES is tried again as the user."""
+    """Enter the working directory.
+
+    A directory that only the user may enter fails with EACCES here, and is tried again as the user.
+    """
     try:
         os.chdir(plan.cwd)
     except PermissionError:
@@ -159,7 +171,7 @@ def _check_cwd(plan: ChildPlan) -> None:
     except FileNotFoundError:
         inside = False
     if not inside:
-        # A magic link to a directory of the outside (CVE-2024-21626).
+        # A magic link led to a directory outside (CVE-2024-21626).
         raise PermissionError(errno.EPERM, "the working directory is outside the container's root", plan.cwd)
 
 

@@ -1,4 +1,4 @@
-"""What a child reports before it executes its program: one record of a failure; or nothing, when it ends without a word."""
+"""What a child reports before it executes its program: an error record, or nothing if it dies."""
 
 import errno
 import os
@@ -9,11 +9,14 @@ from agent.errors import StepFailed
 from agent.linux import process as p
 from agent.linux.reaper import Child, reaper
 
-FIELDS = 5  # the word error, step, errno, text, path
+FIELDS = 5  # the word "error", step, errno, text, path
 
 
 def failure(record: bytes, status: int | None) -> StepFailed:
-    """The error of a record that is not what was waited for; `status` is the child's, where it has ended."""
+    """Return the error for a record other than the expected one.
+
+    `status` is the child's exit status if it has ended.
+    """
     parts = record.split(b"\0")
     if len(parts) < FIELDS or parts[0] != b"error":
         return StepFailed("contain", f"the child ended in set-up (status {status})" if not record else f"odd record {record!r}")
@@ -25,7 +28,7 @@ def failure(record: bytes, status: int | None) -> StepFailed:
 
 
 async def end_child(child: Child) -> None:
-    """End a process that has done its part, and reap it. Its pidfd is closed."""
+    """Kill a process that has done its part, and reap it. Closes its pidfd."""
     try:
         p.pidfd_send_signal(child.pidfd, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,6 +1,7 @@
-"""Steps of the child that make its surroundings: namespaces, mounts, devices, the root, names, sysctls, hidden paths.
+"""The child's steps that set up its environment: namespaces, mounts, devices, root, sysctls.
 
-Nothing is imported here after the fork.
+Also the host name, the session keyring and the masked paths. Nothing is imported here after the
+fork.
 """
 
 import fcntl
@@ -32,11 +33,15 @@ def join_namespaces(plan: ChildPlan) -> None:
 
 
 def _offset_clocks(plan: ChildPlan) -> None:
-    """They bind whoever is born in the new time namespace, and this process from exec on."""
+    """Write the clock offsets of the new time namespace.
+
+    They apply to processes that are born in it, and to this process from exec on.
+    """
     if not plan.new_root:
         procfs.write("self/timens_offsets", plan.time_offsets)
         return
-    # In a user namespace the files of a process that cannot be dumped are not its own: the parent writes.
+    # This process is undumpable, so in a user namespace its files in /proc are not its own
+    # (proc(5)). The parent writes instead.
     os.write(plan.control, b"clocks")
     if os.read(plan.control, 16) != b"offset":
         os._exit(127)
@@ -81,8 +86,11 @@ def _as_runtime() -> None:
 
 def enter_root(plan: ChildPlan) -> None:
     os.fchdir(plan.root)
+    # Both arguments name the new root. The old root is then stacked on it (pivot_root(2), NOTES),
+    # and no directory of the container has to hold it.
     m.pivot_root(b".", b".")
-    # The old root lies over the new one now; it is a slave or private since the first mount, so the unmount goes nowhere else.
+    # The old root covers the new one now. It has been a slave or private since the first mount, so
+    # the unmount does not propagate.
     m.umount2(b".", m.MNT_DETACH)
     os.chdir(b"/")
 

@@ -1,1 +1,4 @@
-"""The container's root file system: mounts, device nodes, masked and read-only paths, as operations in order."""
+"""The container's root filesystem as a list of operations.
+
+Mounts, device nodes, masked and read-only paths.
+"""

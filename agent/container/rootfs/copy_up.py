@@ -1,7 +1,8 @@
-"""The option tmpcopyup: a new tmpfs gets what the directory held that it covers, before it covers it.
+"""The option tmpcopyup: a new tmpfs gets the content of the directory that it covers.
 
-Both trees are walked by descriptors; no link is followed, nothing outside of the directory is reached, and what else is mounted below
-it is left out. A file's size is what it was when it was opened, so none is without end.
+It is copied before the tmpfs is mounted. Both trees are walked by descriptors. No symbolic link is
+followed, nothing outside of the directory is reached, and other mounts below it are left out. A
+file is copied up to the size that it had when it was opened, so a file that grows has an end too.
 """
 
 import errno
@@ -15,7 +16,10 @@ _HERE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
 def fill(source: int, target: int) -> None:
-    """Copy everything below the directory `source` (a descriptor, O_PATH will do) into the empty directory `target`. Raises OSError."""
+    """Copy everything below the directory `source` into the empty directory `target`.
+
+    Both are descriptors (`source` may be O_PATH). Raises OSError.
+    """
     readable = openat2(source, ".", os.O_RDONLY | os.O_DIRECTORY, 0)
     writable = openat2(target, ".", os.O_RDONLY | os.O_DIRECTORY, 0)
     try:
@@ -51,7 +55,7 @@ def _copy_directory(source: int, target: int, name: str) -> None:
     try:
         inner = openat2(source, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, _HERE)
     except OSError as error:
-        if error.errno != errno.EXDEV:  # something is mounted here
+        if error.errno != errno.EXDEV:  # EXDEV: something is mounted here
             raise
         return
     copy = openat2(target, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, _HERE)
@@ -82,5 +86,5 @@ def _copy_attributes(reading: int, writing: int) -> None:
         try:
             os.setxattr(writing, attribute, os.getxattr(reading, attribute))
         except OSError as error:
-            if error.errno != errno.ENOTSUP:  # a kind of attribute that tmpfs does not keep
+            if error.errno != errno.ENOTSUP:  # ENOTSUP: tmpfs does not keep this kind of attribute
                 raise

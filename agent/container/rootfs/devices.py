@@ -1,4 +1,4 @@
-"""Device nodes: those every container has, those of the spec, the links below /dev, and the console of a terminal."""
+"""Device nodes: the default ones, those of the spec, the links below /dev, and the console."""
 
 import errno
 import fcntl
@@ -31,7 +31,10 @@ _HERE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
 @dataclass(frozen=True, slots=True)
 class DefaultDevices(Operation):
-    """null zero full random urandom tty, and the links. `sources` are cloned mounts of the agent's nodes where mknod(2) is not allowed."""
+    """The default nodes (null, zero, full, random, urandom, tty) and links.
+
+    `sources` are cloned mounts of the agent's nodes, for where mknod(2) is not permitted.
+    """
 
     sources: tuple[tuple[str, int], ...] = ()
 
@@ -39,7 +42,8 @@ class DefaultDevices(Operation):
         return "make the default devices and links below /dev"
 
     def execute(self, root: int) -> None:
-        # A /dev that is a link would put the nodes elsewhere (CVE-2026-41579): no link is followed.
+        # No link is followed: a /dev that is a symbolic link would put the nodes elsewhere
+        # (CVE-2026-41579).
         dev = make_directory_in_root(root, "/dev", resolve=STRAIGHT)
         for name, major, minor in DEFAULT_NODES:
             _make_node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dict(self.sources).get(f"/dev/{name}", -1))
@@ -62,7 +66,7 @@ def _check_link(dev: int, name: str, target: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MakeDevice(Operation):
-    """One node of `linux.devices`."""
+    """One device node of `linux.devices`."""
 
     device: Device
     source: int = -1
@@ -81,7 +85,10 @@ class MakeDevice(Operation):
 
 
 def _make_node(parent: int, name: str, mode: int, number: int, source: int, owner: tuple[int, int] = (0, 0)) -> None:
-    """A node below `parent`, or where the caller may not make one, a bind of the agent's own node `source`."""
+    """Make a node below `parent`, or bind the agent's own node `source` if it is not -1.
+
+    An existing node of the same type and number is kept, with the mode and owner set.
+    """
     try:
         if source < 0:
             os.mknod(name, mode, number, dir_fd=parent)
@@ -106,20 +113,26 @@ def _check_node(parent: int, name: str, mode: int, number: int) -> None:
 
 
 def _set_node(parent: int, name: str, mode: int, owner: tuple[int, int]) -> None:
-    """Mode and owner of a node that was there; by its descriptor, so that no link is followed that takes its place."""
+    """Set the mode and owner of an existing node.
+
+    By its descriptor, so that a symbolic link that replaces it meanwhile is not followed.
+    """
     try:
         fd = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, _HERE | RESOLVE_NO_XDEV)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        return  # mounted here from elsewhere: it is not the container's to change
+        return  # mounted from elsewhere, so the container must not change it
     os.chown(f"/proc/self/fd/{fd}", *owner)
     os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
     os.close(fd)
 
 
 def open_terminal(root: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(master, slave) of a new terminal of the container's own devpts; the slave is never opened by name (CVE-2025-52565)."""
+    """Open a new terminal in the container's own devpts and return (master, slave).
+
+    The slave is never opened by its name (CVE-2025-52565).
+    """
     master = openat2(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, STRAIGHT)
     if m.filesystem_magic(master) != m.DEVPTS_SUPER_MAGIC or os.fstat(master).st_rdev != PTMX_NUMBER:
         raise PermissionError(errno.EPERM, "is not the container's devpts", "/dev/pts/ptmx")
@@ -131,7 +144,7 @@ def open_terminal(root: int, size: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def mount_console(root: int, slave: int) -> None:
-    """Bind the terminal on /dev/console, a file that is made for it without following any link."""
+    """Bind the terminal on /dev/console. The file is made without following any symbolic link."""
     dev = openat2(root, "/dev", os.O_PATH | os.O_DIRECTORY, STRAIGHT)
     try:
         os.close(openat2(dev, "console", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, _HERE, 0o600))

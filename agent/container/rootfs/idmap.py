@@ -1,4 +1,7 @@
-"""User namespaces that only carry id mappings, for mounts with translated owners (mount_setattr(2), MOUNT_ATTR_IDMAP)."""
+"""User namespaces that only carry id mappings, for mounts with translated owners.
+
+See MOUNT_ATTR_IDMAP in mount_setattr(2).
+"""
 
 import os
 import signal
@@ -13,7 +16,10 @@ Mappings = tuple[tuple[int, int, int], ...]
 
 
 def mapped_namespace(uid_mappings: Mappings, gid_mappings: Mappings) -> int:
-    """A descriptor of a new user namespace with these mappings. A child lives in it until the descriptor is there. Raises OSError."""
+    """Return a descriptor of a new user namespace with these mappings. Raises OSError.
+
+    A child keeps the namespace alive until the descriptor is open.
+    """
     with p.SignalsBlocked():
         pid, pidfd = p.clone3(p.CLONE_NEWUSER)
         if pid == 0:
@@ -25,13 +31,13 @@ def mapped_namespace(uid_mappings: Mappings, gid_mappings: Mappings) -> int:
         return procfs.open_link(f"{pid}/ns/user")
     finally:
         p.pidfd_send_signal(pidfd, signal.SIGKILL)
-        # It sleeps, and has nothing that could hold it: this takes as long as giving its memory back.
+        # The child sleeps, and holds nothing: reaping it takes only as long as freeing its memory.
         reaper.collect(child, block=True)
         os.close(pidfd)
 
 
 def mappings_of(pid: int) -> tuple[Mappings, Mappings]:
-    """(users, groups) of the user namespace that a process is in, as the agent sees them."""
+    """Return the (uid, gid) mappings of a process's user namespace, as the agent sees them."""
 
     def read(name: str) -> Mappings:
         lines = [line.split() for line in procfs.read(f"{pid}/{name}").splitlines()]
@@ -41,7 +47,7 @@ def mappings_of(pid: int) -> tuple[Mappings, Mappings]:
 
 
 def _stay() -> Never:
-    """The child: there until it is killed."""
+    """Wait in the child until it is killed."""
     try:
         while True:
             signal.pause()

@@ -1,4 +1,7 @@
-"""From a spec to the operations on mounts, devices and paths: the parent's half. Opens what is outside; changes nothing."""
+"""From a spec to the operations on mounts, devices and paths: the parent's half.
+
+Opens what is outside of the container's root. Changes nothing.
+"""
 
 import os
 import stat
@@ -25,7 +28,7 @@ SYSFS = "/sys"
 
 
 class MountPlan:
-    """Makes the operations of one spec. `user_fd` is the user namespace that is joined, -1 for none."""
+    """Makes the operations of one spec. `user_fd` is the user namespace to join, -1 for none."""
 
     def __init__(self, spec: Spec, cgroup_path: str, opened: Opened, user_fd: int = -1) -> None:
         self._spec = spec
@@ -36,7 +39,7 @@ class MountPlan:
         self.warnings: list[str] = []
 
     def mounts(self) -> list[Operation]:
-        """The root first, then the mounts in their order."""
+        """Return the operations that mount the root first, then the mounts in their order."""
         follows = self._spec.linux.rootfs_propagation in ("", "slave", "rslave")
         operations: list[Operation] = [PlaceRoot(self._spec.root_path, m.MS_SLAVE if follows else m.MS_PRIVATE)]
         before: list[str] = []
@@ -59,7 +62,11 @@ class MountPlan:
         return NewMount(mount, mount.type, read_only_later=clean(mount.destination) == "/dev")
 
     def _cgroup(self, mount: Mount) -> Operation:
-        """Read-only unless asked otherwise; without a cgroup namespace only the container's own group is in sight."""
+        """Return the operation for a cgroup mount.
+
+        It is read-only unless the spec asks otherwise. Without a cgroup namespace only the
+        container's own cgroup is visible.
+        """
         if not mount.clear & m.MOUNT_ATTR_RDONLY:
             mount = replace(mount, set=mount.set | m.MOUNT_ATTR_RDONLY)
         namespaces = self._spec.linux.namespaces
@@ -69,7 +76,11 @@ class MountPlan:
         return NewMount(mount, "cgroup2", instead=instead)
 
     def _sysfs_instead(self, mount: Mount) -> int:
-        """A user namespace may mount sysfs only with a network namespace of its own: the agent's is bound then, read-only."""
+        """Return a copy of the agent's sysfs, or -1 if the container can mount its own.
+
+        A user namespace may mount sysfs only with a network namespace of its own. Otherwise the
+        agent's is bound, read-only.
+        """
         namespaces = self._spec.linux.namespaces
         if "user" not in namespaces or namespaces.get("net", "") is None:
             return -1
@@ -77,10 +88,11 @@ class MountPlan:
         return self._tree(mount, SYSFS, AT_RECURSIVE)
 
     def _source_within(self, mount: Mount, before: Sequence[str]) -> str:
-        """Return the source's path in the container's root if it is only there once the mounts `before` it are; "" otherwise.
+        """Return the source's path in the container's root if earlier mounts put it there, or "".
 
-        Mounts are done in their order: one may put there, or cover, what a later one takes. What translates owners is made by the parent,
-        outside, and is refused as before if it is not there.
+        Mounts are made in their order: one of those `before` may provide or cover what a later one
+        takes. The parent, outside, makes the mounts with translated owners, and refuses them if the
+        source is missing.
         """
         root = os.path.realpath(self._spec.root_path)
         source = os.path.realpath(mount.source)
@@ -105,7 +117,10 @@ class MountPlan:
             raise Refused(f"{mount.field}.source", f"{source}: {os.strerror(error.errno or 0)}") from error
 
     def _translate(self, mount: Mount, tree: int) -> None:
-        """Here and not in the child: the filesystem belongs to the agent's user namespace."""
+        """Translate the owners of a tree by the mount's mappings. Raises Refused.
+
+        The child could not: the filesystem belongs to the agent's user namespace.
+        """
         try:
             m.set_idmap(tree, self._owners(mount), mount.idmap_recursive)
         except OSError as error:
@@ -124,7 +139,10 @@ class MountPlan:
     # devices
 
     def devices(self) -> list[Operation]:
-        """The default ones and the spec's; none is made in a /dev that is not the container's own."""
+        """Return the operations that make the default nodes and those of the spec.
+
+        None is made in a /dev that is not the container's own.
+        """
         linux = self._spec.linux
         wanted = [device for device in linux.devices if device.path not in DEFAULT_PATHS and device.path != "/dev/ptmx"]
         if any(_is_shared_dev(mount) for mount in self._spec.mounts):
@@ -132,7 +150,8 @@ class MountPlan:
             return [MakeDevice(device, self._source_of(device)) for device in wanted if not _is_in_dev(device)]
         if "user" not in linux.namespaces:
             return [DefaultDevices(), *[MakeDevice(device) for device in wanted]]
-        # In a user namespace nobody may make a device: the agent's own nodes are bound instead.
+        # In a user namespace mknod(2) of a device is not permitted. The agent's own nodes are bound
+        # instead.
         default = DefaultDevices(tuple([(path, self._node(path, path)) for path in sorted(DEFAULT_PATHS)]))
         return [default, *[MakeDevice(device, self._node_of(device)) for device in wanted]]
 
@@ -156,7 +175,7 @@ class MountPlan:
     # paths
 
     def restrictions(self) -> list[Operation]:
-        """What is made read-only and hidden when everything is in its place."""
+        """Return the operations that make paths read-only and mask them, after all mounts."""
         linux = self._spec.linux
         operations: list[Operation] = []
         operations += [ReadOnlyPath(path, self._within(path)) for path in linux.readonly_paths]
@@ -169,12 +188,13 @@ class MountPlan:
             operations.append(ReadOnlyMount("/"))
         word = linux.rootfs_propagation
         if word.removeprefix("r") in ("shared", "unbindable"):
-            # Last: of what cannot be bound nothing could be made read-only or hidden by a bind any more.
+            # Last: an unbindable mount cannot be cloned, so nothing below it could be made
+            # read-only or masked any more.
             operations.append(Propagate(PROPAGATION[word.removeprefix("r")], word.startswith("r")))
         return operations
 
     def _within(self, path: str) -> KernelMount | None:
-        """The mount of the kernel's that a path to restrict is below."""
+        """Return the procfs or sysfs mount that a path to restrict is below, or None."""
         for mount in self._spec.mounts:
             place = clean(mount.destination)
             magic = m.PROC_SUPER_MAGIC if place == "/proc" else KERNEL_TYPES.get(mount.type)
@@ -184,7 +204,7 @@ class MountPlan:
 
 
 def _is_shared_dev(mount: Mount) -> bool:
-    """Bound from outside, or the kernel's one devtmpfs."""
+    """Return whether a mount puts a /dev there that others share: a bind mount or the devtmpfs."""
     return clean(mount.destination) == "/dev" and not mount.remount and (mount.bind or mount.type == "devtmpfs")
 
 

@@ -1,7 +1,9 @@
-"""The mount operations: what is placed where inside the container's root.
+"""The mount operations: what is mounted where inside the container's root.
 
-The parent makes the plan and opens what must be seen from outside (the root, the sources of binds); the child executes it in its own
-mount namespace. Every target is found by one openat2(2) inside the root and from then on is a descriptor.
+The parent makes the plan and opens what must be seen from outside: the root, and the sources of
+bind mounts. The child executes the plan in its own mount namespace. Every target is resolved by one
+openat2(2) inside the root, and from then on is a descriptor: a process that can write to the root
+or to a shared volume may swap a component of the path at any moment.
 """
 
 import errno
@@ -16,16 +18,19 @@ from agent.linux import mount as m
 from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
 from agent.linux.openat2 import STRAIGHT, make_directory_in_root, make_file_in_root, open_in_root
 
-# Types whose place must be a real directory at that very path: no link on the way (CVE-2019-19921, CVE-2023-27561).
+# Filesystems whose mount point must be a real directory at exactly that path, without a symbolic
+# link in it (CVE-2019-19921, CVE-2023-27561).
 STRAIGHT_TYPES = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceRoot(Operation):
-    """Mount the root's detached tree on its own directory, where hooks look for it and whence pivot_root(2) takes it.
+    """Mount the root's detached tree on its own directory.
 
-    `propagation` is MS_SLAVE (mounts of the outside come in) or MS_PRIVATE. Never shared: a clone of a shared mount is its peer, so what
-    is mounted inside would appear outside, and pivot_root(2) refuses it; what the specification calls shared is made so at the end.
+    Hooks look for it there, and pivot_root(2) takes it from there. `propagation` is MS_SLAVE
+    (mounts made outside appear inside) or MS_PRIVATE. It is never shared: a clone of a shared mount
+    is its peer, so mounts made inside would appear outside, and pivot_root(2) refuses it. What the
+    specification calls shared is made so at the end.
     """
 
     path: str
@@ -47,8 +52,9 @@ class PlaceRoot(Operation):
     def _own_directory(self, root: int) -> int:
         """Return the directory that the tree was cloned from, or -1.
 
-        The path may lead elsewhere by now, or not be in reach (a mount namespace that was joined, users who may not pass it): then the tree
-        goes over `/`, which is always there. Nothing is taken from the path but the place of the mount.
+        The path may lead elsewhere by now. Or it may be out of reach: in a joined mount namespace,
+        or for a user who may not traverse it. Then the tree is mounted over `/`, which always
+        exists. Only the mount point is taken from the path.
         """
         try:
             place = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
@@ -63,7 +69,10 @@ class PlaceRoot(Operation):
 
 @dataclass(frozen=True, slots=True)
 class NewMount(Operation):
-    """A new instance of a filesystem. `instead` is a tree to bind where the kernel does not let a user namespace make one."""
+    """A new instance of a filesystem.
+
+    `instead` is a tree to bind if the kernel does not permit a user namespace to make an instance.
+    """
 
     mount: Mount
     filesystem: str
@@ -89,8 +98,11 @@ class NewMount(Operation):
         _place(tree, target, mount)
 
     def _mode_of_place(self, root: int) -> "tuple[tuple[bytes, bytes], ...]":
-        """Return the option that gives a tmpfs the mode of the directory that it covers, as runc does; none where it has a mode, or
-        where nothing is there yet: then the kernel's 1777 holds."""
+        """Return the option that gives a tmpfs the mode of the directory that it covers.
+
+        As runc does. Returns no option if the mount has a mode, or if the directory does not exist
+        yet. Then the kernel's default of 1777 applies.
+        """
         if self.filesystem != "tmpfs" or any(key == "mode" for key, _ in self.mount.data):
             return ()
         try:
@@ -129,7 +141,10 @@ class NewMount(Operation):
 
 @dataclass(frozen=True, slots=True)
 class BindMount(Operation):
-    """A tree that the parent cloned before the fork: its source resolved in the parent's mount namespace, once."""
+    """A bind mount of a tree that the parent cloned before the fork.
+
+    Its source is resolved once, in the parent's mount namespace.
+    """
 
     mount: Mount
     tree: int
@@ -147,7 +162,10 @@ class BindMount(Operation):
 
 @dataclass(frozen=True, slots=True)
 class BindWithin(Operation):
-    """A bind whose source is in the container's root, where an earlier mount of the list may put it: resolved there, in its turn."""
+    """A bind mount whose source is inside the container's root.
+
+    An earlier mount of the list may put the source there, so it is resolved when its turn comes.
+    """
 
     mount: Mount
     source: str
@@ -167,7 +185,7 @@ class BindWithin(Operation):
 
 
 def bind(root: int, mount: Mount, tree: int, is_directory: bool) -> None:
-    """Place a cloned tree with the attributes that a mount asks for. Raises OSError."""
+    """Mount a cloned tree with the attributes that the mount asks for. Raises OSError."""
     target = make_directory_in_root(root, mount.destination) if is_directory else make_file_in_root(root, mount.destination)
     if not is_directory and stat.S_ISDIR(os.fstat(target).st_mode):
         raise NotADirectoryError(20, "the destination is a directory, the source is not", mount.destination)
@@ -189,7 +207,7 @@ def bind(root: int, mount: Mount, tree: int, is_directory: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Remount(Operation):
-    """Change what is mounted at a place: the mount's attributes, and with words for the filesystem the filesystem itself."""
+    """Change the mount at a destination: its attributes, and with options the filesystem's too."""
 
     mount: Mount
 
@@ -207,7 +225,7 @@ class Remount(Operation):
                 )
             if mount.recursive_set or mount.recursive_clear:
                 m.set_attributes(target, mount.recursive_set, mount.recursive_clear, recursive=True)
-            # Also without any: it says whether something is mounted here.
+            # Also without any attributes: this fails if nothing is mounted here.
             m.set_attributes(target, mount.set, mount.clear)
             _propagate(target, mount)
         except OSError as error:
@@ -217,7 +235,7 @@ class Remount(Operation):
 
 
 def attribute_words(mount: Mount) -> list[str]:
-    """The attributes that a mount gets, as words."""
+    """Return the names of the attributes that a mount gets."""
     words = [word for word, (bit, _clear) in ATTRIBUTES.items() if bit and mount.set & bit]
     return words + [word for word, (bit, _clear) in RECURSIVE_ATTRIBUTES.items() if bit and mount.recursive_set & bit]
 
@@ -237,7 +255,10 @@ def _propagate(tree: int, mount: Mount) -> None:
 
 
 def _check_not_in_proc(target: int, mount: Mount) -> None:
-    """Nothing but the allowed files may be covered in a procfs, whatever link leads there (CVE-2019-16884)."""
+    """Raise PermissionError if the target is in a procfs, except for the allowed files.
+
+    Checked on the descriptor, so it does not matter which link led there (CVE-2019-16884).
+    """
     place = clean(mount.destination)
     if place in PROC_FILES or (place == "/proc" and mount.type == "proc"):
         return
@@ -246,7 +267,10 @@ def _check_not_in_proc(target: int, mount: Mount) -> None:
 
 
 def _check_covered(root: int, mount: Mount, source: os.stat_result) -> None:
-    """The kernel looks some of procfs's entries up anew each time, and what was mounted on them is gone then."""
+    """Raise PermissionError if the mount is not visible at its destination.
+
+    The kernel looks up some entries of procfs anew each time, which drops a mount on them.
+    """
     place = open_in_root(root, mount.destination)
     found = os.fstat(place)
     os.close(place)

@@ -2,14 +2,14 @@
 
 
 class Operation:
-    """One step of the plan. `execute` runs in the child; `root` is the descriptor of the container's root."""
+    """One step of a plan. `execute` runs in the child."""
 
     __slots__ = ()
 
     def describe(self) -> str:
-        """One line that says what `execute` does."""
+        """Return one line that says what `execute` does."""
         raise NotImplementedError
 
     def execute(self, root: int) -> None:
-        """Do it. Raises OSError."""
+        """Execute the step. `root` is the descriptor of the container's root. Raises OSError."""
         raise NotImplementedError

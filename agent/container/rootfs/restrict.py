@@ -1,7 +1,7 @@
-"""What is done to the root when everything is mounted: paths made read-only or hidden, the root's own attributes and propagation.
+"""The last changes to the root, after all mounts: read-only and masked paths, its own attributes.
 
-The child executes it in its own mount namespace. Every target is found by one openat2(2) inside the root and from then on is a
-descriptor.
+The child executes them in its own mount namespace. Every target is resolved by one openat2(2)
+inside the root, and from then on is a descriptor.
 """
 
 import os
@@ -14,21 +14,23 @@ from agent.linux import mount as m
 from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, STRAIGHT, open_in_root, openat2
 
 ROOT_INODE = 1
-"""The root of a procfs or sysfs."""
+"""The inode number of the root of a procfs or sysfs."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelMount:
-    """Where the kernel's own file system is mounted that a path is in, and which one it is (statfs(2))."""
+    """The procfs or sysfs that a path is in: its mount point and its type (statfs(2))."""
 
     place: str
     magic: int
 
 
 def _open(root: int, path: str, within: KernelMount | None) -> int:
-    """The object at a path to restrict; -1 where nothing is.
+    """Return a descriptor of a path to restrict, or -1 if it does not exist.
 
-    `within` must be there still: who else can write to the root may have renamed it, and what was to be restricted would go unseen.
+    `within` must still be mounted at its place. Another process that can write to the root may have
+    renamed the mount point, and the path would then stay unrestricted without notice. Raises
+    PermissionError if it has moved.
     """
     try:
         if within is None:
@@ -54,7 +56,7 @@ def _kernel_root(root: int, within: KernelMount) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ReadOnlyPath(Operation):
-    """Make a path and all below it read-only; a path that is not there needs nothing."""
+    """Make a path and all below it read-only. A missing path is ignored."""
 
     path: str
     within: KernelMount | None = None
@@ -75,7 +77,7 @@ class ReadOnlyPath(Operation):
 
 @dataclass(frozen=True, slots=True)
 class MaskPaths(Operation):
-    """Hide paths: a directory under one empty read-only tmpfs, anything else under the null device."""
+    """Mask paths: a directory by one empty read-only tmpfs, anything else by the null device."""
 
     paths: tuple[tuple[str, KernelMount | None], ...]
 
@@ -83,7 +85,7 @@ class MaskPaths(Operation):
         return f"hide {' '.join([path for path, _ in self.paths])}"
 
     def execute(self, root: int) -> None:
-        cover = -1  # the one tmpfs; its copies are made of the first one placed
+        cover = -1  # the tmpfs; later ones are clones of it
         null = -1
         for path, within in self.paths:
             target = _open(root, path, within)
@@ -109,7 +111,10 @@ _COVER = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUN
 
 
 def open_null(root: int) -> int:
-    """The container's null device, verified by its numbers (CVE-2025-31133). Raises PermissionError for anything else in its place."""
+    """Return a descriptor of the container's null device, verified by its numbers (CVE-2025-31133).
+
+    Raises PermissionError if another file is in its place.
+    """
     fd = openat2(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW, STRAIGHT)
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
@@ -119,7 +124,7 @@ def open_null(root: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ReadOnlyMount(Operation):
-    """Make the mount at a place read-only, not what is mounted below it."""
+    """Make one mount read-only, but not the mounts below it."""
 
     path: str
 
@@ -135,7 +140,7 @@ class ReadOnlyMount(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Propagate(Operation):
-    """The propagation of the container's root."""
+    """Set the propagation of the container's root."""
 
     propagation: int
     recursive: bool

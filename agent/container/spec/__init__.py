@@ -1,1 +1,1 @@
-"""The OCI runtime specification as frozen objects; each section of the document has a file."""
+"""The OCI runtime specification as frozen objects. Each section of the document has a file."""

@@ -1,6 +1,7 @@
-"""The OCI runtime specification as frozen objects: parsed, checked and refused by field path before anything is created.
+"""The OCI runtime specification as frozen objects.
 
-`parse_spec` takes the JSON document. The parts are in spec_process, spec_mounts, spec_linux and spec_resources.
+The document is parsed and checked before anything is created. An error names the path of the field.
+`parse_spec` takes the JSON document. The parts are in the other modules of this package.
 """
 
 import re
@@ -21,7 +22,10 @@ ID = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Everything a container is made from. `warnings` lists what the specification allows to pass over."""
+    """Everything a container is made from.
+
+    `warnings` lists what the specification permits to ignore.
+    """
 
     version: str
     root_path: str
@@ -37,18 +41,21 @@ class Spec:
 
 
 def check_id(value: str) -> str:
-    """A container's or process's id, before it becomes part of any path. Refuses what could leave its directory."""
+    """Return a container's or process's id if it is safe as a part of a path.
+
+    Raises Refused for an id that could leave its directory.
+    """
     if not ID.fullmatch(value) or value in (".", ".."):
         raise Refused("id", f"{value[:64]!r} is not of 1 to 255 of the characters A-Z a-z 0-9 _ + . -")
     return value
 
 
 def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozenset(), bundle: str = "") -> Spec:
-    """The document as a `Spec`. Raises Refused with the field's path.
+    """Return the document as a `Spec`. Raises Refused with the field's path.
 
-    `sandbox` names the namespaces (`net`, `ipc`, ...) that the caller's sandbox owns although the spec does not list them: their
-    sysctls may be set. `bundle` is the directory that relative paths of the root and of bind mounts start from; without one they are
-    refused.
+    `sandbox` names the namespaces (`net`, `ipc`, ...) that the caller's sandbox owns although the
+    spec does not list them: their sysctls may be set. `bundle` is the directory of relative paths
+    of the root and of bind mounts. Without one, relative paths are refused.
     """
     warnings: list[str] = []
     node = Node(document, "", warnings)
@@ -72,12 +79,12 @@ def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozens
 
 
 def parse_process(document: Mapping[str, object]) -> Process:
-    """The document of one more process (`exec`). Raises Refused."""
+    """Return the document of one more process (`exec`) as a `Process`. Raises Refused."""
     return parse_process_node(Node(document, "process", []))
 
 
 def parse_resources(document: Mapping[str, object]) -> Resources:
-    """The document of an update. Raises Refused."""
+    """Return the document of an update as `Resources`. Raises Refused."""
     return parse_resources_node(Node(document, "linux.resources", []))
 
 
@@ -101,7 +108,7 @@ def _host_name(node: Node, key: str) -> str:
 
 
 def _check_together(spec: Spec) -> None:
-    """What no single field shows."""
+    """Raise Refused for fields that contradict each other."""
     namespaces = spec.linux.namespaces
     if "mnt" not in namespaces:
         raise Refused("linux.namespaces", "no mount namespace")

@@ -1,4 +1,7 @@
-"""`hooks` of the specification: programs that are run at six points of a container's life. Running them is agent.container.hooks'."""
+"""`hooks` of the specification: programs that run at six points of a container's life.
+
+agent.container.hooks runs them.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +9,7 @@ from agent.container.spec.reader import Node, absolute
 from agent.errors import Refused
 
 TIMEOUT_MAX = (1 << 31) - 1
-"""seconds"""
+"""Seconds."""
 # The specification's names, in the order of a container's life -> the fields of `Hooks`.
 KINDS = {
     "prestart": "prestart",
@@ -20,7 +23,10 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One program. `env` None: absent; `timeout` in seconds, None: no limit. `field` is its path in the document."""
+    """One program. `field` is its path in the document.
+
+    `env` is None if it is absent. `timeout` is in seconds, None for no timeout.
+    """
 
     field: str
     path: str
@@ -45,7 +51,7 @@ NO_HOOKS = Hooks()
 
 
 def parse_hooks(node: Node | None) -> Hooks:
-    """`hooks` as an object. Raises Refused."""
+    """Return `hooks` as an object. Raises Refused."""
     if node is None:
         return NO_HOOKS
     hooks = Hooks(**{field: tuple([_hook(hook) for hook in node.children(kind)]) for kind, field in KINDS.items()})

@@ -1,7 +1,7 @@
-"""Labels of mandatory access control: `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel`.
+"""AppArmor and SELinux: `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel`.
 
-A label of a module that this kernel does not run, or that the module does not know, is refused by name. docs/security.md has the
-names that stand for the runtime's default profile.
+A label is refused if the kernel does not run its module, or if the module does not know it.
+docs/security.md lists the names that stand for the runtime's default profile.
 """
 
 import os
@@ -16,14 +16,23 @@ from agent.linux import lsm
 UNCONFINED = "unconfined"
 DEFAULT_PROFILE = "innkeeper-default"
 RUNTIME_DEFAULTS = re.compile(r"runtime/default|docker-default|nerdctl-default|cri-containerd\.apparmor\.d|containers-default-[0-9.]+")
-"""How engines and orchestrators call the profile that a runtime gives when nobody chose one. Each names a file of the engine's own host."""
+"""Names that engines and orchestrators use for the runtime's default profile.
+
+Each is the name of a file on the engine's own host.
+"""
 
 UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
-"""Filesystems that are the kernel's view of something: the policy labels what is in them, no mount option may."""
+"""Filesystems that are the kernel's view of something.
+
+The policy labels the files in them. A mount option may not.
+"""
 
 
 def apparmor_profile(node: Node) -> str | None:
-    """The loaded profile that `apparmorProfile` asks for; None where it asks for nothing. Raises Refused."""
+    """Return the loaded profile that `apparmorProfile` requests, or None if it requests none.
+
+    Raises Refused.
+    """
     field = node.name("apparmorProfile")
     name = node.string("apparmorProfile")
     if not name or name == UNCONFINED:
@@ -39,7 +48,7 @@ def apparmor_profile(node: Node) -> str | None:
 
 
 def selinux_context(node: Node, key: str) -> str:
-    """The context that `key` asks for, "" for none. Raises Refused."""
+    """Return the context that `key` requests, or "" for none. Raises Refused."""
     context = node.string(key)
     if not context:
         return ""
@@ -51,7 +60,7 @@ def selinux_context(node: Node, key: str) -> str:
 
 
 def exec_writes(profile: str | None, context: str) -> list[tuple[str, bytes]]:
-    """What a process writes below /proc so that its next program is labelled: (file, value) each."""
+    """Return what a process writes below /proc to label its next program: (file, value) each."""
     writes = []
     if profile and profile != UNCONFINED:
         writes.append((lsm.apparmor_exec_attribute(), b"exec " + os.fsencode(profile)))
@@ -61,7 +70,10 @@ def exec_writes(profile: str | None, context: str) -> list[tuple[str, bytes]]:
 
 
 def with_context(mount: Mount, context: str) -> Mount:
-    """A new filesystem of the container labelled as `linux.mountLabel` says; binds and the kernel's own trees have labels already."""
+    """Return a mount with the label of `linux.mountLabel`, if it is a new filesystem.
+
+    Bind mounts and the kernel's own filesystems have labels already.
+    """
     if not context or mount.bind or mount.remount or mount.type in UNLABELLED or any(key in CONTEXTS for key, _ in mount.data):
         return mount
     return replace(mount, data=(*mount.data, ("context", context)))

@@ -1,4 +1,4 @@
-"""`linux` of the specification: namespaces, devices, cgroup, system-wide settings, paths that are hidden."""
+"""`linux` of the specification: namespaces, devices, cgroup, sysctls, restricted paths."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ SYSCTL_NAME = re.compile(r"[a-zA-Z0-9_.:/-]+")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A node to make. `mode` are its permission bits."""
+    """A device node to make. `mode` holds its permission bits."""
 
     field: str
     path: str
@@ -46,7 +46,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Linux:
-    """The `linux` object. `namespaces` maps /proc/PID/ns names to a path to join, or None for a new one."""
+    """The `linux` object.
+
+    `namespaces` maps the names of /proc/PID/ns to a path to join, or to None for a new namespace.
+    """
 
     namespaces: Mapping[str, str | None]
     uid_mappings: tuple[tuple[int, int, int], ...]
@@ -55,7 +58,7 @@ class Linux:
     devices: tuple[Device, ...]
     cgroups_path: str
     cgroup_absolute: bool
-    """Whether `cgroups_path` begins at the hierarchy's root and not at the caller's own group."""
+    """Whether `cgroups_path` begins at the hierarchy's root and not at the caller's own cgroup."""
     resources: Resources
     rootfs_propagation: str
     seccomp: Seccomp | None
@@ -69,7 +72,7 @@ class Linux:
 
 
 def parse_linux(node: Node, sandbox: frozenset[str]) -> Linux:
-    """`linux` as an object. Raises Refused."""
+    """Return `linux` as an object. Raises Refused."""
     node.refuse_known("intelRdt", reason="no resctrl mount (CONFIG_X86_CPU_RESCTRL)")
     namespaces = _namespaces(node)
     resources = node.child("resources")
@@ -114,7 +117,7 @@ def _namespaces(node: Node) -> dict[str, str | None]:
 
 
 def _check_together(linux: Linux) -> None:
-    """What no single field shows."""
+    """Raise Refused for fields that contradict each other."""
     mapped = bool(linux.uid_mappings or linux.gid_mappings)
     if "user" not in linux.namespaces:
         if mapped:
@@ -129,7 +132,11 @@ def _check_together(linux: Linux) -> None:
 
 
 def _check_mappings(mappings: tuple[tuple[int, int, int], ...], field: str) -> None:
-    """The first process is root in the namespace until it becomes the program's user."""
+    """Raise Refused for mappings that a new user namespace cannot have.
+
+    Id 0 must be mapped: the first process is root in the namespace until it becomes the program's
+    user.
+    """
     if not mappings:
         raise Refused(field, "missing, and the user namespace is new")
     if not any(first == 0 for first, _outer, _size in mappings):
@@ -179,7 +186,10 @@ def _device(node: Node) -> Device:
 
 
 def _cgroups_path(node: Node) -> str:
-    """The group below our own parent, cleaned. systemd's `slice:prefix:name` becomes a path."""
+    """Return the cleaned path of the cgroup below our own parent.
+
+    systemd's `slice:prefix:name` becomes a path.
+    """
     path = node.string("cgroupsPath")
     field = node.name("cgroupsPath")
     if len(path) > 4096:
@@ -200,7 +210,10 @@ def _propagation(node: Node) -> str:
 
 
 def _sysctl(node: Node, namespaces: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """(path below /proc/sys, value) each. Only what belongs to a namespace of the container's own."""
+    """Return (path below /proc/sys, value) of each sysctl.
+
+    Raises Refused for one that does not belong to a namespace of the container.
+    """
     result = []
     for name, value in node.mapping("sysctl").items():
         field = node.name(f"sysctl.{name[:64]}")
@@ -215,7 +228,10 @@ def _sysctl(node: Node, namespaces: frozenset[str]) -> tuple[tuple[str, str], ..
 
 
 def _sysctl_path(name: str, field: str) -> str:
-    """The path of a name: dots separate, unless the first separator is a slash (sysctl(8))."""
+    """Return the path of a sysctl's name.
+
+    Dots separate, unless the first separator is a slash (sysctl(8)).
+    """
     first = next((character for character in name if character in "./"), "")
     parts = name.split("/") if first == "/" else [part.replace("/", ".") for part in name.split(".")]
     if not SYSCTL_NAME.fullmatch(name) or any(part in ("", ".", "..") for part in parts) or len(parts) < 2:
@@ -224,7 +240,10 @@ def _sysctl_path(name: str, field: str) -> str:
 
 
 def sysctl_namespace(path: str) -> str | None:
-    """The kind of namespace that a sysctl belongs to, by its path below /proc/sys; None for the whole machine's."""
+    """Return the kind of namespace that a sysctl belongs to, by its path below /proc/sys.
+
+    None means that it applies to the whole VM.
+    """
     dotted = path.replace("/", ".")
     if dotted in SYSCTL_IPC or dotted.startswith("fs.mqueue."):
         return "ipc"

@@ -1,4 +1,4 @@
-"""`linux.memoryPolicy` of the specification: on which NUMA nodes the program's memory lies."""
+"""`linux.memoryPolicy` of the specification: the NUMA nodes of the program's memory."""
 
 from dataclasses import dataclass
 
@@ -23,14 +23,17 @@ NEED_NODES = ("MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY", "MPOL_WEIGH
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """Arguments of set_mempolicy(2); `mode` holds the flags as well."""
+    """Arguments of set_mempolicy(2). `mode` includes the flags."""
 
     mode: int
     nodes: tuple[int, ...]
 
 
 def parse_memory_policy(node: Node | None) -> MemoryPolicy | None:
-    """`linux.memoryPolicy` as an object. Raises Refused, also for a kernel that knows no NUMA."""
+    """Return `linux.memoryPolicy` as an object.
+
+    Raises Refused, also for a kernel without NUMA.
+    """
     if node is None:
         return None
     name = node.string("mode")

@@ -1,4 +1,8 @@
-"""`mounts` of the specification: each option becomes an attribute, a superblock flag, a propagation, or the filesystem's own word."""
+"""`mounts` of the specification.
+
+Each option becomes a mount attribute, a superblock flag, a propagation, or an option of the
+filesystem.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +11,7 @@ from agent.container.spec.reader import U32, Node
 from agent.errors import Refused
 from agent.linux import mount as m
 
-# word -> (attributes to set, attributes to clear); the last word wins.
+# option -> (attributes to set, attributes to clear). The last option wins.
 ATTRIBUTES = {
     "ro": (m.MOUNT_ATTR_RDONLY, 0),
     "rw": (0, m.MOUNT_ATTR_RDONLY),
@@ -31,11 +35,13 @@ ATTRIBUTES = {
 RECURSIVE_ATTRIBUTES = {f"r{word}": change for word, change in ATTRIBUTES.items()}
 PROPAGATION = {"private": m.MS_PRIVATE, "shared": m.MS_SHARED, "slave": m.MS_SLAVE, "unbindable": m.MS_UNBINDABLE}
 RECURSIVE_PROPAGATION = {f"r{word}": flag for word, flag in PROPAGATION.items()}
-# Superblock words that fsconfig(2) takes as flags; their opposites are the default of a new mount. What a filesystem has to say goes to
-# the caller of fsconfig(2) and not to the kernel's log, whether silent or loud.
+# Superblock options that fsconfig(2) takes as flags. Their opposites are the default of a new
+# mount. `silent` and `loud` have no effect: a filesystem's messages go to the caller of fsconfig(2)
+# and not to the kernel's log.
 SUPERBLOCK = frozenset(("sync", "dirsync", "lazytime", "mand", "iversion"))
 SUPERBLOCK_OFF = frozenset(("async", "nolazytime", "nomand", "noiversion", "loud", "silent"))
-# SELinux's words for any filesystem. Their values hold commas, and mount(8) wants them in quotes for it.
+# SELinux's options for any filesystem. Their values contain commas, and mount(8) wants them quoted
+# for that reason.
 CONTEXTS = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
 BIND_TYPES = ("bind", "rbind")
 OPTIONS_MAX = 4096
@@ -43,7 +49,10 @@ OPTIONS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One entry of `mounts`. `field` is its path in the document; `data` are the words for the filesystem itself."""
+    """One entry of `mounts`.
+
+    `field` is its path in the document. `data` are the options for the filesystem itself.
+    """
 
     field: str
     destination: str
@@ -67,7 +76,7 @@ class Mount:
 
 
 class _Options:
-    """The state of reading the words from left to right."""
+    """The result of reading the options from left to right."""
 
     def __init__(self) -> None:
         self.bind = self.remount = self.recursive = self.copy_up = self.idmap = self.idmap_recursive = False
@@ -110,7 +119,10 @@ def _change(state: list[int], change: tuple[int, int]) -> None:
 
 
 def parse_mount(node: Node, bundle: str) -> Mount:
-    """One entry of `mounts`; a bind's relative source is below `bundle`, and refused where that is "". Raises Refused."""
+    """Return one entry of `mounts` as an object. Raises Refused.
+
+    A bind mount's relative source is below `bundle`, and refused if that is "".
+    """
     destination = node.string("destination")
     if not destination:
         raise Refused(node.name("destination"), "missing")
@@ -188,7 +200,8 @@ def _check_source(node: Node, mount: Mount) -> None:
         raise Refused(node.name("type"), "none needs the option bind, rbind or remount")
 
 
-# Single files that a caller may put over those of /proc (lxcfs does); everything else below /proc stays the kernel's.
+# Files of /proc that a caller may cover, as lxcfs does. Everything else below /proc stays the
+# kernel's.
 _PROC_FILES = (
     *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"),
     *("net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
@@ -197,17 +210,17 @@ PROC_FILES = frozenset(f"/proc/{name}" for name in _PROC_FILES)
 
 
 def below_proc(destination: str) -> bool:
-    """Whether a destination is below /proc by name."""
+    """Return whether a destination is below /proc by its name."""
     return clean(destination).startswith("/proc/")
 
 
 def clean(path: str) -> str:
-    """A path from / without empty components and single dots."""
+    """Return a path from / without empty components and single dots."""
     return "/" + "/".join([part for part in path.split("/") if part not in ("", ".")])
 
 
 def parse_mappings(node: Node, key: str) -> tuple[tuple[int, int, int], ...]:
-    """Id mappings: (container, host, size) each."""
+    """Return id mappings: (container, host, size) each. Raises Refused."""
     result = []
     for mapping in node.children(key):
         entry = (
@@ -225,10 +238,10 @@ def parse_mappings(node: Node, key: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def mapping_lines(mappings: tuple[tuple[int, int, int], ...]) -> bytes:
-    """Mappings as /proc/PID/uid_map takes them."""
+    """Return mappings in the format of /proc/PID/uid_map."""
     return b"".join([b"%d %d %d\n" % entry for entry in mappings])
 
 
 def namespaced_destinations(mounts: tuple[Mount, ...]) -> Mapping[str, Mount]:
-    """The last mount of each cleaned destination."""
+    """Return the last mount of each cleaned destination."""
     return {clean(mount.destination): mount for mount in mounts}

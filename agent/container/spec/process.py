@@ -34,7 +34,7 @@ DEFAULT_UMASK = 0o022
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who the program runs as. `groups` is the exact list for setgroups(2)."""
+    """The ids that the program runs with. `groups` is the exact list for setgroups(2)."""
 
     uid: int
     gid: int
@@ -55,9 +55,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One program to run. `console_size` is (rows, columns); rlimits are (number, soft, hard).
+    """One program to run. `console_size` is (rows, columns). `rlimits` are (number, soft, hard).
 
-    `apparmor_profile` and `no_new_privs` None and `selinux_label` "" ask for nothing: an executed process then has its container's.
+    None in `apparmor_profile` and `no_new_privs`, and "" in `selinux_label`, request nothing: a
+    process of exec then gets its container's.
     """
 
     terminal: bool
@@ -78,7 +79,7 @@ class Process:
 
 
 def parse_process_node(node: Node) -> Process:
-    """`process` as an object. Raises Refused."""
+    """Return `process` as an object. Raises Refused."""
     node.refuse_known("commandLine", reason="of another platform")
     terminal = node.boolean("terminal")
     process = Process(
@@ -136,7 +137,7 @@ def _args(node: Node) -> tuple[str, ...]:
 
 
 def _env(node: Node) -> tuple[str, ...]:
-    """The environment; of several entries for one name the last wins."""
+    """Return the environment. If a name occurs twice, the last entry wins. Raises Refused."""
     last: dict[str, str] = {}
     for index, entry in enumerate(node.strings("env")):
         name, equals, _ = entry.partition("=")
@@ -187,7 +188,7 @@ def _rlimits(node: Node) -> tuple[tuple[int, int, int], ...]:
 
 
 def home_of(passwd: bytes, uid: int) -> bytes:
-    """The home directory that a passwd file gives `uid`; b"/" where it names none."""
+    """Return the home directory of `uid` in a passwd file, b"/" if it has none."""
     wanted = b"%d" % uid
     for line in passwd.splitlines():
         parts = line.split(b":")
@@ -197,7 +198,7 @@ def home_of(passwd: bytes, uid: int) -> bytes:
 
 
 def encode(strings: tuple[str, ...]) -> list[bytes]:
-    """Texts as the kernel takes them."""
+    """Return texts as bytes for the kernel."""
     return [os.fsencode(string) for string in strings]
 
 
@@ -216,4 +217,4 @@ NO_PROCESS = Process(
     io_priority=None,
     cpu_affinity=None,
 )
-"""Stands for a `process` that is absent: such a container can be created and not started."""
+"""Stands for a missing `process`. Such a container can be created but not started."""

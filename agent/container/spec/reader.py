@@ -1,7 +1,8 @@
-"""Reading a JSON document with its path in hand: every refusal names the field, every key is accounted for.
+"""Reads a JSON document with the path of each field: every error names the field.
 
-A key that is known and not applied here is refused; a key that the specification does not know is ignored, and listed in one warning.
-JSON null counts as absent. Types are exact: true is not 1, 1.0 is not 1.
+No key is overlooked. A key that is known but not applied here is refused. A key that the
+specification does not know is ignored, with a warning. JSON null counts as absent. Types are exact:
+neither true nor 1.0 is 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,14 @@ from agent.errors import Refused
 
 JSON = Mapping[str, object]
 Document = dict[str, Any]
-"""A document that is still being made."""
+"""A document under construction."""
 
 
 class Kept(dict[str, Any]):
-    """A part of documents that comes again and again, as one object that nobody changes. Who parses it leaves the result in `parsed`."""
+    """A part that is the same in many documents, as one object that nobody changes.
+
+    Its parser stores the result in `parsed`.
+    """
 
     __slots__ = ("parsed",)
 
@@ -30,7 +34,11 @@ I64 = (1 << 63) - 1
 
 
 class Node:
-    """One object of the document. `path` is how the specification writes its place (`linux.resources.cpu`)."""
+    """One object of the document.
+
+    `path` is its path in the specification's notation (`linux.resources.cpu`). Methods that read a
+    value raise Refused if it has another type.
+    """
 
     __slots__ = ("_used", "document", "path", "warnings")
 
@@ -43,42 +51,42 @@ class Node:
         self._used: set[str] = set()
 
     def name(self, key: str) -> str:
-        """The full path of a key of this object."""
+        """Return the full path of a key of this object."""
         return f"{self.path}.{key}" if self.path else key
 
     def get(self, key: str) -> object:
-        """The raw value; None where absent."""
+        """Return the raw value, or None if it is absent."""
         self._used.add(key)
         return self.document.get(key)
 
     def has(self, key: str) -> bool:
-        """Whether the key is there and not null."""
+        """Return whether the key is present and not null."""
         return self.get(key) is not None
 
     def required(self, key: str) -> object:
-        """The raw value; refused where absent."""
+        """Return the raw value. Raises Refused if it is absent."""
         value = self.get(key)
         if value is None:
             raise Refused(self.name(key), "missing")
         return value
 
     def string(self, key: str, default: str = "") -> str:
-        """Text without a NUL that can be encoded."""
+        """Return a text without NUL that can be encoded."""
         value = self.get(key)
         return default if value is None else text(value, self.name(key))
 
     def integer(self, key: str, low: int, high: int, default: int) -> int:
-        """A whole number from `low` to `high`."""
+        """Return an integer from `low` to `high`."""
         value = self.get(key)
         return default if value is None else number(value, self.name(key), low, high)
 
     def optional(self, key: str, low: int, high: int) -> int | None:
-        """A whole number, or None where absent."""
+        """Return an integer from `low` to `high`, or None if it is absent."""
         value = self.get(key)
         return None if value is None else number(value, self.name(key), low, high)
 
     def boolean(self, key: str, default: bool = False) -> bool:
-        """true or false."""
+        """Return a boolean."""
         value = self.get(key)
         if value is None:
             return default
@@ -87,7 +95,7 @@ class Node:
         return value
 
     def items(self, key: str) -> Sequence[object]:
-        """A list; empty where absent."""
+        """Return a list, empty if it is absent."""
         value = self.get(key)
         if value is None:
             return ()
@@ -96,24 +104,24 @@ class Node:
         return value
 
     def strings(self, key: str) -> tuple[str, ...]:
-        """A list of texts."""
+        """Return a list of texts."""
         return tuple([text(item, f"{self.name(key)}[{index}]") for index, item in enumerate(self.items(key))])
 
     def integers(self, key: str, low: int, high: int) -> tuple[int, ...]:
-        """A list of whole numbers."""
+        """Return a list of integers from `low` to `high`."""
         return tuple([number(item, f"{self.name(key)}[{index}]", low, high) for index, item in enumerate(self.items(key))])
 
     def child(self, key: str) -> "Node | None":
-        """An object below; None where absent."""
+        """Return an object below this one, or None if it is absent."""
         value = self.get(key)
         return None if value is None else Node(value, self.name(key), self.warnings)
 
     def children(self, key: str) -> "list[Node]":
-        """A list of objects."""
+        """Return a list of objects."""
         return [Node(item, f"{self.name(key)}[{index}]", self.warnings) for index, item in enumerate(self.items(key))]
 
     def mapping(self, key: str) -> dict[str, str]:
-        """An object of texts."""
+        """Return an object whose values are texts."""
         value = self.get(key)
         if value is None:
             return {}
@@ -122,20 +130,23 @@ class Node:
         return {text(name, self.name(key)): text(item, f"{self.name(key)}.{name}") for name, item in value.items()}
 
     def refuse_known(self, *keys: str, reason: str = "not applied by this agent") -> None:
-        """Refuse the first of `keys` that is there: the specification knows it, we do not apply it."""
+        """Raise Refused for the first of `keys` that is present.
+
+        The specification knows these keys, and this agent does not apply them.
+        """
         for key in keys:
             value = self.get(key)
             if value not in (None, "", (), [], {}):
                 raise Refused(self.name(key), reason)
 
     def finish(self) -> None:
-        """Note the keys nobody asked for."""
+        """Warn of the keys that nobody has read."""
         if len(self._used) < len(self.document) or not self._used.issuperset(self.document):
             self.warnings.extend(f"{self.name(str(key))}: unknown, ignored" for key in self.document if key not in self._used)
 
 
 def text(value: object, path: str) -> str:
-    """A text that a C program can take."""
+    """Return a text that can be passed to a C program. Raises Refused."""
     if not isinstance(value, str):
         raise Refused(path, f"must be text, is {_kind(value)}")
     if "\0" in value:
@@ -149,7 +160,7 @@ def text(value: object, path: str) -> str:
 
 
 def number(value: object, path: str, low: int, high: int) -> int:
-    """A whole number in a range."""
+    """Return an integer from `low` to `high`. Raises Refused."""
     if type(value) is not int:
         raise Refused(path, f"must be a whole number, is {_kind(value)}")
     if not low <= value <= high:
@@ -158,7 +169,7 @@ def number(value: object, path: str, low: int, high: int) -> int:
 
 
 def absolute(value: str, path: str) -> str:
-    """A path that starts at the root."""
+    """Return an absolute path. Raises Refused."""
     if not value.startswith("/"):
         raise Refused(path, f"{value!r} is not an absolute path")
     if len(value) > 4095:
@@ -167,7 +178,7 @@ def absolute(value: str, path: str) -> str:
 
 
 def choice(value: str, path: str, table: Mapping[str, int]) -> int:
-    """A word of a table, as its number."""
+    """Return the number of a word of the table. Raises Refused."""
     if value not in table:
         raise Refused(path, f"{value!r} is unknown")
     return table[value]

@@ -1,4 +1,4 @@
-"""`linux.resources` of the specification: the limits, still in the specification's (cgroup v1) units."""
+"""`linux.resources` of the specification: the limits, still in its (cgroup v1) units."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,10 @@ CPU_LIST = re.compile(r"[0-9,\s-]*")
 
 @dataclass(frozen=True, slots=True)
 class DeviceRule:
-    """Which devices a group may use: type `a`, `b` or `c`; None numbers mean any; access is a subset of rwm."""
+    """Access to devices that a cgroup gets or loses.
+
+    `type` is `a`, `b` or `c`. None as a number means any. `access` is a subset of rwm.
+    """
 
     allow: bool
     type: str
@@ -25,7 +28,7 @@ class DeviceRule:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes; -1 is unlimited. `swap` counts memory and swap together."""
+    """Limits of memory in bytes. -1 is unlimited. `swap` counts memory and swap together."""
 
     limit: int | None = None
     reservation: int | None = None
@@ -35,7 +38,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Shares by weight; quota, period and burst in microseconds."""
+    """Limits of the CPU. Shares are weights. Quota, period and burst are in microseconds."""
 
     shares: int = 0
     quota: int | None = None
@@ -48,7 +51,10 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class BlockIO:
-    """Weights 10..1000; `throttle` maps (major, minor) to the words of io.max."""
+    """Limits of block I/O. Weights are 10..1000.
+
+    `throttle` maps (major, minor) to the keys of io.max.
+    """
 
     weight: int = 0
     device_weights: tuple[tuple[int, int, int], ...] = ()
@@ -57,7 +63,7 @@ class BlockIO:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """All limits of a group. None or 0: not set."""
+    """All limits of a cgroup. None or 0: not set."""
 
     devices: tuple[DeviceRule, ...] = ()
     memory: Memory = Memory()
@@ -70,7 +76,7 @@ class Resources:
 
 
 def parse_resources_node(node: Node) -> Resources:
-    """`linux.resources` as an object. Raises Refused."""
+    """Return `linux.resources` as an object. Raises Refused."""
     _refuse_network(node)
     resources = Resources(
         tuple([_device_rule(rule) for rule in node.children("devices")]),

@@ -1,4 +1,7 @@
-"""The parts of `process` that say when and where it runs: scheduler, I/O priority, processors. `node` is `process` each time."""
+"""The scheduling of `process`: scheduler, I/O priority, CPU affinity.
+
+`node` is `process` in each function.
+"""
 
 from dataclasses import dataclass
 
@@ -20,7 +23,7 @@ IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """Arguments of sched_setattr(2); times in nanoseconds."""
+    """Arguments of sched_setattr(2). Times are in nanoseconds."""
 
     policy: int
     flags: int
@@ -32,7 +35,7 @@ class Scheduler:
 
 
 def parse_scheduler(node: Node) -> Scheduler | None:
-    """`process.scheduler`; None where absent. Raises Refused."""
+    """Return `process.scheduler`, or None if it is absent. Raises Refused."""
     scheduler = node.child("scheduler")
     if scheduler is None:
         return None
@@ -55,7 +58,7 @@ def parse_scheduler(node: Node) -> Scheduler | None:
 
 
 def _check_scheduler(node: Node, scheduler: Scheduler) -> None:
-    """A value that the policy would ignore is refused."""
+    """Raise Refused for a value that the policy would ignore."""
     if scheduler.nice and scheduler.policy not in (POLICIES["SCHED_OTHER"], POLICIES["SCHED_BATCH"]):
         raise Refused(node.name("nice"), "only with SCHED_OTHER and SCHED_BATCH")
     realtime = scheduler.policy in (POLICIES["SCHED_FIFO"], POLICIES["SCHED_RR"])
@@ -70,7 +73,10 @@ def _check_scheduler(node: Node, scheduler: Scheduler) -> None:
 
 
 def parse_io_priority(node: Node) -> int | None:
-    """`process.ioPriority` as ioprio_set(2) takes it; None where absent. Raises Refused."""
+    """Return `process.ioPriority` as ioprio_set(2) takes it, or None if it is absent.
+
+    Raises Refused.
+    """
     priority = node.child("ioPriority")
     if priority is None:
         return None
@@ -81,7 +87,10 @@ def parse_io_priority(node: Node) -> int | None:
 
 
 def parse_cpu_affinity(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """`process.execCPUAffinity`: (initial, final); None where absent. Raises Refused."""
+    """Return `process.execCPUAffinity` as (initial, final), or None if it is absent.
+
+    Raises Refused.
+    """
     affinity = node.child("execCPUAffinity")
     if affinity is None:
         return None
@@ -92,7 +101,7 @@ def parse_cpu_affinity(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]] | 
 
 
 def cpu_list(value: str, path: str) -> tuple[int, ...]:
-    """The numbers of a list as the kernel writes it (`0-3,7`)."""
+    """Return the numbers of a list in the kernel's format (`0-3,7`). Raises Refused."""
     cpus: list[int] = []
     for part in value.split(",") if value else ():
         low, dash, high = part.strip().partition("-")

@@ -1,4 +1,7 @@
-"""`linux.seccomp` of the specification, checked; compiling it is agent.container.seccomp's."""
+"""`linux.seccomp` of the specification, parsed and checked.
+
+agent.container.seccomp compiles it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +9,7 @@ from agent.container.spec.reader import U32, U64, Kept, Node, absolute, choice
 from agent.errors import Refused
 from agent.linux import seccomp as floor
 
-# libseccomp's action numbers; ERRNO and TRACE carry a value in the low 16 bits (seccomp(2)).
+# libseccomp's action numbers. ERRNO and TRACE have a value in the low 16 bits (seccomp(2)).
 ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
@@ -41,13 +44,16 @@ FLAGS = {
 }
 DEFAULT_ERRNO = 1
 NOTIFY = ACTIONS["SCMP_ACT_NOTIFY"]
-# The child tells the agent of its listener while the filter is in already.
+# The child reports its listener with this system call when the filter is already in force.
 NEVER_NOTIFIED = "write"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """System calls by name, what happens, and the comparisons (index, operator, value, value two) that must all hold."""
+    """The action for some system calls.
+
+    `args` are comparisons (index, operator, value, value two), which must all hold.
+    """
 
     names: tuple[str, ...]
     action: int
@@ -56,7 +62,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who answers the calls of SCMP_ACT_NOTIFY: a unix socket that gets the filter's descriptor, and a text for it."""
+    """The process that answers SCMP_ACT_NOTIFY.
+
+    A unix socket that the listener's descriptor is sent to, and a text that goes with it.
+    """
 
     path: str
     metadata: str
@@ -74,7 +83,10 @@ class Seccomp:
 
 
 def parse_seccomp(node: Node) -> Seccomp:
-    """`linux.seccomp` as an object. Raises Refused. One that has been parsed before is not parsed again: it takes half a millisecond."""
+    """Return `linux.seccomp` as an object. Raises Refused.
+
+    The result for a `Kept` document is reused, because parsing takes half a millisecond.
+    """
     kept = node.document if isinstance(node.document, Kept) else None
     if kept is not None and isinstance(kept.parsed, Seccomp):
         return kept.parsed
@@ -101,7 +113,10 @@ def _parse(node: Node) -> Seccomp:
 
 
 def _flags(node: Node, notifies: bool) -> int:
-    """Without a list of flags: cheaper filters, as runc does; an empty list means none."""
+    """Return the flags of the filter.
+
+    Without a list it is SPEC_ALLOW, for cheaper filters as in runc. An empty list means no flags.
+    """
     if not node.has("flags"):
         return floor.SECCOMP_FILTER_FLAG_SPEC_ALLOW
     flags = 0
