@@ -60,8 +60,8 @@ async def _connect(connection: socket.socket, path: str) -> None:
             connection.connect(path)
             return
         except BlockingIOError:
-            # The listener's queue is full. unix(7) has no event for the moment when it no longer
-            # is.
+            # The listener's queue is full. unix(7) has no event for the moment when it has room
+            # again.
             await loop.sleep(RETRY_SECONDS)
 
 

@@ -1,4 +1,5 @@
-"""The container core as an OCI runtime command, `innkeeper-oci`: runc's verbs, options and exit codes.
+"""The container core as an OCI runtime command, `innkeeper-oci`.
 
-One verb family a file; `verbs` says which. Nothing here is part of the guest's agent.
+It has runc's subcommands, options and exit codes. `commands` has a file for each family of
+subcommands, and `command_table` lists them. Nothing here is part of the guest's agent.
 """

@@ -1,4 +1,4 @@
-"""`python -m agent.oci`: the command without being installed."""
+"""`python -m agent.oci`: run the command without installing it."""
 
 import sys
 

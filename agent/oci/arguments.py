@@ -1,7 +1,8 @@
-"""Reading a command line by a table of options, the way runc reads it.
+"""Parses a command line by a table of options, the way runc does.
 
-`--name value`, `--name=value`, `-n value`; a switch takes no value, or `--switch=false`. An option that is known and not applied is
-refused by its name with the reason; an unknown one is an error. `--` ends the options.
+The forms are `--name value`, `--name=value` and `-n value`. A switch takes no value, or
+`--switch=false`. An option that is known but not applied is refused by its name, with the reason.
+An unknown option is an error. `--` ends the options.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,16 @@ TRUE, FALSE = ("true", "1"), ("false", "0")
 
 
 class UsageError(AgentError):
-    """The command line cannot be read."""
+    """The command line cannot be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. Without `value`, the placeholder of help, it is a switch; `refused` is the reason why it is not applied."""
+    """One option.
+
+    `value` is its placeholder in the help text. Without it the option is a switch. `refused` is the
+    reason why the option is not applied.
+    """
 
     name: str
     help: str
@@ -29,7 +34,7 @@ class Option:
     refused: str = ""
 
     def usage(self) -> str:
-        """As help shows it."""
+        """Return the option as the help text shows it."""
         names = f"--{self.name}" + (f", -{self.short}" if self.short else "")
         return f"{names} {self.value}".rstrip()
 
@@ -39,29 +44,29 @@ NO_REGEX = Option("regex", "every container whose id matches", short="r", refuse
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a command line says: the values of its options, and the other words."""
+    """A parsed command line: the values of its options, and the other words."""
 
     values: Mapping[str, list[str]] = field(default_factory=dict)
     words: tuple[str, ...] = ()
 
     def text(self, name: str, default: str = "") -> str:
-        """The last value of an option."""
+        """Return the last value of an option."""
         return self.values[name][-1] if name in self.values else default
 
     def switch(self, name: str) -> bool:
-        """Whether a switch is on."""
+        """Return whether a switch is on."""
         return self.text(name) in TRUE
 
     def has(self, name: str) -> bool:
-        """Whether an option is given."""
+        """Return whether an option is given."""
         return name in self.values
 
     def many(self, name: str) -> list[str]:
-        """All values of an option, in order."""
+        """Return all values of an option, in order."""
         return list(self.values.get(name, ()))
 
     def number(self, name: str, default: int = 0) -> int:
-        """The value of an option as a whole number. Raises UsageError."""
+        """Return the value of an option as an integer. Raises UsageError."""
         value = self.text(name)
         if not value:
             return default
@@ -72,7 +77,10 @@ class Parsed:
 
 
 def parse(words: Sequence[str], options: Sequence[Option], *, interleaved: bool = True) -> Parsed:
-    """Read `words` by a table. Without `interleaved` the first word that is no option ends them. Raises UsageError, Refused."""
+    """Parse `words` by a table of options. Raises UsageError, Refused.
+
+    Without `interleaved`, the first word that is not an option ends the options.
+    """
     by_name = {f"--{option.name}": option for option in options} | {f"-{option.short}": option for option in options if option.short}
     values: dict[str, list[str]] = {}
     others: list[str] = []

@@ -1,4 +1,7 @@
-"""A container that another process has created, as the core's object again: its record, its group, its first process."""
+"""The core's object for a container that another process has created.
+
+It consists of the container's record, its cgroup and its first process.
+"""
 
 from pathlib import Path
 
@@ -14,7 +17,11 @@ from agent.oci.status import Condition, open_first
 
 
 def attach(place: Place, condition: Condition) -> Container:
-    """The container. Inside the loop: its first process is watched from now on. A group that somebody has removed is left out."""
+    """Return the container as the core's object.
+
+    Call it inside the event loop, which watches the first process from now on. A cgroup that no
+    longer exists is left out.
+    """
     record = condition.record
     spec = parse_spec(place.load_config())
     group = Path(record.cgroup)

@@ -1,4 +1,7 @@
-"""From a bundle to what the core takes: config.json read once, paths made absolute, the cgroup's place decided."""
+"""Converts a bundle to the core's input.
+
+config.json is read once, paths become absolute, and the cgroup's path is chosen.
+"""
 
 import json
 import os
@@ -14,13 +17,13 @@ from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 
 CONFIG = "config.json"
 SIZE_MAX = 64 << 20
-"""bytes"""
+"""Bytes."""
 BINDS = ("bind", "rbind")
 CGROUP_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def read_json(path: Path | int, field: str) -> dict[str, Any]:
-    """A JSON object of a file. Raises Refused that names `field`."""
+    """Return the JSON object in a file. Raises Refused that names `field`."""
     try:
         with open(path, "rb") as file:
             text = file.read(SIZE_MAX + 1)
@@ -38,12 +41,15 @@ def read_json(path: Path | int, field: str) -> dict[str, Any]:
 
 
 def load(bundle: Path, config: str = CONFIG) -> Document:
-    """The bundle's specification, or that of a file which counts from it, independent of the folder that it is in."""
+    """Return the bundle's specification, with its relative paths made absolute.
+
+    `config` is the name of another file, relative to the bundle. Raises Refused.
+    """
     return absolute_paths(read_json(bundle / config, config), bundle)
 
 
 def absolute_paths(document: Document, bundle: Path) -> Document:
-    """The document with paths that count from the bundle made absolute."""
+    """Return the document with the paths that are relative to the bundle made absolute."""
     document = dict(document)
     root = document.get("root")
     if isinstance(root, dict) and isinstance(root.get("path"), str) and root["path"]:
@@ -55,7 +61,7 @@ def absolute_paths(document: Document, bundle: Path) -> Document:
 
 
 def _mount(mount: object, bundle: Path) -> object:
-    """A relative source of a bind mount counts from the bundle. What is no mount at all is for the parser to refuse."""
+    """Make the relative source of a bind mount absolute. Anything invalid is left to the parser."""
     if not isinstance(mount, dict) or not isinstance(mount.get("source"), str) or not mount["source"]:
         return mount
     options = mount.get("options")
@@ -64,10 +70,11 @@ def _mount(mount: object, bundle: Path) -> object:
 
 
 def cgroup_mount() -> Path:
-    """Where the whole hierarchy of cgroup v2 is mounted. Raises Refused.
+    """Return the mount point of the whole cgroup v2 hierarchy. Raises Refused.
 
-    At its usual place (the second is systemd's beside cgroup v1), else where the root of the hierarchy is mounted first and not hidden by
-    another mount. Never a part of it, and never one that only stands later in the list: that may be a container's.
+    It is one of the usual ones (the second is systemd's, beside cgroup v1). Otherwise it is the
+    first mount of the hierarchy's root that no other mount covers. It is never a mount of a part of
+    the hierarchy, and never one that is only later in the list: that may be a container's.
     """
     for place in CGROUP_PLACES:
         if _is_hierarchy(place):
@@ -82,7 +89,7 @@ def cgroup_mount() -> Path:
 
 
 def _is_hierarchy(place: str) -> bool:
-    """Whether cgroup v2 is what is found at a path."""
+    """Return whether a path shows cgroup v2."""
     try:
         fd = os.open(place, os.O_PATH | os.O_DIRECTORY)
     except OSError:
@@ -93,9 +100,11 @@ def _is_hierarchy(place: str) -> bool:
 
 
 def host(root: Path, bundle: Path) -> HostContext:
-    """Where containers are made: groups with a relative path below the parent of this process's group.
+    """Return the core's environment for a bundle.
 
-    Its parent, because a group that has processes cannot hand controllers on to groups below it. Raises Refused.
+    Cgroups with a relative path go below the parent of this process's own. They do not go below
+    that itself: a cgroup that has processes cannot enable controllers for the cgroups below it
+    (cgroups(7)). Raises Refused.
     """
     mount = cgroup_mount()
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:

@@ -1,4 +1,4 @@
-"""The verbs: which file has each, and what a verb is."""
+"""The table of subcommands, and what describes one."""
 
 import importlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.oci.arguments import Option, Parsed, UsageError
 from agent.oci.log import Log
 
-# Imported when it is asked for: `state` need not load what `create` does.
+# Modules are imported on demand, so that `state` does not load what only `create` needs.
 FILES = {
     "create": "create",
     "run": "run",
@@ -35,17 +35,21 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the options before the verb say."""
+    """The options before the subcommand."""
 
     root: Path
     log: Log
     root_given: bool = False
-    """Whether the caller has named the root."""
+    """Whether the caller has given --root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb: `words` names its arguments, optional ones in brackets, `...` for any number; `action` answers the exit status."""
+    """One subcommand.
+
+    `words` names its arguments: optional ones in brackets, `...` for any number. `action` returns
+    the exit status.
+    """
 
     name: str
     summary: str
@@ -54,12 +58,12 @@ class Verb:
     options: tuple[Option, ...] = ()
     interleaved: bool = True
     failure: int = 1
-    """The exit status of an error."""
+    """The exit status after an error."""
     contains: bool = False
     """Whether it makes processes that a container can see before they execute its program."""
 
     def check_words(self, parsed: Parsed) -> None:
-        """Raise UsageError unless there are as many words as the verb takes."""
+        """Raise UsageError if there are too few or too many words."""
         wanted = self.words.split()
         least = len([word for word in wanted if not word.startswith("[")])
         if len(parsed.words) < least:
@@ -69,7 +73,7 @@ class Verb:
 
 
 def find(name: str) -> Verb:
-    """The verb of that name. Raises UsageError."""
+    """Return the subcommand of that name. Raises UsageError."""
     if name not in FILES:
         raise UsageError(f"{name}: unknown verb")
     module = importlib.import_module(f"agent.oci.commands.{FILES[name]}")

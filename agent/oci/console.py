@@ -1,4 +1,4 @@
-"""Terminals: handed to the console socket of an engine, or carried between a container and this process's own terminal."""
+"""Terminals: sent to an engine's console socket, or relayed to this process's own terminal."""
 
 import fcntl
 import os
@@ -19,11 +19,14 @@ from agent.oci.arguments import Parsed
 
 PIECE = 1 << 16
 LFLAG, CC = 3, 6
-"""Places in what tcgetattr gives."""
+"""Indexes into the list of tcgetattr(3)."""
 
 
 class ConsoleSocket(Stdio):
-    """A terminal whose master goes over a unix socket to whoever keeps it, as runc sends it: one descriptor with a name."""
+    """A terminal whose master is sent over a unix socket.
+
+    As runc does it: one descriptor with a name.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(True)
@@ -35,7 +38,7 @@ class ConsoleSocket(Stdio):
             raise Refused("--console-socket", f"{path}: {error.strerror}") from error
 
     def take_master(self, fd: int) -> None:
-        """Send it on."""
+        """Send the master to the socket. Raises StepFailed."""
         try:
             socket.send_fds(self._socket, [b"/dev/ptmx"], [fd])
         except OSError as error:
@@ -46,7 +49,10 @@ class ConsoleSocket(Stdio):
 
 
 def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
-    """The streams of a process by its options; None for a terminal that this process carries itself. Raises Refused."""
+    """Return the streams of a process by its options. Raises Refused.
+
+    Returns None for a terminal that this process relays itself.
+    """
     path = parsed.text("console-socket")
     if terminal and path:
         return ConsoleSocket(path)
@@ -58,9 +64,10 @@ def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
 
 
 def own_terminal() -> int:
-    """A descriptor of this process's terminal, which the caller closes: a standard stream that is one, else the controlling terminal.
+    """Return a descriptor of this process's terminal. The caller closes it.
 
-    Raises Refused where there is none.
+    It is a standard stream that is a terminal, else the controlling terminal. Raises Refused if
+    there is neither.
     """
     for fd in (0, 1, 2):
         if os.isatty(fd):
@@ -79,7 +86,10 @@ def _size(terminal: int) -> tuple[int, int]:
 
 
 def sized(process: Process, parsed: Parsed) -> Process:
-    """A process whose terminal this one carries, with the size of ours from its first moment on. Raises Refused without a terminal."""
+    """Return a process whose terminal has the size of ours from the start.
+
+    This applies if this process relays the terminal. Raises Refused without a terminal.
+    """
     if not process.terminal or parsed.text("console-socket") or parsed.switch("detach"):
         return process
     terminal = own_terminal()
@@ -90,11 +100,13 @@ def sized(process: Process, parsed: Parsed) -> Process:
 
 
 def make_raw(terminal: int) -> bytes:
-    """Make a terminal raw; what was typed before, to be passed on first.
+    """Make a terminal raw. Return what was typed before, which must be passed on first.
 
-    An end of input (^D) that was typed while lines were edited is kept by the kernel as a mark, and would be read as a NUL byte once they
-    are not (n_tty). So what is complete is read before, with that character switched off so that no further mark can be made, and an end
-    is given on as the character that was typed. An unfinished line stays and is read later.
+    In canonical mode the kernel stores a typed end of input (^D) as a mark in its buffer. Once the
+    terminal is raw, this mark would be read as a NUL byte (n_tty). So complete lines are read
+    before, with the end-of-input character switched off so that no further mark can be made, and an
+    end of input is passed on as the character that was typed. An unfinished line stays in the
+    buffer and is read later.
     """
     attributes = termios.tcgetattr(terminal)
     typed = b""
@@ -106,14 +118,15 @@ def make_raw(terminal: int) -> bytes:
         poll.register(terminal, select.POLLIN)
         while poll.poll(0) == [(terminal, select.POLLIN)]:
             typed += os.read(terminal, PIECE) or end
-    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed before stays
+    tty.setraw(terminal, termios.TCSADRAIN)  # TCSADRAIN keeps what was typed before
     return typed
 
 
 class Carrier:
-    """`with`: this process's terminal is raw, and what is typed and written goes through. Used from inside the loop.
+    """Context manager that makes this process's terminal raw and relays input and output.
 
-    Input and output are standard input and output, whatever they are; the end of input is no byte, and nothing is written for it.
+    Use it inside the event loop. Input and output are standard input and output, whatever they are.
+    At the end of input nothing is written to the process.
     """
 
     def __init__(self, process: ContainerProcess) -> None:
@@ -149,7 +162,7 @@ class Carrier:
             pass  # it has just ended
 
     async def drained(self) -> None:
-        """Wait until everything that the container wrote is through."""
+        """Wait until all output of the container has been written."""
         assert self._output is not None
         await self._output.wait()
 
@@ -159,7 +172,7 @@ class Carrier:
             while data := await _read_input():
                 await self._process.write_stdin(data)
         except (WrongState, OSError):
-            return  # nobody reads any more
+            return  # the process no longer reads
 
     async def _copy_output(self) -> None:
         while data := await self._process.read_stdout(PIECE):
@@ -167,16 +180,19 @@ class Carrier:
 
 
 async def _read_input() -> bytes:
-    """What standard input has, b"" at its end; it may be a file, for which nobody can wait (epoll_ctl(2): EPERM) nor needs to."""
+    """Return available data of standard input, b"" at its end.
+
+    It may be a file, which epoll does not support (epoll_ctl(2): EPERM) and which is always ready.
+    """
     try:
         await loop.readable(0)
     except PermissionError:
-        await loop.sleep(0)  # others' turn
+        await loop.sleep(0)  # let other tasks run
     return os.read(0, PIECE)
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """To a descriptor that others may have made non-blocking."""
+    """Write all of `data` to a descriptor that another process may have made non-blocking."""
     view = memoryview(data)
     while view:
         try:

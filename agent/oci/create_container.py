@@ -1,4 +1,7 @@
-"""Making a container for `create` and `run`: the bundle, the place of its state, the core's containment, the record."""
+"""Creation of a container for `create` and `run`.
+
+The bundle, the container's state directory, the core's containment and the record.
+"""
 
 import datetime
 import os
@@ -35,7 +38,7 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Everything about a container before it is made."""
+    """A container that is to be created: everything that is known before."""
 
     id: str
     bundle: Path
@@ -44,14 +47,14 @@ class Wanted:
     host: HostContext
 
     def cgroup(self) -> Path:
-        """The path of its group."""
+        """Return the path of its cgroup."""
         linux = self.spec.linux
         root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self.id)
         return root / name
 
 
 def read(context: Context, parsed: Parsed) -> Wanted:
-    """What the options and the bundle ask for. Raises Refused."""
+    """Return what the options and the bundle request. Raises Refused."""
     id = check_id(parsed.words[0])
     folder = Path(parsed.text("bundle") or ".").absolute()
     document = bundle.load(folder, parsed.text("config", bundle.CONFIG))
@@ -63,7 +66,10 @@ def read(context: Context, parsed: Parsed) -> Wanted:
 
 @contextmanager
 def given(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, started_later: bool) -> Iterator[tuple[Given, Spec]]:
-    """What the first process gets of this one, and the specification that knows of it. Closed afterwards: the child has its own."""
+    """Yield what the first process inherits, and the specification with its environment.
+
+    The descriptors are closed afterwards, because the child has its own copies.
+    """
     fds, environment = descriptors.preserved(parsed)
     spec, process = wanted.spec, wanted.spec.process
     if process is not None:
@@ -79,7 +85,10 @@ def given(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, start
 
 
 async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bool, started_later: bool) -> tuple[Place, Container]:
-    """The container, created, and its place, locked. Raises Refused, AlreadyExists, StepFailed; nothing is left then."""
+    """Create the container. Return its state directory, locked, and the container.
+
+    Raises Refused, AlreadyExists, StepFailed, and then leaves nothing behind.
+    """
     place = Place.make(context.root, wanted.id)
     try:
         record = _record(wanted)
@@ -93,7 +102,8 @@ async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bo
                 _keep(place, record, container, parsed.text("pid-file"))
                 receiver.send(b"standard", container.init.pidfd)
                 if started_later:
-                    container.init.tell(b"kept")  # from here on it waits for another process, not for this one
+                    # From here on it waits for another process and not for this one.
+                    container.init.tell(b"kept")
             except BaseException:
                 await container.remove()
                 raise
@@ -105,7 +115,7 @@ async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bo
 
 
 def warn(context: Context, container: Container) -> None:
-    """Log what the core has passed over."""
+    """Log and forget the core's warnings."""
     while container.warnings:
         context.log.warning(container.warnings.pop(0))
 
@@ -127,7 +137,7 @@ def _record(wanted: Wanted) -> Record:
 
 
 def _keep(place: Place, record: Record, container: Container, pid_file: str) -> None:
-    """Record the first process."""
+    """Record the first process, and write the file of --pid-file."""
     init = container.init
     assert container.cgroup is not None
     made = tuple([str(path) for path in container.cgroup.made])
@@ -137,7 +147,7 @@ def _keep(place: Place, record: Record, container: Container, pid_file: str) -> 
 
 
 def write_pid(path: str, pid: int) -> None:
-    """Write a process's number to a file that is there whole or not at all."""
+    """Write a pid to a file, which is complete or does not exist."""
     fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
     with open(fresh, "w", encoding="ascii") as file:
         file.write(str(pid))

@@ -1,4 +1,4 @@
-"""Descriptors that the caller passes through to the program, from 3 on."""
+"""Descriptors from 3 on that the caller passes to the program."""
 
 import fcntl
 import os
@@ -11,9 +11,11 @@ FIRST = 3
 
 
 def preserved(parsed: Parsed) -> tuple[tuple[int, ...], list[str]]:
-    """The descriptors, and what the program's environment says of them: those of socket activation (sd_listen_fds(3)) come first.
+    """Return the descriptors and the environment entries that describe them.
 
-    Raises Refused for one that the caller did not open: ours are all close-on-exec, so that none can slip in.
+    Those of socket activation come first (sd_listen_fds(3)). Raises Refused for a descriptor that
+    the caller has not opened. Our own are recognised by close-on-exec, which all of them have, so
+    none is passed on by mistake.
     """
     activated = 0
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "").isdecimal():

@@ -1,4 +1,7 @@
-"""Waiting for a process of a container: signals are passed on to it, its terminal is carried, its status becomes ours."""
+"""Waits for a process of a container in the foreground.
+
+Signals are passed on to the process, its terminal is relayed, and its exit status becomes ours.
+"""
 
 import errno
 import signal
@@ -29,7 +32,10 @@ DRAIN_SECONDS = 5.0
 
 
 async def interruptible(work: Coroutine[Any, Any, T], what: str) -> T:
-    """Do it, unless a signal asks to end: then it is cancelled, which undoes it. Raises StepFailed for that."""
+    """Run `work`, but cancel it if a signal asks to end. Raises StepFailed then.
+
+    Cancelling undoes the work.
+    """
     task = loop.spawn(work, name=what)
     for signum in ENDING:
         loop.on_signal(signum, task.cancel)
@@ -42,7 +48,11 @@ async def interruptible(work: Coroutine[Any, Any, T], what: str) -> T:
 
 
 class Foreground:
-    """Made before the process is: a signal that comes sooner is passed on as soon as the program runs. Used inside the loop."""
+    """Passes signals on to a process. Use it inside the event loop.
+
+    Create it before the process. A signal that arrives earlier is passed on as soon as the program
+    runs.
+    """
 
     def __init__(self) -> None:
         self._process: ContainerProcess | None = None
@@ -61,7 +71,10 @@ class Foreground:
             pass  # it has just ended
 
     async def until_end(self, process: ContainerProcess) -> int:
-        """The exit status of a started process: 0..255, 128 + n for signal n."""
+        """Wait for the end of a started process, and return its exit status.
+
+        The status is 0..255, 128 + n for signal n.
+        """
         self._process = process
         while self._early:
             self._arrived(self._early.pop(0))
@@ -73,5 +86,5 @@ class Foreground:
                 with loop.timeout(DRAIN_SECONDS):
                     await carrier.drained()
             except TimeoutError:
-                pass  # another process of the container keeps the terminal busy
+                pass  # another process of the container keeps the terminal open
             return status

@@ -1,7 +1,8 @@
-"""Warnings and errors as container engines read them: in a file of their choice, as text or as one JSON object a line.
+"""Warnings and errors in the form that container engines read.
 
-An engine takes any text on standard error for the reason of a failure. So errors alone go there, as `error: ...`, beside the log where
-there is one; warnings only where there is no log and --debug asks for them.
+They go to a file of the engine's choice, as text or as one JSON object a line. An engine takes any
+text on standard error for the reason of a failure. So only errors go there, as `error: ...`, in
+addition to the log if there is one. Warnings go there only without a log, and only with --debug.
 """
 
 import datetime
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Log:
-    """Where messages go: `path`, or standard error where it is empty."""
+    """The destination of messages: the file `path`, or standard error if it is empty."""
 
     path: str = ""
     json: bool = False
@@ -21,17 +22,17 @@ class Log:
     _file: int = field(default=-1, repr=False)
 
     def debug(self, message: str) -> None:
-        """Detail for whoever asked for it."""
+        """Log a detail, if --debug is given."""
         if self.debug_too:
             self._write("debug", message)
 
     def warning(self, message: str) -> None:
-        """Something was passed over that the caller may want to know."""
+        """Log that something was ignored which the caller may want to know."""
         if self.path or self.debug_too:
             self._write("warning", message)
 
     def error(self, message: str) -> None:
-        """Why the command fails; also on standard error when the log is elsewhere."""
+        """Log why the command fails. Also print it on standard error if the log is a file."""
         self._write("error", message)
         if self.path:
             print(f"error: {message}", file=sys.stderr, flush=True)

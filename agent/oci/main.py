@@ -1,4 +1,4 @@
-"""The command `innkeeper-oci`: options before the verb, the verb, and what an error becomes."""
+"""The command `innkeeper-oci`: its options, the dispatch to a subcommand, and its errors."""
 
 import io
 import os
@@ -37,11 +37,12 @@ OPTIONS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (without the program's name); the exit status."""
+    """Run the command line `argv` (without the program's name). Return the exit status."""
     _open_standard_streams()
     cloned_binary.forget_launcher()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what processes call themselves may be no text at all
+        # The names of processes may be invalid UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     log = Log()
     verb: Verb | None = None
@@ -84,7 +85,10 @@ def _text(error: BaseException) -> str:
 
 
 def _open_standard_streams() -> None:
-    """A stream that the caller closed would be the next file that is opened here, and would go to the container."""
+    """Open /dev/null for each standard stream that the caller has closed.
+
+    Otherwise the next file opened here would get its number, and would go to the container.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)

@@ -1,4 +1,4 @@
-"""`--pidfd-socket`: a descriptor of the process (pidfd_open(2)) for whoever listens on a unix socket, as runc sends it."""
+"""`--pidfd-socket`: send a pidfd (pidfd_open(2)) of the process to a unix socket, as runc does."""
 
 import socket
 from collections.abc import Iterator
@@ -11,13 +11,16 @@ OPTION = Option("pidfd-socket", "unix socket that is sent a pidfd of the process
 
 
 class Receiver:
-    """The other end; without the option there is none, and nothing is sent."""
+    """The receiver of a pidfd. Without the option there is none, and nothing is sent."""
 
     def __init__(self, connection: socket.socket | None) -> None:
         self._connection = connection
 
     def send(self, name: bytes, pidfd: int) -> None:
-        """Send a pidfd under a name: `standard` for a container's first process, `setns` for another. Raises StepFailed."""
+        """Send a pidfd under a name. Raises StepFailed.
+
+        The name is `standard` for a container's first process and `setns` for another.
+        """
         if self._connection is None:
             return
         try:
@@ -28,7 +31,10 @@ class Receiver:
 
 @contextmanager
 def connected(parsed: Parsed) -> Iterator[Receiver]:
-    """`with`: connected to the socket of the option, before the process is made. Raises Refused."""
+    """Context manager: connect to the option's socket. Raises Refused.
+
+    This is done before the process is made, so that a wrong path leaves nothing behind.
+    """
     path = parsed.text(OPTION.name)
     if not path:
         yield Receiver(None)

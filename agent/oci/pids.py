@@ -1,4 +1,4 @@
-"""Processes by a number and the time they were started: together these are never another's."""
+"""Identifies a process by (pid, start time), which stays unique when the pid is reused."""
 
 import os
 import select
@@ -6,17 +6,24 @@ from pathlib import Path
 
 
 def start_time(pid: int) -> int:
-    """When a process was started, in clock ticks since boot (proc_pid_stat(5)); 0 when there is none."""
+    """Return the start time of a process in clock ticks since boot (proc_pid_stat(5)).
+
+    Returns 0 if there is no such process.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    # the name in parentheses may hold anything, parentheses and spaces too
+    # The name in parentheses may contain anything, parentheses and spaces too.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
 def open_process(pid: int, started: int) -> int:
-    """A pidfd of the process; -1 when it has ended, also if its number is another's by now."""
+    """Return a pidfd of the process, or -1 if it has ended.
+
+    A process that reuses the pid counts as ended. The pidfd is opened before the start time is
+    compared: it then refers to the process that was compared, or that process has ended.
+    """
     if not pid:
         return -1
     try:

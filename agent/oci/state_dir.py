@@ -1,11 +1,14 @@
-"""The state of containers: a folder each below the root, made by mkdir(2), so that an id is unique whoever asks at the same time.
+"""The state of containers: one directory for each, below the root.
 
-    ROOT/ID/state.json      the record, always whole: written beside and renamed
-    ROOT/ID/config.json     the specification as it was applied: what a bundle says later changes nothing
+mkdir(2) makes it, so an id is unique even if two callers use it at the same time.
+
+    ROOT/ID/state.json      the record, always complete: written to another name and renamed
+    ROOT/ID/config.json     the specification as applied: later changes of the bundle do nothing
     ROOT/ID/start.sock      the first process listens on it until it is started
-    ROOT/ID/holder.json     who has taken the lock last
+    ROOT/ID/holder.json     the process that took the lock last
 
-A lock on the folder (flock(2)) serialises verbs that change the container; the kernel gives it back when its holder ends, however.
+A lock on the directory (flock(2)) serialises the subcommands that change the container. The kernel
+releases it when its holder ends, in whatever way.
 """
 
 import errno
@@ -30,14 +33,16 @@ STATE, CONFIG, SOCKET, HOLDER = "state.json", "config.json", "start.sock", "hold
 BACKLOG = 16
 CONNECT_SECONDS = 10.0
 PATIENCE, LAST_PATIENCE = 10.0, 20.0
-"""Seconds until a holder of the lock that was asked to end is killed, and until it is given up."""
+"""Seconds until a holder that was asked to release the lock is killed, and until we give up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of a container. `pid` is 0 until the first process exists; `start_time` tells it from a later one of the same number.
+    """What is stored of a container.
 
-    `cgroup` is the path of its group, `made` the directories that were made for it; both are known before anything is made.
+    `pid` is 0 until the first process exists. `start_time` distinguishes it from a later process
+    with the same pid. `cgroup` is the path of its cgroup, `made` lists the directories that were
+    made for that. Both are known before anything is made.
     """
 
     id: str
@@ -52,15 +57,22 @@ class Record:
     pid: int = 0
     start_time: int = 0
     resources: Document = field(default_factory=dict)
-    """Limits that `update` has put in the place of the specification's."""
+    """Limits by `update`, which replace those of the specification."""
 
     def owns_group(self) -> bool:
-        """Whether what is in the group is the container's: until it has a first process, a group that was there before may be others'."""
+        """Return whether the processes in the cgroup are the container's.
+
+        Before the container has a first process, a cgroup that already existed may have processes
+        of others.
+        """
         return bool(self.pid) or self.cgroup in self.made
 
 
 class Place:
-    """The folder of one container. `fd` is its descriptor; close it with `close`, or by `with`."""
+    """The state directory of one container. `fd` is its descriptor.
+
+    Close it with `close`, or by `with`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.id = path.name
@@ -70,7 +82,7 @@ class Place:
 
     @classmethod
     def make(cls, root: Path, id: str) -> "Place":
-        """A new place, locked. Raises Refused, AlreadyExists."""
+        """Create a state directory and lock it. Raises Refused, AlreadyExists."""
         path = root / check_id(id)
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         try:
@@ -83,7 +95,7 @@ class Place:
 
     @classmethod
     def find(cls, root: Path, id: str) -> "Place":
-        """The place of a container that exists. Raises Refused, NotFound."""
+        """Open the state directory of an existing container. Raises Refused, NotFound."""
         path = root / check_id(id)
         try:
             return cls(path)
@@ -97,18 +109,24 @@ class Place:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back, and with it the lock."""
+        """Close the descriptor, which releases the lock."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def lock(self) -> None:
-        """Wait until no other verb changes this container. Raises NotFound when it has been deleted meanwhile."""
+        """Wait until no other subcommand changes this container, and lock it.
+
+        Raises NotFound if it has been deleted meanwhile.
+        """
         fcntl.flock(self.fd, fcntl.LOCK_EX)
         self._locked()
 
     def lock_by_force(self) -> None:
-        """As `lock`, but whoever holds it is asked to end, and killed if it does not. Raises NotFound, StepFailed."""
+        """Lock the container as `lock` does, but make the lock's holder end.
+
+        The holder gets SIGTERM, and after PATIENCE seconds SIGKILL. Raises NotFound, StepFailed.
+        """
         begun, asked = time.monotonic(), False
         while True:
             try:
@@ -142,12 +160,12 @@ class Place:
             os.close(pidfd)
 
     def unlock(self) -> None:
-        """Let other verbs change this container again."""
+        """Release the lock."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         self._ours = False
 
     def is_locked(self) -> bool:
-        """Whether somebody else changes this container now."""
+        """Return whether another process changes this container now."""
         if self._ours:
             return False
         try:
@@ -164,17 +182,21 @@ class Place:
         self._write(STATE, asdict(record))
 
     def load(self) -> Record:
-        """The record. Raises NotFound where there is none: the container has just been deleted, or its creation was cut off."""
+        """Return the record.
+
+        Raises NotFound if there is none: the container has just been deleted, or its creation was
+        interrupted.
+        """
         document = self._read(STATE)
         document["made"] = tuple(document["made"])
         return Record(**document)
 
     def save_config(self, document: Document) -> None:
-        """Keep the specification."""
+        """Store the specification."""
         self._write(CONFIG, document)
 
     def load_config(self) -> Document:
-        """The specification as it was applied. Raises NotFound."""
+        """Return the specification that was applied. Raises NotFound."""
         return self._read(CONFIG)
 
     def _write(self, name: str, document: Document) -> None:
@@ -194,7 +216,10 @@ class Place:
         return document
 
     def remove(self) -> None:
-        """Remove the folder; the record goes first, so that what a crash leaves names no container any more."""
+        """Remove the directory.
+
+        The record is removed first, so that a crash leaves nothing that is taken for a container.
+        """
         try:
             names = sorted(os.listdir(self.fd), key=lambda name: name != STATE)
             for name in names:
@@ -206,14 +231,20 @@ class Place:
     # the start
 
     def listen(self) -> socket.socket:
-        """A socket that the first process inherits and awaits its start on. Path and all, it is reachable through this folder only."""
+        """Return a socket that the first process inherits and awaits its start on.
+
+        Its path is in this directory, so only a process that may enter that can connect.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self._socket_path())
         listener.listen(BACKLOG)
         return listener
 
     def connect(self) -> socket.socket | None:
-        """A connection to the first process; None if it does not await its start. To close it without a word changes nothing."""
+        """Return a connection to the first process, or None if it does not await its start.
+
+        Closing it without sending anything has no effect. Raises StepFailed.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(CONNECT_SECONDS)
         try:
@@ -227,19 +258,22 @@ class Place:
         return connection
 
     def forget_socket(self) -> None:
-        """Remove the socket's name: nobody listens any more."""
+        """Remove the socket's name, because no process listens any more."""
         try:
             os.unlink(SOCKET, dir_fd=self.fd)
         except FileNotFoundError:
             pass
 
     def _socket_path(self) -> str:
-        """By the descriptor: a socket's path has 108 bytes at most, an id alone may have 255."""
+        """Return the socket's path by way of the directory's descriptor.
+
+        A socket's path has at most 108 bytes (unix(7)), and an id alone may have 255.
+        """
         return f"/proc/self/fd/{self.fd}/{SOCKET}"
 
 
 def places(root: Path) -> Iterator[Place]:
-    """All there are."""
+    """Yield the state directory of each container. It is open until the next one."""
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
@@ -255,7 +289,7 @@ def places(root: Path) -> Iterator[Place]:
 
 @contextmanager
 def locked(root: Path, id: str) -> Iterator[Place]:
-    """The place of a container, locked. Raises Refused, NotFound."""
+    """Context manager: open and lock a container's state directory. Raises Refused, NotFound."""
     with Place.find(root, id) as place:
         place.lock()
         yield place

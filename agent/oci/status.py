@@ -1,4 +1,7 @@
-"""Where a container is in its life, asked of the kernel: nothing that is written down can be wrong after a crash."""
+"""The status of a container, determined from the kernel.
+
+It is not stored, so a crash cannot make it wrong.
+"""
 
 import os
 from dataclasses import dataclass
@@ -13,18 +16,18 @@ from agent.oci.state_dir import Place, Record
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A container's record and its status now."""
+    """A container's record and its present status."""
 
     record: Record
     status: Status
 
     @property
     def pid(self) -> int:
-        """The first process; 0 when it has ended."""
+        """The first process's pid, 0 if it has ended."""
         return 0 if self.status is Status.STOPPED else self.record.pid
 
     def document(self) -> dict[str, Any]:
-        """The state as the specification has it, with what runc adds."""
+        """Return the specification's state document, with the fields that runc adds."""
         record = self.record
         return {
             "ociVersion": record.version,
@@ -40,13 +43,13 @@ class Condition:
 
 
 def condition_of(place: Place) -> Condition:
-    """The condition of a container. Raises NotFound."""
+    """Return the record and the status of a container. Raises NotFound."""
     try:
         record = place.load()
     except NotFound:
         if not place.is_locked():
             raise
-        # Its creator has made the folder and nothing else yet.
+        # Its creator has made the directory, and nothing else yet.
         return Condition(Record(place.id, "", "", "", "", "", {}, ""), Status.CREATING)
     return Condition(record, _status(place, record))
 
@@ -70,5 +73,5 @@ def _status(place: Place, record: Record) -> Status:
 
 
 def open_first(record: Record) -> int:
-    """A pidfd of the first process; -1 when it has ended, also if its number is another's by now."""
+    """Return a pidfd of the first process, or -1 if it has ended (see `open_process`)."""
     return open_process(record.pid, record.start_time)

@@ -1,6 +1,6 @@
 """Everything that the child needs, prepared before the fork. The child makes no decision.
 
-Descriptors, bytes, masks and operations.
+It consists of descriptors, bytes, masks and operations.
 """
 
 import ctypes

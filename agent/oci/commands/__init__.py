@@ -1,1 +1,1 @@
-"""One file for each subcommand of `innkeeper-oci`."""
+"""The subcommands of `innkeeper-oci`, in one file for each family."""

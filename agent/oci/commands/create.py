@@ -1,4 +1,7 @@
-"""`create`: contain the first process and stop before its program runs. `start`, another process, lets it go."""
+"""`create`: contain the first process and stop before its program runs.
+
+`start`, another process, lets it run.
+"""
 
 from agent import loop
 from agent.oci import create_container
@@ -8,7 +11,7 @@ from agent.oci.foreground import interruptible
 
 
 def create(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run the subcommand. Return the exit status."""
     wanted = create_container.read(context, parsed)
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""`delete`: undo everything that making the container did."""
+"""`delete`: undo everything that creating the container did."""
 
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from agent.oci.status import condition_of
 
 
 def delete(context: Context, parsed: Parsed) -> int:
-    """The verb. With --force, a container that is not there is deleted."""
+    """Run the subcommand. Return the exit status.
+
+    With --force it is not an error if the container does not exist.
+    """
     force = parsed.switch("force")
     try:
         with Place.find(context.root, parsed.words[0]) as place:
@@ -31,7 +34,10 @@ def delete(context: Context, parsed: Parsed) -> int:
 
 
 def _end(place: Place) -> None:
-    """Before the lock is asked for: who holds it may wait for one of these."""
+    """Kill the container's processes before the lock is requested.
+
+    The holder of the lock may be waiting for one of them.
+    """
     try:
         record = place.load()
     except NotFound:
@@ -52,7 +58,8 @@ async def _delete(context: Context, place: Place, force: bool) -> None:
         container = attach(place, condition)
     except NotFound:
         if force:
-            place.remove()  # a creation that was cut off before it had made anything
+            # A creation that was interrupted before it had made anything.
+            place.remove()
         raise
     await container.remove()
     warn(context, container)

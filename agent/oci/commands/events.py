@@ -1,4 +1,4 @@
-"""`events`: figures of a container at intervals, and its want of memory, a JSON object a line."""
+"""`events`: statistics of a container at intervals, and its OOM kills, one JSON object per line."""
 
 import sys
 from contextlib import suppress
@@ -20,7 +20,10 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def events(context: Context, parsed: Parsed) -> int:
-    """The verb: with --stats one line, else lines until the container ends."""
+    """Run the subcommand. Return the exit status.
+
+    With --stats it prints one line, else lines until the container ends.
+    """
     interval = seconds(parsed.text("interval", "5s"))
 
     async def main() -> None:
@@ -42,14 +45,16 @@ def events(context: Context, parsed: Parsed) -> int:
                 except TimeoutError:
                     continue
             with suppress(TimeoutError), loop.timeout(LAST_SECONDS):
-                await memory.wait()  # what ended it is told too; processes without the first one may live on
+                # The OOM kill that ended the container is printed too. The timeout is for processes
+                # that outlive the first one.
+                await memory.wait()
 
     loop.run(main())
     return 0
 
 
 def _out_of_memory(id: str, kills: int) -> None:
-    """One line for each process that the kernel has ended since we began to look."""
+    """Print one line for each process that the kernel has killed out of memory since the start."""
     for _ in range(kills):
         _print("oom", id, None)
 
@@ -60,7 +65,7 @@ def _print(kind: str, id: str, data: object) -> None:
 
 
 def seconds(word: str) -> float:
-    """A duration like `5s`, `500ms`, `1m`. Raises UsageError."""
+    """Return the seconds of a duration like `5s`, `500ms`, `1m`. Raises UsageError."""
     value = word.rstrip("msh")
     unit = word[len(value) :]
     try:
@@ -73,7 +78,7 @@ def seconds(word: str) -> float:
 
 
 def figures(stats: ContainerStats) -> dict[str, Any]:
-    """The figures as runc writes them: nanoseconds and bytes."""
+    """Return the statistics in runc's format: nanoseconds and bytes."""
     return {
         "cpu": {
             "usage": {"total": stats.cpu_usage_usec * 1000, "kernel": stats.cpu_system_usec * 1000, "user": stats.cpu_user_usec * 1000},

@@ -1,4 +1,4 @@
-"""`exec`: one more process in a container that runs."""
+"""`exec`: one more process in a running container."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,10 @@ OPTIONS = (
 
 
 def exec_(context: Context, parsed: Parsed) -> int:
-    """The verb: the exit status of the process, 128 + n if signal n ended it; 0 with --detach."""
+    """Run the subcommand. Return the exit status.
+
+    It is that of the process, 128 + n if signal n ended it, or 0 with --detach.
+    """
 
     async def main() -> int:
         with Place.find(context.root, parsed.words[0]) as place:
@@ -56,14 +59,17 @@ def exec_(context: Context, parsed: Parsed) -> int:
             container = attach(place, condition)
             group = _group(parsed)
             if parsed.switch("ignore-paused") and condition.status is Status.PAUSED:
-                place.unlock()  # it gets on when another command has resumed the container
+                # The process continues only when another command has resumed the container, which
+                # needs the lock.
+                place.unlock()
             fds, environment = descriptors.preserved(parsed)
             process = replace(console.sized(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
             foreground = None if detached else Foreground()
             given = Given(console.streams(parsed, process.terminal, detached), fds, left=detached)
             with pidfd_socket.connected(parsed) as receiver:
-                # The first process goes by the container's id, so this one by what is none.
+                # The first process's exec id is the container's id. This one contains a space, so
+                # that it is never an id of a container.
                 added = await container.exec(f"{place.id} exec", process, given, group, parsed.switch("ignore-paused"))
                 place.unlock()
                 try:
@@ -79,7 +85,10 @@ def exec_(context: Context, parsed: Parsed) -> int:
 
 
 def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
-    """The process: a document of the caller's, or the container's own with another program and what the options change."""
+    """Return the process: the caller's document, or the container's own with changes.
+
+    The changes are another program and the options. Raises UsageError, Refused.
+    """
     if parsed.has("process"):
         if len(parsed.words) > 1:
             raise UsageError("exec: takes --process or a command, not both")
@@ -100,7 +109,8 @@ def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
         sets = document.get("capabilities") or {}
         added = parsed.many("cap")
         document["capabilities"] = {**sets, **{kind: [*sets.get(kind, ()), *added] for kind in SETS}}
-        # Ambient only those that are inheritable already, which ambient ones must be: to make them so would be more than was asked for.
+        # Add to the ambient set only what is already inheritable, as the kernel requires. Making
+        # more inheritable would exceed the request.
         inheritable = sets.get("inheritable") or ()
         kept = [name for name in added if name in inheritable]
         document["capabilities"]["ambient"] = [*sets.get("ambient", ()), *kept]
@@ -108,7 +118,10 @@ def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
 
 
 def _group(parsed: Parsed) -> str | None:
-    """The path that --cgroup gives, "" for the container's group itself. Raises Refused."""
+    """Return the path of --cgroup, "" for the container's own cgroup, None without the option.
+
+    Raises Refused.
+    """
     if not parsed.has("cgroup"):
         return None
     if len(parsed.many("cgroup")) > 1 or ":" in parsed.text("cgroup"):
@@ -131,7 +144,7 @@ def _user(parsed: Parsed, user: dict[str, Any]) -> dict[str, Any]:
 
 
 def _id(word: str, option: str) -> int:
-    """A number, never a name: names are the image's."""
+    """Return a numeric id. Names are refused: they would be the image's."""
     if not (word.isascii() and word.isdecimal()):
         raise Refused(option, f"{word[:64]!r} is not a number")
     return int(word)

@@ -1,4 +1,4 @@
-"""`explain`: the plan of a specification, and nothing of it executed."""
+"""`explain`: print the plan of a specification without executing it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from agent.oci.command_table import Context, Verb
 
 
 def explain(context: Context, parsed: Parsed) -> int:
-    """The verb. The word is a config.json or a bundle."""
+    """Run the subcommand. Return the exit status. The word is a config.json or a bundle."""
     path = Path(parsed.words[0]).absolute()
     folder, file = (path, path / bundle.CONFIG) if path.is_dir() else (path.parent, path)
     spec = parse_spec(bundle.absolute_paths(bundle.read_json(file, parsed.words[0]), folder))

@@ -1,4 +1,4 @@
-"""`features`: what this runtime applies on this kernel, as the specification's features.md writes it."""
+"""`features`: what this runtime applies on this kernel, in the format of features.md."""
 
 import json
 
@@ -9,7 +9,7 @@ from agent.oci.command_table import Context, Verb
 
 
 def print_features(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run the subcommand. Return the exit status."""
     print(json.dumps(features(bundle.cgroup_mount()), indent=2))
     return 0
 

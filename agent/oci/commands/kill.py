@@ -1,4 +1,4 @@
-"""`kill`: a signal for the first process, or for all."""
+"""`kill`: send a signal to the first process or to all processes."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ SIGNALS = {name: getattr(signal, name).value for name in dir(signal) if name.sta
 
 
 def number(word: str) -> int:
-    """The number of a signal: `9`, `KILL`, `SIGKILL`. Raises Refused."""
+    """Return the number of a signal: `9`, `KILL`, `SIGKILL`. Raises Refused."""
     if word.isascii() and word.isdecimal():
         if int(word) <= signal.SIGRTMAX:
             return int(word)
@@ -33,7 +33,10 @@ def number(word: str) -> int:
 
 
 def kill(context: Context, parsed: Parsed) -> int:
-    """The verb. It takes no lock: what holds the lock may be what is to be killed."""
+    """Run the subcommand. Return the exit status.
+
+    It takes no lock: the signal may be meant for what the lock's holder waits for.
+    """
     signum = number(parsed.words[1] if len(parsed.words) > 1 else "TERM")
 
     async def main() -> None:
@@ -60,7 +63,10 @@ def kill(context: Context, parsed: Parsed) -> int:
 
 
 def _kill_left(group: str, signum: int) -> None:
-    """What the first process has left behind, where no pid namespace ended with it, also in groups that were made below its own."""
+    """Send a signal to the processes that the first process has left behind.
+
+    There are some if no pid namespace ended with it. They may be in cgroups below the container's.
+    """
     for pid in pids_of(group):
         try:
             os.kill(pid, signum)

@@ -9,7 +9,7 @@ from agent.oci.status import condition_of
 
 
 def pause(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run `pause`. Return the exit status."""
 
     async def main() -> None:
         with locked(context.root, parsed.words[0]) as place:
@@ -20,7 +20,7 @@ def pause(context: Context, parsed: Parsed) -> int:
 
 
 def resume(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run `resume`. Return the exit status."""
 
     async def main() -> None:
         with locked(context.root, parsed.words[0]) as place:

@@ -1,4 +1,4 @@
-"""`ps`: the processes of a container, as this machine numbers them."""
+"""`ps`: the processes of a container, with their pids on this host."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,11 @@ from agent.oci.tables import compact
 
 
 def ps(context: Context, parsed: Parsed) -> int:
-    """The verb. Words after the id, else -ef, go to this machine's ps(1), whose lines are then filtered by their PID column."""
+    """Run the subcommand. Return the exit status.
+
+    Words after the id, else -ef, go to the host's ps(1). Its output is then filtered by the PID
+    column.
+    """
     with Place.find(context.root, parsed.words[0]) as place:
         record = condition_of(place).record
     pids = pids_of(record.cgroup)
@@ -25,7 +29,7 @@ def ps(context: Context, parsed: Parsed) -> int:
 
 
 def pids_of(group: str) -> list[int]:
-    """The processes of a group and of those below it; none where there is no such group."""
+    """Return the pids of a cgroup and of those below it, none if it does not exist."""
     try:
         cgroup = Cgroup.attach(Path(group), [], ())
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""`run`: create, start, wait and delete in one process, which carries the terminal and passes signals on."""
+"""`run`: create, start, wait and delete in one process.
+
+This process relays the terminal and passes signals on.
+"""
 
 from agent import loop
 from agent.container.container import Container
@@ -17,7 +20,10 @@ OPTIONS = (
 
 
 def run(context: Context, parsed: Parsed) -> int:
-    """The verb: the exit status of the container's program, 128 + n if signal n ended it; 0 with --detach."""
+    """Run the subcommand. Return the exit status.
+
+    It is that of the container's program, 128 + n if signal n ended it, or 0 with --detach.
+    """
     wanted = create_container.read(context, parsed)
     detached = parsed.switch("detach")
     if not detached and not parsed.switch("no-subreaper"):

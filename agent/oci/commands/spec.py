@@ -1,4 +1,4 @@
-"""`spec`: a config.json to begin a bundle with, the one that runc writes."""
+"""`spec`: write a config.json as a start for a bundle. It is the one that runc writes."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,11 @@ READONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
 def template(rootless: bool) -> dict[str, Any]:
-    """The document. `rootless`: for a user without rights, who is root inside and has no network of one's own."""
+    """Return the document.
+
+    `rootless` makes one for a user without privileges, who is root inside and has no network
+    namespace.
+    """
     namespaces = [kind for kind in NAMESPACES if not (rootless and kind == "network")]
     if _is_v2_alone():
         namespaces.append("cgroup")
@@ -61,23 +65,25 @@ def template(rootless: bool) -> dict[str, Any]:
             "noNewPrivileges": True,
         },
         "root": {"path": "rootfs", "readonly": True},
-        "hostname": "runc",  # what scripts that edit the template look for
+        "hostname": "runc",  # scripts that edit the template look for this
         "mounts": [_mount(*mount, rootless=rootless) for mount in MOUNTS],
         "linux": linux,
     }
 
 
 def _mount(destination: str, kind: str, source: str, options: tuple[str, ...], *, rootless: bool) -> dict[str, Any]:
-    if rootless and kind == "sysfs":  # without a network namespace of its own a user namespace may make none
+    # A user namespace may mount sysfs only with a network namespace of its own.
+    if rootless and kind == "sysfs":
         kind, source, options = "none", "/sys", ("rbind", *options)
     if rootless:
-        options = tuple([option for option in options if not option.startswith("gid=")])  # a group that is not mapped
+        # Drops the groups that are not mapped.
+        options = tuple([option for option in options if not option.startswith("gid=")])
     mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
     return {**mount, "options": list(options)} if options else mount
 
 
 def _is_v2_alone() -> bool:
-    """Whether the machine has cgroup v2 and no v1 beside it."""
+    """Return whether the host has cgroup v2 without v1 beside it."""
     try:
         fd = os.open("/sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
     except OSError:
@@ -88,7 +94,7 @@ def _is_v2_alone() -> bool:
 
 
 def spec(context: Context, parsed: Parsed) -> int:
-    """The verb. Never writes over a file."""
+    """Run the subcommand. Return the exit status. Never overwrites a file."""
     path = Path(parsed.text("bundle") or ".", parsed.text("file") or CONFIG)
     try:
         with open(path, "x", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from agent.oci.status import condition_of
 
 
 def start(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run the subcommand. Return the exit status."""
 
     async def main() -> None:
         with locked(context.root, parsed.words[0]) as place:

@@ -1,4 +1,4 @@
-"""`state` and `list`: what there is, and where it is in its life."""
+"""`state` and `list`: the containers and their statuses."""
 
 from agent.errors import NotFound
 from agent.oci.arguments import Option, Parsed
@@ -9,14 +9,17 @@ from agent.oci.tables import compact, indented, table
 
 
 def state(context: Context, parsed: Parsed) -> int:
-    """The verb."""
+    """Run `state`. Return the exit status."""
     with Place.find(context.root, parsed.words[0]) as place:
         print(indented(condition_of(place).document(), "  "))
     return 0
 
 
 def list_(context: Context, parsed: Parsed) -> int:
-    """The verb. A root that is not there yet has no containers; one that was named and is not there is an error."""
+    """Run `list`. Return the exit status.
+
+    The default root may be missing: it then has no containers. A missing --root is an error.
+    """
     if context.root_given and not context.root.is_dir():
         raise NotFound(f"--root: {context.root} is not a directory that is there")
     found: list[Condition] = []

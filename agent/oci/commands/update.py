@@ -1,4 +1,4 @@
-"""`update`: other limits for a container that exists."""
+"""`update`: change the limits of an existing container."""
 
 import sys
 from dataclasses import replace
@@ -44,7 +44,10 @@ OPTIONS = (
 
 
 def update(context: Context, parsed: Parsed) -> int:
-    """The verb. A limit that cannot be set leaves all of them as they were."""
+    """Run the subcommand. Return the exit status.
+
+    If one limit cannot be set, all of them stay as they were.
+    """
     changes = _changes(parsed)
 
     async def main() -> None:
@@ -76,7 +79,10 @@ def _changes(parsed: Parsed) -> Document:
 
 
 def _with_memory(changes: Document, now: Document) -> Document:
-    """Swap counts from the memory limit, so one of them alone is read together with the other's present value."""
+    """Add the present memory or swap limit if only the other one changes.
+
+    The swap limit includes the memory limit, so the two can only be checked together.
+    """
     memory = changes.get("memory")
     if not isinstance(memory, dict) or not ("swap" in memory or "limit" in memory):
         return changes
@@ -86,7 +92,7 @@ def _with_memory(changes: Document, now: Document) -> Document:
 
 
 def merged(now: Document, changes: Document) -> Document:
-    """The limits after the change."""
+    """Return the limits after the change."""
     result = dict(now)
     for key, value in changes.items():
         before = result.get(key)
