@@ -1,1 +1,2 @@
-"""Filesystems that containers are made of: a driver a file, counted by mount point."""
+"""Storages: the filesystems a container is built from. One driver per module, reference-counted by
+mount point (manager.py)."""

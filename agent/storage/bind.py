@@ -1,4 +1,4 @@
-"""A file or directory of the guest's at a second place."""
+"""Storage driver `bind`: bind-mount a file or directory of the guest."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ NAME = "bind"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Bind `source` (no symbolic link in it) at the mount point, which becomes of its kind. Attributes hold for the mounts below too."""
+    """Bind-mount `source` at the mount point; see `agent.storage.driver.bind`."""
     refuse_driver_options(storage)
     check_path("storage.source", storage.source)
     parsed = mount_options.parse(storage.options)

@@ -1,4 +1,4 @@
-"""A virtio disk with a filesystem, by PCI path or node."""
+"""Storage driver `blk`: a virtio disk with a filesystem, named by PCI path or device node."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,6 @@ NAME = "blk"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Wait for the disk; partition, verification and formatting as asked; mount it."""
+    """Wait for the disk, then mount it; see `agent.storage.disk.mount_disk`."""
     disk = read(storage)
     return await mount_disk(disk, await virtio_block(context.devices, storage.source), storage.mount_point, context)

@@ -1,7 +1,13 @@
-"""CopyFile: files that the host puts into the guest where nothing is shared (6.3 of Kata's contract).
+"""CopyFile: files that the host copies into the guest when no directory is shared.
 
-All below one directory, whatever links lie there: every path is resolved with RESOLVE_IN_ROOT against it, by a worker that Landlock keeps
-there. A file appears at once, under its own name, when its last byte has come.
+The source is section 6.3 of Kata's contract. All files are created below one directory. Containers
+have parts of it mounted and can place symbolic links there, so a path is never trusted to stay
+inside. Every path is resolved against the directory with RESOLVE_IN_ROOT (openat2(2)), in a worker
+that Landlock confines to that directory: a link that leads out fails in two ways.
+
+A file arrives in parts, one request each. They are collected in a temporary file beside the
+target, which is renamed to the target after the last part. A reader thus sees the old file or the
+complete new one, never a part.
 """
 
 import os
@@ -19,12 +25,12 @@ if TYPE_CHECKING:
 
 SHARED_CONTAINERS = "/run/kata-containers/shared/containers"
 MAX_OPEN = 64
-"""files begun and not finished; the oldest is given up for one more"""
+"""The number of unfinished copies that are kept. Beginning one more discards the oldest."""
 PREFIX = ".copy-"
 
 
 class _Begun:
-    """A file of which parts have come."""
+    """A file of which not all parts have arrived. `size` and `received` are in bytes."""
 
     __slots__ = ("received", "size", "temporary")
 
@@ -35,17 +41,17 @@ class _Begun:
 
 
 class FileCopies:
-    """The copies of one sandbox, at `root`."""
+    """The file copies of one sandbox, below the directory `root`."""
 
     def __init__(self, root: str = SHARED_CONTAINERS) -> None:
         self.root = root
         self._begun: dict[str, _Begun] = {}
 
     async def copy(self, request: "CopyFileRequest") -> None:
-        """Make the directory or symbolic link, or take the next part of the file, that `request` describes.
+        """Create a directory or symbolic link, or write the next part of a file, as `request` says.
 
-        Refused for a path outside `root`, a kind of file other than these, or sizes that do not fit; WrongState for a part that is
-        not the next one of a file that was begun.
+        Raises Refused for a path outside `root`, another type of file, or an offset and size that
+        do not fit. Raises WrongState for a part that is not the next one of a begun file.
         """
         path = self._inside(request.path)
         for field, number in (("uid", request.uid), ("gid", request.gid)):
@@ -62,13 +68,14 @@ class FileCopies:
             raise Refused("file_mode", f"{request.file_mode:#o} is no directory, symbolic link or regular file")
 
     def _inside(self, path: str) -> str:
-        """`path` relative to the root."""
+        """Return `path` relative to the root. Raises Refused for any path not plainly below it."""
         parts = path.split("/")
         if not path.startswith(f"{self.root}/") or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
             raise Refused("path", f"{path!r} is no plain path below {self.root}/")
         return path[len(self.root) + 1 :]
 
     async def _take_part(self, path: str, request: "CopyFileRequest") -> None:
+        """Check that a part is the next one, and write it. A failure discards the whole copy."""
         if request.offset < 0 or request.file_size < 0 or request.offset + len(request.data) > request.file_size:
             raise Refused("offset", f"{len(request.data)} bytes at {request.offset} are not within a file of {request.file_size}")
         begun = await self._begin(path, request) if request.offset == 0 else self._begun.get(path)
@@ -88,7 +95,7 @@ class FileCopies:
             self._begun.pop(path, None)
 
     async def _begin(self, path: str, request: "CopyFileRequest") -> _Begun:
-        """A fresh copy; one of the same file, and the oldest one of too many, are given up."""
+        """Begin a copy. Discard an unfinished copy of the same file and the oldest of too many."""
         given_up = [path] if path in self._begun else []
         if len(self._begun) >= MAX_OPEN:
             given_up.append(next(iter(self._begun)))
@@ -98,7 +105,8 @@ class FileCopies:
         return _Begun(PREFIX + os.urandom(8).hex(), request.file_size)
 
 
-# What follows runs in the worker.
+# The functions below run in the worker. They leave descriptors open: the worker exits after its one
+# request.
 
 
 def _make_directory(root: str, path: str, request: "CopyFileRequest") -> None:
@@ -126,7 +134,10 @@ def _make_link(root: str, path: str, request: "CopyFileRequest") -> None:
 
 
 def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", last: bool) -> None:
-    """A part, and with the last one the file's owner, mode and name. A failure removes what there was."""
+    """Write a part. After the last part set the file's owner and mode and rename it into place.
+
+    A failure removes the temporary file. Raises OSError.
+    """
     parent, name = _open_parent(root, path, request)
     flags = os.O_CREAT | os.O_EXCL if request.offset == 0 else 0
     try:
@@ -146,6 +157,7 @@ def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", las
 
 
 def _give_up(root: str, path: str, temporary: str) -> None:
+    """Remove the temporary file of an unfinished copy."""
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
     confine(directory)
     try:
@@ -163,7 +175,11 @@ def _unlink(parent: int, name: str) -> None:
 
 
 def _open_parent(root: str, path: str, request: "CopyFileRequest") -> tuple[int, str]:
-    """The directory that `path` is in, made where missing with `dir_mode` and, itself, the owner of the file; and the last name."""
+    """Confine this process and return (descriptor of the parent directory of `path`, last name).
+
+    Missing directories are created with the request's `dir_mode`, or 0750 if that is 0. Only the
+    last one gets the file's owner and group.
+    """
     directory = open_directory(root)
     confine(directory)
     above, name = os.path.split(path)
@@ -180,7 +196,7 @@ def _open_parent(root: str, path: str, request: "CopyFileRequest") -> tuple[int,
 
 
 def _kind(parent: int, name: str) -> int | None:
-    """The file type at `name`, None for nothing."""
+    """Return the file type (S_IFMT) of `name`, or None if it does not exist. Follows no link."""
     try:
         return stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -188,7 +204,11 @@ def _kind(parent: int, name: str) -> int | None:
 
 
 def _replace(parent: int, temporary: str, name: str) -> None:
-    """Rename onto `name`. A directory there goes first, with all in it; anything else the rename replaces."""
+    """Rename `temporary` to `name`, which is replaced whatever it is.
+
+    rename(2) cannot put a file in the place of a directory, so a directory is first removed with
+    all its content.
+    """
     if _kind(parent, name) == stat.S_IFDIR:
         remove_tree(parent, name)
     os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

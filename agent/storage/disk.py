@@ -1,4 +1,8 @@
-"""From a whole disk to its mount: partition, verification, formatting, as a storage's words ask for. All kinds of disks share this."""
+"""Mounting a disk: partition, formatting and dm-verity as the storage's options ask for.
+
+All disk drivers (blk, mmioblk, nvdimm, scsi, erofs.multi-layer) share this module. They differ only
+in how they find the device node.
+"""
 
 import os
 import re
@@ -17,21 +21,23 @@ if TYPE_CHECKING:
 
 FIELD = "storage.options"
 RAW = "bind"
-"""The type that stands for no filesystem: a container has the disk itself as its volume."""
+"""The `fstype` of a disk that is not mounted: the container gets the block device itself."""
 CREATE_FILESYSTEM = "create_filesystem"
 OURS = "X-kata."
 WORDS = frozenset(
     ("overlay-upper", "overlay-lower", "multi-layer", "gpt-partitioned", "partition-number", "mkdir.path", "mkfs", "mkfs.fs", "mkfs.uuid")
 )
-"""Words for the agent, without `X-kata.`; those of dm-verity are storage/verity.py's."""
+"""Known options for the agent, without the prefix `X-kata.`. verity.py has those of dm-verity."""
 MKFS_TYPE = "mkfs/"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Disk(NamedTuple):
-    """What a storage asks of its disk; `filesystem` is "bind" for the disk itself.
+    """The parsed request for a disk. `filesystem` is "bind" for the block device itself.
 
-    `words` are those for the agent, `X-kata.` taken off; `options` what is left, for the mount.
+    `words` holds the options for the agent, without the prefix `X-kata.`. `options` holds the
+    others, for the mount. `partition` is a partition number, 0 for the whole disk. `directories`
+    are the values of X-kata.mkdir.path.
     """
 
     filesystem: str
@@ -39,13 +45,13 @@ class Disk(NamedTuple):
     partition: int
     verity: "Verity | None"
     format: tuple[str, ...] | None
-    """Arguments of mkfs.ext4 beside the usual; None: it is formatted already."""
+    """Additional arguments of mkfs.ext4, or None if the disk must not be formatted."""
     words: dict[str, str]
     directories: tuple[str, ...]
 
 
 def read(storage: "Storage") -> Disk:
-    """Refuse what can be refused before the disk is waited for."""
+    """Parse and check a storage, before the agent waits for the disk. Raises Refused."""
     parsed = parse(storage.options)
     raw = storage.fstype == RAW
     for given, word in ((parsed.bind and not raw, "bind"), (parsed.remount, "remount")):
@@ -72,7 +78,11 @@ def read(storage: "Storage") -> Disk:
 
 
 def _format(storage: "Storage", words: dict[str, str]) -> tuple[str, tuple[str, ...] | None]:
-    """The filesystem, and what to format it with if that is asked for."""
+    """Return (filesystem, arguments of mkfs.ext4), or (filesystem, None) if not to be formatted.
+
+    Formatting is requested by the driver option create_filesystem, by a type `mkfs/NAME`, or by the
+    option X-kata.mkfs=true. Raises Refused for any filesystem but ext4.
+    """
     asked = CREATE_FILESYSTEM in refuse_driver_options(storage, CREATE_FILESYSTEM)
     filesystem = storage.fstype
     if filesystem.startswith(MKFS_TYPE) or words.get("mkfs") == "true":
@@ -90,6 +100,7 @@ def _format(storage: "Storage", words: dict[str, str]) -> tuple[str, tuple[str, 
 
 
 def _partition(words: dict[str, str]) -> int:
+    """Return the number of the partition to mount, 0 for the whole disk. Raises Refused."""
     number = words.get("partition-number", "0")
     if not number.isdecimal() or not 0 <= int(number) <= 128:
         raise Refused(FIELD, f"{OURS}partition-number={number[:32]}: not of 1 to 128")
@@ -99,7 +110,11 @@ def _partition(words: dict[str, str]) -> int:
 
 
 async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) -> Detach:
-    """Mount the disk at `node`. Raises AgentError, TimeoutError; nothing is left then."""
+    """Mount the disk at `node` and return the undo function.
+
+    In this order: wait for the partition, format, verify, mount. Raises AgentError or TimeoutError
+    and then leaves no mount behind.
+    """
     if disk.partition:
         node = await partition(context.devices, node, disk.partition)
     if disk.format is not None:
@@ -116,6 +131,7 @@ async def _mount(disk: Disk, node: str, mount_point: str) -> Detach:
 
 
 async def _mount_verified(disk: Disk, verity: "Verity", node: str, mount_point: str) -> Detach:
+    """Mount through a dm-verity device, which the undo function removes after the unmount."""
     from agent.linux import dm
     from agent.storage.verity import open_verified
 

@@ -1,10 +1,16 @@
-"""What every driver is: a module with NAME and `attach`.
+"""The interface of a storage driver, and the mount helpers that drivers share.
+
+A driver is a module with a NAME and a function `attach`:
 
     NAME = "blk"
     async def attach(storage: Storage, context: Context) -> Detach | None
 
-`attach` puts the storage at its mount point and answers with what takes it away again, None where nothing need be. It leaves nothing
-behind when it fails.
+`attach` mounts the storage at its mount point. It returns a function that undoes this, or None if
+there is nothing to undo. A failed `attach` leaves nothing behind.
+
+Most mounts are made in a worker (agent/worker.py), because a device or the far side of a share can
+block mount(2) for any length of time, and PID 1 must not block. The worker passes descriptors of
+the new mount back, so the agent later unmounts that mount and not a path (storage/mounted.py).
 """
 
 import os
@@ -32,8 +38,11 @@ READ_ONLY_FILESYSTEMS = frozenset(("erofs", "squashfs", "iso9660"))
 
 
 class Context(NamedTuple):
-    """What a driver may need beside the request. `container_id` is empty for the sandbox's own storages; `layers` are all storages of a
-    root that is made of several."""
+    """What a driver may need in addition to the request.
+
+    `container_id` is empty for the sandbox's own storages. `layers` holds every storage of a
+    multi-layer root, and is empty otherwise.
+    """
 
     devices: "DeviceWatch"
     container_id: str = ""
@@ -41,16 +50,22 @@ class Context(NamedTuple):
 
 
 class Driver(Protocol):
-    """A module of this package that serves one `Storage.driver`. With STAYS what it has put in place lasts as long as the sandbox."""
+    """A module of this package that implements one value of `Storage.driver`.
+
+    A module that also sets STAYS = True makes storages that last as long as the sandbox.
+    """
 
     NAME: str
 
     async def attach(self, storage: "Storage", context: Context) -> Detach | None:
-        """See the module's docstring."""
+        """Mount the storage and return its undo function; see the module's docstring."""
 
 
 def refuse_driver_options(storage: "Storage", *known: str) -> dict[str, list[str]]:
-    """`driver_options` as key -> values; a key that is not `known` is refused by name."""
+    """Return `driver_options` as key -> values.
+
+    Raises Refused, naming the key, for a key that is not in `known`.
+    """
     found: dict[str, list[str]] = {}
     for option in storage.driver_options:
         key, _, value = option.partition("=")
@@ -61,7 +76,7 @@ def refuse_driver_options(storage: "Storage", *known: str) -> dict[str, list[str
 
 
 def plain_options(storage: "Storage") -> Options:
-    """The options of a storage that is neither a bind nor a remount; those are refused."""
+    """Return the parsed mount options. Raises Refused for `bind` and `remount`."""
     parsed = mount_options.parse(storage.options)
     for given, word in ((parsed.bind, "bind"), (parsed.remount, "remount")):
         if given:
@@ -70,7 +85,10 @@ def plain_options(storage: "Storage") -> Options:
 
 
 def mount_filesystem(filesystem: str, source: str, mount_point: str, options: Options) -> Mounted:
-    """Mount a new instance of `filesystem` at `mount_point`, made where missing. One of that type that is there already is taken for it."""
+    """Mount a new instance of `filesystem` at `mount_point`, which is created if missing.
+
+    If the topmost mount there already has that type, it is returned instead.
+    """
     if mounted_type(mount_point) == filesystem:
         return Mounted.at(mount_point)
     data: list[tuple[bytes, bytes | None]] = [(b"source", source.encode())]
@@ -81,7 +99,11 @@ def mount_filesystem(filesystem: str, source: str, mount_point: str, options: Op
 
 
 def bind(source: str, mount_point: str, options: Options) -> Mounted:
-    """Bind `source` (no symbolic link in it) at `mount_point`, made of its kind where missing. Attributes hold for mounts below too."""
+    """Bind-mount `source` at `mount_point`, which is created as a file or directory if missing.
+
+    Raises OSError ELOOP for a symbolic link anywhere in `source`. For a recursive bind the mount
+    attributes also apply to the mounts below.
+    """
     source_fd = openat2(-100, source, os.O_PATH, STRAIGHT)
     try:
         directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
@@ -98,7 +120,15 @@ def bind(source: str, mount_point: str, options: Options) -> Mounted:
 
 
 async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:
-    """Run `work` in a worker, where the device or the other side of a share may keep it waiting. Its result takes the mount away."""
+    """Run `work`, which mounts something at `mount_point`, in a worker. Return the undo function.
+
+    A worker is used because the device or the far side of a share may block the call.
+
+    A worker that fails, or is killed because the request was cancelled, may or may not have
+    mounted. It may have been killed between mounting and sending the descriptors, so the message on
+    the socket alone does not settle it. The ids of the mounts at the mount point are therefore
+    noted before the worker starts. Only a mount whose id is new is removed afterwards.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours, theirs:
         before = mount_ids(mount_point)
@@ -111,7 +141,7 @@ async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:
 
 
 async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -> None:
-    """Take away what a worker that was killed has mounted: it may have handed it over, or have had no time for that."""
+    """Unmount what a failed or killed worker has mounted, whether or not it sent descriptors."""
     try:
         mounted = Mounted.receive(ours)
     except BlockingIOError:
@@ -119,20 +149,22 @@ async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -
             return
         mounted = Mounted.at(mount_point)
     if mount_ids(mount_point) <= before:
-        mounted.close()  # one that was there already, and has been taken for it
+        mounted.close()  # mount_filesystem() found this mount already there: it is not ours
         return
     await unmounting(mounted, mount_point)()
 
 
 async def mount_in_worker(filesystem: str, source: str, mount_point: str, options: Options) -> Detach:
-    """`mount_filesystem`, by `mounting`."""
+    """Run `mount_filesystem` in a worker and return the undo function; see `mounting`."""
     return await mounting(lambda: mount_filesystem(filesystem, source, mount_point, options), mount_point)
 
 
 def unmounting(mounted: Mounted, mount_point: str) -> Detach:
-    """What takes the mount away again.
+    """Return a function that unmounts `mounted`. It raises StepFailed.
 
-    In a worker, to which the last descriptors of the mount are given: a filesystem that is not used any more may have much to write.
+    The unmount runs in a worker that receives the last descriptors of the mount. A lazy unmount
+    finishes when the last reference is dropped, and that close may block while the filesystem
+    writes back its dirty data.
     """
 
     async def detach() -> None:
@@ -141,7 +173,7 @@ def unmounting(mounted: Mounted, mount_point: str) -> Detach:
             await run_in_worker(mounted.take_away, name, given=(mounted.root, mounted.above))
         except NotStarted:
             try:
-                mounted.take_away()  # here then: a mount without an owner would stay for ever
+                mounted.take_away()  # no worker: block here, since a mount left now is never removed
             except OSError as error:
                 raise StepFailed(name, error.strerror or str(error), error.errno or 0) from error
 

@@ -1,4 +1,4 @@
-"""Memory as a filesystem: tmpfs (/dev/shm and emptyDir in memory) with its options, and huge pages."""
+"""Storage driver `ephemeral`: tmpfs (/dev/shm, emptyDir in memory) and hugetlbfs (huge pages)."""
 
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 NAME = "ephemeral"
 STAYS = True
-"""A volume outlives the containers that use it: one that starts anew finds what it left."""
+"""A volume outlives the containers that use it, so that a restarted container finds its files."""
 HUGE_PAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Mount tmpfs or hugetlbfs. `fsgid=N` gives the root that group and the setgid bit."""
+    """Mount tmpfs or hugetlbfs, according to `fstype`.
+
+    For tmpfs, `fsgid=N` gives the root that group and the setgid bit. tmpfs is mounted without a
+    worker, because no device or daemon is involved that could block.
+    """
     refuse_driver_options(storage)
     options = plain_options(storage)
     if storage.fstype == "hugetlbfs":
@@ -39,7 +43,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 
 
 async def _huge_pages(storage: "Storage", options: Options) -> Detach:
-    """See that enough pages of the size are free, then mount."""
+    """Make sure that enough huge pages are free, then mount. `pagesize` and `size` are in bytes."""
     sizes = []
     for key in ("pagesize", "size"):
         sizes.append(number("storage.options", f"{key}={options.value(key)}", options.value(key) or "", 10))
@@ -52,7 +56,10 @@ async def _huge_pages(storage: "Storage", options: Options) -> Detach:
 
 
 def _reserve(kib: int, wanted: int) -> None:
-    """Raise the number of pages by what is missing for `wanted` free ones. OSError ENOMEM if the kernel does not find them."""
+    """Raise the number of huge pages of `kib` kB until `wanted` are free and not reserved.
+
+    Raises OSError ENOMEM, with the old number restored, if the kernel cannot allocate them.
+    """
     missing = wanted - (_pages(kib, "free_hugepages") - _pages(kib, "resv_hugepages"))
     if missing <= 0:
         return
@@ -60,6 +67,7 @@ def _reserve(kib: int, wanted: int) -> None:
     path = HUGE_PAGES.format(kib, "nr_hugepages")
     with open(path, "w") as file:
         file.write(str(before + missing))
+    # The write succeeds even if the kernel allocates fewer pages: only the new number shows it.
     if _pages(kib, "nr_hugepages") < before + missing:
         with open(path, "w") as file:
             file.write(str(before))
@@ -67,6 +75,7 @@ def _reserve(kib: int, wanted: int) -> None:
 
 
 def _pages(kib: int, name: str) -> int:
+    """Return a counter of the huge pages of `kib` kB. Raises Refused for an unknown page size."""
     try:
         with open(HUGE_PAGES.format(kib, name)) as file:
             return int(file.read())

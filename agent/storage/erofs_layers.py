@@ -1,7 +1,9 @@
-"""A root made of disks: erofs layers, each perhaps verified, and one ext4 above them that is written to.
+"""Storage driver `erofs.multi-layer`: a root filesystem whose layers are disks.
 
-The host sends a storage a layer, all for the same mount point, marked by words: X-kata.overlay-lower and X-kata.overlay-upper. They are
-mounted below the container's own directory and put over each other at the mount point.
+The lower layers are erofs, each optionally verified by dm-verity. The one upper layer is ext4 and
+writable. The host sends one storage per layer, all with the same mount point, and marks them with
+the options X-kata.overlay-lower and X-kata.overlay-upper. The agent mounts each layer below the
+container's own directory, and then an overlay of all of them at the mount point.
 """
 
 import os
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 NAME = "erofs.multi-layer"
 UPPER, LOWER = "overlay-upper", "overlay-lower"
 UPPER_MOUNT = "{{ mount 0 }}"
-"""How paths of X-kata.mkdir.path begin."""
+"""The first component of every path in X-kata.mkdir.path."""
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Mount every layer, then all over each other. The storages of the group are in `context.layers`."""
+    """Mount every layer, then the overlay. The storages of the group are in `context.layers`.
+
+    The undo function goes on after a failure, and raises the first AgentError at its end.
+    """
     group = context.layers or (storage,)
     disks = [read(layer) for layer in group]
     uppers = [index for index, disk in enumerate(disks) if _is_upper(disk)]
@@ -67,11 +72,16 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 
 
 def _is_upper(disk: Disk) -> bool:
+    """Return whether a layer is the upper one: marked so, or ext4 and not marked as lower."""
     return UPPER in disk.words or (disk.filesystem == "ext4" and LOWER not in disk.words)
 
 
 async def _node(layer: "Storage", context: Context) -> str:
-    """The node of a layer's disk: the driver tells how it is named, or for this driver the name itself."""
+    """Wait for a layer's disk and return its device node.
+
+    The driver determines how the disk is named. With this driver the form of the name does:
+    `ID:LUN` is a SCSI disk, anything else is a virtio disk. Raises Refused for other drivers.
+    """
     source = layer.source
     if layer.driver == "scsi" or (layer.driver == NAME and ":" in source and not source.startswith("/")):
         return await scsi_block(context.devices, source)
@@ -83,7 +93,11 @@ async def _node(layer: "Storage", context: Context) -> str:
 
 
 def directories(upper: Disk) -> list[tuple[str, int]]:
-    """(path within the upper layer's disk, mode) to make before the overlay is mounted: `{{ mount 0 }}/upper:0755`."""
+    """Return the directories to create in the upper layer before the overlay is mounted.
+
+    Each is (path relative to the root of the upper layer's disk, mode). X-kata.mkdir.path has the
+    form `{{ mount 0 }}/upper:0755`. Raises Refused for a path on another layer.
+    """
     found = [("upper", 0o755), ("work", 0o755)]
     for text in upper.directories:
         path, _, mode = text.partition(":")
@@ -97,7 +111,11 @@ def directories(upper: Disk) -> list[tuple[str, int]]:
 
 
 def _overlay(mount_point: str, upper: str, lower: list[str], made: list[tuple[str, int]]) -> Mounted:
-    """In the worker. What a disk holds is not trusted: its directories are made and found within it."""
+    """Create the directories of the upper layer and mount the overlay. Runs in the worker.
+
+    The content of the disk is not trusted. The directories are created and checked with
+    RESOLVE_IN_ROOT, so a symbolic link on the disk cannot lead to another place in the guest.
+    """
     root = openat2(-100, upper, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
     for path, mode in made:
         os.close(make_directory_in_root(root, path, mode))

@@ -1,4 +1,4 @@
-"""A volume's group: who may use what is on it."""
+"""Changing the group of a volume's files (`fs_group` of a storage, Kubernetes' fsGroup)."""
 
 import os
 import stat
@@ -18,7 +18,13 @@ ENTER, SETGID = 0o110, 0o2000
 
 
 async def apply(storage: "Storage") -> None:
-    """Give all below the mount point to `fs_group.group_id` if there is one. Symbolic links get the group and nothing else."""
+    """Give the mount point and all below it to `fs_group.group_id`, if the request has one.
+
+    Files also get read and write permission for owner and group (read only for a read-only
+    volume), and directories search permission and the setgid bit. Symbolic links only get the
+    group. With the policy OnRootMismatch nothing is changed if the root is already as wanted.
+    Raises StepFailed.
+    """
     if not storage.HasField("fs_group"):
         return
     bits = READ_ONLY if mount_options.parse(storage.options).read_only else READ_WRITE
@@ -42,7 +48,11 @@ def _give_all(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -
 
 
 def _give(name: str, directory: int, group: int, bits: int) -> None:
-    """By descriptor: a link that takes the file's place meanwhile leads nowhere."""
+    """Change the group and mode of one file or directory.
+
+    The file is opened without following links and then changed through /proc/self/fd. A symbolic
+    link that replaces it between the check and the change is not followed.
+    """
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         mode = os.fstat(fd).st_mode

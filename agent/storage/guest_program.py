@@ -1,4 +1,4 @@
-"""Running one of the guest's own programs to its end."""
+"""Running a program of the guest image to completion."""
 
 import os
 import signal
@@ -11,18 +11,22 @@ from agent.worker import run_in_worker
 FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 ENVIRONMENT = {"PATH": ":".join(FOLDERS)}
 MAX_TEXT = 4096
-"""Bytes of what a program writes on standard error that a failure quotes."""
+"""Bytes of a program's standard error that a failure quotes: the last ones."""
 MAX_OUTPUT = 4 << 20
 EIO = 5
 
 
 def find(name: str) -> str | None:
-    """The path of a program of the guest's; None where its image has it not."""
+    """Return the absolute path of a guest program, or None if the image does not ship it."""
     return next((path for folder in FOLDERS if os.access(path := f"{folder}/{name}", os.X_OK)), None)
 
 
 async def run_program(name: str, arguments: Sequence[str], stdin: bytes = b"", *, field: str) -> bytes:
-    """Run it with `stdin` and return its standard output. Refused (of `field`) where the guest lacks it; StepFailed with what it said."""
+    """Run a guest program with `stdin` as its standard input and return its standard output.
+
+    Raises Refused, with `field`, if the image does not ship it or the output exceeds MAX_OUTPUT.
+    Raises StepFailed with the end of its standard error if it exits with a status other than 0.
+    """
     path = find(name)
     if path is None:
         raise Refused(field, f"this guest's image has no {name}")
@@ -41,7 +45,7 @@ async def run_program(name: str, arguments: Sequence[str], stdin: bytes = b"", *
 
 
 def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
-    """In the worker: run the program, and raise with the last of what it said if it fails."""
+    """Run the program, in the worker. Raises OSError with the end of its standard error."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -56,6 +60,7 @@ def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
 
 
 def _become(path: str, arguments: list[str], streams: tuple[int, int, int]) -> Never:
+    """Replace this process by the program, with `streams` as its descriptors 0, 1 and 2."""
     try:
         for number, fd in enumerate(streams):
             os.dup2(fd, number)

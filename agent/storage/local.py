@@ -1,4 +1,4 @@
-"""A directory of the guest's own, for a volume on its disk."""
+"""Storage driver `local`: a directory of the guest's own filesystem, for a volume."""
 
 import os
 from typing import TYPE_CHECKING
@@ -17,7 +17,10 @@ SETGID = 0o2000
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Make the directory with `mode=` (octal) and group `fsgid=`, which is then inherited by what is made in it."""
+    """Create the directory with the mode `mode=` (octal, default 0777) and the group `fsgid=`.
+
+    With a group the setgid bit is set, so that new files in the directory inherit the group.
+    """
     refuse_driver_options(storage)
     mode, group = 0o777, None
     for option in storage.options:
@@ -34,7 +37,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 
 
 def give(path: str, mode: int | None, group: int | None) -> None:
-    """Set the mode of a directory, and its group; a group brings the setgid bit."""
+    """Set the mode and group of a directory unless None. A group also sets the setgid bit."""
     directory = openat2(-100, path, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
     try:
         if mode is None:
@@ -48,7 +51,7 @@ def give(path: str, mode: int | None, group: int | None) -> None:
 
 
 def number(field: str, option: str, text: str, base: int) -> int:
-    """A number of an option; Refused names it."""
+    """Parse `text` as a number of 32 bits. Raises Refused, naming `field` and `option`."""
     try:
         value = int(text, base)
     except ValueError:

@@ -1,4 +1,11 @@
-"""The sandbox's storages: which are there, and how many use each."""
+"""The table of the sandbox's storages: what is mounted where, and how many users each has.
+
+Several containers may name the same mount point, and requests run concurrently, so mounting and
+unmounting one mount point must never overlap. Each entry has a lock that is held for the whole
+attach or detach, and stays in the table until the detach is over. A task that waited for the lock
+may find that the entry was removed meanwhile. It compares the entry with the table again, and
+starts over with a new entry (`acquire`) or has nothing left to do (`_release`, `_clear`).
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,18 +37,22 @@ DRIVERS: Mapping[str, Driver | str] = {
     "watchable-bind": "agent.storage.watchable",
     LAYERS: "agent.storage.erofs_layers",
 }
-"""Name -> module; those that not every pod has by name, to be imported when they are first asked for."""
+"""Driver name -> module. Drivers that not every pod uses are given by module name and imported on
+first use."""
 ABSENT = {
     "image_guest_pull": "images are pulled on the host: there is no Confidential Data Hub in this guest",
     "blk-ccw": "the channel subsystem is s390x's",
 }
-"""Drivers of the contract that are not served -> why."""
+"""Drivers that Kata's protocol defines and this agent does not implement -> reason."""
 OF_LAYERS = "X-kata.multi-layer=true"
-"""The option that marks a storage as one of several that make a root."""
+"""The mount option that marks a storage as one layer of a multi-layer root."""
 
 
 def driver_of(name: str) -> Driver:
-    """The module that serves a driver. Raises Refused, Unimplemented."""
+    """Return the module that implements a driver.
+
+    Raises Unimplemented for a driver in ABSENT and Refused for an unknown one.
+    """
     if name in ABSENT:
         raise Unimplemented(f"storage.driver: {name} is not served: {ABSENT[name]}")
     driver = DRIVERS.get(name)
@@ -54,9 +65,11 @@ def driver_of(name: str) -> Driver:
 
 
 class Entry:
-    """A storage in place (`ready`), being put there, or being taken away: all of it under `lock`, and in the table until it is over.
+    """The state of one mount point: attached (`ready`), being attached, or being detached.
 
-    One that `stays` is taken away at the sandbox's end only, once it is `settled`: a container that uses it has come into being.
+    State changes happen under `lock`. The entry stays in the table until its detach is over.
+    An entry with `stays` is kept until the sandbox ends, but only once it is `settled`, that is
+    once a container that uses it has been created. Before that, a failed request undoes it.
     """
 
     __slots__ = ("detach", "lock", "ready", "settled", "stays", "users")
@@ -71,9 +84,12 @@ class Entry:
 
 
 class StorageTable:
-    """Counted by mount point: a second request for one that is there only counts, and for one that is going waits and begins anew.
+    """The sandbox's storages, reference-counted by mount point.
 
-    Taking away is done by tasks of the table's own: whoever asked for it may be cancelled meanwhile, by a client's deadline say.
+    A second request for an attached storage only increments its count. A request for one that is
+    being detached waits for that to end and then attaches anew. Detaching runs in tasks of the
+    table's own, because the request that asked for it may be cancelled, for example by a client's
+    deadline.
     """
 
     def __init__(self, devices: "DeviceWatch") -> None:
@@ -82,14 +98,16 @@ class StorageTable:
         self._entries: dict[str, Entry] = {}
 
     def users(self, mount_point: str) -> int:
-        """How many use this mount point; 0 if there is none."""
+        """Return the number of users of a mount point, 0 for an unknown one."""
         entry = self._entries.get(mount_point)
         return entry.users if entry else 0
 
     async def acquire(self, storage: "Storage", container_id: str = "", layers: "Sequence[Storage]" = ()) -> str:
-        """Put the storage in place, or count one more user. Returns its mount point, the key to release it. WrongState after `clear`.
+        """Attach the storage, or add a user if it is attached. Return its mount point.
 
-        `layers` are all storages of a root that is made of several, `storage` the first of them.
+        The mount point is the key for `release`.
+        For a multi-layer root `layers` holds all its storages and `storage` is the first of them.
+        Raises WrongState after `clear`, and AgentError if the driver fails.
         """
         driver = driver_of(LAYERS if layers else storage.driver)
         check_path("storage.mount_point", storage.mount_point)
@@ -100,7 +118,7 @@ class StorageTable:
             entry = self._entries.setdefault(point, Entry())
             async with entry.lock:
                 if self._entries.get(point) is not entry:
-                    continue  # it has gone while we waited
+                    continue  # it was detached while we waited for the lock
                 try:
                     if not entry.ready:
                         await self._attach(driver, storage, entry, Context(self.devices, container_id, layers))
@@ -131,15 +149,16 @@ class StorageTable:
             raise
 
     def settle(self, mount_points: Sequence[str]) -> None:
-        """The container that these are for has come into being."""
+        """Mark storages as settled: the container that uses them has been created."""
         for point in mount_points:
             if point in self._entries:
                 self._entries[point].settled = True
 
     async def release(self, mount_points: Sequence[str]) -> None:
-        """One user less of each, last first; what nobody uses is taken away, unless it stays until `clear`. Raises AgentError.
+        """Remove one user from each mount point, in reverse order, and detach the unused ones.
 
-        Once begun it is carried to its end, also if the caller is cancelled.
+        A settled storage that stays is kept until `clear`. Once begun, the release runs to its end
+        even if the caller is cancelled. Raises AgentError, the last failure, after all are done.
         """
         if mount_points:
             await carried(self._release(tuple(mount_points)), f"release {mount_points[0]}")
@@ -152,7 +171,7 @@ class StorageTable:
                 continue
             async with entry.lock:
                 if self._entries.get(point) is not entry:
-                    continue  # `clear` was before us
+                    continue  # `clear` detached it while we waited for the lock
                 entry.users -= 1
                 if entry.users <= 0 and not (entry.stays and entry.settled):
                     failure = await self._detach(point, entry) or failure
@@ -160,7 +179,10 @@ class StorageTable:
             raise failure
 
     async def clear(self) -> None:
-        """Take everything away, last first, and let nothing new come. The sandbox is at its end. Raises AgentError."""
+        """Detach everything in reverse order and refuse new storages: the sandbox ends.
+
+        Raises AgentError, the last failure, after all are done.
+        """
         self.closed = True
         await carried(self._clear(), "clear storages")
 
@@ -174,7 +196,11 @@ class StorageTable:
             raise failure
 
     async def _detach(self, point: str, entry: Entry) -> AgentError | None:
-        """With the entry's lock held: who comes for this mount point waits until nothing of it is left."""
+        """Detach the entry and remove it from the table. Return the error, or None.
+
+        The caller holds the entry's lock, so an `acquire` of this mount point waits until the
+        detach is over.
+        """
         detach, entry.detach = entry.detach, None
         try:
             if detach is not None:
@@ -190,7 +216,10 @@ class StorageTable:
 
 
 def grouped(requests: "Sequence[Storage]") -> "Iterator[Sequence[Storage]]":
-    """The storages in their order; those that make one root together come as one group, where the first of them stands."""
+    """Yield the storages in order, each as a group of one.
+
+    The layers of one multi-layer root are yielded as one group, at the position of the first.
+    """
     layers: dict[str, list[Storage]] = {}
     for storage in requests:
         if OF_LAYERS in storage.options or storage.driver == LAYERS:
@@ -203,7 +232,10 @@ def grouped(requests: "Sequence[Storage]") -> "Iterator[Sequence[Storage]]":
 
 
 async def mount_storages(table: StorageTable, requests: "Sequence[Storage]", *, container_id: str = "") -> list[str]:
-    """Acquire all, in order; returns the mount points for `table.release`. If one fails, those before it are released."""
+    """Acquire all storages in order. Return their mount points, for `table.release`.
+
+    If one fails, those acquired before it are released and its error is raised.
+    """
     acquired: list[str] = []
     try:
         for group in grouped(requests):

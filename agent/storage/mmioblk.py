@@ -1,4 +1,4 @@
-"""A virtio disk of a machine without PCI, by node."""
+"""Storage driver `mmioblk`: a virtio disk of a machine without PCI, named by device node."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,6 @@ NAME = "mmioblk"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Wait for the disk; partition, verification and formatting as asked; mount it."""
+    """Wait for the disk, then mount it; see `agent.storage.disk.mount_disk`."""
     disk = read(storage)
     return await mount_disk(disk, await named_block(context.devices, storage.source), storage.mount_point, context)

@@ -1,5 +1,10 @@
-"""Mounts in their places, held by descriptor: whatever is renamed meanwhile, by a container with a volume there, it is this mount that is
-taken away and nothing else (CVE-2020-2024)."""
+"""Mounts held by descriptor, so that unmounting hits exactly the mount that was made.
+
+A container with a volume at the place can rename a directory of the path, or put a symbolic link
+there, between mount and unmount. An unmount by path would then detach another mount of the guest
+(CVE-2020-2024). Here the mount's root and its parent directory are opened when the mount is made,
+without following links, and the unmount goes through those descriptors.
+"""
 
 import errno
 import os
@@ -17,7 +22,10 @@ NAME_MAX = 255
 
 
 class Mounted(NamedTuple):
-    """Descriptors of a mount's root and of the directory that it is in, and its name there. Who has it closes it or takes it away."""
+    """A mount: O_PATH descriptors of its root and of its parent directory, and its name there.
+
+    The holder owns the descriptors and must call `close` or `take_away`.
+    """
 
     root: int
     above: int
@@ -25,7 +33,10 @@ class Mounted(NamedTuple):
 
     @classmethod
     def at(cls, path: str) -> Self:
-        """What is mounted at `path`. Raises OSError where nothing is, or a link is on the way to it."""
+        """Return the mount at `path`.
+
+        Raises OSError: EINVAL if nothing is mounted there, ELOOP for a symbolic link on the way.
+        """
         directory, name = os.path.split(path.rstrip("/"))
         above = openat2(AT_FDCWD, directory, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
         try:
@@ -34,13 +45,19 @@ class Mounted(NamedTuple):
             os.close(above)
             raise
         mounted = cls(root, above, name)
+        # Same mount id above and below: `path` is an ordinary directory of the parent's mount.
         if _mount_id(root) == _mount_id(above):
             mounted.close()
             raise OSError(errno.EINVAL, "nothing is mounted here", path)
         return mounted
 
     def take_away(self) -> None:
-        """Unmount it and remove the mount point if that is an empty directory. A mount that is gone is no error."""
+        """Unmount the mount, remove its mount point if that is an empty directory, and close.
+
+        It is no error if the mount is already gone. Raises OSError.
+        """
+        # umount2(2) takes only a path. The magic link in /proc/self/fd resolves to the mount that
+        # the descriptor refers to, whatever its name is now. EINVAL: it is no longer mounted.
         try:
             umount2(f"/proc/self/fd/{self.root}", MNT_DETACH)
         except OSError as error:
@@ -55,24 +72,27 @@ class Mounted(NamedTuple):
             self.close()
 
     def close(self) -> None:
-        """Give the descriptors back; the mount stays."""
+        """Close the descriptors. The mount stays."""
         os.close(self.root)
         os.close(self.above)
 
     def send(self, to: socket.socket) -> None:
-        """Give it to the process at the other end of a pair of SOCK_SEQPACKET; it stays open here."""
+        """Send the descriptors and the name over a SOCK_SEQPACKET socket. They stay open here."""
         socket.send_fds(to, [self.name.encode(errors="surrogateescape")], [self.root, self.above])
 
     @classmethod
     def receive(cls, source: socket.socket) -> Self:
-        """What has been sent already. Raises BlockingIOError where nothing has."""
+        """Receive a mount that has been sent. Raises BlockingIOError if nothing is queued."""
         name, descriptors = passed_fds.receive_fds(source, NAME_MAX, 2, socket.MSG_DONTWAIT)
         root, above = descriptors
         return cls(root, above, name.decode(errors="surrogateescape"))
 
 
 def mount_on(mount: int, path: str, options: Options, directory: bool = True) -> Mounted:
-    """Place a detached mount at `path`, made where missing, then give it its propagation. The descriptor is the result's from now on."""
+    """Attach a detached mount at `path`, which is created if missing, and set its propagation.
+
+    Takes over the descriptor `mount`: it belongs to the result, and is closed on failure.
+    """
     try:
         above_path, name = os.path.split(path.rstrip("/"))
         above = open_directory(above_path)
@@ -99,7 +119,10 @@ def mount_on(mount: int, path: str, options: Options, directory: bool = True) ->
 
 
 def take_away(path: str) -> None:
-    """Unmount what is at `path`, as `Mounted.take_away`. A path that is gone, no mount, or reached by a link is left as it is."""
+    """Unmount `path` as `Mounted.take_away` does.
+
+    Does nothing if the path is missing, is not a mount or has a symbolic link in it.
+    """
     try:
         mounted = Mounted.at(path)
     except OSError:
@@ -108,7 +131,7 @@ def take_away(path: str) -> None:
 
 
 def mounted_type(path: str) -> str | None:
-    """Return the filesystem type of the topmost mount at exactly `path`, or None if nothing is mounted there."""
+    """Return the filesystem type of the topmost mount at exactly `path`, or None."""
     found = None
     for fields in _mounts_at(path):
         found = fields[fields.index("-") + 1]
@@ -121,7 +144,7 @@ def mount_ids(path: str) -> frozenset[int]:
 
 
 def _mounts_at(path: str) -> list[list[str]]:
-    """The fields of each mount at exactly `path`, the topmost last (proc_pid_mountinfo(5))."""
+    """Return the fields of each mount at exactly `path`, topmost last (proc_pid_mountinfo(5))."""
     wanted = path.rstrip("/").replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         found = [line.split(" ") for line in file]
@@ -129,5 +152,6 @@ def _mounts_at(path: str) -> list[list[str]]:
 
 
 def _mount_id(fd: int) -> str:
+    """Return the `mnt_id:` line of a descriptor (proc_pid_fdinfo(5))."""
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         return next(line for line in file if line.startswith("mnt_id:"))

@@ -1,4 +1,9 @@
-"""Mount points: made and opened by descriptor without following a link, so that a share cannot lead elsewhere."""
+"""Creating and opening mount points by descriptor, without following symbolic links.
+
+A path may lead through a share that the host or a container can change. With each component opened
+relative to the one before, a link placed there is refused and cannot lead to another place in the
+guest.
+"""
 
 import os
 import stat
@@ -12,13 +17,17 @@ FILE_MODE = 0o644
 
 
 def check_path(field: str, path: str) -> None:
-    """Refuse a path that is not absolute, is the root, or has `..`, `.` or empty parts."""
+    """Raise Refused for a path that is relative, is `/`, or has `..`, `.` or empty components."""
     if not path.startswith("/") or path == "/" or "\0" in path or os.path.normpath(path) != path.rstrip("/"):
         raise Refused(field, f"{path!r} is no plain absolute path below /")
 
 
 def open_directory(path: str, mode: int = DIRECTORY_MODE) -> int:
-    """An O_PATH descriptor of the directory `path`, made with its parents where missing. OSError ELOOP for a symbolic link on the way."""
+    """Return an O_PATH descriptor of the directory `path`.
+
+    Missing directories are created with `mode`. Raises OSError: ELOOP for a symbolic link on the
+    way.
+    """
     current = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in filter(None, path.split("/")):
         try:
@@ -30,7 +39,10 @@ def open_directory(path: str, mode: int = DIRECTORY_MODE) -> int:
 
 
 def enter(parent: int, name: str, path: str, mode: int = DIRECTORY_MODE) -> int:
-    """The directory `name` of `parent` likewise. `path` is for the error."""
+    """Return an O_PATH descriptor of the directory `name` below the descriptor `parent`.
+
+    As `open_directory`, for one component. `path` is only for the error's text.
+    """
     try:
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
     except FileNotFoundError:
@@ -45,7 +57,7 @@ def enter(parent: int, name: str, path: str, mode: int = DIRECTORY_MODE) -> int:
 
 
 def make_file(parent: int, name: str) -> int:
-    """An O_PATH descriptor of the file `name` of `parent`, made empty where missing."""
+    """Return an O_PATH descriptor of the file `name` below `parent`, created empty if missing."""
     try:
         return openat2(parent, name, os.O_PATH, STRAIGHT)
     except FileNotFoundError:
@@ -54,7 +66,10 @@ def make_file(parent: int, name: str) -> int:
 
 
 def remove_tree(parent: int, name: str) -> None:
-    """Remove `name` below the directory `parent` with all in it. No link is followed and nothing mounted is entered: OSError EXDEV."""
+    """Remove `name` below the descriptor `parent`, recursively.
+
+    No symbolic link is followed. Raises OSError: EXDEV for a directory that is a mount point.
+    """
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=parent)
         return

@@ -1,4 +1,4 @@
-"""A share of the host's, by its 9p tag."""
+"""Storage driver `9p`: a shared directory of the host, named by its 9p tag."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,6 @@ NAME = "9p"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Mount the tag `source` with the options given (trans=virtio, version=9p2000.L, ...)."""
+    """Mount the tag `source` with the given options (trans=virtio, version=9p2000.L, ...)."""
     refuse_driver_options(storage)
     return await mount_in_worker("9p", storage.source, storage.mount_point, plain_options(storage))

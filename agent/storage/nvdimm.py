@@ -1,4 +1,4 @@
-"""A disk in persistent memory, by node (/dev/pmemN)."""
+"""Storage driver `nvdimm`: a persistent-memory disk, named by device node (/dev/pmemN)."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,6 @@ NAME = "nvdimm"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Wait for the disk; partition, verification and formatting as asked; mount it."""
+    """Wait for the disk, then mount it; see `agent.storage.disk.mount_disk`."""
     disk = read(storage)
     return await mount_disk(disk, await named_block(context.devices, storage.source), storage.mount_point, context)

@@ -1,4 +1,4 @@
-"""Words of a mount, sorted: attributes of the mount, propagation, and what the filesystem itself is given."""
+"""Parsing mount options into mount attributes, propagation and the filesystem's own options."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -41,22 +41,31 @@ _SET_AND_CLEAR = {
     "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
 }
 _IMPLIED = {"user": "nosuid,nodev,noexec", "users": "nosuid,nodev,noexec", "group": "nosuid,nodev", "owner": "nosuid,nodev"}
-"""Who else may mount a line of fstab(5): what mount(8) makes of it for the mount."""
+"""Options of fstab(5) for who may mount a line -> the options that mount(8) implies by them."""
 _FOR_MOUNT = frozenset(("defaults", "_netdev", "auto", "noauto", "nofail", "nouser", "nogroup", "noowner", "silent", "loud"))
-"""Words of fstab(5), in a volume's options, that are about when to mount, and what the kernel's log is told: nothing for the mount."""
+"""Options that do not affect the mount itself.
+
+They come from fstab(5) with a volume's options, and say when to mount and what to log.
+"""
 COMMENT = "x-"
 SHIM = "io.katacontainers.fs-opt."
 OVERLAY_RW = f"{SHIM}overlay-rw"
 _OF_THE_SHIM = (f"{SHIM}is-layer", f"{SHIM}block_device=file", f"{SHIM}layer=", f"{SHIM}layer-src-prefix=")
-"""What a snapshotter tells Kata's shim, which has done it, and sends on."""
+"""Options by which a snapshotter instructs Kata's shim. The shim has acted on them and forwards
+them unchanged."""
 _PROPAGATION = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
 _QUOTED = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
-"""SELinux's words: their values may stand in double quotes, for the commas in them (mount(8))."""
+"""Options of SELinux. Their values contain commas, and may be in double quotes (mount(8))."""
 _PAGE = 4096
 
 
 class Options(NamedTuple):
-    """Sorted words. `data` goes to the filesystem in its order, the value None for a bare word."""
+    """Parsed mount options.
+
+    `attributes` are MOUNT_ATTR_* bits to set and `cleared` those to clear (mount_setattr(2)).
+    `propagation` is an MS_* value or 0, and with `propagate_below` also holds for the mounts below.
+    `data` are the filesystem's own options in their order, with the value None for a bare word.
+    """
 
     attributes: int
     cleared: int
@@ -69,16 +78,20 @@ class Options(NamedTuple):
 
     @property
     def read_only(self) -> bool:
-        """Whether `ro` was the last word on it."""
+        """Whether the mount is read-only: `ro` came after any `rw`."""
         return bool(self.attributes & MOUNT_ATTR_RDONLY)
 
     def value(self, key: str) -> str | None:
-        """The last value of a word with a value."""
+        """Return the value of the last option named `key`, or None if there is none."""
         return next((value for name, value in reversed(self.data) if name == key), None)
 
 
 def words(options: Iterable[str]) -> list[str]:
-    """The single words: each option may be several, with commas between them. One after a backslash or in quotes belongs to the word."""
+    """Split each option at commas and return the single words.
+
+    A comma after a backslash, or in a quoted value of SELinux, belongs to the word. Raises Refused
+    for a NUL character and for more than a page of options.
+    """
     found: list[str] = []
     for option in options:
         if "\0" in option:
@@ -96,6 +109,7 @@ def words(options: Iterable[str]) -> list[str]:
 
 
 def _ends_in_escape(word: str) -> bool:
+    """Return whether the next comma is escaped: an odd number of backslashes ends `word`."""
     return (len(word) - len(word.rstrip("\\"))) % 2 == 1
 
 
@@ -104,9 +118,11 @@ def _in_quotes(word: str) -> bool:
 
 
 def parse(options: Iterable[str]) -> Options:
-    """Sort `options`; of two that contradict each other the last one counts. `rro` and its like are `ro`: attributes hold for the whole.
+    """Parse mount options. Of two that contradict each other the last one counts.
 
-    `loop` is refused, there is no loop device to set up here, and a word for Kata's shim that is unknown.
+    `rro` and the other recursive attributes are treated as `ro` and so on, because attributes are
+    always applied to the whole tree of a recursive bind. Raises Refused for `loop`, as the agent
+    sets up no loop device, and for an unknown option of Kata's shim.
     """
     attributes = cleared = propagation = 0
     propagate_below = bind = recursive = remount = False
@@ -138,7 +154,10 @@ def _expanded(given: Iterable[str]) -> Iterable[str]:
 
 
 def _passed_over(word: str) -> bool:
-    """Whether a word means nothing to the kernel. Raises Refused for one of the shim's that would mean something to it."""
+    """Return whether a word is to be dropped because it means nothing to the kernel.
+
+    Raises Refused for an unknown option of Kata's shim, since dropping it could change the mount.
+    """
     if word.startswith(SHIM) and word != OVERLAY_RW:
         if not word.startswith(_OF_THE_SHIM):
             raise Refused("storage.options", f"{word[:80]} is unknown")
@@ -147,5 +166,5 @@ def _passed_over(word: str) -> bool:
 
 
 def _atime_field(attributes: int) -> int:
-    """mount_setattr(2) wants the whole field cleared before one of its values is set."""
+    """Return the atime bits to clear: all if one is set, as mount_setattr(2) requires, else 0."""
     return MOUNT_ATTR__ATIME if attributes & MOUNT_ATTR__ATIME else 0

@@ -1,4 +1,4 @@
-"""Layers over each other: a container's root."""
+"""Storage driver `overlayfs`: a container's root as an overlay of directories."""
 
 import os
 from typing import TYPE_CHECKING
@@ -20,7 +20,11 @@ CONTAINERS = "/run/kata-containers"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Make the directories asked for, then mount. `overlay-rw` adds an upper layer of the container's own, in the guest's memory."""
+    """Create the requested directories, then mount the overlay.
+
+    The option overlay-rw adds an upper layer of the container's own, in the guest's memory, which
+    the undo function removes.
+    """
     made = refuse_driver_options(storage, CREATE_DIRECTORY).get(CREATE_DIRECTORY, [])
     options = plain_options(storage)
     own: list[str] = []
@@ -50,7 +54,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 
 
 def remove(directories: list[str]) -> None:
-    """Remove directories of a container's own with all in them; one that is gone is no error."""
+    """Remove directories recursively. It is no error if one does not exist."""
     for path in directories:
         above, name = os.path.split(path)
         try:
@@ -62,6 +66,7 @@ def remove(directories: list[str]) -> None:
 
 
 def _with_own_upper(options: Options, container_id: str) -> tuple[Options, list[str]]:
+    """Replace overlay-rw by an upper and a work directory. Return the options and both paths."""
     if not container_id:
         raise Refused("storage.options", f"{OVERLAY_RW} needs a container")
     upper, work = f"{CONTAINERS}/{container_id}/upper", f"{CONTAINERS}/{container_id}/work"
@@ -70,7 +75,10 @@ def _with_own_upper(options: Options, container_id: str) -> tuple[Options, list[
 
 
 def layers(data: "tuple[tuple[str, str | None], ...]") -> "list[tuple[str, str | None]]":
-    """`lowerdir=a:b::c` as the single layers that fsconfig(2) takes (its values end at 256 bytes): lowerdir+=a, lowerdir+=b, datadir+=c."""
+    """Replace `lowerdir=a:b::c` by one option per layer: lowerdir+=a, lowerdir+=b, datadir+=c.
+
+    A value of fsconfig(2) is limited to 256 bytes, which a list of several layers easily exceeds.
+    """
     found: list[tuple[str, str | None]] = []
     for key, value in data:
         if key != "lowerdir" or value is None:
@@ -86,7 +94,7 @@ def layers(data: "tuple[tuple[str, str | None], ...]") -> "list[tuple[str, str |
 
 
 def split_layers(text: str) -> list[str]:
-    """Split at colons; a backslash takes the next character as it is. An empty part stands between `::`."""
+    """Split at colons. A backslash makes the next character literal. `::` yields an empty part."""
     parts = [""]
     characters = iter(text)
     for character in characters:

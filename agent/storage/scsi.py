@@ -1,4 +1,4 @@
-"""A SCSI disk with a filesystem, by `ID:LUN`."""
+"""Storage driver `scsi`: a SCSI disk with a filesystem, named by `ID:LUN`."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,6 @@ NAME = "scsi"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Wait for the disk; partition, verification and formatting as asked; mount it."""
+    """Wait for the disk, then mount it; see `agent.storage.disk.mount_disk`."""
     disk = read(storage)
     return await mount_disk(disk, await scsi_block(context.devices, storage.source), storage.mount_point, context)

@@ -1,6 +1,11 @@
-"""Making one tree of files equal to another, in an order in which a reader never finds a link before what it points at.
+"""Making one directory tree equal to another, while programs read it.
 
-Files are compared by size, time, mode and owner. Everything is done by descriptor, links are copied as links and never followed.
+In each directory files and directories are copied first, symbolic links after them, and vanished
+entries are removed last. A reader thus never finds a link before its target. Kubernetes updates a
+config map by such a link: `..data` points at a directory with the new content.
+
+Files are compared by size, modification time, mode and owner. All access is by descriptor, and
+links are copied as links and never followed.
 """
 
 import os
@@ -14,7 +19,10 @@ _HERE = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def is_small(source: int, files: int, size: int) -> bool:
-    """Whether what `source` (O_PATH) stands for has at most `files` regular files and `size` bytes in them."""
+    """Return whether `source` has at most `files` regular files with at most `size` bytes in all.
+
+    `source` is an O_PATH descriptor of a directory or a regular file.
+    """
     count = total = 0
     pending = [source]
     while pending:
@@ -38,7 +46,7 @@ def is_small(source: int, files: int, size: int) -> bool:
 
 
 def copy(source: int, target: str) -> None:
-    """Make `target` equal to what `source` (O_PATH) stands for: a directory, or a regular file."""
+    """Make `target` equal to `source`, an O_PATH descriptor of a directory or a regular file."""
     parent_path, name = os.path.split(target)
     parent = open_directory(parent_path)
     try:
@@ -65,7 +73,7 @@ def _copy_directory(source: int, parent: int, name: str) -> None:
             try:
                 _copy_entry(source, target, entry)
             except FileNotFoundError:
-                continue  # it has just been removed
+                continue  # removed since the directory was listed
         for gone in set(_names(target)) - set(names):
             remove_tree(target, gone)
     finally:
@@ -87,7 +95,7 @@ def _copy_entry(source: int, target: int, name: str) -> None:
 
 
 def _copy_file(source: int, target: int, name: str) -> None:
-    """A changed file appears at once, with all of it."""
+    """Copy a changed file to a temporary name and rename it, so that a reader never sees a part."""
     original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _HERE, dir_fd=source)
     try:
         status = os.fstat(original)
@@ -104,7 +112,10 @@ def _copy_file(source: int, target: int, name: str) -> None:
 
 
 def _copy_in_place(source: int, parent: int, name: str) -> None:
-    """A volume that is one file: containers have the file itself bound, so it is rewritten and not replaced."""
+    """Copy a volume that is a single file by rewriting it.
+
+    The containers have this inode bind-mounted. After a rename they would keep the old one.
+    """
     original = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(original)
@@ -122,6 +133,7 @@ def _copy_in_place(source: int, parent: int, name: str) -> None:
 
 
 def _copy_link(source: int, target: int, name: str) -> None:
+    """Copy a changed symbolic link to a temporary name and rename it."""
     wanted = os.readlink(name, dir_fd=source)
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
     if _kind(target, name) == stat.S_IFLNK and os.readlink(name, dir_fd=target) == wanted:
@@ -133,12 +145,14 @@ def _copy_link(source: int, target: int, name: str) -> None:
 
 
 def _replace(directory: int, name: str) -> None:
+    """Rename the temporary file to `name`. A directory there is removed first."""
     if _kind(directory, name) == stat.S_IFDIR:
         remove_tree(directory, name)
     os.rename(TEMPORARY, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _fill(source: int, target: int, status: os.stat_result) -> None:
+    """Copy the content, then owner and mode, then the times, by which `_same` compares."""
     while piece := os.read(source, CHUNK):
         while piece:
             piece = piece[os.write(target, piece) :]
@@ -170,7 +184,7 @@ def _discard(directory: int, name: str) -> None:
 
 
 def _names(directory: int) -> list[str]:
-    """Sorted names in a directory of which there is an O_PATH descriptor."""
+    """Return the sorted names in a directory, given its O_PATH descriptor."""
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
         return sorted(name for name in os.listdir(fd) if name != TEMPORARY)
@@ -179,7 +193,7 @@ def _names(directory: int) -> list[str]:
 
 
 def _kind(directory: int, name: str) -> int | None:
-    """The file type at `name`, None for nothing."""
+    """Return the file type (S_IFMT) of `name`, or None if it does not exist. Follows no link."""
     try:
         return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:

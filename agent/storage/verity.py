@@ -1,7 +1,10 @@
-"""A disk whose every block is checked against a root hash (kernel documentation "dm-verity").
+"""dm-verity: a disk whose every block is checked against a root hash.
 
-The words of a storage that say so are X-kata.dmverity-enabled=true and X-kata.dmverity.NAME=VALUE; nothing of the disk itself is trusted
-before the root hash vouches for it, except what a superblock says of its own layout, which a wrong hash would expose.
+The source is the kernel's documentation "dm-verity". The options of a storage that ask for it are
+X-kata.dmverity-enabled=true and X-kata.dmverity.NAME=VALUE. The root hash comes from these options,
+never from the disk, and no block is used before it has been checked. The exception is the layout in
+the superblock, which is not covered by the hash: it is confirmed only when the hashes that it leads
+to match.
 """
 
 import os
@@ -17,7 +20,7 @@ ENABLED = "X-kata.dmverity-enabled"
 PREFIX = "X-kata.dmverity."
 NAMES = frozenset(("roothash", "hashoffset", "blocksize", "hashsize", "algorithm", "salt", "hashtype", "no-superblock"))
 ALGORITHMS = {"sha256": 64, "sha512": 128}
-"""Name -> hexadecimal digits."""
+"""Hash algorithm -> number of hexadecimal digits of its hash."""
 BLOCK_SIZES = frozenset((512, 1024, 2048, 4096))
 SECTOR = 512
 _SUPERBLOCK = struct.Struct("<8sII16s32sIIQH6x256s168x")
@@ -27,7 +30,10 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 @dataclass(frozen=True, slots=True)
 class Verity:
-    """How a disk's hash tree lies. Sizes and offsets in bytes; `data_blocks` 0: as far as the hashes begin."""
+    """The layout of a disk with a hash tree. Sizes and offsets are in bytes.
+
+    If `data_blocks` is 0 the data reaches up to the hash offset.
+    """
 
     roothash: str
     hash_offset: int
@@ -41,7 +47,10 @@ class Verity:
 
 
 def parse(options: dict[str, str]) -> Verity | None:
-    """What the words say, None where they ask for no verification. Raises Refused."""
+    """Parse the options of a storage. Return None if they do not enable dm-verity.
+
+    Raises Refused.
+    """
     given = {key.removeprefix(PREFIX): value for key, value in options.items() if key.startswith(PREFIX)}
     enabled = options.get(ENABLED, "false")
     if enabled not in ("true", "false"):
@@ -91,7 +100,11 @@ def _size(given: dict[str, str], name: str) -> int:
 
 
 def open_verified(node: str, verity: Verity, name: str) -> str:
-    """In a worker: make the device `name` that shows the data of `node` as far as it is genuine; its node. Raises OSError, Refused."""
+    """Create the dm-verity device `name` over `node` and return its device node.
+
+    Runs in a worker. A read of a block that does not match its hash fails with EIO. Raises OSError
+    and Refused.
+    """
     layout = _read_superblock(node, verity) if verity.superblock else verity
     if layout.hash_offset % layout.hash_size:
         raise Refused(FIELD, f"{PREFIX}hashoffset={layout.hash_offset} is no multiple of {layout.hash_size}")
@@ -105,7 +118,11 @@ def open_verified(node: str, verity: Verity, name: str) -> str:
 
 
 def _read_superblock(node: str, verity: Verity) -> Verity:
-    """The layout that the superblock at the hash offset tells; the hashes follow it in the next block."""
+    """Return the layout that the superblock at the hash offset describes.
+
+    The hash tree begins in the next hash block after the superblock. Raises Refused for a missing
+    or unusable superblock, and for one with another salt than the options give.
+    """
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.pread(fd, _SUPERBLOCK.size, verity.hash_offset)

@@ -1,4 +1,4 @@
-"""A share of the host's, by its virtio-fs tag."""
+"""Storage driver `virtio-fs`: a shared directory of the host, named by its virtio-fs tag."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ NAME = "virtio-fs"
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Mount the tag `source`. In a worker: the first request to the host's daemon may take its time."""
+    """Mount the tag `source`.
+
+    Runs in a worker, because the host's daemon may be slow to answer the first request.
+    """
     refuse_driver_options(storage)
     return await mount_in_worker("virtiofs", storage.source, storage.mount_point, plain_options(storage))

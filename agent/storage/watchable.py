@@ -1,8 +1,11 @@
-"""A small volume of the host's whose changes programs want to hear of: a copy in memory that follows it.
+"""Storage driver `watchable-bind`: a copy of a small volume that follows the host's changes.
 
-inotify(7) tells nothing of what happens on the host's side of a share. So the files are copied to a tmpfs, looked at every two seconds,
-and every change is made there, where a program that watches is told. Kubernetes' config maps and secrets come this way. A volume that is
-or becomes larger than LIMIT_FILES or LIMIT_BYTES is bound as it is, without a copy.
+inotify(7) reports no change that the host makes in a shared directory. A program that waits for a
+new config map or secret of Kubernetes would never see it. The files are therefore copied to a tmpfs
+in the guest. The agent compares them every INTERVAL seconds and repeats each change in the tmpfs,
+where inotify reports it.
+
+A volume that is or becomes larger than LIMIT_FILES or LIMIT_BYTES is bind-mounted without a copy.
 """
 
 import os
@@ -27,13 +30,13 @@ if TYPE_CHECKING:
 NAME = "watchable-bind"
 INTERVAL = 2.0
 PATIENCE = 30.0
-"""Seconds after which a share that does not answer is given up until the next look."""
+"""Seconds after which a comparison of a share that does not answer is abandoned until the next."""
 LIMIT_FILES = 16
 LIMIT_BYTES = 1 << 20
 
 
 class Watched:
-    """One volume. `bound`: it is too large to be copied."""
+    """A volume that is followed. `bound` is True if it is bind-mounted, as too large to copy."""
 
     def __init__(self, source: str, target: str) -> None:
         self.source = source
@@ -42,7 +45,7 @@ class Watched:
         self._task: loop.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Copy, or bind, and then follow. Raises AgentError."""
+        """Copy or bind-mount the volume, then start to follow it. Raises AgentError."""
         try:
             await self._look(first=True)
         except BaseException:
@@ -52,10 +55,10 @@ class Watched:
             self._task = loop.spawn(self._follow(), name=f"watch {self.target}")
 
     async def end(self) -> None:
-        """Follow no more, and take the copy away; with the last one the tmpfs."""
+        """Stop following and remove the copy. The last copy on a tmpfs also removes the tmpfs."""
         task, self._task = self._task, None
         if task is not None:
-            await task.stop()  # what it was doing must not come after what follows
+            await task.stop()  # a copy still in progress would recreate files after the removal
         await run_in_worker(lambda: _take_away(self.target), f"remove {self.target}")
 
     async def _follow(self) -> None:
@@ -65,7 +68,7 @@ class Watched:
                 with loop.timeout(PATIENCE):
                     await self._look()
             except (StepFailed, TimeoutError):
-                continue  # the host is changing it, or slow: what is there stays until the next look
+                continue  # the host is just changing it, or is slow: keep the copy and try again
 
     async def _look(self, first: bool = False) -> None:
         outcome = await run_in_worker(lambda: _look(self.source, self.target, first), f"copy {self.source}")
@@ -73,10 +76,13 @@ class Watched:
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
-    """Copy `source`, a file or a directory, to the mount point, on a tmpfs that covers the mount point's directory; then follow it.
+    """Copy `source`, a file or directory, to the mount point and follow its changes.
 
-    The options are those of the container's own mount, as the kubelet and containerd chose them (rbind, rprivate, ro): Kata's shim puts
-    them here too. They are that mount's, which binds what is made here and applies them, so nothing of them is applied twice.
+    A tmpfs is mounted over the parent directory of the mount point to hold the copy.
+
+    The options are checked and otherwise ignored. Kata's shim puts the options of the container's
+    own mount here (rbind, rprivate, ro), as the kubelet and containerd chose them. The container's
+    mount binds the copy and applies them, so they are not applied twice.
     """
     refuse_driver_options(storage)
     check_path("storage.source", storage.source)
@@ -89,11 +95,14 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     return watched.end
 
 
-# What follows runs in the worker.
+# The functions below run in the worker.
 
 
 def _look(source: str, target: str, first: bool) -> bytes:
-    """Make the copy equal; b"bound" if it is too large and has been bound instead."""
+    """Update the copy and return b"copied".
+
+    Return b"bound" if the volume is too large and has been bind-mounted instead.
+    """
     found = openat2(-100, source, os.O_PATH, STRAIGHT)
     small = sync_tree.is_small(found, LIMIT_FILES, LIMIT_BYTES)
     if first:
@@ -106,6 +115,7 @@ def _look(source: str, target: str, first: bool) -> bytes:
 
 
 def _cover(directory: str) -> None:
+    """Mount a tmpfs over `directory`, which all volumes with this parent directory share."""
     if mounted_type(directory) != "tmpfs":
         mount_filesystem("tmpfs", "watchable", directory, parse(("nosuid", "nodev", "mode=0755")))
 
