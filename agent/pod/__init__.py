@@ -1,1 +1,5 @@
-"""What a host's request becomes in the guest: shared namespaces, devices by the guest's numbers, hooks of the guest's own."""
+"""Translating the host's request for a container to the guest.
+
+This covers shared namespaces, device numbers of the guest, vendor devices (CDI), guest hooks, users
+by name, and passed-through streams.
+"""

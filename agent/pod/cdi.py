@@ -1,7 +1,9 @@
-"""Container Device Interface: what a vendor's file says a device needs, put into the specification (CDI specification 0.8).
+"""Container Device Interface (CDI specification 0.8): apply a vendor's device file to a container.
 
-Kubernetes names devices in annotations `cdi.k8s.io/NAME: vendor.com/class=name,...`. Files are JSON, also where their name ends in .yaml:
-JSON is YAML, and a reader of more is not in the guest.
+A CDI file lists, for each device, edits of the OCI specification that the device needs. Kubernetes
+names the devices in annotations of the form `cdi.k8s.io/NAME: vendor.com/class=name,...`. The files
+must be JSON, even if their name ends in .yaml: JSON is a subset of YAML, and the guest ships no
+parser for the rest.
 """
 
 import json
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from agent.container.spec.reader import Document
 
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
-"""A later one's devices replace an earlier one's."""
+"""The directories of CDI files. A device in a later directory replaces one of an earlier."""
 PREFIX = "cdi.k8s.io/"
 FIELD = "annotations"
 ENDINGS = (".json", ".yaml", ".yml")
@@ -33,12 +35,12 @@ Edits = Mapping[str, Any]
 
 
 def wanted(annotations: Mapping[str, str]) -> list[str]:
-    """The devices that annotations name, each once. Raises Refused."""
+    """Return the devices that annotations name, each once. Raises Refused for a malformed name."""
     return _names(value for key, value in sorted(annotations.items()) if key.startswith(PREFIX))
 
 
 def wanted_by_environment(environment: Iterable[str]) -> list[str]:
-    """The devices that VISIBLE_CDI_DEVICES names. Raises Refused."""
+    """Return the devices that the variable VISIBLE_CDI_DEVICES names. Raises Refused."""
     return _names(entry.partition("=")[2] for entry in environment if entry.partition("=")[0] == VARIABLE)
 
 
@@ -51,7 +53,11 @@ def _names(values: Iterable[str]) -> list[str]:
 
 
 async def inject(document: "Document", names: list[str], patience: float, folders: Iterable[str] = FOLDERS) -> "Document":
-    """The document with the edits of each device. Files may still be on their way, for `patience` seconds. Raises Refused."""
+    """Return the document with the edits of each device applied.
+
+    The CDI files may not have been written yet: they are read again every RETRY_SECONDS, for
+    `patience` seconds. Raises Refused.
+    """
     deadline = patience
     while True:
         devices, common = load(folders)
@@ -72,7 +78,10 @@ async def inject(document: "Document", names: list[str], patience: float, folder
 
 
 def load(folders: Iterable[str]) -> tuple[dict[str, Edits], dict[str, Edits]]:
-    """(device -> its edits, kind -> edits common to its devices). Raises Refused for a file that cannot be understood."""
+    """Return (device -> its edits, kind -> edits common to its devices).
+
+    Raises Refused for a malformed file.
+    """
     devices: dict[str, Edits] = {}
     common: dict[str, Edits] = {}
     for folder in folders:
@@ -96,7 +105,7 @@ def _load_file(path: str, devices: dict[str, Edits], common: dict[str, Edits]) -
 
 
 def apply(document: "Document", edits: Edits) -> "Document":
-    """One set of edits on the document. Raises Refused for what cannot be applied."""
+    """Return the document with one set of edits applied. Raises Refused for unsupported edits."""
     for key in edits:
         if key not in _EDITS:
             raise Refused(f"containerEdits.{key}", "is not applied in a guest")
@@ -118,6 +127,10 @@ def apply(document: "Document", edits: Edits) -> "Document":
 
 
 def _with_node(linux: dict[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `linux` object with a device node and a rule that allows access to it.
+
+    Type and numbers that the file leaves out are those of the guest's node at `hostPath`.
+    """
     source = node.get("hostPath") or node["path"]
     kind, major, minor = node.get("type", ""), node.get("major"), node.get("minor")
     if not kind or major is None or minor is None:

@@ -1,10 +1,10 @@
-"""Emptying a directory that mounts may lie in."""
+"""Emptying a directory that may contain mounts."""
 
 import os
 
 
 def clear_directory(path: str) -> None:
-    """Remove what is below `path`, without entering anything that is mounted there."""
+    """Remove everything below `path` except mount points. Nothing mounted there is entered."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         mounted = {line.split(" ")[4].replace("\\040", " ") for line in file}
     _clear(path, mounted)
@@ -25,4 +25,4 @@ def _clear(path: str, mounted: set[str]) -> None:
         try:
             os.rmdir(entry.path)
         except OSError:
-            pass  # something mounted is below: it stays
+            pass  # not empty: a mount point below was kept

@@ -1,4 +1,8 @@
-"""Devices that the host passes on: found in the guest, and put into the specification by the guest's own numbers."""
+"""Devices that the host passes to a container.
+
+The specification names them by the host's major and minor numbers. Each device is looked up in the
+guest, and the specification is rewritten with the guest's numbers.
+"""
 
 import os
 import stat
@@ -20,12 +24,15 @@ ABSENT = {
     "vfio-ap-cold": "adjunct processors are s390x's",
     "blk-ccw": "the channel subsystem is s390x's",
 }
-"""Types of the contract that are not served -> why."""
+"""Device types that Kata's protocol defines and this agent does not implement -> reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The node in the guest for an entry of linux.devices. `path`: what the entry is called from now on, "" for what it was."""
+    """The guest's device node for an entry of linux.devices.
+
+    `path` is the new path of the entry, or "" to keep its path.
+    """
 
     container_path: str
     node: str
@@ -34,14 +41,18 @@ class Update:
 
 @dataclass(slots=True)
 class Found:
-    """What was found for the devices of one request. `addresses`: PCI address on the host -> in the guest."""
+    """The result of `find`. `addresses` maps PCI addresses on the host to those in the guest."""
 
     updates: list[Update] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
 
 
 async def find(requests: "Iterable[Device]", devices: "DeviceWatch") -> Found:
-    """Wait for each device. Raises Refused, Unimplemented, StepFailed."""
+    """Wait for each device and return what was found.
+
+    Raises Refused for a malformed request, Unimplemented for a type in ABSENT, and StepFailed if a
+    device does not appear in time.
+    """
     found = Found()
     for device in requests:
         if device.type in ABSENT:
@@ -73,17 +84,24 @@ async def _scsi(device: "Device", devices: "DeviceWatch", found: Found) -> None:
 
 
 async def _driven_by_the_guest(device: "Device", devices: "DeviceWatch", found: Found) -> None:
-    """The guest's kernel drives it (a network interface, say): there is no node, only the address changes."""
+    """Find a PCI device that the guest's kernel drives, for example a network interface.
+
+    It has no node in the container. Only its PCI address is translated.
+    """
     await _addresses(device, devices, found)
 
 
 async def _handed_over(device: "Device", devices: "DeviceWatch", found: Found) -> None:
-    """A program in the container drives it, by the node of its IOMMU group, whose number is the guest's."""
+    """Bind a PCI device to vfio-pci, for a program in the container to drive.
+
+    The container gets the node of the IOMMU group, whose number is different in the guest.
+    """
     node = await vfio.take_group(devices, await _addresses(device, devices, found))
     found.updates.append(Update(device.container_path, node, node))
 
 
 async def _addresses(device: "Device", devices: "DeviceWatch", found: Found) -> list[str]:
+    """Return the guest's addresses of the device's PCI functions, and record them in `found`."""
     functions = [vfio.parse_option(option) for option in device.options]
     if not functions:
         raise Refused("devices.options", f"{device.type} {device.id}: no PCI function is given")
@@ -105,7 +123,11 @@ TYPES: dict[str, Callable[..., Awaitable[None]]] = {
 
 
 def apply(document: "Document", found: Found) -> "Document":
-    """The document with the guest's numbers: of the nodes, and of the rules for what was the host's. Raises Refused."""
+    """Return the document with the guest's device numbers in linux.devices and the device rules.
+
+    Raises Refused for a device that the document does not list, and for two with one host number:
+    their rules could not be told apart.
+    """
     linux = dict(document["linux"])
     listed: list[dict[str, Any]] = [dict(entry) for entry in linux.get("devices", ())]
     resources = dict(linux.get("resources", {}))
@@ -132,13 +154,18 @@ def apply(document: "Document", found: Found) -> "Document":
 
 
 def _numbers(node: str) -> tuple[str, int, int]:
+    """Return (type "b" or "c", major, minor) of a device node."""
     status = os.stat(node)
     kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
     return kind, os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 def translate(environment: "Iterable[str]", addresses: dict[str, str]) -> list[str]:
-    """An environment with the guest's PCI addresses in PCIDEVICE_*: lists, and in *_INFO JSON that contains them. Raises Refused."""
+    """Return the environment with the guest's PCI addresses in the PCIDEVICE_* variables.
+
+    These hold a list of addresses, and those named *_INFO hold JSON that contains addresses. Raises
+    Refused for an address of a list that belongs to no passed device.
+    """
     return [_translate(entry, addresses) if entry.startswith("PCIDEVICE_") else entry for entry in environment]
 
 

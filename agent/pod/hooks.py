@@ -1,4 +1,7 @@
-"""Hooks of the guest's own: programs below the directory that the host names, put behind those of each specification."""
+"""Guest hooks: programs of the guest image that run in addition to each specification's hooks.
+
+They are in the directory that the host names in CreateSandbox.
+"""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,10 @@ KINDS = ("prestart", "poststart", "poststop")
 
 
 def find(directory: str) -> dict[str, list[dict[str, Any]]]:
-    """Kind -> hooks, in the order of their names. What is no executable file is passed over; a directory that is missing holds none."""
+    """Return kind of hook -> hooks, sorted by name.
+
+    Skips anything but executable files. A missing directory is the same as an empty one.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for kind in KINDS:
         try:
@@ -25,7 +31,7 @@ def find(directory: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def append(document: "Document", hooks: dict[str, list[dict[str, Any]]]) -> "Document":
-    """The document with the guest's hooks behind its own."""
+    """Return the document with the guest hooks after its own."""
     if not hooks:
         return document
     listed = dict(document.get("hooks", {}))

@@ -1,4 +1,8 @@
-"""Namespaces that containers of a sandbox share: ipc and uts from the start, pid from the first container on."""
+"""Namespaces that the containers of a sandbox share.
+
+The ipc and uts namespaces are created with the sandbox. The shared pid namespace is that of the
+first container, because a pid namespace needs a process as its pid 1.
+"""
 
 import errno
 import os
@@ -20,7 +24,7 @@ PLACE = "/run/sandbox-ns"
 
 
 class SharedNamespaces:
-    """`paths` (kind -> path) are those that take the place of new ones in every container."""
+    """The shared namespaces. `paths` maps kind -> path of those that every container joins."""
 
     def __init__(self) -> None:
         self.paths: Mapping[str, str] = {}
@@ -28,11 +32,21 @@ class SharedNamespaces:
         self._order = loop.Lock()
 
     def turn(self) -> "loop.Lock":
-        """To be held while a container is made: as long as there is none, one after the other, since the first is special."""
+        """Return the lock to hold while a container is created.
+
+        Until the first container exists creations are serialised, because that container creates
+        the shared pid namespace and the others must find it. After that each caller gets a lock of
+        its own, so creations run concurrently.
+        """
         return self._order if self._first is None else loop.Lock()
 
     async def make(self, hostname: str, place: str = PLACE) -> None:
-        """Make the ipc and uts namespaces in a child and keep them by mounts. Raises StepFailed."""
+        """Create the ipc and uts namespaces, with `hostname` if not empty. Raises StepFailed.
+
+        A worker creates them, so that PID 1 itself stays in the guest's namespaces. A namespace
+        ends with its last process unless it is mounted (namespaces(7)), so each is bind-mounted
+        below `place` before the worker exits.
+        """
         os.makedirs(place, exist_ok=True)
         paths = {kind: f"{place}/{kind}" for kind in ("ipc", "uts")}
         self.unmake(place)
@@ -53,7 +67,7 @@ class SharedNamespaces:
         self.paths = paths
 
     def unmake(self, place: str = PLACE) -> None:
-        """Give the ipc and uts namespaces back; those that are not there are no error."""
+        """Unmount the ipc and uts namespaces. It is no error if they are not mounted."""
         self.paths = {}
         for kind in ("ipc", "uts"):
             try:
@@ -63,9 +77,11 @@ class SharedNamespaces:
                     raise
 
     def pid(self) -> str | None:
-        """The path of the sandbox's pid namespace, that of its first container; None while there is none: the next one makes it.
+        """Return the path of the shared pid namespace, which is that of the first container.
 
-        Raises WrongState when the first container has ended: its namespace has ended with it (pid_namespaces(7)).
+        Returns None if there is no container: the next one creates the namespace. Raises WrongState
+        if the first container's first process has ended, because the namespace has ended with it
+        (pid_namespaces(7)).
         """
         if self._first is None:
             return None
@@ -74,11 +90,11 @@ class SharedNamespaces:
         return f"/proc/{self._first.init.pid}/ns/pid"
 
     def created(self, container: "Container") -> None:
-        """A container is there: the first one's pid namespace is the sandbox's."""
+        """Record a created container. The first one's pid namespace becomes the shared one."""
         if self._first is None:
             self._first = container
 
     def removed(self, container: "Container") -> None:
-        """A container is gone. Without the first one, the next to come is the first."""
+        """Record a removed container. If it was the first, the next one created takes its place."""
         if self._first is container:
             self._first = None

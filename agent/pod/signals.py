@@ -1,14 +1,16 @@
-"""Signals that the kernel would not deliver to the first process of a pid namespace."""
+"""Detecting signals that the kernel would drop for the first process of a pid namespace."""
 
 RT_SIGTIMEDWAIT = (["128"], ["137"])
-"""The call's number on x86-64 and aarch64, as /proc/PID/syscall has it."""
+"""The first field of /proc/PID/syscall during rt_sigtimedwait(2), on x86-64 and aarch64."""
 
 
 def would_drop(pid: int, signum: int) -> bool:
-    """Whether a process is the first of its pid namespace and neither blocks, ignores nor catches a signal (proc_pid_status(5)).
+    """Return whether the kernel would drop a signal for a process (proc_pid_status(5)).
 
-    While a process sleeps in sigtimedwait(2), as the small init of `run --init` does, the kernel shows what it waits for as not
-    blocked; so one that is found there does not drop it.
+    This is so if the process is the first of its pid namespace and neither blocks, ignores nor
+    catches the signal. While a process sleeps in sigtimedwait(2), as the init of `run --init` does,
+    the kernel shows the signals it waits for as not blocked. For a process found in that call the
+    answer is therefore False.
     """
     try:
         with open(f"/proc/{pid}/syscall", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The specification of a container of the host's as one of the guest's."""
+"""Adapting a container's OCI specification, written for the host, to the guest."""
 
 from typing import TYPE_CHECKING
 
@@ -6,11 +6,15 @@ if TYPE_CHECKING:
     from agent.container.spec.reader import Document
 
 NAMESPACES = ("pid", "mount", "cgroup")
-"""Every container has them, whether or not the host, which means its own kind of them, lists them."""
+"""Namespaces that every container gets, whether or not the host lists them. The host's list is
+about its own namespaces."""
 
 
 def of_the_guest(document: "Document", container_id: str) -> "Document":
-    """With the guest's namespaces, and a cgroup named like the container where the host names none."""
+    """Return the document with the guest's namespaces added.
+
+    If the host names no cgroup, the container id is used as its name.
+    """
     linux = dict(document.get("linux", {}))
     namespaces = list(linux.get("namespaces", ()))
     kinds = {namespace.get("type") for namespace in namespaces}

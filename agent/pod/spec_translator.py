@@ -1,4 +1,7 @@
-"""From the host's specification of a container to the guest's. The parts are imported when a request has something for them."""
+"""Translating the host's specification of a container to the guest.
+
+The modules for hooks and vendor devices are imported only when a request needs them.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,10 @@ CDI = "cdi.k8s.io/"
 
 
 class Adapter:
-    """One sandbox's: it remembers the guest's hooks, and each container's PCI addresses for processes that are added later."""
+    """The translator of one sandbox.
+
+    It keeps the guest hooks, and each container's PCI addresses for processes added by exec.
+    """
 
     def __init__(self, settings: "Config", devices: "DeviceWatch") -> None:
         self._settings = settings
@@ -24,13 +30,17 @@ class Adapter:
         self._addresses: dict[str, dict[str, str]] = {}
 
     def use_hooks(self, directory: str) -> None:
-        """Run the hooks below a directory of the guest's for every container from now on."""
+        """Add the hooks below a directory of the guest to every container created from now on."""
         from agent.pod.hooks import find
 
         self._hooks = find(directory)
 
     async def container(self, request: "CreateContainerRequest", document: "Document") -> "Document":
-        """Namespaces, devices by the guest's numbers, devices of vendors, hooks. Raises AgentError; nothing is remembered then."""
+        """Return the translated document of a new container.
+
+        Adapts namespaces, passed devices, vendor devices (CDI) and guest hooks. Raises AgentError
+        and then keeps nothing about the container.
+        """
         from agent.pod import devices
 
         document = of_the_guest(document, request.container_id)
@@ -48,15 +58,16 @@ class Adapter:
         return document
 
     def process(self, container_id: str, document: "Document") -> "Document":
-        """One more process of a container. Raises Refused."""
+        """Return the translated document of an exec'd process. Raises Refused."""
         addresses = self._addresses.get(container_id)
         return _translated(document, addresses) if addresses else document
 
     def forget(self, container_id: str) -> None:
-        """The container is gone, or has not come into being."""
+        """Drop what is kept for a container that was removed or could not be created."""
         self._addresses.pop(container_id, None)
 
     async def _with_vendor_devices(self, document: "Document") -> "Document":
+        """Return the document with CDI devices injected. A pod's sandbox container gets none."""
         annotations = document.get("annotations", {})
         by_environment = self._settings.visible_cdi_devices
         if annotations.get(CONTAINER_TYPE) == "pod_sandbox" or not (by_environment or any(key.startswith(CDI) for key in annotations)):

@@ -1,7 +1,8 @@
-"""Streams that the host has dialled before it asks for a process (runtime-rs's fd passthrough): each known by the host's port number.
+"""Passing a process's streams over connections of the host (the fd passthrough of runtime-rs).
 
-The host connects once a stream, learns its own port number, and names it in CreateContainer or ExecProcess. From then on what the
-process writes goes straight there, and what comes is its input: no call is made for it.
+The host opens one connection per stream before it asks for the process. It learns the port number
+of its own end and names it in CreateContainer or ExecProcess. From then on the process's output
+goes to the connection and its input comes from there, without a ttRPC call per read or write.
 """
 
 from typing import TYPE_CHECKING
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from agent.container.process import ContainerProcess
 
 PATIENCE = 10.0
-"""Seconds that a connection which a call names may still be on its way."""
+"""Seconds to wait for a connection that a request names and that has not been accepted yet."""
 MAX_UNCLAIMED = 64
-"""Connections that no call has named; the oldest is closed for one more."""
+"""The number of connections kept that no request has named. The oldest is closed for a new one."""
 
 
 def peer_port(client: Socket) -> int:
-    """The port at the client's end; of a unix socket, the number after the last dash of the name it is bound to. 0: it has none."""
+    """Return the port number of the client's end, 0 if it has none.
+
+    For a unix socket this is the number after the last dash of the name that the client bound.
+    """
     peer = client.getpeername()
     if isinstance(peer, tuple):
         return int(peer[1])
@@ -33,13 +37,13 @@ def peer_port(client: Socket) -> int:
 
 
 class Streams:
-    """Three streams of one process, None for those it has not."""
+    """The three streams of a process. A stream that is not passed through is None."""
 
     def __init__(self, stdin: Socket | None, stdout: Socket | None, stderr: Socket | None) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
     def couple(self, process: "ContainerProcess") -> None:
-        """Copy from now on. Each stream ends by itself."""
+        """Start to copy between the connections and the process. Each stream ends on its own."""
         if self.stdin is not None:
             loop.spawn(_feed(self.stdin, process), name="stdin passed on")
         for client, read in ((self.stdout, process.read_stdout), (self.stderr, process.read_stderr)):
@@ -47,21 +51,21 @@ class Streams:
                 loop.spawn(_drain(client, read), name="output passed on")
 
     def close(self) -> None:
-        """No process has come into being for them."""
+        """Close the connections, for a process that could not be created."""
         for client in (self.stdin, self.stdout, self.stderr):
             if client is not None:
                 client.close()
 
 
 class Passthrough:
-    """Connections of the host's that wait for the call that names them."""
+    """The host's connections that wait for a request that names them."""
 
     def __init__(self) -> None:
         self._unclaimed: dict[int, Socket] = {}
         self._arrived = loop.Event()
 
     async def serve(self, listener: Socket) -> None:
-        """Accept for ever; at the end connections that nobody has claimed are closed."""
+        """Accept connections until cancelled, then close those that were not claimed."""
         try:
             while True:
                 self._add(await accept(listener))
@@ -71,6 +75,7 @@ class Passthrough:
             self._unclaimed.clear()
 
     def _add(self, client: Socket) -> None:
+        """Keep a connection by its port. It replaces an older one of the same port."""
         port = peer_port(client)
         log.debug("stream dialled", "passfd", port=port)
         for old in [port] if port in self._unclaimed else list(self._unclaimed)[: len(self._unclaimed) + 1 - MAX_UNCLAIMED]:
@@ -82,7 +87,11 @@ class Passthrough:
             client.close()
 
     async def claim(self, stdin: int, stdout: int, stderr: int, terminal: bool) -> Streams:
-        """The connections of these ports, 0 for none. Raises Refused."""
+        """Return the connections of the given ports, 0 for no connection.
+
+        Waits up to PATIENCE seconds for all of them. Raises Refused if one is missing then, and for
+        a port that is given twice or a standard error beside a terminal.
+        """
         ports = [port for port in (stdin, stdout, stderr) if port]
         if len(set(ports)) != len(ports):
             raise Refused("stdin_port, stdout_port, stderr_port", "one port is given twice")
@@ -110,7 +119,10 @@ class Passthrough:
 
 
 async def _feed(client: Socket, process: "ContainerProcess") -> None:
-    """Input until its end, which is the process's end of input. A process that reads no more ends the connection."""
+    """Copy from the connection to the process's stdin, and pass on the end of the input.
+
+    If the process closes its stdin the connection is closed.
+    """
     try:
         while data := await receive(client):
             await process.write_stdin(data)
@@ -122,7 +134,11 @@ async def _feed(client: Socket, process: "ContainerProcess") -> None:
 
 
 async def _drain(client: Socket, read: "Callable[[int], Awaitable[bytes]]") -> None:
-    """Output until its end. When nobody takes it any more it is thrown away, so that the process does not stand still."""
+    """Copy a process's output to the connection until its end.
+
+    If the host closes the connection the output is read and discarded. Otherwise the process would
+    block on a full pipe.
+    """
     gone = False
     try:
         while data := await read(CHUNK):
@@ -132,6 +148,6 @@ async def _drain(client: Socket, read: "Callable[[int], Awaitable[bytes]]") -> N
                 except OSError:
                     gone = True
     except AgentError:
-        pass  # the process is forgotten
+        pass  # the process has been removed from its table
     finally:
         client.close()

@@ -1,4 +1,4 @@
-"""Users by name, for one more process of a container: looked up in the container's account files as they are now."""
+"""Looking up the user of an exec'd process by name, in the container's current account files."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import StringUser
 
 ACCOUNTS_MAX = 512 << 10
-"""Bytes of each account file that are looked at: both have to fit into a worker's answer."""
+"""Bytes that are read of each account file. Both must fit into the worker's answer."""
 
 
 async def resolve(container: "Container", wanted: "StringUser") -> dict[str, Any]:
-    """Return `process.user` for names or numbers. Raises Refused for one that the container does not have, WrongState, StepFailed."""
+    """Return `process.user` for names or numbers.
+
+    Raises Refused for a user or group that the container does not have, WrongState if the container
+    has ended, and StepFailed.
+    """
     passwd, group = await _read_accounts(container)
     text = f"{wanted.uid}:{wanted.gid}" if wanted.gid else wanted.uid
     try:
@@ -29,9 +33,12 @@ async def resolve(container: "Container", wanted: "StringUser") -> dict[str, Any
 
 
 async def _read_accounts(container: "Container") -> tuple[bytes, bytes]:
-    """In a worker: a file system of the container's may be the host's, and slow."""
+    """Return the content of the container's /etc/passwd and /etc/group.
+
+    They are read in a worker, because the container's root may be a slow share of the host.
+    """
     if container.init.exit_status is not None:
-        raise WrongState(f"container {container.id!r} has ended")  # its process id may be another's by now
+        raise WrongState(f"container {container.id!r} has ended")  # the pid may have been reused
     try:
         root = procfs.open_link(f"{container.init.pid}/root")
     except OSError as error:
