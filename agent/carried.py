@@ -1,7 +1,8 @@
-"""Work that is carried to its end, whatever becomes of who asked for it.
+"""Work that runs to its end even if the caller is cancelled.
 
-What changes the kernel's state and our record of it, with an await in between, must not be left there by a client's deadline. What can be
-undone is undone; this is for the rest.
+Some operations change the kernel's state and then, after an await, the agent's record of it. If a
+client's deadline cancelled them in between, the two would disagree for good. Operations that can be
+undone undo themselves when cancelled. `carried` is for those that cannot.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,8 @@ T = TypeVar("T")
 async def carried(work: "Coroutine[Any, Any, T]", name: str) -> T:
     """Run `work` in a task of its own and return its result, or raise its error.
 
-    If the caller is cancelled it goes on. An AgentError, OSError or TimeoutError that nobody waits for any more goes to the log.
+    The task goes on if the caller is cancelled. An AgentError, OSError or TimeoutError is then
+    logged, because no caller is left to raise it to.
     """
     failure: list[Exception] = []
     alone = False

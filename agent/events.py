@@ -1,4 +1,7 @@
-"""What happens to containers, numbered and kept for a while, so that any number of clients can follow it at their own pace."""
+"""The event log of the sandbox: numbered container events, of which the last KEPT are stored.
+
+The numbers let any number of clients follow the log, each at its own pace.
+"""
 
 import time
 
@@ -6,12 +9,16 @@ from agent import loop
 from agent.errors import Refused
 
 UNKNOWN, CREATED, STARTED, EXITED, OOM, REMOVED = range(6)
-"""Kinds, with the numbers of innkeeper.v1.Event.Kind."""
+"""Event kinds, with the numbers of innkeeper.v1.Event.Kind."""
 KEPT = 1024
+"""The number of events that are stored. An older one is dropped for each new one."""
 
 
 class Event:
-    """One of them; `number` counts from 1, `time` is seconds since the epoch. `exec_id` is empty for a container's first process."""
+    """A container event. `number` counts from 1, `time` is in seconds since the epoch.
+
+    `exec_id` is empty for a container's first process.
+    """
 
     __slots__ = ("container_id", "exec_id", "exit_status", "kind", "number", "time")
 
@@ -25,7 +32,7 @@ class Event:
 
 
 class Events:
-    """The last KEPT of them."""
+    """The event log. `last` is the number of the latest event, 0 before the first."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -33,7 +40,7 @@ class Events:
         self._news = loop.Event()
 
     def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0) -> None:
-        """Add one and wake whoever waits."""
+        """Append an event and wake the tasks that wait in `after`."""
         self.last += 1
         self._kept.append(Event(self.last, kind, container_id, exec_id, exit_status))
         if len(self._kept) > KEPT:
@@ -42,7 +49,10 @@ class Events:
         news.set()
 
     async def after(self, number: int) -> list[Event]:
-        """Those with a higher number that are kept; waits for one if there is none. Raises Refused."""
+        """Return the stored events with a higher number than `number`, waiting for one if needed.
+
+        Raises Refused if `number` is higher than that of the latest event.
+        """
         if number > self.last:
             raise Refused("after", f"{number} is beyond the latest event, {self.last}")
         while number == self.last:

@@ -1,6 +1,7 @@
-"""Mandatory access control: the policy that the image brings is loaded, once, by PID 1 at boot. docs/security.md says what is in it.
+"""Loading the image's policy for mandatory access control (AppArmor or SELinux).
 
-Nothing here is fatal: a label whose policy is not loaded is refused by name when a container asks for it.
+PID 1 does this once, at boot. docs/security.md describes the policies. A failure is not fatal: a
+container that asks for a label of a policy that is not loaded is refused, with the label named.
 """
 
 import os
@@ -15,7 +16,10 @@ ATTRIBUTES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
 def load() -> None:
-    """Mount securityfs, and load what belongs to the module that this boot has chosen."""
+    """Mount securityfs and load the policy of the security module that is active in this boot.
+
+    Errors are logged.
+    """
     try:
         _mount(b"securityfs", lsm.SECURITYFS)
         if lsm.apparmor_active():

@@ -1,4 +1,9 @@
-"""The guest's state: containers by id, what they share, and the end."""
+"""The sandbox: the guest's containers by id, what they share, and the shutdown of all.
+
+Requests run as concurrent tasks, and any of them may be cancelled by a client's deadline at an
+await. Creating the sandbox or a container undoes itself in that case. Starting and removing a
+container and destroying the sandbox go on to their end in a task of their own (agent/carried.py).
+"""
 
 import os
 import re
@@ -39,18 +44,19 @@ if TYPE_CHECKING:
 
 STATE = "/run/kata-containers"
 SHARED = f"{STATE}/shared"
-"""What the host shares with the guest, or copies to it; containers have volumes there."""
+"""The directory with what the host shares with the guest or copies to it. Containers have volumes
+there."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 MAX_EVENTS = 100
-"""That nobody has fetched."""
+"""The number of out-of-memory events that are kept until a client fetches them."""
 CREATING_SECONDS = 10.0
-"""How long the sandbox's end waits for containers that are just being created."""
+"""Seconds that `destroy` waits for containers that are being created."""
 OWN = frozenset(("net",))
-"""Namespaces that the sandbox owns though no spec lists them: their sysctls may be set."""
+"""Namespaces that belong to the sandbox although no spec lists them. Their sysctls may be set."""
 
 
 class Sandbox:
-    """One guest runs one sandbox. `cgroup_root` is the cgroup2 directory for containers' groups."""
+    """The one sandbox of this guest. `cgroup_root` is the directory above containers' cgroups."""
 
     def __init__(self, settings: "Config", cgroup_root: Path) -> None:
         self.settings = settings
@@ -58,34 +64,34 @@ class Sandbox:
         self.id = ""
         self.containers: dict[str, Container] = {}
         self.created: dict[str, float] = {}
-        """Container id -> when it was made, seconds since the epoch."""
+        """Container id -> time of creation, in seconds since the epoch."""
         self.shell_processes: dict[str, ContainerProcess] = {}
         """Processes of the pseudo-container "guest"."""
         self.devices = DeviceWatch(settings.hotplug_timeout)
         self.storages = StorageTable(self.devices)
         self._copies: FileCopies | None = None
         self.rules: Book | None = None
-        """Policies on what may be asked for."""
+        """The policies that requests are checked against, or None without a policy."""
         self.streams: Passthrough | None = None
-        """Connections of the host's for processes' streams, where the settings ask for them."""
+        """The host's connections for the streams of processes, if the settings enable them."""
         self.swaps: list[str] = []
-        """Nodes of swap space that the host has added."""
+        """Device nodes of swap space that the host has added."""
         self.oom_events: loop.Queue[str] = loop.Queue()
         self.events = events.Events()
         self.ended = loop.Event()
-        """Set when the sandbox is destroyed: the agent ends as soon as its answers are out."""
+        """Set when the sandbox is destroyed. The agent then exits once its answers are sent."""
         self._namespaces = SharedNamespaces()
         self._adapter = Adapter(settings, self.devices)
         self._points: dict[str, list[str]] = {}
         self._creating: set[str] = set()
         self._created = loop.Event()
-        """Set when one of them has come into being, or has not."""
+        """Set when the creation of a container has ended, with success or not."""
         self._removing: dict[str, loop.Event] = {}
         self._ending: loop.Task[None] | None = None
 
     @property
     def copies(self) -> "FileCopies":
-        """Files that the host copies into the guest, where nothing is shared."""
+        """The file copies of the CopyFile request, for a guest without a shared directory."""
         if self._copies is None:
             from agent.storage.copyfile import FileCopies
 
@@ -95,7 +101,11 @@ class Sandbox:
     # the sandbox itself
 
     async def create(self, request: "CreateSandboxRequest") -> None:
-        """Set up what the containers share. Raises AlreadyExists, Refused."""
+        """Set up what the containers share: namespaces, storages, DNS and guest hooks.
+
+        Raises AlreadyExists and Refused, and AgentError if a step fails. A failure is undone, and
+        the host may try again.
+        """
         if self.id:
             raise AlreadyExists(f"sandbox {self.id} is there already")
         _refuse_unsupported(request)
@@ -120,9 +130,10 @@ class Sandbox:
         self._points[""] = points
 
     async def destroy(self) -> None:
-        """End every container and take everything down. What cannot be taken down is logged: the machine is about to end.
+        """Remove every container, then swap and storages.
 
-        Once begun it is carried to its end, whatever becomes of those who asked for it; nothing new comes into being meanwhile.
+        Errors are logged and not raised, as the VM is about to be shut down. Once begun the work
+        goes on to its end even if every caller is cancelled, and no container can be created.
         """
         if self._ending is None:
             self._ending = loop.spawn(self._destroy(), name="destroy sandbox")
@@ -142,6 +153,7 @@ class Sandbox:
             self.ended.set()
 
     async def _let_creations_end(self) -> None:
+        """Wait up to CREATING_SECONDS for containers being created. No new ones are admitted."""
         try:
             with loop.timeout(CREATING_SECONDS):
                 while self._creating:
@@ -151,6 +163,7 @@ class Sandbox:
             log.error(f"containers still being created after {CREATING_SECONDS:g} s: {', '.join(sorted(self._creating))}", "sandbox")
 
     async def _logged(self, step: "Awaitable[None]", what: str) -> None:
+        """Await a step of the shutdown and log its error."""
         try:
             await step
         except (OSError, AgentError, TimeoutError) as error:
@@ -166,14 +179,17 @@ class Sandbox:
     # containers
 
     def container(self, container_id: str) -> Container:
-        """Raises NotFound."""
+        """Return the container with this id. Raises NotFound."""
         try:
             return self.containers[container_id]
         except KeyError:
             raise NotFound(f"container {container_id!r} not found") from None
 
     def process(self, container_id: str, exec_id: str) -> "ContainerProcess":
-        """A process by ids; "guest" is the guest itself. Raises NotFound."""
+        """Return a process by container id and exec id. Raises NotFound.
+
+        The container id "guest" stands for the guest itself, with the processes of its shell.
+        """
         if container_id == "guest" and container_id not in self.containers:
             try:
                 return self.shell_processes[exec_id]
@@ -182,7 +198,11 @@ class Sandbox:
         return self.container(container_id).process(exec_id)
 
     async def create_container(self, request: "CreateContainerRequest", document: "Document") -> None:
-        """Storages, then the container, stopped before its program. Raises AgentError; nothing of it is left then."""
+        """Mount the storages and create the container, without starting its program.
+
+        Raises AgentError, among them AlreadyExists, and WrongState once the sandbox is being
+        destroyed. A failed creation leaves nothing behind.
+        """
         container_id = request.container_id
         check_id("container_id", container_id)
         check_id("exec_id", request.exec_id or container_id)
@@ -213,6 +233,7 @@ class Sandbox:
             self._created.set()
 
     async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
+        """Create the container with the sandbox's namespaces. The first of all is made alone."""
         async with self._namespaces.turn():
             pids = self._namespaces.pid() if shares_pids else None
             host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
@@ -222,12 +243,15 @@ class Sandbox:
             return container
 
     def _given(self, process: "Process | None") -> Given:
-        """Pipes of the size that the settings name."""
+        """Return the stdio of a new process, with pipes of the configured size."""
         size = self.settings.container_pipe_size
         return Given(Stdio(process.terminal, size)) if size and process is not None else NOTHING_GIVEN
 
     async def start(self, container_id: str) -> None:
-        """Let a container's program run, and follow what the kernel ends of it for want of memory. A caller's deadline stops neither."""
+        """Start a container's program and watch its cgroup for out-of-memory kills.
+
+        A caller's deadline stops neither. Raises AgentError.
+        """
         container = self.container(container_id)
 
         async def work() -> None:
@@ -238,7 +262,7 @@ class Sandbox:
         await carried(work(), f"start {container_id}")
 
     def _out_of_memory(self, container_id: str, kills: int) -> None:
-        """One event for each process; of more than can be kept at once the rest is told by the log."""
+        """Record one event per killed process. Events beyond MAX_EVENTS are dropped and logged."""
         told = min(kills, MAX_EVENTS)
         dropped = kills - told
         for _ in range(told):
@@ -251,7 +275,7 @@ class Sandbox:
             log.warn(f"out of memory: {dropped} events dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container_id)
 
     def _publish_life(self, kind: int, container_id: str, exec_id: str, process: "ContainerProcess") -> None:
-        """Tell of a new process, and later of its end."""
+        """Publish an event for a new process, and one for its exit when that comes."""
 
         async def until_exit() -> None:
             self.events.publish(events.EXITED, container_id, exec_id, await process.wait())
@@ -260,7 +284,11 @@ class Sandbox:
         loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}")
 
     async def exec(self, container_id: str, exec_id: str, document: "Document") -> None:
-        """One more process. What it does not say itself it has from the container's first process."""
+        """Start an additional process in a container.
+
+        Properties that the document leaves out are those of the container's first process. Raises
+        AgentError.
+        """
         check_id("exec_id", exec_id)
         container = self.container(container_id)
         process = parse_process(self._adapter.process(container_id, document))
@@ -268,7 +296,12 @@ class Sandbox:
         self._publish_life(events.STARTED, container_id, exec_id, container.process(exec_id))
 
     async def wait(self, container_id: str, exec_id: str) -> int:
-        """The exit status, also if the container is removed meanwhile; an exec is forgotten with it. Raises NotFound."""
+        """Wait for a process and return its exit status.
+
+        This also works if the container is removed meanwhile.
+        An exec'd process is then removed from the table, so its status can be fetched only by calls
+        that were already waiting. Raises NotFound.
+        """
         process = self.process(container_id, exec_id)
         container = self.containers.get(container_id)
         table = self.shell_processes if container is None else container.processes
@@ -279,10 +312,14 @@ class Sandbox:
         return status
 
     def signal(self, container_id: str, exec_id: str, signum: int) -> None:
-        """One process; with no exec id SIGKILL goes to all of the container, other signals to its first process.
+        """Send a signal to a process.
 
-        SIGTERM to a first process that neither handles nor blocks it would be lost (pid_namespaces(7)): it becomes SIGKILL.
-        A process that has ended is no error.
+        Without an exec id SIGKILL goes to all processes of the container and other signals to its
+        first process. The kernel drops SIGTERM for the first process of a pid namespace if that
+        neither handles nor blocks it (pid_namespaces(7)), so SIGKILL is sent instead. It is no
+        error if the process has ended.
+
+        Raises NotFound, and Refused for a number that is not a signal.
         """
         if not 1 <= signum <= 64:
             raise Refused("signal", f"{signum} is not a signal")
@@ -298,10 +335,14 @@ class Sandbox:
         try:
             process.signal(signum)
         except WrongState:
-            pass  # it has just ended
+            pass  # the process has just ended
 
     async def remove(self, container_id: str) -> None:
-        """End a container and give back everything of it. Once begun it goes on to its end; who asks meanwhile waits for the same."""
+        """Kill a container's processes and release all its resources. Raises AgentError.
+
+        Once begun the removal goes on to its end. A second call meanwhile waits for the first, and
+        tries again if that has failed.
+        """
         container = self.container(container_id)
         while container_id in self._removing:
             await self._removing[container_id].wait()
@@ -332,7 +373,7 @@ def _warn(container_id: str, warnings: "Sequence[str]") -> None:
 
 
 def check_id(field: str, value: str) -> None:
-    """Ids become parts of paths. Raises Refused."""
+    """Raise Refused for an id that is not safe as a component of a path."""
     if not ID.fullmatch(value) or len(value) > 255:
         raise Refused(field, f"{value[:64]!r} must begin with a letter or digit and go on with letters, digits, _ . -")
 
