@@ -1,1 +1,1 @@
-"""A container's cgroup (v2): its limits, device rules, statistics and removal."""
+"""A container's cgroup (v2): limits, device rules, statistics and removal."""

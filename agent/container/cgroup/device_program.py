@@ -1,7 +1,11 @@
-"""Device rules as an eBPF program: what cgroup v2 has in place of devices.allow and devices.deny.
+"""Device rules as an eBPF program, which in cgroup v2 replaces devices.allow and devices.deny.
 
-Rules are in order and later ones win, for each kind of access by itself; what no rule names is denied. The program walks them from the
-last to the first, crossing out the accesses that are allowed until none is left.
+The rules are ordered. For each kind of access (read, write, mknod) the last matching rule decides,
+and an access without a matching rule is denied. One request may ask for several kinds at once, and
+different rules may decide them. The program therefore walks the rules from last to first and keeps
+a mask of the kinds that are still undecided. A matching allow rule removes its kinds from the mask,
+and an empty mask allows the request. A deny rule that matches a kind still in the mask denies the
+whole request.
 """
 
 import os
@@ -24,7 +28,8 @@ DEFAULT_RULES = (
     DeviceRule(True, "c", 5, 2, "rwm"),  # ptmx
     DeviceRule(True, "c", 136, None, "rwm"),  # pts
 )
-# Making a node is no access to it; package managers do. Only for those who hold CAP_MKNOD.
+# Any node may be created, as package managers do: opening it is checked by itself. Only added for a
+# container with CAP_MKNOD.
 MKNOD_RULES = (DeviceRule(True, "c", None, None, "m"), DeviceRule(True, "b", None, None, "m"))
 
 # eBPF opcodes (Documentation/bpf/standardization/instruction-set.rst)
@@ -34,16 +39,19 @@ JNE_IMM, JEQ_IMM, JSET_IMM, EXIT = 0x55, 0x15, 0x45, 0x95
 TYPE, ACC, MAJOR, MINOR = 2, 3, 4, 5  # registers
 
 _programs: dict[tuple[DeviceRule, ...], int] = {}
-"""Rules -> descriptor, least recently used first. Nobody else has these numbers: what is given out are duplicates."""
+"""Rules -> descriptor of the loaded program, least recently used first.
+
+`program` hands out duplicates, so a descriptor closed here is never one that a caller still uses.
+"""
 
 
 def rules_of(rules: tuple[DeviceRule, ...], mknod: bool) -> tuple[DeviceRule, ...]:
-    """The rules of a container: the spec's, then those that every container needs."""
+    """Return the rules of a container: the spec's, then those that every container needs."""
     return rules + DEFAULT_RULES + (MKNOD_RULES if mknod else ())
 
 
 def assemble(rules: tuple[DeviceRule, ...]) -> bytes:
-    """The program of `rules`: 1 in r0 lets the access pass."""
+    """Return the byte code for `rules`. It returns 1 in r0 to allow an access and 0 to deny it."""
     insn = bpf.instruction
     code = [
         insn(LDX_W, TYPE, 1, 0),  # struct bpf_cgroup_dev_ctx: access_type = access << 16 | type
@@ -60,15 +68,16 @@ def assemble(rules: tuple[DeviceRule, ...]) -> bytes:
 
 
 def _rule(rule: DeviceRule) -> list[bytes]:
+    """Return the instructions for one rule: tests that skip it unless it matches, then its body."""
     insn = bpf.instruction
     access = sum(ACCESS[letter] for letter in set(rule.access))
     if rule.allow:
-        # The accesses of this rule are settled; when none is left, the whole is allowed.
+        # Remove the kinds of this rule from the undecided ones. If none is left, return 1.
         body = [insn(AND64_IMM, ACC, imm=7 & ~access), insn(JNE_IMM, ACC, imm=0, off=2), insn(MOV64_IMM, 0, imm=1), insn(EXIT)]
     else:
         body = [
             insn(JSET_IMM, ACC, imm=access, off=1),
-            insn(0x05, off=2),  # none of these is asked for: next rule
+            insn(0x05, off=2),  # JA: none of this rule's kinds is undecided, go to the next rule
             insn(MOV64_IMM, 0, imm=0),
             insn(EXIT),
         ]
@@ -87,7 +96,10 @@ def _rule(rule: DeviceRule) -> list[bytes]:
 
 
 def program(rules: tuple[DeviceRule, ...]) -> int:
-    """A descriptor of the loaded program of `rules`, the caller's to close. Equal rules share one program while it is kept."""
+    """Load the program for `rules` and return its descriptor, which the caller closes.
+
+    Programs are cached: equal rules share one. Raises OSError.
+    """
     kept = _programs.pop(rules, -1)
     if kept < 0:
         if len(_programs) >= CACHE_MAX:
@@ -98,15 +110,16 @@ def program(rules: tuple[DeviceRule, ...]) -> int:
 
 
 def clear() -> None:
-    """Close the kept programs; those attached live on with their groups."""
+    """Close the cached programs. Attached programs live as long as their cgroups."""
     while _programs:
         os.close(_programs.popitem()[1])
 
 
 def attach(cgroup_fd: int, rules: tuple[DeviceRule, ...], replaced: int = -1) -> int:
-    """Attach the program of `rules` to a group, in one step in the place of the one before.
+    """Attach the program for `rules` to a cgroup and return the program's descriptor.
 
-    Returns the program's descriptor, by which it can be replaced; it is the caller's, as `replaced` still is.
+    If `replaced` is the descriptor of the attached program, that is replaced atomically: at no time
+    is the cgroup without rules. The caller owns both descriptors. Raises OSError.
     """
     fd = program(rules)
     if replaced >= 0:

@@ -1,6 +1,7 @@
-"""A container's cgroup (v2): made with its limits before any process is in it, removed when none is left.
+"""A container's cgroup (v2), created with its limits before any process joins it.
 
-All files are opened relative to the group's descriptor. What a caller may name in `cgroupsPath` has been cleaned by the parser.
+It is removed when no process is left. All its files are opened relative to a descriptor of its
+directory. The parser of the specification has already normalised `cgroupsPath`.
 """
 
 import errno
@@ -23,9 +24,10 @@ FREEZE_SECONDS = 10.0
 
 
 class Cgroup:
-    """A directory of the cgroup2 hierarchy. `fd` is for CLONE_INTO_CGROUP.
+    """A cgroup. `fd` is a descriptor of its directory, also used for CLONE_INTO_CGROUP.
 
-    `earlier_oom_kills` is the kernel's count when the group was made or found: no container's of ours.
+    `earlier_oom_kills` is the kernel's count of out-of-memory kills when the cgroup was created or
+    attached. These do not belong to this container.
     """
 
     def __init__(self, path: Path, made: list[Path]) -> None:
@@ -40,9 +42,11 @@ class Cgroup:
 
     @classmethod
     def create(cls, root: Path, name: str, resources: Resources, mknod: bool = False) -> "Cgroup":
-        """Make the group `name` below `root` with its limits; its device rules are `bind_devices`'. Raises Refused, StepFailed.
+        """Create the cgroup `name` below `root` with its limits.
 
-        Nothing is left then.
+        The device rules are set separately by `bind_devices`. `mknod` says whether the container
+        has CAP_MKNOD. Raises Refused, StepFailed, and WrongState for an existing cgroup that has
+        processes or is frozen. A failure leaves nothing behind.
         """
         limits = writes(resources)
         made = make_directories(root, name, {write.controller for write in limits})
@@ -64,7 +68,10 @@ class Cgroup:
 
     @classmethod
     def attach(cls, path: Path, made: list[Path], rules: tuple[DeviceRule, ...], mknod: bool = False) -> "Cgroup":
-        """A group that another process has created: `made` are the directories that end with it. Raises FileNotFoundError."""
+        """Return a cgroup that another process has created, with its device rules attached.
+
+        `made` lists the directories to remove with it. Raises FileNotFoundError.
+        """
         cgroup = cls(path, made)
         cgroup._mknod = mknod
         cgroup._rules = device_program.rules_of(rules, mknod)
@@ -78,24 +85,31 @@ class Cgroup:
 
     @property
     def made(self) -> list[Path]:
-        """The directories that were made for this group, outermost first."""
+        """The directories that were created for this cgroup, outermost first."""
         return list(self._made)
 
     def frozen(self) -> bool:
-        """Whether the group is to be frozen."""
+        """Return whether the cgroup is set to be frozen. It may still be on the way there."""
         return self.read("cgroup.freeze").strip() == "1"
 
     def _check_unused(self) -> None:
-        """Also of a group that is new: below a frozen one it is frozen, and the first process would never get anywhere."""
+        """Raise WrongState if the cgroup has processes or is frozen.
+
+        A new cgroup can be frozen too, if one above it is. The container's first process would then
+        never run.
+        """
         if self.pids():
             raise WrongState(f"cgroup {self.path} has processes already")
         if "frozen 1" in self.read("cgroup.events"):
             raise WrongState(f"cgroup {self.path} is frozen")
 
     async def apply(self, resources: Resources) -> None:
-        """Change limits; what `resources` does not name stays. Raises Refused, StepFailed; what was there before is restored then.
+        """Change the limits that `resources` names. The others stay.
 
-        In a worker: the kernel takes a lower limit of memory only when so much has been reclaimed, which may take seconds.
+        The files are written in a worker, because the write of a lower memory limit returns only
+        when the kernel has reclaimed enough memory, which may take seconds. Raises Refused or
+        StepFailed. If a limit is refused the earlier ones are restored. The device rules are
+        restored after any failure.
         """
         from agent.worker import run_in_worker
 
@@ -117,7 +131,11 @@ class Cgroup:
             raise
 
     def _change(self, limits: list[Write]) -> bytes:
-        """In the worker: all of it, or nothing and which field was refused why."""
+        """Write all limits or none, in the worker.
+
+        Returns b"" on success. If one is refused the others are restored and the bytes
+        `field NUL reason` are returned.
+        """
         before: list[Write] = []
         try:
             self._write(limits, before)
@@ -126,11 +144,16 @@ class Cgroup:
                 try:
                     self._write_file(write.file, write.value)
                 except OSError:
-                    continue  # its own old value: at worst it is what is there
+                    continue  # best effort: the other limits are restored nevertheless
             return f"{error.field}\0{error.reason}".encode()
         return b""
 
     def _write(self, limits: list[Write], before: "list[Write] | None" = None) -> None:
+        """Write limits, appending to `before` what would restore the old values. Raises Refused.
+
+        Only values of one line are recorded: a file with a line per device cannot be restored by a
+        single write.
+        """
         if not limits:
             return
         controllers = self.read("cgroup.controllers").split()
@@ -148,6 +171,7 @@ class Cgroup:
             self._write_one(write, None)
 
     def _write_one(self, write: Write, later: "list[Write] | None") -> None:
+        """Write one limit. Appends it to `later` if it must be written again after the others."""
         try:
             self._write_file(write.file, write.value)
         except FileNotFoundError:
@@ -164,10 +188,14 @@ class Cgroup:
             raise Refused(write.field, f"{write.file} does not take {write.value!r}: {error.strerror}") from error
 
     def bind_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        """Let the group's processes reach only the devices of `rules` and those every container needs. Raises Refused."""
+        """Allow access only to the devices of `rules` and those that every container needs.
+
+        Raises Refused.
+        """
         self._set_devices(device_program.rules_of(rules, self._mknod))
 
     def _set_devices(self, complete: tuple[DeviceRule, ...]) -> None:
+        """Replace the attached device program. If another process attached it, find it first."""
         if complete == self._rules:
             return
         try:
@@ -186,7 +214,10 @@ class Cgroup:
             self._program = -1
 
     def delegate(self, owner: int) -> None:
-        """Let a user, as the agent sees it, make groups below. Raises StepFailed."""
+        """Let a user manage cgroups below this one. Raises StepFailed.
+
+        `owner` is a user id in the agent's user namespace.
+        """
         try:
             delegate(self.fd, owner)
         except OSError as error:
@@ -195,7 +226,11 @@ class Cgroup:
     # files
 
     def read(self, name: str) -> str:
-        """The text of a file of the group; "" where it is missing, or the group removed."""
+        """Return the content of one of the cgroup's files.
+
+        Returns "" if the file does not exist, the cgroup was removed (ENODEV) or the file does not
+        apply to it (EOPNOTSUPP).
+        """
         if self.fd < 0:
             return ""
         try:
@@ -224,21 +259,24 @@ class Cgroup:
     # processes
 
     def pids(self) -> list[int]:
-        """Processes of the group and of those below it."""
+        """Return the processes of the cgroup and of all cgroups below it."""
         result = [int(line) for line in self.read("cgroup.procs").split()]
         for below in self._below():
             try:
                 result += [int(line) for line in (below / "cgroup.procs").read_text().split()]
             except OSError:
-                continue  # removed meanwhile, or of threads only
+                continue  # removed since it was listed, or a threaded cgroup
         return result
 
     def _below(self) -> list[Path]:
-        """Groups that the container made below its own, deepest first."""
+        """Return the cgroups that the container created below its own, deepest first."""
         return [Path(directory) for directory, _, _ in os.walk(self.path, topdown=False) if Path(directory) != self.path]
 
     def group_of(self, pid: int) -> int:
-        """A descriptor of the group at or below this one that `pid` is in. Raises WrongState when it is in none."""
+        """Return a descriptor of the cgroup of `pid`, which is this one or one below it.
+
+        Raises WrongState if the process is in none of them.
+        """
         for path in [self.path, *self._below()]:
             try:
                 if pid in [int(line) for line in (path / "cgroup.procs").read_text().split()]:
@@ -248,7 +286,11 @@ class Cgroup:
         raise WrongState(f"process {pid} is in no group below {self.path}")
 
     def kill(self) -> None:
-        """SIGKILL for all, which no fork outruns."""
+        """Send SIGKILL to all processes of the cgroup and below.
+
+        The kernel's cgroup.kill also reaches processes that are just being forked. The fallback for
+        kernels without it, one kill per process, may miss them.
+        """
         try:
             self._write_file("cgroup.kill", "1")
         except FileNotFoundError:
@@ -259,9 +301,10 @@ class Cgroup:
                     continue
 
     async def freeze(self, frozen: bool) -> None:
-        """Freeze or thaw, and wait until it is so. Raises StepFailed after FREEZE_SECONDS.
+        """Freeze or thaw the cgroup and wait for the kernel to finish.
 
-        Whatever keeps it from freezing, also that the caller is cancelled, it is thawed again; what is to be thawed stays so.
+        Raises StepFailed after FREEZE_SECONDS. If freezing fails or is cancelled the cgroup is
+        thawed again. If thawing fails or is cancelled the request to thaw stands.
         """
         self._write_file("cgroup.freeze", str(int(frozen)))
         try:
@@ -275,17 +318,19 @@ class Cgroup:
             raise StepFailed("freeze cgroup", f"{self.path} is not {'frozen' if frozen else 'thawed'} after {FREEZE_SECONDS} s") from None
 
     async def _until(self, line: str) -> None:
+        """Wait until cgroup.events contains `line`. inotify(7) reports each change of that file."""
         if line in self.read("cgroup.events"):
             return
+        # Read again after the watch has begun: a change before that causes no event.
         with Watch(str(self.path / "cgroup.events")) as watch:
             while line not in self.read("cgroup.events"):
                 await loop.readable(watch.fd)
                 watch.drain()
 
     async def oom_kills_after(self, seen: int) -> int | None:
-        """Wait until the kernel has ended more than `seen` processes of the group for want of memory: how many by now.
+        """Wait for out-of-memory kills in the cgroup beyond `seen`. Return the new total.
 
-        None when the group has no process any more, and there were no more of these.
+        Returns None if the cgroup has no processes left and there were no further kills.
         """
         memory, events = self.path / "memory.events", self.path / "cgroup.events"
         try:
@@ -294,7 +339,8 @@ class Cgroup:
             return None  # no memory controller here, or the group is gone
         with watch:
             while True:
-                # in this order: what ended the last process is counted by then
+                # In this order: if the last process was killed for lack of memory, that kill is
+                # counted before the cgroup is reported as empty.
                 populated = "populated 1" in self.read("cgroup.events")
                 if (count := oom_kills(self.read("memory.events"))) > seen:
                     return count
@@ -304,7 +350,7 @@ class Cgroup:
                 watch.drain()
 
     def stats(self) -> ContainerStats:
-        """What the group has used."""
+        """Return the cgroup's resource usage."""
         return read_stats(self.read, os.listdir(self.fd))
 
     # end
@@ -316,7 +362,11 @@ class Cgroup:
                 await self._until("populated 0")
 
     async def remove(self) -> None:
-        """Wait until no process is left, then remove the group, those below it and the parents made for it. May be tried again."""
+        """Wait until no process is left, then remove the cgroup and close it.
+
+        Also removes the cgroups below it and the parent directories created for it. Raises
+        TimeoutError, StepFailed or OSError, and may then be called again.
+        """
         await self.emptied()
         for directory in [*self._below(), self.path]:
             await remove_directory(directory)
@@ -324,7 +374,7 @@ class Cgroup:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self._close_program()
         if self.fd >= 0:
             os.close(self.fd)
@@ -332,7 +382,7 @@ class Cgroup:
 
 
 def oom_kills(events: str) -> int:
-    """The count in memory.events."""
+    """Return the number of out-of-memory kills, given the content of memory.events."""
     for line in events.splitlines():
         name, _, value = line.partition(" ")
         if name == "oom_kill":

@@ -1,4 +1,7 @@
-"""The specification's limits (cgroup v1 units) as writes to cgroup v2 files: conversions only, nothing is written here."""
+"""Converting the specification's limits (in cgroup v1 units) to writes of cgroup v2 files.
+
+This module only computes the writes. manager.py carries them out.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +13,11 @@ DEFAULT_PERIOD = 100_000  # microseconds
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One value for one file of the group. `field` is the spec's path; `optional` values may meet a file that is not there."""
+    """A value to write to a file of the cgroup.
+
+    `field` is the path in the spec, for errors. An `optional` write is skipped if the kernel does
+    not have the file.
+    """
 
     field: str
     controller: str
@@ -18,19 +25,19 @@ class Write:
     value: str
     optional: bool = False
     instead: "Write | None" = None
-    """What is written where the file is not there."""
+    """The write to do instead if the kernel does not have the file."""
 
     def describe(self) -> str:
-        """One line that says what is written."""
+        """Return a one-line description of the write."""
         instead = f", or {self.instead.value!r} to {self.instead.file}" if self.instead else ""
         return f"write {self.value!r} to {self.file}{instead} ({self.field})"
 
 
 def writes(resources: Resources) -> list[Write]:
-    """All limits, in the order in which they are written; `unified` last."""
+    """Return all writes, in the order to do them. Those of `unified` are last, so they win."""
     result = _memory(resources.memory) + _cpu(resources.cpu)
     if resources.pids is not None:
-        # 0 means no process beside the first: pids.max 0 would refuse that one to be born in the group.
+        # 0 is raised to 1. With pids.max 0 the first process could not be created in the cgroup.
         value = "max" if resources.pids < 0 else str(max(1, resources.pids))
         result.append(Write("linux.resources.pids.limit", "pids", "pids.max", value))
     result += _block_io(resources.block_io)
@@ -49,7 +56,10 @@ def writes(resources: Resources) -> list[Write]:
 
 
 def cpu_weight(shares: int) -> int:
-    """cpu.weight (1..10000) of cpu.shares (2..262144), so that the default 1024 becomes the default 100 (runc 1.3.2 and later)."""
+    """Convert cpu.shares (2 to 262144) to cpu.weight (1 to 10000).
+
+    The formula is that of runc 1.3.2 and later, which maps the default 1024 to the default 100.
+    """
     if shares <= 2:
         return 1
     if shares >= 262144:
@@ -59,7 +69,7 @@ def cpu_weight(shares: int) -> int:
 
 
 def io_weight(weight: int) -> int:
-    """io.weight (1..10000) of blkio.weight (10..1000)."""
+    """Convert blkio.weight (10 to 1000) to io.weight (1 to 10000)."""
     return 1 + (weight - 10) * 9999 // 990
 
 
@@ -69,7 +79,7 @@ def _memory(memory: Memory) -> list[Write]:
     if memory.swap is not None or memory.limit == -1:
         unlimited = memory.swap is None or memory.swap < 0
         value = "max" if unlimited else str((memory.swap or 0) - (memory.limit or 0))
-        # A kernel without swap accounting has no such file: then there is nothing to limit to 0, or to leave open.
+        # A kernel without swap accounting lacks the file. No swap and unlimited swap need none.
         optional = value in ("0", "max")
         result.append(Write(f"{path}.swap", "memory", "memory.swap.max", value, optional))
     if memory.limit is not None:
@@ -112,7 +122,11 @@ def _block_io(block: BlockIO) -> list[Write]:
 
 
 def _weight(field: str, device: str, weight: int) -> Write:
-    """The scheduler that has weights of its own takes the specification's number; the cost model (io.cost.*) another scale."""
+    """Return the write of an I/O weight.
+
+    The BFQ scheduler has a file of its own, on the scale of the specification. Without it the
+    weight goes to io.weight, which belongs to the cost model (io.cost.*) and has another scale.
+    """
     instead = Write(field, "io", "io.weight", f"{device} {io_weight(weight)}")
     return Write(field, "io", "io.bfq.weight", f"{device} {weight}", instead=instead)
 

@@ -1,4 +1,4 @@
-"""Reading what a group has used from its files."""
+"""Reading a cgroup's resource usage from its files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class IoStats:
-    """One device's line of io.stat."""
+    """The line of io.stat for one device."""
 
     major: int
     minor: int
@@ -15,7 +15,10 @@ class IoStats:
 
 @dataclass(frozen=True, slots=True)
 class ContainerStats:
-    """Figures of a group: bytes, microseconds, counts. 0 where the controller is absent; a limit of 0 means none."""
+    """The resource usage of a cgroup, in bytes, microseconds (`usec`) and counts.
+
+    Figures of a controller that is not enabled are 0. A limit of 0 means unlimited.
+    """
 
     cpu_usage_usec: int = 0
     cpu_user_usec: int = 0
@@ -35,11 +38,14 @@ class ContainerStats:
     pids_limit: int = 0
     io: tuple[IoStats, ...] = ()
     hugetlb: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Page size -> (bytes in use, times the limit was hit)."""
+    """Page size -> (bytes in use, number of times the limit was hit)."""
 
 
 def read_stats(read: Callable[[str], str], names: list[str]) -> ContainerStats:
-    """The figures; `read` gives a file's text, "" where it is missing; `names` are the group's files."""
+    """Return the resource usage.
+
+    `read` returns a file's content, or "" if it does not exist. `names` are the cgroup's files.
+    """
     cpu = flat(read("cpu.stat"))
     events = flat(read("memory.events"))
     sizes = [name.split(".")[1] for name in names if name.startswith("hugetlb.") and name.endswith(".current") and "rsvd" not in name]
@@ -66,7 +72,7 @@ def read_stats(read: Callable[[str], str], names: list[str]) -> ContainerStats:
 
 
 def flat(text: str) -> dict[str, int]:
-    """A flat-keyed file: `name value` a line."""
+    """Parse a flat-keyed file, which has one `name value` per line."""
     result = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
@@ -76,13 +82,13 @@ def flat(text: str) -> dict[str, int]:
 
 
 def single(text: str) -> int:
-    """A file of one number; 0 for `max` and for none."""
+    """Parse a file of one number. Returns 0 for `max` and for an empty file."""
     value = text.strip()
     return int(value) if value.isdecimal() else 0
 
 
 def io_stats(text: str) -> tuple[IoStats, ...]:
-    """io.stat: `major:minor key=value ...` a line."""
+    """Parse io.stat, which has one `major:minor key=value ...` per line."""
     result = []
     for line in text.splitlines():
         numbers, *words = line.split()

@@ -1,4 +1,8 @@
-"""Directories of the cgroup2 hierarchy: made on the way to a container's group, with the controllers its limits need, and removed."""
+"""Creating and removing directories of the cgroup2 hierarchy.
+
+The directories above a container's cgroup are created as needed, each with the controllers that the
+limits need.
+"""
 
 import errno
 import os
@@ -9,16 +13,22 @@ from agent.errors import StepFailed
 
 BUSY_TRIES = 100
 BUSY_PAUSE = 0.01
-"""seconds"""
+"""The pause between two attempts to remove a cgroup, in seconds."""
 DELEGATE = "/sys/kernel/cgroup/delegate"
 DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 _ours: set[Path] = set()
-"""What this process has made: a directory above several groups goes with the last of them, whichever it was made for."""
+"""The directories that this process has created.
+
+A directory above several cgroups is removed with the last of them, whichever it was created for.
+"""
 
 
 def make_directories(root: Path, name: str, needed: set[str]) -> list[Path]:
-    """The group's directory and those above it, each with its controllers enabled; the new ones, outermost first."""
+    """Create the cgroup `name` and the directories above it, and enable controllers in each.
+
+    Returns the new directories, outermost first. Raises StepFailed and then leaves none behind.
+    """
     made: list[Path] = []
     current = root
     try:
@@ -38,17 +48,23 @@ def make_directories(root: Path, name: str, needed: set[str]) -> list[Path]:
 
 
 def enable_missing(path: Path, made: list[Path], needed: set[str]) -> None:
-    """Enable controllers for a group that was made before they were needed; one that cannot be had is refused by whoever needs it."""
+    """Enable controllers for an existing cgroup.
+
+    A controller that is not available is skipped. The write of the limit that needs it then raises
+    Refused.
+    """
     if needed:
         for parent in [directory.parent for directory in made] or [path.parent]:
             enable_controllers(parent, parent, needed)
 
 
 def enable_controllers(directory: Path, root: Path, needed: set[str]) -> None:
-    """Enable for the groups below `directory` what is enabled below `root`, and what is needed and there.
+    """Enable controllers for the cgroups below `directory`.
 
-    One write of all, then one by one, so that one that cannot be enabled does not keep out the rest; a limit that then lacks its
-    controller is refused by name.
+    These are the ones enabled below `root` and the ones in `needed`, as far as they are available.
+    They are first enabled in one write. The kernel applies such a write completely or not at all,
+    so if it fails they are written one by one. A limit that lacks its controller afterwards is
+    refused by name.
     """
     enabled = set((directory / "cgroup.subtree_control").read_text().split())
     wanted = needed if directory == root else needed | set((root / "cgroup.subtree_control").read_text().split())
@@ -67,7 +83,7 @@ def enable_controllers(directory: Path, root: Path, needed: set[str]) -> None:
 
 
 def remove_directories(made: list[Path]) -> None:
-    """Remove groups that we made, innermost first; one that others use meanwhile stays."""
+    """Remove directories, innermost first, stopping at the first that is in use by others."""
     for path in reversed(made):
         try:
             path.rmdir()
@@ -77,7 +93,10 @@ def remove_directories(made: list[Path]) -> None:
 
 
 def remove_parents(path: Path, made: list[Path]) -> None:
-    """Remove what was made above a group that is gone, for it or for a neighbour; what others use stays. Raises OSError."""
+    """Remove the directories created above a removed cgroup, for it or for a neighbour.
+
+    Stops at the first that is still in use. Raises OSError.
+    """
     _ours.discard(path)
     for parent in path.parents:
         if parent not in made and parent not in _ours:
@@ -94,7 +113,11 @@ def remove_parents(path: Path, made: list[Path]) -> None:
 
 
 async def remove_directory(path: Path) -> None:
-    """Remove a group without processes; for some milliseconds after the last exit it may still count as busy. Raises OSError."""
+    """Remove a cgroup without processes.
+
+    The kernel may report it as busy for some milliseconds after the last exit, so EBUSY is retried.
+    Raises OSError, and StepFailed if it stays busy.
+    """
     for _ in range(BUSY_TRIES):
         try:
             os.rmdir(path)
@@ -109,7 +132,11 @@ async def remove_directory(path: Path) -> None:
 
 
 def delegate(group: int, owner: int) -> None:
-    """Give a group to a user, who may then manage groups below it: its directory, and the files that the kernel lists for that."""
+    """Give a cgroup to a user, who may then manage cgroups below it.
+
+    Changes the owner of the directory and of the files that the kernel lists in DELEGATE. Raises
+    OSError.
+    """
     os.fchown(group, owner, -1)
     try:
         with open(DELEGATE, encoding="ascii") as file:
@@ -120,4 +147,4 @@ def delegate(group: int, owner: int) -> None:
         try:
             os.chown(name, owner, -1, dir_fd=group, follow_symlinks=False)
         except FileNotFoundError:
-            continue  # of a controller that is not enabled here
+            continue  # the file of a controller that is not enabled here
