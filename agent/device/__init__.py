@@ -1,1 +1,1 @@
-"""Devices that appear while the guest runs: uevents, sysfs, PCI paths."""
+"""Hotplugged devices: waiting for them, and finding them by uevents, sysfs and PCI paths."""

@@ -1,4 +1,7 @@
-"""Whole disks, by each of the names that a shim has for them."""
+"""Finding the device node of a disk by each kind of name that a shim uses.
+
+All functions wait until the disk has appeared, and raise TimeoutError if it does not.
+"""
 
 import os
 
@@ -8,11 +11,14 @@ from agent.errors import Refused
 from agent.worker import run_in_worker
 
 FIELD = "storage.source"
-"""What a refusal names unless the caller says otherwise."""
+"""The default field that an error names."""
 
 
 async def virtio_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
-    """The node of a virtio disk: `source` is a PCI path, or the node itself (/dev/vdX)."""
+    """Return the node of a virtio disk. `source` is a PCI path or the node itself (/dev/vdX).
+
+    Raises Refused for any other name.
+    """
     if pci.looks_like_path(source):
         path = pci.parse(source, field)
         return await devices.wait_for(lambda: _virtio_disk(devices, path), f"block device at PCI path {source}")
@@ -20,7 +26,7 @@ async def virtio_block(devices: DeviceWatch, source: str, field: str = FIELD) ->
 
 
 async def named_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
-    """The node at `source` (below /dev), once the kernel has that disk."""
+    """Return the node `source`, once the disk has appeared. Raises Refused if not below /dev."""
     name = source.removeprefix("/dev/")
     if not source.startswith("/dev/") or os.path.normpath(source) != source or "\0" in source:
         raise Refused(field, f"{source!r} is no device node below /dev")
@@ -29,7 +35,10 @@ async def named_block(devices: DeviceWatch, source: str, field: str = FIELD) -> 
 
 
 async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
-    """The node of a SCSI disk, `source` being `ID:LUN`. Every host adapter is told to look there first."""
+    """Return the node of a SCSI disk. `source` has the form `ID:LUN`.
+
+    Every SCSI host adapter is first made to scan that address. Raises Refused for another form.
+    """
     identifier, colon, lun = source.partition(":")
     if not colon or not identifier.isdecimal() or not lun.isdecimal():
         raise Refused(field, f"{source!r} is not ID:LUN of a SCSI disk")
@@ -39,14 +48,17 @@ async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> s
 
 
 async def partition(devices: DeviceWatch, node: str, number: int) -> str:
-    """The node of a partition, once the kernel has read the table of the disk at `node`."""
+    """Return the node of a partition, once the kernel has read the disk's partition table.
+
+    `node` is the node of the whole disk.
+    """
     disk = os.path.basename(node)
     name = f"{disk}{'p' if disk[-1].isdecimal() else ''}{number}"
     return await devices.wait_for(lambda: devices.node(f"/class/block/{name}"), f"partition {number} of {node}")
 
 
 def _scan(files: list[str], target: str) -> None:
-    """In a worker: the kernel answers when the disk has answered."""
+    """Scan `target` on SCSI hosts, in a worker: the write blocks until the disk has answered."""
     for path in files:
         with open(path, "w") as file:
             file.write(target)

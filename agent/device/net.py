@@ -1,11 +1,14 @@
-"""Network interfaces by PCI path."""
+"""Finding a network interface by its PCI path."""
 
 from agent.device import pci
 from agent.device.watch import DeviceWatch
 
 
 async def net_device(devices: DeviceWatch, text: str) -> str:
-    """The present name of the network interface at a PCI path. TimeoutError if it does not appear."""
+    """Return the current name of the network interface at a PCI path.
+
+    Waits for it. Raises TimeoutError if it does not appear, and Refused for a malformed path.
+    """
     path = pci.parse(text, "interface.devicePath")
 
     def find() -> str | None:

@@ -1,7 +1,12 @@
-"""Kata's PCI paths: where a device sits, by slot numbers from the root bus down (bus numbers are the guest's own affair).
+"""Kata's PCI paths, which give a device's position as slot numbers from the root bus down.
 
-`02/03` is slot 3 behind the bridge in slot 2 of the root bus; `02.1` function 1; with three elements and more,
-a first one of 0x20 and up is the number of a root complex (pxb-pcie).
+Bus numbers are not part of a path, because the guest's firmware or kernel assigns them and the host
+does not know them. Numbers are hexadecimal:
+
+* `02/03` is slot 3 behind the bridge in slot 2 of the root bus.
+* `02.1` is function 1 of slot 2.
+* In a path of three or more elements a first one of 0x20 or more is the number of a root complex
+  (pxb-pcie).
 """
 
 import os
@@ -14,14 +19,14 @@ _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 class Slot(NamedTuple):
-    """A place on a bus."""
+    """A device and function number on a bus."""
 
     device: int
     function: int
 
 
 class PciPath(NamedTuple):
-    """A parsed path: the root complex, and a slot per bus from there."""
+    """A parsed path: the number of the root complex and one slot per bus below it."""
 
     root_complex: int
     slots: tuple[Slot, ...]
@@ -32,7 +37,7 @@ class PciPath(NamedTuple):
 
 
 def parse(text: str, field: str = "PCI path") -> PciPath:
-    """Parse; Refused names `field`."""
+    """Parse a PCI path. Raises Refused, naming `field`."""
     elements = text.split("/")
     root_complex = 0
     if len(elements) >= 3 and _is_number(elements[0]) and int(elements[0], 16) >= FIRST_EXPANDER_BUS:
@@ -41,7 +46,7 @@ def parse(text: str, field: str = "PCI path") -> PciPath:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether `text` can only be meant as a PCI path (and not as a device node)."""
+    """Return whether `text` is to be read as a PCI path and not as a device node."""
     return not text.startswith("/")
 
 
@@ -57,7 +62,10 @@ def _is_number(text: str) -> bool:
 
 
 def resolve(path: PciPath, sys_root: str = "/sys") -> str | None:
-    """The device's directory as uevents name it (`/devices/pci0000:00/...`), or None while part of it is not there."""
+    """Return a device's sysfs directory, or None as long as a part of the path does not exist.
+
+    The directory is relative to `sys_root`, as in uevents (`/devices/pci0000:00/...`).
+    """
     directory = f"/devices/pci0000:{path.root_complex:02x}"
     bus = f"0000:{path.root_complex:02x}"
     last = len(path.slots) - 1
@@ -72,7 +80,10 @@ def resolve(path: PciPath, sys_root: str = "/sys") -> str | None:
 
 
 def _bus_below(bridge: str) -> str | None:
-    """The bus behind a bridge: its own entry, or as its children's names tell."""
+    """Return the bus behind a bridge (`0000:01`), or None if it cannot be determined.
+
+    It is read from the bridge's `pci_bus` entry, or else from the names of the devices behind it.
+    """
     try:
         buses = os.listdir(f"{bridge}/pci_bus")
     except FileNotFoundError:
@@ -87,6 +98,6 @@ def _bus_below(bridge: str) -> str | None:
 
 
 def is_function(name: str) -> bool:
-    """Whether `name` is a PCI function's address: 0000:01:02.0"""
+    """Return whether `name` is the address of a PCI function, as 0000:01:02.0."""
     digits = name[:4] + name[5:7] + name[8:10] + name[11:]
     return len(name) == 12 and name[4] + name[7] + name[10] == "::." and _HEXADECIMAL.issuperset(digits)

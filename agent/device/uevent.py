@@ -1,4 +1,4 @@
-"""The kernel's device events (netlink family KOBJECT_UEVENT, kernel-documentation "uevent")."""
+"""Receiving the kernel's device events (netlink family KOBJECT_UEVENT; kernel docs "uevent")."""
 
 import _socket as socket
 from typing import NamedTuple
@@ -12,7 +12,11 @@ BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class Uevent(NamedTuple):
-    """One event. `devpath` is below /sys and begins with a slash; `devname` is below /dev, empty for what has no node."""
+    """A device event.
+
+    `devpath` is relative to /sys and begins with a slash. `devname` is relative to /dev, and empty
+    for a device without a node.
+    """
 
     action: str
     devpath: str
@@ -21,7 +25,10 @@ class Uevent(NamedTuple):
 
 
 def parse(datagram: bytes) -> Uevent | None:
-    """An event from its datagram: `action@devpath`, then KEY=value, each ended by NUL. None for what is not one, or is cut off."""
+    """Parse a datagram: `action@devpath` and then KEY=value pairs, each ended by a NUL.
+
+    Returns None for a datagram that has another format or is truncated.
+    """
     first, *pairs = datagram.split(b"\0")
     if b"@" not in first or not datagram.endswith(b"\0"):
         return None
@@ -37,7 +44,7 @@ def parse(datagram: bytes) -> Uevent | None:
 
 
 def open_socket() -> Socket:
-    """Return a socket that receives the kernel's events, not blocking. Raises OSError."""
+    """Return a non-blocking socket that receives the kernel's events. Raises OSError."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     events = Socket(socket.AF_NETLINK, kind, NETLINK_KOBJECT_UEVENT)
     try:
@@ -50,9 +57,10 @@ def open_socket() -> Socket:
 
 
 def receive(events: Socket) -> Uevent | None:
-    """Return the next event, None for a datagram that is none.
+    """Return the next event, or None for a datagram that is not a kernel event.
 
-    Raises BlockingIOError when there is nothing; OSError ENOBUFS when some were lost.
+    Raises BlockingIOError if nothing is queued, and OSError ENOBUFS if events were lost.
     """
+    # The kernel sends from port 0 (netlink(7)). A datagram from another port comes from a process.
     datagram, sender = events.recvfrom(RECEIVE_BYTES)
     return parse(datagram) if sender[0] == 0 else None

@@ -1,4 +1,8 @@
-"""PCI devices of the host's that the guest has: which they are here, and handing one to the programs of a container."""
+"""PCI devices of the host that are passed to the guest (VFIO).
+
+Finds their addresses in the guest, and binds them to vfio-pci so that a program in a container can
+drive them.
+"""
 
 import os
 from typing import NamedTuple
@@ -13,14 +17,14 @@ DRIVER = "vfio-pci"
 
 
 class Function(NamedTuple):
-    """One PCI function: its address on the host, and its path in the guest."""
+    """A PCI function: its address on the host and its PCI path in the guest."""
 
     host: str
     path: str
 
 
 def parse_option(option: str) -> Function:
-    """`0000:3b:02.1=02/01`. Raises Refused."""
+    """Parse an option of the form `0000:3b:02.1=02/01`. Raises Refused."""
     host, equals, path = option.partition("=")
     if not equals or not pci.is_function(host):
         raise Refused(FIELD, f"{option[:64]!r} is not HOST-ADDRESS=PCI-PATH")
@@ -29,13 +33,20 @@ def parse_option(option: str) -> Function:
 
 
 async def address(devices: DeviceWatch, path: str) -> str:
-    """The address in the guest of the device at a PCI path, once it is there. Raises TimeoutError."""
+    """Return the guest's address of the device at a PCI path, once it has appeared.
+
+    Raises TimeoutError and Refused.
+    """
     parsed = pci.parse(path, FIELD)
     return os.path.basename(await devices.wait_for(lambda: pci.resolve(parsed, devices.sys_root), f"PCI device at {path}"))
 
 
 async def take_group(devices: DeviceWatch, addresses: list[str]) -> str:
-    """Give the functions to vfio-pci; the node of their IOMMU group. Raises Refused, WrongState, StepFailed, TimeoutError."""
+    """Bind PCI functions to vfio-pci and return the node of their IOMMU group (/dev/vfio/N).
+
+    Raises Refused for functions of different groups, WrongState if the kernel lacks vfio-pci or the
+    guest has no IOMMU, StepFailed, and TimeoutError if the node does not appear.
+    """
     groups = {}
     for bdf in addresses:
         await run_in_worker(lambda bdf=bdf: _rebind(devices.sys_root, bdf), f"vfio-pci for {bdf}")  # type: ignore[misc]
@@ -47,13 +58,14 @@ async def take_group(devices: DeviceWatch, addresses: list[str]) -> str:
 
 
 def _rebind(sys_root: str, bdf: str) -> None:
-    """In a worker: take the function from the driver that has it."""
+    """Unbind a function from its driver and bind it to vfio-pci. Runs in a worker."""
     device = f"{sys_root}/bus/pci/devices/{bdf}"
     if not os.path.isdir(f"{sys_root}/bus/pci/drivers/{DRIVER}"):
         raise WrongState(f"this guest's kernel has no {DRIVER}")
     driver = os.path.basename(os.path.realpath(f"{device}/driver")) if os.path.exists(f"{device}/driver") else ""
     if driver == DRIVER:
         return
+    # First the override: the probe below must match vfio-pci alone, not the driver just unbound.
     _write(f"{device}/driver_override", DRIVER)
     if driver:
         _write(f"{device}/driver/unbind", bdf)

@@ -1,4 +1,9 @@
-"""Waiting for a device: what sysfs shows already, else the event that announces it."""
+"""Waiting for a device to appear.
+
+An event may arrive before anybody waits for it, and the kernel may drop events when the socket's
+buffer is full. Events are therefore only a reason to look at sysfs again. The wait registers first
+and looks afterwards, so a device that appears in between is not missed.
+"""
 
 import errno
 import os
@@ -10,11 +15,14 @@ from agent.device.uevent import Uevent
 from agent.loop import Socket
 
 HOTPLUG_TIMEOUT = 3.0
-"""seconds; Kata's `agent.hotplug_timeout`"""
+"""The default of Kata's setting `agent.hotplug_timeout`, in seconds."""
 
 
 class DeviceWatch:
-    """The kernel's device events, and those who wait for one. `sys_root` and `dev_root` are where sysfs and /dev are."""
+    """The listener for device events and the tasks that wait for devices.
+
+    `sys_root` and `dev_root` are the paths of sysfs and /dev.
+    """
 
     def __init__(self, hotplug_timeout: float = HOTPLUG_TIMEOUT, sys_root: str = "/sys", dev_root: str = "/dev") -> None:
         self.hotplug_timeout = hotplug_timeout
@@ -24,14 +32,14 @@ class DeviceWatch:
         self._waiting: set[loop.Event] = set()
 
     def start(self) -> None:
-        """Listen from now on; inside the loop."""
+        """Start to listen. Must be called inside the loop. Raises OSError."""
         self._socket = uevent.open_socket()
         loop.spawn(self._listen(self._socket), name="uevents")
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._socket is not None:
-            self._socket.close()  # which ends the task
+            self._socket.close()  # ends the task: readable() raises DescriptorClosed
             self._socket = None
 
     async def _listen(self, events: Socket) -> None:
@@ -46,20 +54,24 @@ class DeviceWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                event = None  # events were lost: everybody looks at sysfs again
+                event = None  # events were lost: every waiting task looks at sysfs again
             self.announce(event)
 
     def announce(self, event: Uevent | None) -> None:
-        """Make those who wait look again, unless nothing has come (`remove` and the like)."""
+        """Make the waiting tasks look again, unless the event only reports a removal or the like.
+
+        None stands for lost events.
+        """
         if event is None or event.action in ("add", "change", "move", "online", "bind"):
             for waiting in list(self._waiting):
                 waiting.set()
 
     async def wait_for(self, find: Callable[[], str | None], subject: str) -> str:
-        """The first answer of `find` that is not None: asked at once, then after each event, for `hotplug_timeout` seconds.
+        """Call `find` until it returns something other than None, and return that.
 
-        `find` looks at sysfs, so a device that was there before the listener, or whose event was lost, is found as well.
-        TimeoutError names `subject`.
+        It is called at once, then after each event, for `hotplug_timeout` seconds. It looks at
+        sysfs, so it also finds a device that appeared before the listener was started, or whose
+        event was lost. Raises TimeoutError, naming `subject`.
         """
         event = loop.Event()
         self._waiting.add(event)
@@ -75,18 +87,24 @@ class DeviceWatch:
             self._waiting.discard(event)
 
     def names(self, directory: str) -> list[str]:
-        """The names in a directory of sysfs, sorted; none where it does not exist."""
+        """Return the sorted names in a directory of sysfs, an empty list if it does not exist."""
         try:
             return sorted(os.listdir(self.sys_root + directory))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def node(self, block_directory: str) -> str | None:
-        """The path of the node of the block device at this directory of sysfs, once it is there with the right numbers."""
+        """Return the path of the node of the block device at this directory of sysfs.
+
+        Returns None until the node exists with the right device number.
+        """
         return self.named(block_directory, os.path.basename(block_directory).replace("!", "/"))
 
     def named(self, directory: str, name: str) -> str | None:
-        """The same for a device of any kind, whose node is `name` below /dev."""
+        """Return the path of a device's node, as `node` does, for a device of any type.
+
+        `name` is the node's path relative to /dev.
+        """
         try:
             with open(f"{self.sys_root}{directory}/dev") as file:
                 major, minor = map(int, file.read().split(":"))
