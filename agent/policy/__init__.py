@@ -1,1 +1,4 @@
-"""What a host may ask for: a small declarative policy in TOML. docs/policy.md describes it."""
+"""The policy: a declarative TOML file that limits what the host may request.
+
+docs/policy.md describes the format.
+"""

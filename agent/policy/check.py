@@ -1,4 +1,10 @@
-"""A request against a policy: each rule looks at its part, before anything is done."""
+"""Checking a request against a policy, before the request is acted on.
+
+A policy is for a host that is not trusted, so the check must see a request as the code that carries
+it out will see it. Paths are normalised before they are compared, the kind of a mount is derived as
+the container's code derives it, and a rule that could be evaded by another part of the request
+brings a default for that part (FOLLOWS).
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,23 +19,31 @@ if TYPE_CHECKING:
 
 WIDTH = 160
 REST = "**"
-"""As a command's last word: any more words."""
+"""As the last word of a command pattern: matches any further words, or none."""
 IMAGE_ANNOTATIONS = ("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName", "io.kubernetes.cri.sandbox-image-name")
 NO_IMAGE = "(none)"
-"""What stands for the image of a container that names none."""
+"""The image name that is checked if a container's annotations name no image."""
 BY_NAME_ONLY = ("SetPolicy", "innkeeper.v1.Guest/StartShell")
-"""Methods that no pattern covers: a host must not lift the policy, or go round it, by a star."""
+"""Methods that must be listed by name. A pattern such as `*` must not allow a host to replace the
+policy or to bypass it with a shell in the guest."""
 FOLLOWS: "Mapping[str, tuple[str, tuple[str, ...]]]" = {
     "hooks": ("commands", ()),
     "namespaces": ("mounts", ()),
     "roots": ("mounts", ("/run/kata-containers/*",)),
 }
-"""Rule -> (the rule that would be gone round without it, what is allowed when that one is given and this one is not)."""
+"""Rule -> (another rule that could be bypassed without it, the entries allowed by default).
+
+The default applies if the policy has the other rule but not this one. For example a policy that
+limits `commands` allows no hooks, because a hook runs a command too.
+"""
 LAYER_WORD, VERIFIED, ROOT_HASH = "X-kata.overlay-lower", "X-kata.dmverity-enabled=true", "X-kata.dmverity.roothash="
 
 
 class Denied(AgentError):
-    """A policy does not allow a request. The text has at most three lines: which rule, what was asked, what is allowed."""
+    """A request that a policy does not allow.
+
+    The message has at most three lines: the rule, what was asked, and what is allowed.
+    """
 
     code = PERMISSION_DENIED
 
@@ -45,12 +59,16 @@ class Denied(AgentError):
 
 
 def _short(line: str) -> str:
+    """Return the line cut to WIDTH characters, with unprintable characters replaced."""
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
 def check(policy: Policy, service: str, method: str, request: Any) -> None:
-    """Raises Denied. Methods of other services than Kata's are named SERVICE/METHOD in `rpcs`."""
+    """Raise Denied if `policy` does not allow the request.
+
+    In the rule `rpcs` methods of services other than Kata's are named SERVICE/METHOD.
+    """
     name = method if service == "grpc.AgentService" else f"{service}/{method}"
     _check_method(policy, name)
     if service != "grpc.AgentService":
@@ -74,6 +92,7 @@ def _check_method(policy: Policy, name: str) -> None:
 
 
 def _rule(policy: Policy, rule: str) -> "tuple[Any, ...] | None":
+    """Return the entries of a rule or its default (FOLLOWS), or None if it does not limit."""
     entries: tuple[Any, ...] | None = getattr(policy, rule)
     if entries is None and rule in FOLLOWS:
         leader, allowed = FOLLOWS[rule]
@@ -112,7 +131,8 @@ def _show(entry: Any) -> str:
     return str(entry)
 
 
-# What each rule looks at in a request: (the thing itself, how a denial shows it).
+# The functions below extract from a request what a rule checks. They yield pairs: the value to
+# match, and the text that a denial shows for it.
 
 Asked = Iterator[tuple[Any, str]]
 
@@ -124,7 +144,10 @@ def _image(request: "agent_pb2.CreateContainerRequest") -> Asked:
 
 
 def _layers(request: "agent_pb2.CreateContainerRequest") -> Asked:
-    """The root hash of each layer; a layer that nobody verifies has none, which no pattern but `*` matches."""
+    """Yield the dm-verity root hash of each layer.
+
+    A layer that is not verified has the value "", which only the pattern `*` matches.
+    """
     for storage in request.storages:
         options = [word for option in storage.options for word in option.split(",")]
         hashes = [word.removeprefix(ROOT_HASH) for word in options if word.startswith(ROOT_HASH)]
@@ -138,7 +161,7 @@ def _mounts(request: "agent_pb2.CreateContainerRequest") -> Asked:
         read_only = "ro" in mount.options and "rw" not in mount.options
         kind = mount.type or ("bind" if {"bind", "rbind"} & set(mount.options) else "")
         if {"bind", "rbind"} & set(mount.options):
-            kind = "bind"  # as the container's core reads it, whatever the type says
+            kind = "bind"  # these options decide in the container's code too, not the type
         place = Place(_straight(mount.destination), _straight(mount.source), kind, read_only)
         yield place, _show(place)
 
@@ -151,7 +174,11 @@ def _storages(request: "agent_pb2.CreateContainerRequest | agent_pb2.CreateSandb
 
 
 def _straight(path: str) -> str:
-    """Without `..` and the like, so that a pattern sees where a path leads. A slash at the end stays."""
+    """Return an absolute path without `.`, `..` and double slashes. A trailing slash is kept.
+
+    A pattern is thus matched against the path that will be used: `/run/kata-containers/../../etc`
+    does not match `/run/kata-containers/*`.
+    """
     if not path.startswith("/"):
         return path
     return os.path.normpath(path) + ("/" if path.endswith("/") and path != "/" else "")
@@ -229,4 +256,5 @@ PARTS: Mapping[str, Mapping[str, Callable[[Any], Asked]]] = {
     "UpdateEphemeralMounts": {"storages": _storages},
     "CopyFile": {"files": _file},
 }
-"""Method -> rule -> what to look at. A test sees that every rule is here, and every part of a request that it speaks of."""
+"""Method -> rule -> function that extracts what the rule checks. A test makes sure that the table
+has every rule, and every part of a request that a rule is about."""

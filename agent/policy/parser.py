@@ -1,4 +1,4 @@
-"""A policy's text as an object. Anything that is not understood is refused: a rule that is passed over protects nobody."""
+"""Parsing a policy. Anything unknown is refused: a rule that is ignored protects nothing."""
 
 import re
 import tomllib
@@ -11,13 +11,13 @@ FIELD = "policy"
 MAX_TEXT = 256 << 10
 VERSION = 1
 STANDARD = "standard"
-"""Stands in `mounts` and `storages` for what every container has."""
+"""The entry of `mounts` and `storages` that stands for what every container has."""
 _REGO = re.compile(r"^\s*(package|import|default)\s+[a-z]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One entry of `mounts` or `storages`: patterns that must all match; None: whatever it is."""
+    """An entry of `mounts` or `storages`: patterns that must all match. None matches anything."""
 
     destination: str | None = None
     source: str | None = None
@@ -27,7 +27,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules; None: not limited. Patterns are those of a shell, and `*` matches a slash as well."""
+    """A policy's rules. A rule that is None does not limit, an empty one allows nothing.
+
+    Patterns are those of a shell, except that `*` also matches a slash.
+    """
 
     name: str = ""
     rpcs: tuple[str, ...] | None = None
@@ -69,7 +72,7 @@ STANDARD_PLACES = {
 
 
 def parse(text: str) -> Policy:
-    """A policy. Raises Refused, which names the key; Rego by its name."""
+    """Parse a policy. Raises Refused, naming the key, and for Rego with a message of its own."""
     if len(text.encode(errors="replace")) > MAX_TEXT:
         raise Refused(FIELD, f"more than {MAX_TEXT} bytes")
     try:

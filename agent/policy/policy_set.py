@@ -1,4 +1,7 @@
-"""The policies in force: those of the image, which nobody changes, and one that the host sets. All must allow a request."""
+"""The policies in force: those of the image, which are fixed, and one that the host may set.
+
+All of them must allow a request.
+"""
 
 from agent import log
 from agent.errors import Refused
@@ -7,7 +10,7 @@ from agent.policy.parser import Policy, parse
 
 
 class Book:
-    """Policies by where they come from."""
+    """The policies in force. Without any, every request is allowed."""
 
     def __init__(self) -> None:
         self._fixed: list[Policy] = []
@@ -15,7 +18,11 @@ class Book:
         self._unreadable = ""
 
     def read(self, path: str) -> None:
-        """A policy of the image's. One that cannot be understood allows nothing: what it should have said is not known."""
+        """Read a policy of the image.
+
+        A file that cannot be read or parsed denies every request, since it is unknown what it was
+        meant to allow.
+        """
         try:
             with open(path, encoding="utf-8") as file:
                 self._fixed.append(parse(file.read()))
@@ -24,11 +31,14 @@ class Book:
             self._unreadable = f"{path}: {error}"
 
     def set(self, text: str) -> None:
-        """The host's, in the place of the one before. Raises Refused; the one before stays in force then."""
+        """Set the host's policy, which replaces the one set before.
+
+        Raises Refused for a malformed policy, and then keeps the one set before.
+        """
         self._set = parse(text)
 
     def check(self, service: str, method: str, request: object) -> None:
-        """Raises Denied."""
+        """Raise Denied if any policy in force does not allow the request."""
         if self._unreadable:
             raise Denied(method, Policy(), "rpcs", method, (f"nothing: {self._unreadable}",))
         for policy in (*self._fixed, *([self._set] if self._set is not None else [])):
