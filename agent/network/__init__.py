@@ -1,4 +1,5 @@
-"""Links, addresses, routes, neighbours and name resolution of the guest's own network namespace.
+"""Network configuration of the guest's own network namespace: links, addresses, routes and DNS.
 
-Nothing is imported here: `loopback` is part of start-up, all else is loaded by the first request that needs it.
+This file imports nothing. `loopback` is part of start-up. The other modules are imported by the
+first request that needs them.
 """

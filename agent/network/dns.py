@@ -1,4 +1,4 @@
-"""The guest's own /etc/resolv.conf, as the sandbox's creator wants it."""
+"""Setting the guest's own /etc/resolv.conf from the request that creates the sandbox."""
 
 import os
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ GENERATED = "/run/kata-containers/sandbox/resolv.conf"
 
 
 def set_dns(lines: Sequence[str], resolv_conf: str = RESOLV_CONF, generated: str = GENERATED) -> None:
-    """Write `lines` to a file of the sandbox and bind it over /etc/resolv.conf; does nothing without lines, or without that file.
+    """Write `lines` to a file and bind-mount it over /etc/resolv.conf.
 
-    WrongState where /etc/resolv.conf is a directory.
+    Does nothing if there are no lines or /etc/resolv.conf does not exist. Raises WrongState if
+    /etc/resolv.conf is a directory, and OSError.
     """
     if not lines or not os.path.lexists(resolv_conf):
         return

@@ -1,4 +1,4 @@
-"""UpdateInterface and ListInterfaces."""
+"""The requests UpdateInterface and ListInterfaces."""
 
 import socket
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,14 @@ TEMPORARY = "_temp"
 
 
 async def update_interface(interface: "Interface", devices: "DeviceWatch | None" = None) -> "Interface":
-    """Give the link that `interface` means its name, addresses, MTU and flags, and bring it up; answers the request.
+    """Set a link's name, hardware address, MTU, flags and addresses, and bring it up.
 
-    The link is the one at `devicePath` (a PCI path; waited for with `devices`), else the one with `hwAddr`, else the one called
-    `name`. Addresses are added, none is removed. LinkMissing if there is no such link; Refused before anything is changed.
+    The link is found by `devicePath`, a PCI path that `devices` waits for. Without one it is found
+    by `hwAddr`, or else by `name`. Addresses are added, none is removed. Returns `interface`, which
+    is the answer to the request.
+
+    Raises Refused for an invalid request, before anything is changed, LinkMissing if there is no
+    such link, and OSError with the kernel's message.
     """
     addresses = _checked(interface)
     plugged = await _plugged(interface, devices)
@@ -42,7 +46,10 @@ async def update_interface(interface: "Interface", devices: "DeviceWatch | None"
 
 
 def _checked(interface: "Interface") -> list[tuple[int, str, int]]:
-    """The addresses as (family, address, prefix length), everything in the request having been looked at."""
+    """Check the whole request. Return its addresses as (AF_*, address, prefix length).
+
+    Raises Refused.
+    """
     check_name("interface.name", interface.name)
     if interface.hwAddr:
         check_hardware_address("interface.hwAddr", interface.hwAddr)
@@ -59,7 +66,10 @@ def _checked(interface: "Interface") -> list[tuple[int, str, int]]:
 
 
 async def _plugged(interface: "Interface", devices: "DeviceWatch | None") -> str:
-    """The present name of the link at `devicePath`, or an empty string."""
+    """Return the current name of the link at `devicePath`, or "" if the request has no path.
+
+    Raises LinkMissing if the device does not appear in time.
+    """
     if not interface.devicePath:
         return ""
     if devices is None:
@@ -73,6 +83,7 @@ async def _plugged(interface: "Interface", devices: "DeviceWatch | None") -> str
 
 
 def _find(known: list[Message], interface: "Interface", plugged: str) -> Message:
+    """Return the link that a request is about. Raises LinkMissing."""
     if plugged:
         link = by_name(known, plugged)
     else:
@@ -83,7 +94,11 @@ def _find(known: list[Message], interface: "Interface", plugged: str) -> Message
 
 
 def _configure(route: RouteSocket, link: Message, interface: "Interface", addresses: list[tuple[int, str, int]]) -> None:
-    """Down, change, up. A link that was up comes up again whatever fails."""
+    """Set the link down, change it and set it up.
+
+    The link has to be down for some of the changes. If one fails, a link that was up before is set
+    up again.
+    """
     was_up = link["flags"] & IFF_UP
     _set_flags(route, link, 0, IFF_UP)
     try:
@@ -109,7 +124,11 @@ def _set_flags(route: RouteSocket, link: Message, flags: int, change: int) -> No
 
 
 def _add_addresses(route: RouteSocket, link: Message, addresses: list[tuple[int, str, int]]) -> None:
-    """IPv6 is left out where the kernel has it switched off altogether, as the host does not know."""
+    """Add addresses to a link.
+
+    IPv6 addresses are skipped if IPv6 is disabled in this kernel. The host does not know that, and
+    its request should not fail for it.
+    """
     for family, text, length in addresses:
         if family == socket.AF_INET6 and _ipv6_is_off():
             continue
@@ -119,6 +138,7 @@ def _add_addresses(route: RouteSocket, link: Message, addresses: list[tuple[int,
 
 
 def _ipv6_is_off() -> bool:
+    """Return whether IPv6 is missing in the kernel or disabled for both `all` and `default`."""
     for scope in ("all", "default"):
         try:
             with open(DISABLE_IPV6.format(scope)) as file:
@@ -130,7 +150,10 @@ def _ipv6_is_off() -> bool:
 
 
 def _rename(route: RouteSocket, link: Message, wanted: str) -> None:
-    """Call `link` `wanted`. Another link of that name takes this one's old name in exchange."""
+    """Rename `link` to `wanted`. If another link has that name, the two exchange their names.
+
+    Names are unique, so the other link gets a temporary name in between.
+    """
     old = name_of(link)
     if old == wanted:
         return
@@ -148,7 +171,7 @@ def _rename(route: RouteSocket, link: Message, wanted: str) -> None:
 
 
 def list_interfaces() -> "list[Interface]":
-    """Every link with its addresses."""
+    """Return every link with its addresses."""
     from innkeeper.wire.pb.types_pb2 import Interface, IPAddress
 
     with RouteSocket() as route:

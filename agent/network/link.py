@@ -1,4 +1,4 @@
-"""Links by name and by hardware address."""
+"""Finding network links by name and by hardware address."""
 
 from collections.abc import Iterable
 
@@ -10,35 +10,38 @@ IFNAMSIZ = 16
 
 
 class LinkMissing(AgentError):
-    """No such link (yet). Kata's shim looks for the words `Link not found` and tries again."""
+    """A link does not exist, or does not exist yet.
+
+    Kata's shim retries the request if the message contains `Link not found`.
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(f"Link not found ({what})")
 
 
 def links(route: RouteSocket) -> list[Message]:
-    """Every link of this network namespace."""
+    """Return every link of this network namespace."""
     return route.dump(RTM_GETLINK, {})
 
 
 def name_of(link: Message) -> str:
-    """Its name."""
+    """Return the name of a link."""
     return str(link.get_attr("IFLA_IFNAME"))
 
 
 def by_name(known: Iterable[Message], name: str) -> Message | None:
-    """The link called `name`."""
+    """Return the link called `name`, or None."""
     return next((link for link in known if name_of(link) == name), None)
 
 
 def by_address(known: Iterable[Message], address: str) -> Message | None:
-    """The link with this hardware address, in any case of letters."""
+    """Return the link with this hardware address (in upper or lower case), or None."""
     wanted = address.lower()
     return next((link for link in known if str(link.get_attr("IFLA_ADDRESS")).lower() == wanted), None)
 
 
 def index_of(known: Iterable[Message], name: str) -> int:
-    """The index of the link called `name`; LinkMissing without one."""
+    """Return the index of the link called `name`. Raises LinkMissing."""
     link = by_name(known, name)
     if link is None:
         raise LinkMissing(f"Name: {name}")
@@ -46,7 +49,7 @@ def index_of(known: Iterable[Message], name: str) -> int:
 
 
 def check_name(field: str, name: str) -> None:
-    """Refuse what the kernel does not take as a name, before anything is changed."""
+    """Raise Refused for a name that the kernel would not accept, before anything is changed."""
     encoded = name.encode()
     if not 0 < len(encoded) < IFNAMSIZ or name in (".", "..") or any(c in "/:" or c.isspace() or c == "\0" for c in name):
         raise Refused(field, f"{name!r} is no name for a network interface")
@@ -56,7 +59,7 @@ HARDWARE_BYTES = 6
 
 
 def check_hardware_address(field: str, address: str) -> None:
-    """Refuse what is not six bytes in hexadecimal with colons between them."""
+    """Raise Refused for anything but six hexadecimal bytes separated by colons."""
     parts = address.split(":")
     if len(parts) != HARDWARE_BYTES or not all(len(part) == 2 and _is_hexadecimal(part) for part in parts):
         raise Refused(field, f"{address!r} is no hardware address")

@@ -1,4 +1,4 @@
-"""`lo` up at boot. By ioctl (netdevice(7)), so that start-up imports no netlink code."""
+"""Setting `lo` up at boot, by ioctl (netdevice(7)), so that start-up imports no netlink code."""
 
 import _socket as socket  # the public module imports enum and selectors, which start-up does without
 import fcntl
@@ -11,7 +11,10 @@ IFREQ = "16sh22x"
 
 
 def loopback_up() -> None:
-    """Set IFF_UP on `lo`; the kernel then gives it 127.0.0.1/8 and ::1/128. OSError names the link."""
+    """Set IFF_UP on `lo`. The kernel then adds the addresses 127.0.0.1/8 and ::1/128.
+
+    Raises OSError with the name of the link.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
     try:
         request = struct.pack(IFREQ, b"lo", 0)

@@ -1,7 +1,8 @@
-"""pyroute2's message classes, and nothing else of pyroute2.
+"""The message classes of pyroute2, without the rest of pyroute2.
 
-Its package `__init__` imports 300 modules (asyncio, sqlite3, ssl, ...), so the package is registered without running
-that file: the same in the frozen agent and outside. Where the whole of pyroute2 is loaded already, it is used as it is.
+The package's `__init__` imports 300 modules (asyncio, sqlite3, ssl, ...). The package is therefore
+registered in sys.modules without running that file. This works the same in the frozen agent and
+outside of it. If pyroute2 is already imported as a whole, it is used as it is.
 """
 
 import importlib.util
@@ -9,6 +10,7 @@ import sys
 
 
 def _register_bare_package() -> None:
+    """Put the package pyroute2 in sys.modules without executing it."""
     if "pyroute2" in sys.modules:
         return
     spec = importlib.util.find_spec("pyroute2")

@@ -1,4 +1,4 @@
-"""AddARPNeighbors."""
+"""The request AddARPNeighbors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,11 @@ NUD_PERMANENT = 0x80
 
 
 def add_arp_neighbors(neighbours: "Sequence[ARPNeighbor]") -> None:
-    """Add or replace entries of the neighbour tables; `state` 0 is permanent. LinkMissing if a device is not there."""
+    """Add or replace entries of the neighbour tables. `state` 0 makes an entry permanent.
+
+    Raises Refused for an invalid entry, LinkMissing for an unknown device, and OSError. The entries
+    before it have then been added.
+    """
     with RouteSocket() as route:
         known = links(route)
         for number, item in enumerate(neighbours):

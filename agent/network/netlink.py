@@ -1,7 +1,8 @@
-"""A NETLINK_ROUTE socket: one request, its replies, its error (netlink(7), rtnetlink(7)).
+"""A NETLINK_ROUTE socket: one request at a time, with its replies and errors.
 
-The kernel works on a request inside send(2), so its answer is there at once and no task has to wait for it. Where one is missing all
-the same, that is an error: a receive that blocks would stop PID 1.
+The sources are netlink(7) and rtnetlink(7). The kernel processes a request inside send(2). Its
+answer is queued when the call returns, so no task ever waits for one. If an answer is missing
+nevertheless, an error is raised: a receive that blocks would stop PID 1.
 """
 
 import errno
@@ -36,15 +37,18 @@ _CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, 
 _REQUEST_CLASSES = {RTM_GETLINK: ifinfmsg, RTM_SETLINK: ifinfmsg, RTM_GETADDR: ifaddrmsg, RTM_GETROUTE: rtmsg, **_CLASSES}
 
 Message = Any
-"""A message of pyroute2: fields by `[name]`, attributes by `.get_attr(NAME)`."""
+"""A message of pyroute2, with fields as `[name]` and attributes as `.get_attr(NAME)`."""
 
 
 class DumpInterrupted(Exception):
-    """The tables changed while they were read."""
+    """The kernel's table changed while it was read, so the result may be inconsistent."""
 
 
 def encode(kind: int, flags: int, sequence: int, fields: dict[str, Any], attrs: Sequence[tuple[str, Any]] = ()) -> bytes:
-    """One request as bytes; `fields` of the fixed part, `attrs` by the kernel's names."""
+    """Return a request as bytes.
+
+    `fields` are those of the message's fixed part, `attrs` are attributes by the kernel's names.
+    """
     message = _REQUEST_CLASSES[kind]()
     for name, value in fields.items():
         message[name] = value
@@ -58,7 +62,10 @@ def encode(kind: int, flags: int, sequence: int, fields: dict[str, Any], attrs: 
 
 
 def error_text(body: bytes, flags: int) -> str:
-    """The kernel's own words in an NLMSG_ERROR (NLMSGERR_ATTR_MSG), or an empty string. `body` follows the message header."""
+    """Return the kernel's message in an NLMSG_ERROR (NLMSGERR_ATTR_MSG), or "" if it has none.
+
+    `body` is the message without its header.
+    """
     if not flags & NLM_F_ACK_TLVS:
         return ""
     offset = 4 + (HEADER.size if flags & NLM_F_CAPPED else _aligned(struct.unpack_from("=I", body, 4)[0]))
@@ -73,7 +80,10 @@ def error_text(body: bytes, flags: int) -> str:
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, whole message) of each message in a datagram; ValueError where one is cut off."""
+    """Yield (type, flags, sequence, whole message) for each message in a datagram.
+
+    Raises ValueError for a truncated message.
+    """
     offset = 0
     while offset < len(data):
         if len(data) - offset < HEADER.size:
@@ -90,7 +100,7 @@ def _aligned(length: int) -> int:
 
 
 class RouteSocket:
-    """`with RouteSocket() as route:` in the network namespace of the caller."""
+    """A netlink socket in the network namespace of the caller: `with RouteSocket() as route:`."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -113,7 +123,10 @@ class RouteSocket:
     def change(
         self, kind: int, fields: dict[str, Any], attrs: Sequence[tuple[str, Any]] = (), *, flags: int = 0, subject: str = ""
     ) -> None:
-        """Ask for a change and wait for its acknowledgement. OSError with the kernel's text; `subject` becomes its file name."""
+        """Send a change and read its acknowledgement.
+
+        Raises OSError with the kernel's message. `subject` becomes the file name of the error.
+        """
         self._send(kind, flags | NLM_F_ACK, fields, attrs)
         try:
             for _ in self._replies():
@@ -122,7 +135,11 @@ class RouteSocket:
             raise OSError(error.errno, error.strerror, subject or None) from None
 
     def dump(self, kind: int, fields: dict[str, Any]) -> list[Message]:
-        """All objects of a table, read again when the table changed meanwhile."""
+        """Return all objects of a table.
+
+        The kernel marks a dump that a change has interrupted (NLM_F_DUMP_INTR). The table is then
+        read again, up to DUMP_TRIES times. Raises OSError.
+        """
         for _ in range(DUMP_TRIES):
             self._send(kind, NLM_F_DUMP, fields, ())
             try:
@@ -136,7 +153,11 @@ class RouteSocket:
         self._socket.sendto(encode(kind, flags, self._sequence, fields, attrs), (0, 0))
 
     def _replies(self) -> Iterator[Message]:
-        """Decoded messages up to the end of the answer. Messages of an earlier, abandoned answer are passed over. Raises OSError."""
+        """Yield the decoded messages of the answer to the last request. Raises OSError.
+
+        Messages of an earlier answer that was not read to its end are skipped, by their sequence
+        number. Messages that do not come from the kernel (port 0) are skipped too.
+        """
         interrupted = False
         while True:
             data, sender = self._receive()
@@ -154,6 +175,7 @@ class RouteSocket:
                 yield _decode(kind, message)
 
     def _receive(self) -> tuple[bytes, tuple[int, int]]:
+        """Return (datagram, sender's address). Raises OSError ENODATA if no answer is queued."""
         try:
             return self._socket.recvfrom(RECEIVE_BYTES)
         except BlockingIOError:
@@ -161,6 +183,7 @@ class RouteSocket:
 
 
 def _raise_error(kind: int, body: bytes, flags: int) -> None:
+    """Raise OSError if an NLMSG_ERROR or NLMSG_DONE carries an error code. 0 acknowledges."""
     code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
     if code:
         text = error_text(body, flags) if kind == NLMSG_ERROR else ""

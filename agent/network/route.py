@@ -1,4 +1,4 @@
-"""UpdateRoutes and ListRoutes: the main table."""
+"""The requests UpdateRoutes and ListRoutes, for the main routing table."""
 
 import errno
 import socket
@@ -19,14 +19,18 @@ RTNH_FLAGS = 0x1 | 0x2 | 0x4
 """RTNH_F_DEAD, _PERVASIVE, _ONLINK"""
 
 Request = tuple[str, dict[str, Any], list[tuple[str, Any]]]
-"""What to call it in an error, fixed fields, attributes."""
+"""(Name of the route in an error, fixed fields, attributes)."""
 
 
 def update_routes(routes: "Sequence[Route]") -> "list[Route]":
-    """Add or replace `routes`, those without a gateway first (a gateway must be reachable); none is removed. Answers the main table.
+    """Add or replace `routes` and return the main table. No route is removed.
 
-    An empty `dest` is the default route, `source` the preferred source address. LinkMissing if a device is not there; Refused
-    before anything is changed.
+    Routes without a gateway are added first, because the kernel refuses a gateway that is not yet
+    reachable. An empty `dest` is the default route, and `source` is the preferred source address.
+    A route that already exists is no error.
+
+    Raises Refused and LinkMissing before anything is changed. Raises OSError with the kernel's
+    message.
     """
     with RouteSocket() as route:
         known = links(route)
@@ -42,6 +46,7 @@ def update_routes(routes: "Sequence[Route]") -> "list[Route]":
 
 
 def _request(field: str, route: "Route", known: list[Message]) -> Request:
+    """Check a route and return the request that adds it. Raises Refused and LinkMissing."""
     family = socket.AF_INET6 if route.family == ip.V6 else socket.AF_INET
     length = 0
     attrs: list[tuple[str, Any]] = []
@@ -79,7 +84,11 @@ def _same_family(field: str, found: int, family: int) -> None:
 
 
 def list_routes() -> "list[Route]":
-    """The main table, IPv4 then IPv6. A default route has an empty `dest`; of a route with several next hops the first is shown."""
+    """Return the main table, IPv4 routes before IPv6 routes.
+
+    A default route has an empty `dest`. For a route with several next hops the first is shown.
+    Cached routes (RTM_F_CLONED) are left out.
+    """
     found = []
     with RouteSocket() as route:
         names = {link["index"]: name_of(link) for link in links(route)}
@@ -91,6 +100,7 @@ def list_routes() -> "list[Route]":
 
 
 def _shown(item: Message, names: dict[int, str]) -> "Route":
+    """Return a route of the kernel as a types.Route. `names` maps link index -> name."""
     from innkeeper.wire.pb.types_pb2 import Route
 
     hops = item.get_attr("RTA_MULTIPATH")
