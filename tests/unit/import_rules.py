@@ -53,6 +53,8 @@ PACKAGES = (
         "figures of this machine; not needed to run containers",
         (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine"),
     ),
+    Package("innkeeper.machine", "deprecated name of `innkeeper.vm`", ("innkeeper.vm",)),
+    Package("innkeeper.build", "deprecated name of `innkeeper.guest`", ("innkeeper.guest",)),
     Package("innkeeper.cli", "one file a subcommand: parse, call the engine, print", ("innkeeper",)),
     Package("agent.errors", "errors, each with its status code"),
     Package("agent.timeline", "stages of the boot"),

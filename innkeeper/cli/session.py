@@ -1,0 +1,5 @@
+"""Deprecated name of `innkeeper.engine.session`, kept until 0.2 for programs written against the old one."""
+
+from innkeeper.engine.session import Session, _scratch_disk, opened
+
+__all__ = ["Session", "_scratch_disk", "opened"]
