@@ -1,1 +1,5 @@
-"""A container in a virtual machine as a library: request, session, exec, streams, records. Prints nothing."""
+"""The library behind the command line: run a container in a VM.
+
+Requests, sessions, exec, streams and records. It prints nothing, except the id of a detached
+container.
+"""

@@ -1,4 +1,8 @@
-"""A process in the guest in the foreground: its streams are ours, our signals are its, and its exit status is the answer."""
+"""Run a guest process in the foreground.
+
+Its standard streams are connected to this process's own, signals are forwarded to it, and its exit
+status becomes the result.
+"""
 
 import os
 import queue
@@ -15,17 +19,20 @@ from innkeeper.errors import InnkeeperError, Interrupted
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 IMPATIENCE = 3
-"""That many SIGINT or SIGTERM end us even if the container ignores them (docker does the same)."""
+"""SIGINT and SIGTERM that end this process even if the container ignores them, as docker does."""
 
 
 def check_terminal(interactive: bool, tty: bool) -> None:
-    """Raise InnkeeperError where -i -t are asked for and standard input is no terminal, as docker does."""
+    """Raise InnkeeperError for -i and -t if standard input is not a terminal, as docker does."""
     if interactive and tty and not os.isatty(0):
         raise InnkeeperError("the input device is not a terminal", hint="leave -t out to pipe data in")
 
 
 def attend(process: Process, *, interactive: bool, tty: bool) -> int:
-    """Carry the streams and signals of `process` until it ends; returns its exit status."""
+    """Carry the streams and signals of `process` until it ends. Return its exit status.
+
+    Returns 128 + SIGPIPE, after killing the process, if nobody reads our output any more.
+    """
     with ExitStack() as stack:
         control = stack.enter_context(_signals(process, tty))
         if tty:
@@ -42,14 +49,18 @@ def attend(process: Process, *, interactive: bool, tty: bool) -> int:
             for pump in outputs:
                 _join(pump)
         except BrokenPipeError:
-            # Nobody reads our output any more: what SIGPIPE does to a local program
+            # Nobody reads our output any more. SIGPIPE would kill a local program here.
             process.signal(signal.SIGKILL)
             return 128 + signal.SIGPIPE
         return process.wait()
 
 
 def _join(pump: streams.Pump) -> None:
-    """Wait in slices: a signal handler of Python's runs between them, and may raise."""
+    """Join `pump` with a timeout, again and again, then raise what ended it.
+
+    Python runs signal handlers in the main thread, between two bytecodes. A join without a timeout
+    would hold back a handler that raises Interrupted.
+    """
     while pump.is_alive():
         pump.join(timeout=3600)
     pump.finish()
@@ -57,9 +68,12 @@ def _join(pump: streams.Pump) -> None:
 
 @contextmanager
 def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
-    """While this lasts signals to us go to `process`, and a changed window size to its terminal.
+    """Context manager: forward signals to `process`, and a changed window size to its terminal.
 
-    Those that we were told to ignore stay ignored: by nohup(1), or by a shell that started us in its background.
+    Signals that this process inherited as ignored stay ignored: nohup(1) sets that, and so does a
+    shell that starts a job in the background. The handlers only put the number into a queue. A
+    thread makes the calls to the agent, because a handler may interrupt the main thread inside
+    another call.
     """
     pending: queue.SimpleQueue[int] = queue.SimpleQueue()
     asked = 0
@@ -93,4 +107,4 @@ def _deliver(process: Process, pending: "queue.SimpleQueue[int]") -> None:
             elif found := terminal.size():
                 process.resize(*found)
         except (RpcError, InnkeeperError, OSError):
-            return  # the process or the guest has gone; whoever reads its output learns why
+            return  # the process or the guest is gone: the thread that reads its output gets the reason

@@ -1,7 +1,9 @@
-"""Keeps a guest's clock right: a host that slept, or a machine that was stopped, is told by nothing in the guest.
+"""Keep a guest's clock right while the host sleeps or the VM is stopped.
 
-Under KVM as under emulation the guest's clock goes on from where it was when its processors stood still. So the process that owns the
-machine looks now and then, and sets the clock when it is off; small differences are left alone, for a clock that is set often goes back.
+Nothing in the guest reports such a pause. Under KVM and under TCG alike, the guest's clock
+continues from where it was when its processors stopped. So the process that owns the VM compares
+the clocks every INTERVAL seconds and sets the guest's when it is off. Differences up to
+TOLERANCE_NS are left alone, because a clock that is set often also jumps backwards.
 """
 
 import threading
@@ -13,22 +15,25 @@ from innkeeper.client import Agent, RpcError
 from innkeeper.wire import status
 
 INTERVAL = 2.0
-"""Seconds between two looks."""
+"""Seconds between two comparisons."""
 TOLERANCE_NS = 500_000_000
-"""Nanoseconds that the guest may differ by."""
+"""Nanoseconds that the guest's clock may differ from the host's."""
 HOPELESS = (status.UNIMPLEMENTED, status.PERMISSION_DENIED)
-"""Answers that stay what they are: an older guest, or a policy."""
+"""Status codes that will not change: the guest is older, or its policy forbids the call."""
 
 
 @contextmanager
 def kept_right(agent: Agent) -> Iterator[None]:
-    """Compare the clocks, and set the guest's when it is off, for as long as the `with` lasts or the guest does."""
+    """Context manager: compare the clocks and set the guest's when it is off.
+
+    Stops at the end of the `with`, or earlier if the guest is gone.
+    """
     ended = threading.Event()
     threading.Thread(target=_keep, args=(agent, ended), name="clock", daemon=True).start()
     try:
         yield
     finally:
-        ended.set()  # a look that is on its way ends with the connection
+        ended.set()  # a comparison in progress ends with the connection
 
 
 def _keep(agent: Agent, ended: threading.Event) -> None:
@@ -41,9 +46,11 @@ def _keep(agent: Agent, ended: threading.Event) -> None:
 
 
 def correct(agent: Agent) -> bool:
-    """Set the guest's clock if it is off by more than TOLERANCE_NS. Return whether it was. Raises RpcError.
+    """Set the guest's clock if it is off by more than TOLERANCE_NS. Return True if it was.
 
-    The answer was made at some time between question and answer: a guest that was stopped in between is seen the next time.
+    The guest reads its clock at an unknown moment between our request and its answer, so it is
+    accepted if it lies between our two readings, give or take the tolerance. A guest that is
+    stopped in between is caught by the next comparison. Raises RpcError.
     """
     asked = time.time_ns()
     there = agent.get_clock()

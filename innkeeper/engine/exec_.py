@@ -1,4 +1,7 @@
-"""Another process in a container that already runs: what it inherits from the container's own, and what the user changes."""
+"""Run another process in a running container.
+
+It inherits the settings of the container's own process, with the changes that the user asks for.
+"""
 
 import json
 import os
@@ -28,7 +31,7 @@ class Request:
 
 
 def run(name: str, request: Request) -> int:
-    """Start the process and, unless detached, attend to it; returns its exit status."""
+    """Start the process and, unless detached, attend to it. Return its exit status."""
     from innkeeper.image import process_to_proto
 
     if not request.detach:
@@ -51,9 +54,10 @@ def run(name: str, request: Request) -> int:
 
 
 def process(spec: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Return the OCI process: the container's own capabilities, limits and settings, with `request` applied.
+    """Return the OCI process: the container's own, with `request` applied.
 
-    A user is looked up in the guest: the container may have made it since.
+    It keeps the container's capabilities, limits and settings. The user is not resolved here but in
+    the guest, because the container may have created it since it started.
     """
     own = dict(spec["process"])
     own.pop("consoleSize", None)

@@ -1,4 +1,7 @@
-"""The agent in a guest as the verbs use it: one connection, its processes, its figures. All waiting is done in the caller's thread."""
+"""The agent of a guest as the commands use it: one connection, its processes, its statistics.
+
+All waiting happens in the caller's thread.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +16,11 @@ from innkeeper.wire import status
 
 @contextmanager
 def connected(container: Container) -> Iterator[Agent]:
-    """The agent in the guest of a running container; its refusals, and a guest that is gone, become InnkeeperError."""
+    """Context manager: connect to the agent in the guest of a running container.
+
+    Raises InnkeeperError if the guest does not answer, and turns an RpcError of the `with` block
+    into one.
+    """
     try:
         client = connect(container.address, timeout=15)
     except OSError as error:
@@ -26,22 +33,25 @@ def connected(container: Container) -> Iterator[Agent]:
 
 
 class Process:
-    """One process in the guest, by container and exec id."""
+    """One process in the guest, identified by container id and exec id."""
 
     def __init__(self, agent: Agent, container_id: str, exec_id: str) -> None:
         self._agent = agent
         self._ids = (container_id, exec_id)
 
     def read_stdout(self, size: int) -> bytes:
-        """The next bytes of its output; b"" at the end."""
+        """Return the next bytes of its output, or b"" at the end."""
         return self._agent.read_stdout(*self._ids, size)
 
     def read_stderr(self, size: int) -> bytes:
-        """As read_stdout."""
+        """Return the next bytes of its standard error, or b"" at the end."""
         return self._agent.read_stderr(*self._ids, size)
 
     def write_stdin(self, data: bytes) -> int:
-        """How many bytes it took, at least one. BrokenPipeError when it reads no more."""
+        """Write to its standard input. Return how many bytes it took, at least one.
+
+        Raises BrokenPipeError if the process reads no more.
+        """
         try:
             taken = self._agent.write_stdin(*self._ids, data)
         except RpcError as error:
@@ -51,7 +61,7 @@ class Process:
         return taken
 
     def close_stdin(self) -> None:
-        """End of file; no error if the process has already gone."""
+        """Close its standard input. It is no error if the process has already ended."""
         try:
             self._agent.close_stdin(*self._ids)
         except RpcError as error:
@@ -59,26 +69,30 @@ class Process:
                 raise
 
     def hold(self) -> None:
-        """Let the agent know that the process is this connection's: when we are killed, or leave it running, it is released, so that
-        no full pipe stops it and nothing of it stays in the guest."""
+        """Tie the process to this connection, in a thread of its own.
+
+        The agent releases the process when the connection ends, whether this process is killed or
+        leaves it running. Otherwise a full pipe would block the process for ever and its state
+        would stay in the guest.
+        """
         threading.Thread(target=self._hold, name="hold", daemon=True).start()
 
     def _hold(self) -> None:
         try:
             self._agent.release_process(*self._ids, when_caller_goes=True)
         except RpcError:
-            pass  # the connection has ended, the process was quicker, or this guest is of an older version
+            pass  # the connection or the process has ended, or the guest is of an older version
 
     def release(self) -> None:
-        """Leave it to itself: its output goes nowhere, and nothing of it is kept once it has ended."""
+        """Detach the process: the agent discards its output, and its state once it has ended."""
         self._agent.release_process(*self._ids)
 
     def resize(self, rows: int, columns: int) -> None:
-        """The size of its terminal."""
+        """Set the size of its terminal."""
         self._agent.tty_win_resize(*self._ids, rows, columns)
 
     def signal(self, number: int) -> None:
-        """Send it a signal; one that has already ended is no error."""
+        """Send a signal to the process. It is no error if the process has already ended."""
         try:
             self._agent.signal_process(*self._ids, number)
         except RpcError as error:
@@ -86,27 +100,37 @@ class Process:
                 raise
 
     def wait(self) -> int:
-        """Its exit status, 128+n when signal n ended it. Read its output to the end first."""
+        """Return its exit status, or 128+n if signal n ended it.
+
+        Read its output to the end first.
+        """
         return self._agent.wait_process(*self._ids)
 
 
 def list_processes(agent: Agent, container_id: str) -> list[dict[str, Any]]:
-    """The processes of a container, as the guest sees them."""
+    """Return the processes of a container, with pids as the guest sees them."""
     names = ("pid", "parent_pid", "uid", "state", "cpu_time_ns", "resident_bytes", "started", "exec_id")
     found = agent.list_processes(container_id)
     return [{**{name: getattr(process, name) for name in names}, "args": list(process.args)} for process in found]
 
 
 def oom_killed(agent: Agent, container_id: str) -> bool:
-    """Return whether the kernel has ended a process of the container because memory ran out: its limit's, or the guest's."""
+    """Return whether the kernel killed a process of the container because memory ran out.
+
+    It does not matter whether the container's limit was reached or the guest's memory was
+    exhausted.
+    """
     try:
         return agent.stats_container(container_id).cgroup_stats.memory_stats.stats.get("oom_kill", 0) > 0
     except RpcError:
-        return False  # the guest is gone: whoever owns it says why
+        return False  # the guest is gone: the process that owns it reports why
 
 
 def figures(agent: Agent, container_id: str) -> dict[str, Any]:
-    """What the guest measures of a container, and its own boot."""
+    """Return the guest's statistics of a container, and the timeline of its boot.
+
+    Memory in bytes, times in nanoseconds.
+    """
     cgroup = agent.stats_container(container_id).cgroup_stats
     boot = agent.boot_timeline()
     return {

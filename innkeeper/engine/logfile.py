@@ -1,5 +1,8 @@
-"""The log of a detached container: one JSON object a line with `time` (RFC 3339), `stream` and either `data` or, where the bytes
-are no UTF-8, `base64`. Put together in order, the pieces of a stream are its exact bytes."""
+"""The log of a detached container, one JSON object per line.
+
+Each has `time` (RFC 3339), `stream`, and either `data` or, if the bytes are not UTF-8, `base64`.
+The pieces of a stream, concatenated in order, are its exact bytes.
+"""
 
 import base64
 import json
@@ -11,14 +14,14 @@ from typing import Any
 
 
 class LogWriter:
-    """Appends pieces of streams to the log at `path`; usable from several threads."""
+    """Writer that appends pieces of streams to the log at `path`. Several threads may use it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
 
     def stream(self, name: str) -> Callable[[bytes], None]:
-        """The function that appends bytes of stream `name`."""
+        """Return a function that appends bytes to the log as stream `name`."""
 
         def write(data: bytes) -> None:
             entry: dict[str, Any] = {"time": rfc3339(time.time()), "stream": name}
@@ -33,15 +36,17 @@ class LogWriter:
         return write
 
     def close(self) -> None:
-        """Close the file; later writes are errors."""
+        """Close the file. Later writes are errors."""
         self._file.close()
 
 
 def entries(path: Path, follow: Callable[[], bool] | None = None) -> Iterator[dict[str, Any]]:
-    """The log's entries in order. With `follow`, wait for more as long as it returns true."""
+    """Yield the log's entries in order. With `follow`, wait for more as long as it returns True."""
     pending = b""
     with path.open("rb") as file:
         while True:
+            # Asked before the read, so that what the container wrote just before it ended is still
+            # read.
             alive = follow is not None and follow()
             while data := file.read(1 << 20):
                 *lines, pending = (pending + data).split(b"\n")
@@ -52,10 +57,10 @@ def entries(path: Path, follow: Callable[[], bool] | None = None) -> Iterator[di
 
 
 def payload(entry: dict[str, Any]) -> bytes:
-    """The bytes of one entry."""
+    """Return the bytes of one entry."""
     return base64.b64decode(entry["base64"]) if "base64" in entry else entry["data"].encode()
 
 
 def rfc3339(at: float) -> str:
-    """Return a time in seconds since the epoch as RFC 3339 writes it: in UTC, with microseconds."""
+    """Return a time in seconds since the epoch in RFC 3339 format, in UTC with microseconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e6):06d}Z"

@@ -1,7 +1,8 @@
-"""The process behind a detached container: owns the machine, writes the container's output to its log, notes its exit status.
+"""The process behind a detached container, which owns the VM.
 
-`start` begins it and waits for its answer, one line of JSON: an id, or an error. Until then it shares our standard error, so
-that progress is seen; after that it has nothing of ours.
+It writes the container's output to the log and records its exit status. `start` launches it and
+waits for its answer, one line of JSON: an id, or an error. Until then it shares our standard error,
+so that progress is visible. After that it holds no descriptor of ours.
 """
 
 import json
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb, which only `start` uses, to `app`."""
+    """Add the command to `app`. Only `start` uses it."""
     app.command("keeper", hidden=True)(keeper)
 
 
 def start(plan: "Plan") -> int:
-    """Start a keeper for `plan`; prints the container's id once it runs."""
+    """Start a keeper for `plan` and print the container's id once it runs. Return 0.
+
+    Raises InnkeeperError with the keeper's error, or if the keeper ends without an answer.
+    """
     quiet = ["--quiet"] if progress.is_quiet() else []
     argv = [sys.executable, "-m", "innkeeper.cli", *quiet, "keeper"]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -39,7 +43,7 @@ def start(plan: "Plan") -> int:
             pickle.dump(plan, process.stdin)
         line = process.stdout.readline()
     except BrokenPipeError:
-        pass  # it ended at once; what it said about that is on our standard error
+        pass  # it ended at once: its error is already on our standard error
     finally:
         if not line:
             process.terminate()
@@ -78,7 +82,7 @@ def keeper() -> int:
 
 
 def _answer(answer: dict[str, object]) -> None:
-    """Tell `start`, and keep nothing of its pipes."""
+    """Send `answer` to `start`, then replace the pipes on descriptors 0 and 1 with /dev/null."""
     with os.fdopen(os.dup(1), "w") as pipe:
         pipe.write(json.dumps(answer) + "\n")
     null = os.open(os.devnull, os.O_RDWR)
@@ -88,7 +92,10 @@ def _answer(answer: dict[str, object]) -> None:
 
 
 def _let_go(opened: "Session") -> None:
-    """Keep nothing of who started us: neither its terminal nor its folder."""
+    """Detach from the process that started us: log to keeper.log, and leave its folder.
+
+    Otherwise the keeper would hold the terminal open and keep the folder's file system busy.
+    """
     log = os.open(opened.folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 2)
     os.close(log)

@@ -1,7 +1,8 @@
-"""Containers as the command line remembers them: a view of `innkeeper.vm.registry`, where each machine holds one container.
+"""The command line's records of containers: a view of `innkeeper.vm.registry`.
 
-What is about the container stands in the machine's state under "container". The process that owns a container (the foreground
-`run`, or its keeper) holds the machine's lock for its whole life; a record that nobody holds has ended, however it says otherwise.
+Each VM holds one container, whose facts are stored in the VM's state under "container". The process
+that owns a container (`run` in the foreground, or its keeper) holds the VM's lock for its whole
+life. A record whose lock nobody holds has ended, whatever its state says.
 """
 
 import dataclasses
@@ -18,12 +19,15 @@ from innkeeper.vm.config import AGENT_PORT
 STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
 LOG = "container.log"
 LOST = 255
-"""The exit status of a container whose own will not be known: its machine or its owner ended before it."""
+"""The exit status of a container if its own is unknown: its VM or its owner ended before it."""
 
 
 @dataclass
 class Facts:
-    """What the owner of a container writes down about it. Times are seconds since the epoch; `stop_signal` is a number."""
+    """The facts that the owner of a container records.
+
+    Times are seconds since the epoch. `stop_signal` is a number.
+    """
 
     image: str
     digest: str
@@ -68,33 +72,39 @@ class Container:
 
     @property
     def owner(self) -> int:
-        """Process id of the owner, while `alive`."""
+        """The process id of the owner, valid while `alive`."""
         return int(self.machine.state.get("owner", 0))
 
     @property
     def alive(self) -> bool:
-        """Whether its owner lived when this was read."""
+        """Whether the owner was running when this record was read."""
         return self.machine.alive
 
     @property
     def address(self) -> str:
-        """Where its agent listens, for `innkeeper.client.connect`. Raises InnkeeperError unless it runs."""
+        """The address of the agent, for `innkeeper.client.connect`.
+
+        Raises InnkeeperError unless the container is running.
+        """
         if not self.alive or self.facts.status != RUNNING:
             raise InnkeeperError(f"container {self.name} is not running: it is {self.facts.status}")
         return self.machine.address(AGENT_PORT)
 
     def document(self) -> dict[str, Any]:
-        """Everything, for programs."""
+        """Return everything known about the container, for programs to read."""
         return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **dataclasses.asdict(self.facts)}
 
     def status(self) -> str:
-        """Return the status in docker's word: created, running or exited. One that failed to start is created, as with docker."""
+        """Return docker's name for the status: created, running or exited.
+
+        A container that failed to start is "created", as with docker.
+        """
         if self.facts.status == RUNNING:
             return "running"
         return "exited" if self.facts.status == EXITED or self.facts.started else "created"
 
     def state(self) -> dict[str, Any]:
-        """Return docker's `State`, field by field. `Pid` is the machine's process."""
+        """Return docker's `State`, field by field. `Pid` is QEMU's process id."""
         facts, status = self.facts, self.status()
         return {
             "Status": status,
@@ -111,7 +121,7 @@ class Container:
         }
 
     def docker_document(self) -> dict[str, Any]:
-        """Return what `docker inspect` has under the same names."""
+        """Return the fields of `docker inspect` that are known here, under the same names."""
         program, *arguments = self.facts.command or [""]
         return {
             "Id": self.id,
@@ -124,11 +134,11 @@ class Container:
         }
 
     def still_alive(self) -> bool:
-        """Whether its owner lives now."""
+        """Return whether the owner is running now."""
         return any(record.id == self.id and record.alive for record in registry.list_machines())
 
     def wait_ended(self, timeout: float) -> bool:
-        """Wait until the owner has ended; False when `timeout` seconds were not enough."""
+        """Wait until the owner has ended. Return False if it has not within `timeout` seconds."""
         until = time.monotonic() + timeout
         while self.still_alive():
             if time.monotonic() >= until:
@@ -138,7 +148,7 @@ class Container:
 
 
 def _timestamp(at: float) -> str:
-    """Return a time as docker writes it; one that has not been is Go's zero."""
+    """Return a time in docker's format. Zero, an event that has not happened, is Go's zero time."""
     return rfc3339(at) if at else "0001-01-01T00:00:00Z"
 
 
@@ -153,12 +163,15 @@ def _view(record: registry.Record) -> Container:
 
 
 def all_containers() -> list[Container]:
-    """Every container, oldest first; a machine without one (`doctor`, `bench`) does not count."""
+    """Return every container, oldest first. VMs without one (`doctor`, `bench`) are left out."""
     return [_view(record) for record in registry.list_machines() if "container" in record.state]
 
 
 def lookup(name: str) -> Container:
-    """The container whose name or id, or unique beginning of its id, is `name`. Raises InnkeeperError."""
+    """Return the container with this name, id or unique beginning of an id.
+
+    Raises InnkeeperError if there is none, or several.
+    """
     containers = all_containers()
     matching = [one for one in containers if name in (one.name, one.id)] or [one for one in containers if name and one.id.startswith(name)]
     if not matching:

@@ -1,4 +1,8 @@
-"""From what the user asked for to a plan that whoever owns the container (this process or a keeper) can carry out."""
+"""Turn the user's request into a plan.
+
+The process that owns the container (this one, or a keeper) can carry out the plan without further
+input.
+"""
 
 import math
 import os
@@ -12,14 +16,17 @@ from innkeeper.image import Image, RunOptions, resolve
 from innkeeper.vm import registry
 
 DEFAULT_MEMORY_MIB = 2048
-"""Of the machine; the host gives what the guest touches, not all of it."""
+"""Memory of the VM in MiB. The host allocates only the pages that the guest touches."""
 OVERHEAD_MIB = 256
-"""What the guest itself may use beside a container that has reached its --memory."""
+"""MiB for the guest itself, beside a container that has reached its --memory."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of the machine and of the command line, beside the container. Sizes in bytes, times in seconds."""
+    """The settings of the VM and of the command line, beside those of the container.
+
+    Sizes in bytes, times in seconds.
+    """
 
     reference: str
     name: str = ""
@@ -35,7 +42,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """A wish with everything it needs at hand: the guest is built, the image is in the cache."""
+    """A wish and all its inputs: the guest is built and the image is in the cache."""
 
     wish: Wish
     options: RunOptions
@@ -44,7 +51,7 @@ class Plan:
 
     @property
     def memory_mib(self) -> int:
-        """Memory of the machine."""
+        """Memory of the VM in MiB."""
         if self.wish.vm_memory is not None:
             return self.wish.vm_memory >> 20
         if self.options.memory is not None:
@@ -53,13 +60,16 @@ class Plan:
 
     @property
     def cpus(self) -> int:
-        """Processors of the machine: as many as --cpus may use, else two where the host has them."""
+        """Processors of the VM: --cpus rounded up, or two, but never more than the host has."""
         host = os.cpu_count() or 1
         return min(host, math.ceil(self.options.cpus)) if self.options.cpus else min(host, 2)
 
 
 def make(wish: Wish, options: RunOptions) -> Plan:
-    """Build the guest and fetch the image where the caches lack them. Raises InnkeeperError."""
+    """Build the guest and fetch the image if the caches lack them. Return the plan.
+
+    Raises InnkeeperError.
+    """
     registry.sweep()
     if wish.name:
         _check_name(wish.name)
@@ -73,7 +83,10 @@ def make(wish: Wish, options: RunOptions) -> Plan:
 
 
 def _check_name(name: str) -> None:
-    """Complain about a name that is taken before anything slow happens; `registry.create` has the last word."""
+    """Raise InnkeeperError for a name that is taken, before anything slow happens.
+
+    This is only an early answer: `registry.create` decides, under the registry's lock.
+    """
     for record in registry.list_machines():
         if record.name == name:
             force = "-f " if record.alive else ""
@@ -81,31 +94,34 @@ def _check_name(name: str) -> None:
 
 
 def network(text: str) -> bool:
-    """`--network`: whether the machine has a network card."""
+    """Return whether the VM has a network card, from the value of `--network`."""
     if text not in ("user", "none"):
         raise InnkeeperError(f"--network {text}: not known", hint="user or none")
     return text == "user"
 
 
 def accelerator(text: str) -> str | None:
-    """`--accel`: None lets the machine choose."""
+    """Return the accelerator from the value of `--accel`, or None to choose automatically."""
     if text not in ("auto", "kvm", "tcg"):
         raise InnkeeperError(f"--accel {text}: not known", hint="auto, kvm or tcg")
     return None if text == "auto" else text
 
 
 def guest_variant(chosen: Variant, debug: bool) -> Variant:
-    """`--guest-variant` and `--debug-guest`, which is short for one of its values."""
+    """Return the variant from `--guest-variant` and `--debug-guest`, an alias of one value."""
     if debug and chosen not in ("release", "debug"):
         raise InnkeeperError(f"--debug-guest and --guest-variant {chosen}: a guest has one variant")
     return "debug" if debug else chosen
 
 
 def mandatory_access_control(guest: Variant) -> str:
-    """The module that a guest of this variant runs."""
+    """Return the Linux security module that a guest of this variant runs."""
     return "selinux" if guest == "selinux" else "apparmor"
 
 
 def boot_words(guest: Variant) -> tuple[str, ...]:
-    """What the kernel of this variant is told besides. AppArmor is its default (kernel-config/security.conf)."""
+    """Return the kernel parameters that this variant adds.
+
+    The kernel's default is AppArmor (kernel-config/security.conf).
+    """
     return ("lsm=landlock,selinux",) if guest == "selinux" else ()

@@ -1,4 +1,7 @@
-"""Sets up the guest for one container, by the calls that Kata's shim also makes: network, clock, entropy, sandbox, files, container."""
+"""Set up the guest for one container with the calls that Kata's shim also makes.
+
+In order: clock, entropy, network, sandbox, files, container.
+"""
 
 import os
 import time
@@ -15,7 +18,7 @@ from innkeeper.wire.pb import agent_pb2, types_pb2
 
 
 def prepare(agent: Agent, plan: Plan, run: RunPlan, container_id: str) -> None:
-    """Everything up to, and with, CreateContainer."""
+    """Make every call up to and including CreateContainer."""
     hostname = str(run.document["hostname"])
     now = time.time()
     agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
@@ -42,7 +45,10 @@ def _network(agent: Agent) -> None:
 
 
 def _resolv_conf(plan: Plan) -> str:
-    """QEMU's name server answers what the host's would; the host's search domains apply as they do there."""
+    """Return the text of the container's /etc/resolv.conf, or "" without network and --dns.
+
+    QEMU's name server forwards queries to the host's, so the search domains of the host are kept.
+    """
     options = plan.options
     if not plan.wish.network and not options.dns:
         return ""
@@ -54,8 +60,9 @@ def _resolv_conf(plan: Plan) -> str:
 
 
 def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> str:
-    """Return the text of /etc/resolv.conf: `host` is the host's, whose search domains and options hold unless others are given.
+    """Return the text of /etc/resolv.conf.
 
+    `host` is the host's file: its search domains and options apply unless others are given.
     `--dns-search .` means no search domain, as with docker.
     """
     lines = [f"nameserver {server}" for server in servers]
@@ -68,9 +75,10 @@ def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], option
 
 
 def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = ()) -> str:
-    """Return the text of /etc/hosts. `extra` are (name, address) of --add-host.
+    """Return the text of /etc/hosts. `extra` are the (name, address) pairs of --add-host.
 
-    A name with a domain comes with its first part behind it, as docker writes it: programs look up their short name.
+    A name with a domain is followed by its first label, as docker does, because programs look up
+    their short name.
     """
     short = hostname.partition(".")[0]
     names = f"{hostname} {short}" if short not in ("", hostname) else hostname
@@ -83,5 +91,5 @@ def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = (
 
 
 def own_address(plan: Plan) -> str:
-    """Return the address that the container's own name stands for; without a network Debian's 127.0.1.1."""
+    """Return the address of the container's own name: Debian's 127.0.1.1 without a network."""
     return network.GUEST_ADDRESS if plan.wish.network else "127.0.1.1"

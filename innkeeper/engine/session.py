@@ -1,4 +1,4 @@
-"""A machine with one container in it, owned by this process: set up, handed out, put away."""
+"""A VM with one container in it, owned by this process: set up, hand out, clean up."""
 
 import dataclasses
 import json
@@ -21,18 +21,18 @@ from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share,
 from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
-"""Seconds that a guest gets to power off in order, when it holds files of the host."""
+"""Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
 SETTLE = 3.0
-"""Seconds in which a lost connection shows as what it is: a panic, or a QEMU that has ended."""
+"""Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
 
 PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
-"""The agent's names for the steps that fail when the command is at fault."""
+"""The agent's names for the steps that fail if the command is at fault."""
 NOT_FOUND, CANNOT_INVOKE = 127, 126
-"""Exit statuses of a shell, and of docker."""
+"""The exit statuses that a shell, and docker, use for these failures."""
 
 
 class Session:
-    """The container `id` in its machine, created but not started; `facts` is what other processes read about it."""
+    """The container `id` in its VM, created but not started."""
 
     def __init__(self, plan: Plan, entry: registry.Entry, machine: Machine, agent: Agent) -> None:
         self.plan = plan
@@ -50,7 +50,11 @@ class Session:
         self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self._machine.forwards])
 
     def finish(self, exit_status: int) -> None:
-        """Write down that the container has ended, and end the guest in order where it may still hold data of the host's folders."""
+        """Record that the container has ended, with its exit status.
+
+        With volumes, also remove the container, destroy the sandbox and wait for the guest to power
+        off: it may still hold unwritten data of the host's folders.
+        """
         ran_out = guest_agent.oom_killed(self.agent, self.id)
         self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=ran_out)
         if self.plan.options.volumes:
@@ -58,19 +62,20 @@ class Session:
             try:
                 self.agent.destroy_sandbox()
             except (RpcError, InnkeeperError, OSError):
-                pass  # it may be gone before its answer is
+                pass  # the guest may power off before its answer arrives
             self._machine.stop(POWER_OFF)
 
     def note(self, **changed: Any) -> None:
-        """Change facts about the container."""
+        """Change facts of the container in its record, which other processes read."""
         self._entry.update(container={**self._entry.get("container"), **changed})
 
 
 @contextmanager
 def opened(plan: Plan) -> Iterator[Session]:
-    """Boot a machine and create the container of `plan` in it. Everything of it ends with the `with`; with --rm the record too.
+    """Boot a VM and create the container of `plan` in it.
 
-    A guest that dies while this lasts becomes an InnkeeperError that shows its console's last lines.
+    At the end of the `with` the VM is gone, and with --rm the record too. If the guest dies in the
+    meantime, the error becomes an InnkeeperError with the console's last lines.
     """
     entry = registry.create(plan.wish.name or None)
     try:
@@ -98,7 +103,7 @@ def _boot(machine: Machine, timeout: float) -> None:
 
 @contextmanager
 def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
-    """Turn whatever ends the session into one InnkeeperError, and remember it in the record."""
+    """Context manager: turn any failure of the session into one InnkeeperError and record it."""
     try:
         yield
     except (RpcError, OSError) as error:
@@ -114,6 +119,11 @@ def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
 
 
 def _why(machine: Machine, error: Exception) -> InnkeeperError:
+    """Return the cause of `error`: the agent's refusal, or what ended the guest.
+
+    A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
+    little later, so wait up to SETTLE seconds for it.
+    """
     if isinstance(error, RpcError) and not error.lost:
         return refusal(error)
     until = time.monotonic() + SETTLE
@@ -125,7 +135,10 @@ def _why(machine: Machine, error: Exception) -> InnkeeperError:
 
 
 def refusal(error: RpcError) -> InnkeeperError:
-    """Return the agent's answer as an error of ours; a command that cannot be run gets the exit status that a shell would give."""
+    """Return the agent's error as an InnkeeperError.
+
+    A command that cannot be run gets the exit status that a shell would give.
+    """
     answer = InnkeeperError(error.message)
     if error.reason == error_info.STEP_FAILED and error.metadata.get("step") in PROGRAM_STEPS:
         answer.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
@@ -133,7 +146,10 @@ def refusal(error: RpcError) -> InnkeeperError:
 
 
 def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:
-    """Write down why there is no exit status of the container's own. One that never ran gets the status that `run` ends with."""
+    """Record why the container has no exit status of its own.
+
+    A container that never ran gets the exit status of `run` itself.
+    """
     facts = entry.get("container")
     if facts["status"] in (records.EXITED, records.FAILED):
         return
@@ -143,7 +159,7 @@ def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memo
 
 
 def _write_down(run: RunPlan, folder: Path) -> None:
-    """What `exec` needs of a container that another process owns."""
+    """Write the OCI spec, which `exec` reads if another process owns the container."""
     (folder / "spec.json").write_text(json.dumps(run.document) + "\n")
 
 
@@ -183,7 +199,10 @@ def _share(planned: PlannedShare) -> Share:
 
 
 def _scratch_disk(folder: Path, size: int) -> Path:
-    """A sparse disk with an empty ext4 on it; it has no journal, for it never outlives its machine."""
+    """Create a sparse disk with an empty ext4 on it. Return its path.
+
+    It has no journal, because it never outlives its VM.
+    """
     if size < 16 << 20:
         raise InnkeeperError("--scratch: the least is 16m")
     path = folder / "scratch.img"
@@ -199,7 +218,7 @@ def _scratch_disk(folder: Path, size: int) -> Path:
 
 @contextmanager
 def bare_guest() -> Iterator[Agent]:
-    """A machine without a container, for `doctor`: the connection to its agent."""
+    """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
     artifacts = build.build(None)
     with Machine(MachineSpec(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as machine:
         _boot(machine, 120)

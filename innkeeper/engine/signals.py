@@ -1,4 +1,4 @@
-"""Signals by number or name, as kill(1) and docker take them."""
+"""Signals by number or name, in the forms that kill(1) and docker accept."""
 
 import signal
 
@@ -6,7 +6,10 @@ from innkeeper.errors import InnkeeperError
 
 
 def parse(text: str) -> int:
-    """The number of signal `text`: "9", "KILL", "SIGKILL", "sigkill", "RTMIN+3". Raises InnkeeperError otherwise."""
+    """Return the number of a signal: "9", "KILL", "SIGKILL", "sigkill" or "RTMIN+3".
+
+    Raises InnkeeperError for anything else.
+    """
     word = text.strip().upper().removeprefix("SIG")
     if word.isdigit() and 1 <= int(word) <= 64:
         return int(word)
@@ -20,7 +23,7 @@ def parse(text: str) -> int:
 
 
 def name(number: int) -> str:
-    """SIGTERM for 15, "signal 40" for one without a name."""
+    """Return the name of a signal: SIGTERM for 15, "signal 40" for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:

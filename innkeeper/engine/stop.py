@@ -1,4 +1,4 @@
-"""Ways to end a container that another process owns."""
+"""End a container that another process owns."""
 
 import os
 import signal
@@ -8,11 +8,14 @@ from innkeeper.engine.records import RUNNING, Container
 from innkeeper.errors import InnkeeperError
 
 GRACE = 15.0
-"""Seconds that an owner gets to put everything away once its container has ended."""
+"""Seconds that an owner gets to clean up once its container has ended."""
 
 
 def stop(container: Container, timeout: float) -> None:
-    """The container's stop signal, after `timeout` seconds SIGKILL; if even that does not help its owner is ended."""
+    """Send the container's stop signal, then SIGKILL after `timeout` seconds.
+
+    If the container does not end even then, its owner is ended.
+    """
     if not container.alive:
         return
     if container.facts.status == RUNNING:
@@ -24,14 +27,17 @@ def stop(container: Container, timeout: float) -> None:
                     return
                 process.signal(signal.SIGKILL)
         except InnkeeperError:
-            pass  # the guest has gone, or does not answer: its owner is ended below
+            pass  # the guest is gone or does not answer: its owner is ended below
         if container.wait_ended(GRACE):
             return
     end_owner(container)
 
 
 def end_owner(container: Container) -> None:
-    """End the process that owns the container, and with it the machine: first by SIGTERM, then by SIGKILL."""
+    """End the process that owns the container, and with it the VM: SIGTERM, then SIGKILL.
+
+    Waits GRACE seconds after each. Raises InnkeeperError if the process survives both.
+    """
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if not container.still_alive():
             return

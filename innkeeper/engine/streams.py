@@ -1,4 +1,7 @@
-"""Pumps between a process in the guest and this process's descriptors. One thread a stream, blocking calls, no per-byte work."""
+"""Pumps between a process in the guest and descriptors of this process.
+
+Each stream has one thread, which makes blocking calls and does no work per byte.
+"""
 
 import os
 import select
@@ -7,28 +10,31 @@ from collections.abc import Callable
 from typing import Protocol
 
 READ_SIZE = 1 << 20
-"""Bytes asked for at a time; far below the wire's limit of 4 MiB a message."""
+"""Bytes per read request, far below the 4 MiB limit of a message on the wire."""
 WRITE_SIZE = 512 << 10
 
 
 class Streams(Protocol):
-    """The standard streams of one process in the guest; `innkeeper.engine.guest_agent.Process` is one."""
+    """The standard streams of one guest process, such as `innkeeper.engine.guest_agent.Process`."""
 
     def read_stdout(self, size: int) -> bytes:
-        """The next bytes, b"" at the end."""
+        """Return the next bytes of its output, or b"" at the end."""
 
     def read_stderr(self, size: int) -> bytes:
-        """As read_stdout."""
+        """Return the next bytes of its standard error, or b"" at the end."""
 
     def write_stdin(self, data: bytes) -> int:
-        """How many bytes were taken. BrokenPipeError when the process has closed its end."""
+        """Write to its standard input and return how many bytes were taken.
+
+        Raises BrokenPipeError if the process has closed its end.
+        """
 
     def close_stdin(self) -> None:
-        """End of file for the process."""
+        """Close its standard input."""
 
 
 class Pump(threading.Thread):
-    """A thread that keeps what ended it, so that whoever joins it can raise it."""
+    """A thread that keeps the exception that ended it, for the thread that joins it."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
@@ -43,14 +49,14 @@ class Pump(threading.Thread):
             self.failure = error
 
     def finish(self) -> None:
-        """Wait for the end and raise what ended it, if anything did."""
+        """Wait until the thread ends, then raise the exception that ended it, if any."""
         self.join()
         if self.failure is not None:
             raise self.failure
 
 
 def output(read: Callable[[int], bytes], write: Callable[[bytes], None], name: str) -> Pump:
-    """Copy from `read` until its end into `write`."""
+    """Start a pump that copies from `read` to `write` until `read` returns b""."""
 
     def work() -> None:
         while data := read(READ_SIZE):
@@ -60,21 +66,24 @@ def output(read: Callable[[int], bytes], write: Callable[[bytes], None], name: s
 
 
 def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
-    """A writer that writes everything to `descriptor`, in order."""
+    """Return a function that writes all its data to `descriptor`, in order."""
 
     def write(data: bytes) -> None:
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(descriptor, view) :]
-            except BlockingIOError:  # somebody made our terminal or pipe non-blocking
+            except BlockingIOError:  # O_NONBLOCK is shared by all holders of a terminal or pipe: another program set it
                 select.select([], [descriptor], [])
 
     return write
 
 
 class StdinPump:
-    """Copies `descriptor` into the process, after `first`; `stop` ends it even while it waits for input."""
+    """A pump that writes `first`, then what it reads from `descriptor`, to the process.
+
+    `stop` ends it even while it waits for input.
+    """
 
     def __init__(self, streams: Streams, descriptor: int, first: bytes = b"") -> None:
         self._streams = streams
@@ -92,7 +101,7 @@ class StdinPump:
                     return
                 self._write(self._gather())
         except BrokenPipeError:
-            return  # the process does not want more; its exit status tells the rest
+            return  # the process reads no more: its exit status says why
         self._streams.close_stdin()
 
     def _write(self, data: bytes) -> None:
@@ -101,13 +110,21 @@ class StdinPump:
             view = view[self._streams.write_stdin(bytes(view)) :]
 
     def _wait_readable(self) -> bool:
+        """Wait for input. Return False if `stop` was called.
+
+        A thread that blocks in read(2) cannot be interrupted. So it waits in poll(2) for the
+        descriptor or for the pipe that `stop` writes to.
+        """
         waiting = select.poll()
         waiting.register(self._descriptor, select.POLLIN)
         waiting.register(self._wake_read, select.POLLIN)
         return not any(descriptor == self._wake_read for descriptor, _ in waiting.poll())
 
     def _gather(self) -> bytes:
-        """What is there now, up to WRITE_SIZE: a pipe gives 64 KiB a read, and a call costs the same for more."""
+        """Read the bytes available now, up to WRITE_SIZE.
+
+        A pipe yields 64 KiB per read, and a call to the agent costs the same for more.
+        """
         parts = [os.read(self._descriptor, WRITE_SIZE)]
         more = select.poll()
         more.register(self._descriptor, select.POLLIN)
@@ -117,7 +134,10 @@ class StdinPump:
         return b"".join(parts)
 
     def stop(self) -> None:
-        """End the copying. What was read from the descriptor has been written or will not be: the process has ended."""
+        """End the copying.
+
+        Bytes read but not yet written may be lost: the process has ended anyway.
+        """
         os.write(self._wake_write, b"x")
         self._pump.join(timeout=5)
         if not self._pump.is_alive():

@@ -1,4 +1,4 @@
-"""The user's terminal: raw while a process in the guest has it, and always as it was afterwards."""
+"""The user's terminal: raw while a guest process uses it, and always restored afterwards."""
 
 import os
 import select
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 READ_SIZE = 1 << 16
 LFLAG, CC = 3, 6
-"""Places in what tcgetattr gives."""
+"""Indices into the list that tcgetattr returns."""
 
 
 def size(descriptor: int = 1) -> tuple[int, int] | None:
-    """(rows, columns) of the terminal, or None where there is none."""
+    """Return (rows, columns) of the terminal, or None without one."""
     for candidate in (descriptor, 0, 2):
         try:
             found = os.get_terminal_size(candidate)
@@ -27,7 +27,11 @@ def size(descriptor: int = 1) -> tuple[int, int] | None:
 
 @contextmanager
 def raw(descriptor: int = 0) -> Iterator[bytes]:
-    """Every key goes to the process in the guest, first what was typed before; a descriptor that is no terminal is left alone."""
+    """Context manager: put the terminal into raw mode, so that every key goes to the guest process.
+
+    Yields the lines that were typed before, which go to the process first. A descriptor that is not
+    a terminal is left alone.
+    """
     if not os.isatty(descriptor):
         yield b""
         return
@@ -42,10 +46,11 @@ def raw(descriptor: int = 0) -> Iterator[bytes]:
 
 
 def _take_typed(descriptor: int) -> bytes:
-    """Read the complete lines that wait in a terminal which edits lines.
+    """Read the complete lines that wait in a terminal in canonical mode.
 
-    An end of input (^D) among them is kept by the kernel as a mark and would be read as a NUL byte once the terminal is raw; it is given
-    on as the character that was typed. That one is switched off first, so that no further mark is made meanwhile.
+    The kernel stores an end of file (^D) among them as a mark, which would read as a NUL byte once
+    the terminal is raw. It is returned as the character that was typed. VEOF is disabled first, so
+    that no further mark is made in the meantime.
     """
     attributes = termios.tcgetattr(descriptor)
     end = attributes[CC][termios.VEOF]
