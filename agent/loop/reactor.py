@@ -1,4 +1,10 @@
-"""The loop: which tasks are ready, and what makes them so: descriptors, timers and signals."""
+"""The event loop: runs ready tasks, and wakes them by descriptors, timers and signals.
+
+One round of the loop runs every task that is ready, once, and then calls epoll_wait(2) with the
+time until the next timer. Each woken task runs in the next round. Registrations are
+level-triggered and follow the waiters: apart from the pipe of the signals, a descriptor is in
+epoll only while a task waits for it, so data that no task wants does not make the loop spin.
+"""
 
 import os
 import select
@@ -21,15 +27,19 @@ else:
 READ: "Final" = select.EPOLLIN | select.EPOLLPRI
 WRITE: "Final" = select.EPOLLOUT
 LONGEST_WAIT: "Final" = 3600.0
-"""Seconds; epoll takes no more than 24 days, a client's deadline may be 292 years."""
+"""Seconds that one epoll_wait(2) may last.
+
+epoll takes at most 24 days, and the deadline of a client may be 292 years away.
+"""
 FEW_TIMERS: "Final" = 64
+"""Number of cancelled timers that are left in the heap in any case."""
 ENDING_SECONDS: "Final" = 10.0
-"""How long `run` waits at its end for tasks that it has cancelled."""
+"""Seconds that `run` waits at its end for the tasks that it has cancelled."""
 EBADF: "Final" = 9
 
 
 class Timer:
-    """An entry of the loop's heap. `callback` None: cancelled, or done."""
+    """An entry of the loop's heap. `callback` is None if it was cancelled or has run."""
 
     __slots__ = ("callback", "order", "when")
 
@@ -43,14 +53,18 @@ class Timer:
 
 
 class DescriptorClosed(OSError):
-    """Raised in a task that waits for a descriptor, or uses one, that its owner has closed."""
+    """Raised in a task that waits for a descriptor, or uses one, after its owner has closed it."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(EBADF, f"descriptor {fd} was closed by its owner")
 
 
 class Watched:
-    """Who waits for one descriptor. `closed`: it was closed meanwhile, and its number may be another's by now."""
+    """The tasks that wait for one descriptor.
+
+    `closed` is set when the descriptor was closed meanwhile. Its number may be reused by then, so
+    the waiters must not touch the epoll registration of that number.
+    """
 
     __slots__ = ("closed", "readers", "writers")
 
@@ -61,7 +75,7 @@ class Watched:
 
 
 class Loop:
-    """The state of one `run`."""
+    """The state of one call of `run`."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
@@ -79,17 +93,20 @@ class Loop:
     # tasks
 
     def spawn(self, coro: "Coroutine[Any, Any, T]", name: str) -> "Task[T]":
+        """Start a task: it runs for the first time in the next round."""
         task = Task(coro, name)
         self.tasks.add(task)
         self.wake(task)
         return task
 
     def wake(self, task: "Task[Any]") -> None:
+        """Make a task run in the next round. Does nothing if it is scheduled already."""
         if not task.scheduled:
             task.scheduled = True
             self.ready.append(task)
 
     def run(self, main: "Coroutine[Any, Any, T]") -> "T":
+        """Run `main` and then the cleanup of all other tasks. Return or raise its outcome."""
         task = self.spawn(main, "main")
         task.waiters.held = True
         while True:
@@ -103,7 +120,12 @@ class Loop:
         return task.result  # type: ignore[return-value]
 
     def _end_tasks(self) -> None:
-        """Cancel every task that is left and wait until their cleanup is over, and that of those which they have started for it."""
+        """Cancel the remaining tasks and wait until their cleanup is over.
+
+        Shielded tasks, which are cleanup themselves, are not cancelled. The wait includes tasks
+        that are started by this cleanup. After ENDING_SECONDS the tasks that have not ended are
+        reported on standard error and left alone.
+        """
         for task in list(self.tasks):
             if not task.shielded:
                 task.cancel()
@@ -127,13 +149,14 @@ class Loop:
         self.current = None
 
     def _collect(self) -> None:
-        """Wait for descriptors and timers, and make their tasks ready."""
+        """Wait for descriptors and timers, and make the tasks that wait for them ready."""
         wait = 0.0 if self.ready else self._until_next_timer()
         for fd, events in self.epoll.poll(wait):
             self._descriptor_ready(fd, events)
         self._run_timers()
 
     def close(self) -> None:
+        """Restore the default signal handlers and close the descriptors of the loop."""
         if self._signal_pipe is not None:
             signal.set_wakeup_fd(-1)
             for signum in self._signal_hooks:
@@ -145,7 +168,11 @@ class Loop:
     # descriptors
 
     async def wait_fd(self, fd: int, events: int) -> None:
-        """Park until the descriptor is ready. Raises DescriptorClosed when its owner closes it meanwhile."""
+        """Park until the descriptor is ready for `events` (READ or WRITE).
+
+        Returns at once for a regular file. Raises DescriptorClosed if the owner of the descriptor
+        closes it meanwhile.
+        """
         task = self.running()
         watched = self._fds.get(fd) or Watched()
         waiting = watched.readers if events == READ else watched.writers
@@ -165,7 +192,10 @@ class Loop:
             raise DescriptorClosed(fd)
 
     def _arm(self, fd: int, watched: "Watched") -> bool:
-        """Tell epoll what is waited for. False: a regular file, which is always ready."""
+        """Make epoll watch what the tasks in `watched` wait for.
+
+        Returns False for a regular file, which epoll refuses (EPERM) because it is always ready.
+        """
         if watched.closed:
             return True
         mask = (READ if watched.readers else 0) | (WRITE if watched.writers else 0)
@@ -180,7 +210,11 @@ class Loop:
         return True
 
     def _change(self, fd: int, mask: int) -> None:
-        """Change or end what epoll watches. A descriptor that was closed without the loop is none any more, or another's (ENOENT)."""
+        """Change what epoll watches, or end it if `mask` is 0.
+
+        ENOENT means that the descriptor was closed without the loop, so epoll has dropped it. The
+        number may belong to another file by now: it is registered anew if a task waits for it.
+        """
         try:
             if mask:
                 self.epoll.modify(fd, mask)
@@ -194,24 +228,36 @@ class Loop:
             self.forget(fd)
 
     def forget(self, fd: int) -> None:
-        """Take a descriptor out of epoll before it is closed, and wake those who wait for it."""
+        """Remove a descriptor from epoll before it is closed, and wake the tasks that wait for it.
+
+        Leaves epoll alone in a forked child. The child has a copy of the table, but the epoll instance
+        is shared with the parent: removing the number there would end the parent's wait.
+        """
         watched = self._fds.pop(fd, None)
-        if watched is None or os.getpid() != self._pid:  # a forked child has the table too, but epoll is its parent's
+        if watched is None or os.getpid() != self._pid:
             return
         try:
             self.epoll.unregister(fd)
         except OSError:
-            pass  # it has been closed already, by somebody who did not ask the loop
+            pass  # it has been closed already, without the loop
         watched.closed = True
         self._wake_all(watched.readers)
         self._wake_all(watched.writers)
 
     def look_again(self, fd: int) -> None:
-        """Wake whoever waits to read as if there were something: they try, and find what else has changed."""
+        """Wake the tasks that wait to read, as if there were data.
+
+        They try to read, and then notice what else has changed.
+        """
         if fd in self._fds:
             self._descriptor_ready(fd, READ)
 
     def _descriptor_ready(self, fd: int, events: int) -> None:
+        """Wake the tasks that wait for one of `events`, and watch only for the others from now on.
+
+        An error or a hang-up wakes readers and writers: each of them gets the error from its own
+        system call. epoll reports both whether or not they are asked for.
+        """
         if self._signal_pipe is not None and fd == self._signal_pipe[0]:
             self._signals_arrived(fd)
             return
@@ -233,13 +279,18 @@ class Loop:
     # timers
 
     def call_at(self, when: float, callback: "Callable[[], None]") -> Timer:
+        """Call `callback` in the loop at `when` (seconds of time.monotonic())."""
         self._order += 1
         timer = Timer(when, self._order, callback)
         heappush(self._timers, timer)
         return timer
 
     def cancel_timer(self, timer: Timer) -> None:
-        """Does nothing to one that has run. When most of the heap is cancelled it is cleared: calls end long before their deadlines."""
+        """Cancel a timer. Does nothing if it has run.
+
+        A cancelled timer stays in the heap until it is the first one. Calls usually end long before their
+        deadlines, so the heap is rebuilt once most of its entries are cancelled.
+        """
         if timer.callback is None:
             return
         timer.callback = None
@@ -273,7 +324,11 @@ class Loop:
     # signals
 
     def on_signal(self, signum: int, hook: "Callable[[], None]") -> None:
-        """Call `hook` in the loop after each arrival of a signal (several arrivals may become one call)."""
+        """Call `hook` in the loop after a signal. Several arrivals may lead to one call.
+
+        The interpreter's C handler writes the signal's number to a pipe that epoll watches
+        (signal.set_wakeup_fd), so a signal that arrives before epoll_wait(2) begins is not missed.
+        """
         if self._signal_pipe is None:
             self._signal_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
@@ -292,23 +347,28 @@ class Loop:
                 hook()
 
     def running(self) -> "Task[Any]":
+        """Return the task that is running. Raises RuntimeError outside of a task."""
         if self.current is None:
             raise RuntimeError("not inside a task")
         return self.current
 
 
 def _no_work(signum: int, frame: object) -> None:
-    """The Python side of a signal: all work is done in the loop, so a forked child does none."""
+    """Do nothing: the Python-level handler of a signal.
+
+    All work is done in the loop, so a forked child, which does not run the loop, does none.
+    """
 
 
 def _nothing() -> None:
-    """A timer that only ends a wait."""
+    """Do nothing: the callback of a timer that only ends a wait."""
 
 
 def run(main: "Coroutine[Any, Any, T]") -> "T":
-    """Run `main` to its end and return its result; tasks that it leaves behind are cancelled, and their cleanup is waited for.
+    """Run `main` to its end and return its result.
 
-    Raises RuntimeError within another `run`.
+    Tasks that it leaves behind are cancelled, and their cleanup is waited for. Raises what `main`
+    raises, and RuntimeError if a loop is running already.
     """
     loop = Loop()
     try:
@@ -325,5 +385,5 @@ def run(main: "Coroutine[Any, Any, T]") -> "T":
 
 
 def on_signal(signum: int, hook: "Callable[[], None]") -> None:
-    """Call `hook` from the loop after a signal; for SIGCHLD this is where orphans are reaped."""
+    """Call `hook` from the loop after a signal. For SIGCHLD the hook reaps orphans."""
     running_loop().on_signal(signum, hook)

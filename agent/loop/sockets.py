@@ -1,4 +1,4 @@
-"""Sockets that never block: the next client, all of what is to be sent, what has come."""
+"""Operations on sockets that park the task instead of blocking: listen, accept, send, receive."""
 
 import _socket as socket
 
@@ -7,16 +7,21 @@ from agent.loop.descriptors import Socket
 from agent.loop.waits import readable, sleep, writable
 
 CHUNK = 1 << 16
+"""Most bytes that one read returns."""
 VMADDR_CID_ANY = 0xFFFFFFFF
 VMADDR_CID_HOST = 2
 BACKLOG = 128
-"""The shim redials in a tight loop while the guest boots."""
+"""Length of the accept queue: the shim redials in a tight loop while the guest boots."""
 ACCEPT_PAUSE = 0.1
-"""Seconds before the next attempt when a client could not be accepted."""
+"""Seconds until the next attempt after accept(2) has failed."""
 
 
 def listen(address: str) -> Socket:
-    """Return a listening socket for `vsock://CID:PORT` (CID -1: any) or `unix:///path`, `unix://@abstract`. Raises OSError, ValueError."""
+    """Return a listening socket for an address.
+
+    The address is `vsock://CID:PORT`, where the CID -1 means any, or `unix:///path` or
+    `unix://@abstract`. Raises OSError, and ValueError for another kind of address.
+    """
     scheme, _, rest = address.partition("://")
     target: object
     if scheme == "vsock":
@@ -37,10 +42,13 @@ def listen(address: str) -> Socket:
 
 
 async def accept(listener: Socket) -> Socket:
-    """Return the next client of any of the agent's ports. Raises DescriptorClosed.
+    """Return the next client of one of the agent's ports. Raises DescriptorClosed.
 
-    Over vsock a peer that is not the host is hung up on: vsock has no namespaces, so a container without a filter may call, and nothing
-    in the guest is the host. A client that has left again, or a lack of descriptors, does not end the service.
+    A vsock connection from a peer other than the host is closed. vsock has no namespaces, so a
+    container without a seccomp filter can connect to the ports of the agent; the peer's CID is the
+    only thing that tells it from the host, and nothing in the guest has the host's CID. An error
+    of accept(2), as of a client that has left already or a lack of descriptors, is logged and does
+    not end the service.
     """
     while True:
         await readable(listener)
@@ -72,7 +80,10 @@ async def send_all(client: Socket, data: bytes) -> None:
 
 
 async def receive(client: Socket) -> bytes:
-    """Return what has come; b"" at the end. Raises OSError when the client is gone."""
+    """Return the bytes that have arrived, at most CHUNK, or b"" at the end of the stream.
+
+    Raises OSError when the client is gone.
+    """
     while True:
         try:
             return client.recv(CHUNK)

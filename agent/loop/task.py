@@ -1,4 +1,4 @@
-"""Tasks: coroutines that run until they park, who waits for them, and which loop is theirs."""
+"""Tasks: coroutines that run until they park. Also their waiters and the running loop."""
 
 import sys
 
@@ -22,15 +22,18 @@ else:
 
 
 class Cancelled(BaseException):
-    """Thrown into a task by `Task.cancel`. Clean up and let it pass. It is always one's own: see TaskCancelled."""
+    """Thrown into a task by `Task.cancel`. Clean up and let it pass.
+
+    A task only ever gets its own: the cancellation of another task is a TaskCancelled.
+    """
 
 
 class TaskCancelled(Exception):
-    """Raised by `Task.wait` when the task that was waited for has been cancelled, as opposed to the one that waits."""
+    """Raised by `Task.wait` when the awaited task was cancelled, as opposed to the waiting one."""
 
 
 class _Park:
-    """Awaiting the only instance hands control to the loop until the task is woken."""
+    """Hands control to the loop until the task is woken. There is one instance, to await."""
 
     def __await__(self) -> "Generator[None, None, None]":
         yield
@@ -40,7 +43,7 @@ PARK = _Park()
 
 
 class Task(Generic[T]):
-    """A running coroutine. Made by `spawn`."""
+    """A running coroutine, made by `spawn`."""
 
     __slots__ = ("_coro", "cancelling", "done", "exception", "name", "on_end", "pending", "result", "scheduled", "shielded", "waiters")
 
@@ -50,7 +53,7 @@ class Task(Generic[T]):
         self.cancelling: Cancelled | None = None
         self.scheduled = False
         self.shielded = False
-        """Cleaning up for another: the end of `run` waits for it instead of cancelling it."""
+        """True for cleanup: at its end `run` waits for the task instead of cancelling it."""
         self.waiters = Waiters()
         self.on_end: Callable[[Task[T]], None] | None = None
         self.name = name
@@ -59,18 +62,26 @@ class Task(Generic[T]):
         self.exception: BaseException | None = None
 
     def cancel(self) -> None:
-        """Throw `Cancelled` into the task where it is parked: once, so that asking again does not disturb its cleanup."""
+        """Throw `Cancelled` into the task where it is parked.
+
+        Only the first call has an effect, so that further ones do not disturb the cleanup.
+        """
         if self.cancelling is None and not self.done:
             self.cancelling = Cancelled()
             self.interrupt(self.cancelling)
 
     def interrupt(self, error: BaseException) -> None:
+        """Throw `error` into the task where it is parked, when it next runs."""
         if not self.done:
             self.pending = error
             running_loop().wake(self)
 
     async def wait(self) -> "T":
-        """Return the task's result, or raise what it raised; TaskCancelled if it was cancelled. Cancelling the waiter leaves it alone."""
+        """Return the result of the task, or raise what it raised.
+
+        Raises TaskCancelled if the task was cancelled. Cancelling the waiter does not cancel the
+        task.
+        """
         while not self.done:
             await self.waiters.wait()
         if isinstance(self.exception, Cancelled):
@@ -80,12 +91,15 @@ class Task(Generic[T]):
         return self.result  # type: ignore[return-value]
 
     async def stop(self) -> None:
-        """Cancel the task and wait until its cleanup is over, however it ends: its error is still there for `wait`."""
+        """Cancel the task and wait until its cleanup is over, however it ends.
+
+        An error of the task is not raised here: `wait` raises it.
+        """
         self.cancel()
         await until_ended([self])
 
     def step(self) -> None:
-        """Run until the next park, or to the end."""
+        """Run until the task parks again or ends."""
         self.scheduled = False
         if self.done:
             return
@@ -108,7 +122,11 @@ class Task(Generic[T]):
             self._cancelled_itself()
 
     def _cancelled_itself(self) -> None:
-        """A task that interrupted itself parks like any other and is woken at once."""
+        """Wake the task again if an interruption is pending.
+
+        A task that interrupted itself parks like any other. The error is thrown in when it next
+        runs.
+        """
         if self.pending is not None:
             running_loop().wake(self)
 
@@ -123,7 +141,11 @@ class Task(Generic[T]):
 
 
 class Waiters:
-    """Tasks parked for one condition, woken in order of arrival. `held`: somebody outside the loop waits as well."""
+    """Tasks that are parked for one condition, woken in the order of arrival.
+
+    `held` means that something outside the loop waits as well, so that an error is not logged as
+    one that nothing handles.
+    """
 
     __slots__ = ("_tasks", "held")
 
@@ -135,6 +157,11 @@ class Waiters:
         return self.held or bool(self._tasks)
 
     async def wait(self) -> None:
+        """Park until the condition wakes this task.
+
+        If the task is interrupted after it was woken, it wakes the next one in its place:
+        otherwise a wake-up would be lost.
+        """
         task = running_loop().running()
         self._tasks.append(task)
         try:
@@ -158,9 +185,12 @@ class Waiters:
 
 
 async def until_ended(tasks: "list[Task[Any]]", cancel: bool = False) -> None:
-    """Wait for the end of all, however they end, and of those that are added to the list meanwhile.
+    """Wait until all tasks have ended, however they end.
 
-    An interruption of the caller does not end the wait: it cancels the tasks (if `cancel`) and is raised afterwards.
+    This includes tasks that are added to the list meanwhile.
+
+    An interruption of the caller does not end the wait. It cancels the tasks if `cancel` is set,
+    and is raised at the end.
     """
     caller = running_loop().running()
     interruption: Cancelled | None = None
@@ -187,14 +217,17 @@ _the_loop: "Loop | None" = None
 
 
 def running_loop() -> "Loop":
-    """The loop of this process. Raises RuntimeError outside of `run`."""
+    """Return the loop of this process. Raises RuntimeError outside of `run`."""
     if _the_loop is None:
         raise RuntimeError("no loop is running")
     return _the_loop
 
 
 def set_loop(loop: "Loop | None") -> None:
-    """`run` only. Raises RuntimeError where one is running already."""
+    """Set the loop of this process, or None. Only `run` calls this.
+
+    Raises RuntimeError if a loop is running already.
+    """
     global _the_loop
     if loop is not None and _the_loop is not None:
         raise RuntimeError("a loop is running already")
@@ -202,22 +235,29 @@ def set_loop(loop: "Loop | None") -> None:
 
 
 def spawn(coro: "Coroutine[Any, Any, T]", *, name: str) -> "Task[T]":
-    """Start a task. If it fails while nobody waits for it, the traceback goes to standard error and the loop goes on."""
+    """Start a task and return it.
+
+    If the task fails while nothing waits for it, its traceback is printed on standard error and
+    the loop goes on.
+    """
     return running_loop().spawn(coro, name)
 
 
 def forget(fd: int) -> None:
-    """Make the loop forget a descriptor that is about to be closed, and wake whoever waits for it with DescriptorClosed."""
+    """Make the loop forget a descriptor that is about to be closed.
+
+    Wakes the tasks that wait for it with DescriptorClosed. Does nothing if no loop runs.
+    """
     if _the_loop is not None:
         _the_loop.forget(fd)
 
 
 def look_again(fd: int) -> None:
-    """Wake whoever waits to read from a descriptor as if there were something."""
+    """Wake the tasks that wait to read from a descriptor, as if there were data."""
     if _the_loop is not None:
         _the_loop.look_again(fd)
 
 
 def current_task() -> "Task[Any]":
-    """The task that is running."""
+    """Return the task that is running. Raises RuntimeError outside of a task."""
     return running_loop().running()

@@ -1,4 +1,4 @@
-"""What a task can wait for: descriptors, time, and other tasks."""
+"""Things that a task can wait for: descriptors, time, and other tasks."""
 
 import time
 
@@ -20,22 +20,31 @@ else:
 
 
 async def readable(fd: "int | Fd | Socket") -> None:
-    """Park until `fd` can be read (or is at its end). Raises DescriptorClosed when its owner closes it meanwhile."""
+    """Park until `fd` can be read or is at its end.
+
+    Raises DescriptorClosed if the owner of the descriptor closes it meanwhile.
+    """
     await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), READ)
 
 
 async def writable(fd: "int | Fd | Socket") -> None:
-    """Park until `fd` can be written (or its other end is closed). Raises DescriptorClosed."""
+    """Park until `fd` can be written or its other end is closed.
+
+    Raises DescriptorClosed if the owner of the descriptor closes it meanwhile.
+    """
     await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), WRITE)
 
 
 async def exited(pidfd: "int | Fd") -> None:
-    """Park until the process behind `pidfd` has ended. The caller then reaps it. Raises DescriptorClosed."""
+    """Park until the process behind `pidfd` has ended. The caller then has to reap it.
+
+    Raises DescriptorClosed if the owner of the descriptor closes it meanwhile.
+    """
     await readable(pidfd)
 
 
 async def sleep(seconds: float) -> None:
-    """Park for a time; 0 lets every other ready task run first."""
+    """Park for a number of seconds. 0 lets every other ready task run first."""
     loop = running_loop()
     task = loop.running()
     if seconds <= 0:
@@ -52,7 +61,11 @@ async def sleep(seconds: float) -> None:
 
 
 class timeout:
-    """`with timeout(seconds)`: the block ends with TimeoutError if it is still parked then. None: no limit. May be nested."""
+    """A time limit in seconds for a block: `with timeout(seconds):`.
+
+    Raises TimeoutError in the block if it is still parked when the time is over. None means no
+    limit. Blocks may be nested.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
@@ -67,7 +80,11 @@ class timeout:
         return self
 
     def _expire(self) -> None:
-        """An interruption that is on its way already, as of a block within this one, comes first: ask again after it."""
+        """Interrupt the block.
+
+        An interruption that is pending already, for example by a block within this one, comes
+        first. Then this one is tried again in the next round, so that neither of them is lost.
+        """
         if self._task.pending is None:
             self._task.interrupt(self._error)
         else:
@@ -86,7 +103,7 @@ class timeout:
 
 
 class QueueClosed(Exception):
-    """`Queue.get` on a queue that is closed and empty, or `put_nowait` on a closed one."""
+    """Raised by `Queue.get` on a closed empty queue, and by `put_nowait` on a closed one."""
 
 
 class Event:
@@ -109,7 +126,7 @@ class Event:
 
 
 class Lock:
-    """Mutual exclusion between tasks, first come first served: `async with lock:`."""
+    """Mutual exclusion between tasks, in the order of arrival: `async with lock:`."""
 
     def __init__(self) -> None:
         self.owner: Task[Any] | None = None
@@ -141,7 +158,7 @@ class Lock:
 
 
 class Queue(Generic[T]):
-    """An unbounded queue between tasks. What bounds it is its user's business (`len`)."""
+    """An unbounded queue between tasks. A user that needs a bound checks `len`."""
 
     def __init__(self) -> None:
         self._items: list[T] = []
@@ -152,17 +169,19 @@ class Queue(Generic[T]):
         return len(self._items)
 
     def put_nowait(self, item: "T") -> None:
+        """Add an item. Raises QueueClosed."""
         if self.closed:
             raise QueueClosed
         self._items.append(item)
         self._waiters.wake_one()
 
     def close(self) -> None:
-        """No more items; `get` hands out what is left, then raises QueueClosed."""
+        """Accept no more items. `get` returns the remaining ones, then raises QueueClosed."""
         self.closed = True
         self._waiters.wake_all()
 
     async def get(self) -> "T":
+        """Wait for an item and return it. Raises QueueClosed if none can come any more."""
         while not self._items:
             if self.closed:
                 raise QueueClosed
@@ -171,7 +190,10 @@ class Queue(Generic[T]):
 
 
 async def gather(*awaitables: "Awaitable[Any]") -> None:
-    """Run several awaitables at once; wait for all, then raise the first error. Cancelled, it cancels them and waits for their cleanup."""
+    """Run several awaitables at once, wait for all of them, then raise the first error.
+
+    If the caller is cancelled, the awaitables are cancelled too and their cleanup is waited for.
+    """
 
     async def one(awaitable: "Awaitable[Any]") -> None:
         await awaitable
@@ -185,9 +207,10 @@ async def gather(*awaitables: "Awaitable[Any]") -> None:
 
 
 async def shield(work: "Coroutine[Any, Any, T]") -> "T":
-    """Run `work` to its end although the caller is cancelled meanwhile or its time is over; that is raised afterwards.
+    """Run `work` to its end even if the caller is cancelled or its time limit expires.
 
-    For cleanup, and for what must not be left half done. `work` bounds its own time.
+    The interruption is raised when `work` is done. This is for cleanup and for what must not be
+    left half done. `work` has to limit its own time.
     """
     task = spawn(work, name=f"cleanup of {running_loop().running().name}")
     task.shielded = task.waiters.held = True
@@ -196,9 +219,10 @@ async def shield(work: "Coroutine[Any, Any, T]") -> "T":
 
 
 class TaskGroup:
-    """`async with TaskGroup() as group`: tasks that are over when the block is.
+    """Tasks that have all ended at the end of the block: `async with TaskGroup() as group:`.
 
-    When one fails, or the block does, the others are cancelled; the block ends, after all have ended, with the first error.
+    When one of them fails, or the block does, the others are cancelled. The block ends after all
+    have ended, and raises the first error.
     """
 
     def __init__(self) -> None:
@@ -217,7 +241,7 @@ class TaskGroup:
         return task
 
     def cancel(self) -> None:
-        """Cancel all tasks of the group; the block goes on."""
+        """Cancel all tasks of the group. The block itself goes on."""
         for task in self._tasks:
             task.cancel()
 
