@@ -1,4 +1,4 @@
-"""The virtual machine: QEMU, its accelerator, vsock, disks, shares, network, console and lifetime."""
+"""The virtual machine: QEMU, accelerator, vsock, disks, shares, network, console, lifetime."""
 
 from innkeeper.vm.config import AGENT_PORT, Disk, Forward, MachineSpec, Share, SharedPath
 from innkeeper.vm.vm import Machine

@@ -1,8 +1,9 @@
-"""Which accelerator: KVM only after a guest has proven that it works here, else TCG.
+"""Choose the accelerator: KVM only after a guest has proven that it works here, else TCG.
 
-/dev/kvm may open, make a VM and run real mode code, and yet hang or abort under a kernel (nested or para-virtual hosts).
-So the proof is the guest's own kernel: without a root it has to come as far as panicking about that, and to reset, within
-`SECONDS`. The verdict is remembered until the host boots again.
+On nested or paravirtualised hosts, /dev/kvm may open, create a VM and run real-mode code, and yet
+hang or abort under a kernel. So the proof is the guest's own kernel: without a root it has to get
+as far as panicking about that, and to reset, within `SECONDS`. The verdict is remembered until the
+host reboots.
 """
 
 import os
@@ -14,29 +15,33 @@ from innkeeper import programs
 from innkeeper.vm import bootfacts
 
 SECONDS = 4.0
-"""How long the proof may take. A kernel under working KVM needs a tenth of it."""
+"""Timeout of the proof in seconds. A kernel under working KVM needs a tenth of it."""
 
 PROOF = "Kernel panic - not syncing"
+"""The console message that proves that the kernel ran."""
 DEVICE = Path("/dev/kvm")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`works`, and in `why` what was seen, for `doctor` and for errors."""
+    """Whether KVM works, and the evidence in `why`, for `doctor` and for errors."""
 
     works: bool
     why: str
 
 
 def choose(wanted: str | None, kernel: Path) -> str:
-    """ "kvm" or "tcg". `wanted` overrides everything: it is not even tried out."""
+    """Return "kvm" or "tcg". `wanted` overrides everything and is not even tried."""
     if wanted is not None:
         return wanted
     return "kvm" if kvm(kernel).works else "tcg"
 
 
 def kvm(kernel: Path | None) -> Verdict:
-    """Whether KVM works here; proven with `kernel`, at most once per boot of the host. Without a kernel only what is known."""
+    """Return whether KVM works here, proven with `kernel` at most once per boot of the host.
+
+    Without a kernel, return what is already known.
+    """
     if not DEVICE.exists():
         return Verdict(False, f"there is no {DEVICE}")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
@@ -51,13 +56,13 @@ def kvm(kernel: Path | None) -> Verdict:
 
 
 def proof_arguments(program: str, kernel: Path) -> list[str]:
-    """QEMU's command line for the proof: the kernel alone, its console on standard output."""
+    """Return QEMU's command line for the proof: only the kernel, its console on standard output."""
     argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-accel", "kvm", "-cpu", "host"]
     return [*argv, "-m", "128M", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1 reboot=t quiet", "-serial", "stdio"]
 
 
 def prove(kernel: Path) -> Verdict:
-    """Run `kernel` under KVM until it panics for want of a root."""
+    """Run `kernel` under KVM until it panics because it has no root."""
     program = str(programs.require("qemu-system-x86_64"))
     setpriv = str(programs.require("setpriv"))
     argv = [setpriv, "--pdeathsig", "KILL", "--", *proof_arguments(program, kernel)]

@@ -1,4 +1,4 @@
-"""What was found out about this host and holds until it boots again, one small JSON file a fact below the cache."""
+"""Facts about this host that hold until it reboots, one small JSON file each in the cache."""
 
 import json
 import os
@@ -12,13 +12,13 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def recall(name: str) -> Any:
-    """What was remembered under `name` since the host booted, or None."""
+    """Return the value remembered under `name` since the host booted, or None."""
     try:
         known = json.loads(_path(name).read_bytes())
         if known["boot_id"] == BOOT_ID.read_text().strip():
             return known["value"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing remembered, or nothing that we wrote
+        pass  # no such file, or not written by us
     return None
 
 
@@ -26,7 +26,7 @@ def remember(name: str, value: Any) -> None:
     """Remember `value` (JSON) until the next boot."""
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # no process id: a cache may be shared by pid namespaces
+    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # not named by process id: pid namespaces may share a cache
     with open(fd, "w", encoding="utf-8") as file:
         json.dump({"boot_id": BOOT_ID.read_text().strip(), "value": value}, file)
     os.replace(part, path)

@@ -1,11 +1,14 @@
-"""The kernel's command line: words, and what each is for."""
+"""The kernel's command line: each parameter and its purpose."""
 
 from collections.abc import Iterable
 
 from innkeeper.errors import InnkeeperError
 
 LIMIT = 2048 - 8 * 48
-"""COMMAND_LINE_SIZE of x86, less what QEMU adds for the eight devices of a microvm. The kernel cuts what is longer without a word."""
+"""Longest command line in bytes, with the final NUL. The kernel silently truncates longer ones.
+
+This is COMMAND_LINE_SIZE of x86, minus what QEMU adds for the eight devices of a microvm.
+"""
 
 ALWAYS = (
     "console=ttyS0",
@@ -21,18 +24,30 @@ ALWAYS = (
 )
 LEGACY_HARDWARE = ("i8042.noaux", "i8042.nokbd", "pci=lastbus=0")
 BARE = ("acpi=off",)
-"""A microvm has none; not looking for it saves an error line on the console."""
+"""Parameters for a microvm, which has no ACPI.
+
+Not looking for it saves an error line on the console.
+"""
 EMULATED = ("noreplace-smp",)
-"""Code patching is slow where each patched page has to be translated again."""
+"""Parameters for TCG. Patching code is slow if each patched page has to be translated again."""
 HZ = 250
-"""The guest's CONFIG_HZ; `lpj` (loops in a jiffy) saves each processor its calibration, and only short busy waits depend on it."""
+"""The guest's CONFIG_HZ, from which `lpj` (loops per jiffy) is computed.
+
+`lpj` saves each processor its calibration, and only short busy waits depend on it.
+"""
 READY = "INNKEEPER_READY"
-"""The port of the host that the agent calls when it listens. A word without a dot that the kernel does not know becomes part of
-the first process's environment, which needs no /proc to be read."""
+"""The parameter with the port of the host that the agent calls once it listens.
+
+The kernel puts a parameter that it does not know, and that has no dot, into the environment of the
+first process. The agent can read it there without /proc.
+"""
 
 
 def join(words: Iterable[str]) -> str:
-    """One string of `words`; a word with white space is quoted as the kernel's parser (lib/cmdline.c next_arg) takes it."""
+    """Return `words` as one string. Raises InnkeeperError if the kernel would truncate it.
+
+    A word with white space is quoted for the kernel's parser (lib/cmdline.c, next_arg).
+    """
     line = " ".join(quote(word) for word in words)
     if len(line) >= LIMIT:
         raise InnkeeperError(f"the kernel command line has {len(line)} characters, the kernel takes {LIMIT - 1}")
@@ -40,7 +55,11 @@ def join(words: Iterable[str]) -> str:
 
 
 def quote(word: str) -> str:
-    """`word`, with its value in double quotes if it has white space. There is no escape for a double quote: refused."""
+    """Return `word`, with its value in double quotes if it contains white space.
+
+    Raises InnkeeperError for a double quote, which cannot be escaped, for line ends, NUL and empty
+    words.
+    """
     if '"' in word or "\n" in word or "\0" in word or not word:
         raise InnkeeperError(f"kernel parameter {word!r}: empty words, double quotes, line ends and NUL cannot be passed")
     if not any(c.isspace() for c in word):
@@ -61,7 +80,10 @@ def build(
     tsc_khz: int | None = None,
     extra: Iterable[str] = (),
 ) -> str:
-    """The whole command line of a guest. `ready_port`: which port of the host it calls; `tsc_khz`: see `tsc`."""
+    """Return the command line of a guest.
+
+    `ready_port` is the port of the host that the guest calls. For `tsc_khz` see `tsc`.
+    """
     words = [*ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
     if machine_type == "microvm":
         words.extend(BARE)

@@ -1,4 +1,4 @@
-"""What a machine is made of: plain values, checked when they are made."""
+"""The configuration of a VM: plain values, checked on creation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ AGENT_PORT = 1024
 class Disk:
     """A raw image that becomes a virtio block device.
 
-    `volatile`: the content dies with the machine, so flushes are not carried through to the host's disk.
+    `volatile`: the content is discarded with the VM, so flushes are not passed on to the host's
+    disk.
     """
 
     path: Path
@@ -23,9 +24,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class SharedPath:
-    """A folder or a single file of the host that a share offers as its folder `name`; "" makes it the share's own root.
+    """A folder or a file of the host that a share offers as its folder `name`.
 
-    A file is offered as a folder that holds just this file, under its own name.
+    The empty name makes it the root of the share. A file is offered as a folder that holds only
+    this file, under its own name.
     """
 
     name: str
@@ -41,7 +43,10 @@ class SharedPath:
 
 @dataclass(frozen=True)
 class Share:
-    """What one virtio-fs device offers under `tag` (at most 36 bytes): one path as its root, or several below a root that is read-only."""
+    """The content of one virtio-fs device with tag `tag` (at most 36 bytes).
+
+    It is either one path, which is the root, or several paths below a read-only root.
+    """
 
     tag: str
     paths: tuple[SharedPath, ...]
@@ -64,8 +69,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Forward:
-    """A port of the host that leads to a port of the guest. `host_port` 0 asks for a free one (see `network.settle`);
-    `host_address` is an IPv4 or an IPv6 address, or "" for all of both."""
+    """A port of the host that is forwarded to a port of the guest.
+
+    `host_port` 0 asks for a free one (see `network.settle`). `host_address` is an IPv4 or IPv6
+    address, or "" for all addresses of both.
+    """
 
     protocol: str
     host_address: str
@@ -87,15 +95,17 @@ class Forward:
 class MachineSpec:
     """One virtual machine.
 
-    `kernel`      vmlinux (PVH) or bzImage
-    `root`        the guest's root, read-only, /dev/vda
-    `root_device`, `root_type`  as the kernel is told: `root=`, `rootfstype=`
-    `disks`       /dev/vdb, /dev/vdc, ... in this order
-    `network`     a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2, name server 10.0.2.3)
-    `accel`       "kvm" or "tcg"; None: KVM if a guest has proven that it works
-    `cmdline`     words added to the kernel's command line, last (so they win)
-    `calls_out`   the guest tells when it listens (kernel word `INNKEEPER_READY=PORT`); False: it has to be dialled until it answers
-    `machine_type` "q35" or "microvm"; None: whichever serves
+    * `kernel`: vmlinux (PVH) or bzImage
+    * `root`: the guest's root, read-only, /dev/vda
+    * `root_device`, `root_type`: the kernel parameters `root=` and `rootfstype=`
+    * `disks`: /dev/vdb, /dev/vdc, ... in this order
+    * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
+      name server 10.0.2.3)
+    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works
+    * `cmdline`: words appended to the kernel's command line (the last ones win)
+    * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
+      False: it is dialled until it answers
+    * `machine_type`: "q35" or "microvm"; None: chosen automatically (see `qemu.choose_machine`)
     """
 
     kernel: Path

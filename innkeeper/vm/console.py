@@ -10,7 +10,10 @@ TAIL_BYTES = 65536
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines, without escape sequences and empty lines; [] if there is no such file."""
+    """Return the last lines, or [] if there is no such file.
+
+    Escape sequences and empty lines are removed.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -25,7 +28,7 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def panic(path: Path) -> str | None:
-    """The kernel's reason if it panicked."""
+    """Return the kernel's reason if it panicked, else None."""
     for line in reversed(tail(path, 400)):
         if match := _PANIC.search(line):
             return match[1].strip()
@@ -33,5 +36,5 @@ def panic(path: Path) -> str | None:
 
 
 def ran_out_of_memory(path: Path) -> bool:
-    """Whether the kernel killed a process, or gave up, for lack of memory."""
+    """Return whether the kernel killed a process, or panicked, because it was out of memory."""
     return any("Out of memory" in line or "System is deadlocked on memory" in line for line in tail(path, 400))

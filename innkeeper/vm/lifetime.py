@@ -1,9 +1,9 @@
-"""Processes that end with their owner, and finding those that did not.
+"""Start processes that end with their owner, and find those that did not.
 
-A process started here is killed by the kernel when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
-`spawn` always starts it from a thread that lives as long as the process: the main one, or one of our own.
-Every process has its machine's folder as working directory: by that `stragglers` finds one whose owner was killed in
-the moment between fork and prctl.
+The kernel kills a process started here when the *thread* that started it ends (prctl(2),
+PR_SET_PDEATHSIG). So `spawn` always uses a thread that lives as long as this process: the main
+thread, or one of our own. The working directory of every process is the folder of its VM. That is
+how `stragglers` finds a process whose owner was killed in the moment between fork and prctl.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from innkeeper import programs
 
 TERM_SECONDS = 2.0
-"""How long a helper process gets between SIGTERM and SIGKILL."""
+"""Seconds that a helper process gets between SIGTERM and SIGKILL."""
 
 _Job = tuple[list[str], Path, Path, tuple[int, ...], "queue.SimpleQueue[subprocess.Popen[bytes] | OSError]"]
 _spawner: tuple[int, "queue.SimpleQueue[_Job]"] | None = None
@@ -27,13 +27,19 @@ _spawner_lock = threading.Lock()
 
 
 def spawn(argv: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
-    """Start `argv` in `folder`, output to `log`, with descriptors `fds` kept; it dies when this process does. Raises OSError."""
+    """Start `argv` in `folder`, with its output in `log` and descriptors `fds` inherited.
+
+    It is killed when this process ends. Raises OSError.
+    """
     setpriv = str(programs.require("setpriv"))
     return _in_lasting_thread([setpriv, "--pdeathsig", "KILL", "--", *argv], folder, log, tuple(fds))
 
 
 def spawn_python(script: Path, arguments: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
-    """As `spawn`, for a script of ours that needs only the standard library; it sees to PR_SET_PDEATHSIG itself."""
+    """Start one of our scripts, as `spawn` does. It may use only the standard library.
+
+    The script sets PR_SET_PDEATHSIG itself, which saves the start of setpriv.
+    """
     return _in_lasting_thread([sys.executable, "-I", "-S", str(script), str(os.getpid()), *arguments], folder, log, tuple(fds))
 
 
@@ -42,7 +48,7 @@ def _in_lasting_thread(argv: list[str], folder: Path, log: Path, fds: tuple[int,
         return _popen(argv, folder, log, fds)
     global _spawner
     with _spawner_lock:
-        if _spawner is None or _spawner[0] != os.getpid():  # none yet, or left behind by a fork
+        if _spawner is None or _spawner[0] != os.getpid():  # none yet, or it belongs to the parent of a fork
             jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(jobs,), name="spawner", daemon=True).start()
             _spawner = (os.getpid(), jobs)
@@ -66,14 +72,18 @@ def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
 
 def _popen(argv: list[str], folder: Path, log: Path, fds: tuple[int, ...]) -> "subprocess.Popen[bytes]":
     with open(log, "ab") as output:
-        # A session of its own: Ctrl-C on the terminal is for the command line, which ends the machine in order.
+        # A session of its own: Ctrl-C on the terminal goes to the command line only, which then
+        # ends the VM in order.
         return subprocess.Popen(
             argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=fds, start_new_session=True
         )
 
 
 def end(process: "subprocess.Popen[bytes]", *, grace: float = TERM_SECONDS) -> int:
-    """End `process` and reap it: SIGTERM, after `grace` seconds SIGKILL. Returns its return code (negative: signal)."""
+    """End `process` and reap it: SIGTERM, then SIGKILL after `grace` seconds.
+
+    Return its return code (negative: the signal that killed it).
+    """
     if process.poll() is None:
         process.terminate()
         try:
@@ -84,7 +94,7 @@ def end(process: "subprocess.Popen[bytes]", *, grace: float = TERM_SECONDS) -> i
 
 
 def stragglers(folder: Path) -> list[int]:
-    """Processes (but this one) whose working directory is `folder`."""
+    """Return the processes, except this one, whose working directory is `folder`."""
     found = []
     wanted = os.path.realpath(folder)
     for name in os.listdir("/proc"):
@@ -94,12 +104,15 @@ def stragglers(folder: Path) -> list[int]:
             if os.readlink(f"/proc/{name}/cwd").removesuffix(" (deleted)") == wanted:
                 found.append(int(name))
         except OSError:
-            continue  # gone, or somebody else's
+            continue  # ended, or owned by another user
     return found
 
 
 def kill_stragglers(folder: Path) -> int:
-    """Kill what still runs in `folder` whose owner is dead; returns how many. Waits until they are gone, at most 5 s."""
+    """Kill helper processes in `folder`, whose owner is dead. Return their number.
+
+    Waits until they are gone, at most 5 s.
+    """
     deadline = time.monotonic() + 5
     killed: set[int] = set()
     while (pids := _own(stragglers(folder))) and time.monotonic() < deadline:
@@ -111,7 +124,10 @@ def kill_stragglers(folder: Path) -> int:
 
 
 def _own(pids: Sequence[int]) -> list[int]:
-    """Those that are helpers of a machine: a user's shell may stand in the folder too."""
+    """Return the pids that run a helper program of a VM.
+
+    A user's shell may have this working directory too.
+    """
     return [pid for pid in pids if _program(pid) in ("qemu-system-x86", "vhost-device-vs", "virtiofsd", "setpriv")]
 
 
@@ -123,7 +139,11 @@ def _program(pid: int) -> str:
 
 
 def _kill(pid: int, folder: Path) -> None:
-    """SIGKILL through a pidfd, so that a pid that was used again in between is not hit."""
+    """Send SIGKILL through a pidfd, so that a process that reuses the pid is not hit.
+
+    The working directory is compared again once the pidfd is open: from then on the pid cannot mean
+    another process.
+    """
     try:
         fd = os.pidfd_open(pid)
     except OSError:

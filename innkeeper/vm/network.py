@@ -1,6 +1,7 @@
-"""QEMU's user network: no root needed; ports of the host are forwarded to the guest, TCP and UDP, those in IPv6 by `relays`.
+"""QEMU's user network, which needs no root and forwards TCP and UDP ports of the host.
 
-The guest has 10.0.2.15/24, its gateway (also the host) is 10.0.2.2, its name server 10.0.2.3.
+The guest has 10.0.2.15/24. Its gateway, which is also the host, is 10.0.2.2, and its name server is
+10.0.2.3. Ports in IPv6 are forwarded by `relays`.
 """
 
 import errno
@@ -19,13 +20,17 @@ NAME_SERVER = "10.0.2.3"
 MAC = "52:54:00:12:34:56"
 
 ATTEMPTS = 20
-"""Free ports that are tried until one is free in IPv4 and in IPv6."""
+"""Free ports to try until one is free in both IPv4 and IPv6."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """`forwards` as they were asked for, with a free port in place of each 0; `rules` are what QEMU does for them, all in IPv4;
-    `listeners` are what is to be relayed to QEMU's ports (see `relays`): bound IPv6 sockets, which are the caller's, and the ports."""
+    """The result of `settle`.
+
+    `forwards` are those asked for, with a free port in place of each 0. `rules` are what QEMU
+    forwards, all in IPv4. `listeners` are pairs of a bound IPv6 socket, which the caller has to
+    close, and the port of QEMU to relay it to (see `relays`).
+    """
 
     forwards: tuple[Forward, ...] = ()
     rules: tuple[Forward, ...] = ()
@@ -33,10 +38,11 @@ class Settled:
 
 
 def settle(forwards: Sequence[Forward]) -> Settled:
-    """Find out which ports the host has for `forwards`. Raises InnkeeperError naming the first that cannot be had.
+    """Choose the ports of the host for `forwards`. Raises InnkeeperError naming the first failure.
 
-    A forward without an address is for all addresses of the host, IPv4 and IPv6, as docker's is. QEMU binds its own ports a moment
-    later; what fails then is explained by `explain`.
+    A forward without an address covers all addresses of the host, IPv4 and IPv6, as docker's does.
+    QEMU binds its own ports a moment later, after they are released here. `explain` turns a failure
+    of that into a message.
     """
     held: list[socket.socket] = []
     listeners: list[tuple[socket.socket, int]] = []
@@ -60,7 +66,10 @@ def settle(forwards: Sequence[Forward]) -> Settled:
 
 
 def _settle_one(forward: Forward, held: list[socket.socket]) -> tuple[Forward, Forward, socket.socket | None]:
-    """Return the forward with its port, QEMU's part of it, and the IPv6 socket if there is one. QEMU's ports go into `held`."""
+    """Return the forward with its port, QEMU's part of it, and the IPv6 socket or None.
+
+    The sockets that reserve QEMU's ports go into `held`.
+    """
     if ":" in forward.host_address:
         listener = _bind(forward, socket.AF_INET6)
         settled = replace(forward, host_port=listener.getsockname()[1])
@@ -83,7 +92,7 @@ def _settle_one(forward: Forward, held: list[socket.socket]) -> tuple[Forward, F
 
 
 def _has_ipv6() -> bool:
-    """Return whether this host has an IPv6 address to listen on at all; docker leaves IPv6 out then."""
+    """Return whether this host can listen on IPv6 at all. Without it docker leaves IPv6 out too."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
             sock.bind(("::1", 0))
@@ -99,13 +108,13 @@ def _bind(forward: Forward, family: int) -> socket.socket:
     except OSError as error:
         raise _refusal(forward, error) from None
     if forward.protocol == "tcp":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does: a port in TIME_WAIT is free
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does: a port in TIME_WAIT counts as free
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
         sock.bind((forward.host_address or ("::" if family == socket.AF_INET6 else ""), forward.host_port))
         if forward.protocol == "tcp":
-            sock.listen(128)  # only one socket can: two could be bound, for SO_REUSEADDR
+            sock.listen(128)  # SO_REUSEADDR lets two sockets bind the port, but only one can listen
     except OSError as error:
         sock.close()
         raise _refusal(forward, error) from None
@@ -124,12 +133,12 @@ def _refusal(forward: Forward, error: OSError) -> InnkeeperError:
 
 
 def explain(stderr: str) -> str | None:
-    """QEMU's complaint about a forward as a sentence, or None if it did not complain about one."""
+    """Return QEMU's complaint about a forward as a sentence, or None if it has none."""
     match = re.search(r"Could not set up host forwarding rule '(tcp|udp):([^:]*):(\d+)-", stderr)
     return f"-p: port {match[3]}/{match[1]} of the host is in use" if match else None
 
 
 def netdev(forwards: Sequence[Forward]) -> str:
-    """The value of QEMU's -netdev."""
+    """Return the value of QEMU's -netdev."""
     rules = [f",hostfwd={f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}" for f in forwards]
     return "user,id=net" + "".join(rules)

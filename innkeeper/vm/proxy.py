@@ -1,6 +1,7 @@
-"""A local unix socket in place of a port of a guest's vsock, for clients that can only dial the former.
+"""A local unix socket for a port of a guest's vsock, for clients that can only dial the former.
 
-Two threads for each connection, with blocking calls: what is in flight is bounded by one piece and the sockets' own buffers.
+Each connection has two threads with blocking calls, so the data in flight is bounded by one piece
+per direction and the sockets' own buffers.
 """
 
 import os
@@ -17,19 +18,26 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.vm import sockets
 
 BACKLOG = 128
-"""Clients that may connect at once: with a time limit, a unix socket refuses what is over."""
+"""Clients that may connect at once. A unix socket with a timeout refuses more."""
 PIECE = 256 << 10
-"""bytes"""
+"""Bytes per read."""
 DIAL_SECONDS = 15.0
+"""Timeout of a connection to the guest, in seconds."""
 LINGER = 5.0
-"""Seconds that the guest has to finish once the client has said that it sends no more: not every vsock passes a half-close on."""
+"""Seconds that the guest has to finish after the client has closed its sending side.
+
+Not every vsock passes a half-close on to the guest.
+"""
 LOOK_SECONDS = 1.0
-"""How often it is asked whether the guest is still there."""
+"""Seconds between two checks whether the guest is still running."""
 
 
 @contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path` that only this user may connect to; gone with the `with`. Raises InnkeeperError if it is taken."""
+    """Context manager: listen at `path`, where only this user may connect.
+
+    The socket file is removed at the end of the `with`. Raises InnkeeperError if `path` is in use.
+    """
     _clear(path)
     mask = os.umask(0o177)
     try:
@@ -47,7 +55,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens on: what a proxy that was killed leaves."""
+    """Remove a socket without a listener, which a killed proxy leaves behind."""
     if not path.is_socket():
         return
     try:
@@ -59,7 +67,10 @@ def _clear(path: Path) -> None:
 
 
 def serve(listener: socket.socket, address: str, alive: Callable[[], bool]) -> None:
-    """Connect each client of `listener` to `address` (see innkeeper.client.address), until `alive` says that nobody is there any more."""
+    """Connect each client of `listener` to `address` (see innkeeper.client.address).
+
+    Returns once `alive` returns False.
+    """
     while True:
         ready, _, _ = select.select([listener], [], [], LOOK_SECONDS)
         if ready:
@@ -81,7 +92,10 @@ def _attend(client: socket.socket, address: str) -> None:
 
 
 def relay(client: socket.socket, guest: socket.socket) -> None:
-    """Copy both ways until the guest has ended or either is gone. Both are shut down then; closing them is the caller's."""
+    """Copy both ways until the guest has closed its side or either side is gone.
+
+    Both sockets are then shut down. The caller closes them.
+    """
     over = threading.Event()
 
     def upward() -> None:
@@ -100,7 +114,7 @@ def relay(client: socket.socket, guest: socket.socket) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """One direction, up to its end. A side that is gone is an end."""
+    """Copy one direction until end of file. An error counts as the end."""
     try:
         while data := source.recv(PIECE):
             target.sendall(data)

@@ -1,4 +1,7 @@
-"""QEMU's argument list: a pure function of a plan, so that it can be tested and printed without starting anything."""
+"""QEMU's argument list, as a pure function of a plan.
+
+It can be tested and printed without starting anything.
+"""
 
 import json
 from collections.abc import Sequence
@@ -10,17 +13,24 @@ from innkeeper.vm import network
 from innkeeper.vm.config import Disk, Forward, MachineSpec
 
 MMIO_SLOTS = 8
-"""microvm has this many virtio-mmio transports (docs/system/i386/microvm.rst)."""
+"""The virtio-mmio transports of a microvm (docs/system/i386/microvm.rst)."""
 
 PCI_SLOTS = 30
-"""q35's root bus has 32; the host bridge has the first and the ISA bridge the last."""
+"""The free slots of q35's root bus.
+
+It has 32, of which the host bridge takes the first and the ISA bridge the last.
+"""
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the argument list depends on. `vsock` and `shares` are QEMU properties that their back ends gave."""
+    """All inputs of the argument list.
+
+    `vsock_chardev` and `vsock_device` are QEMU options from the vsock back end. `share_fds` are the
+    connections to virtiofsd, one per share.
+    """
 
     spec: MachineSpec
     program: str
@@ -35,13 +45,17 @@ class Plan:
 
 
 def device_count(spec: MachineSpec) -> int:
-    """virtio devices: root, disks, shares, vsock, entropy, network."""
+    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network."""
     return 1 + len(spec.disks) + len(spec.shares) + 2 + int(spec.network)
 
 
 def choose_machine(spec: MachineSpec, *, clock: bool = True) -> str:
-    """microvm, which starts sooner, where its eight transports are enough, else q35. Raises InnkeeperError when microvm is asked
-    for and is too small. `clock`: the guest will know the rate of its time stamp counter; microvm has no other good clock."""
+    """Return the machine type: microvm if its eight transports suffice, else q35.
+
+    A microvm starts faster. `clock`: the guest will know the rate of its time stamp counter,
+    because a microvm has no other good clock. Raises InnkeeperError if a requested microvm has too
+    few transports, or if even q35 has too few slots.
+    """
     needed = device_count(spec)
     if needed > PCI_SLOTS:
         raise InnkeeperError(f"a machine has place for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
@@ -51,16 +65,16 @@ def choose_machine(spec: MachineSpec, *, clock: bool = True) -> str:
 
 
 def arguments(plan: Plan) -> list[str]:
-    """QEMU's command line."""
+    """Return QEMU's command line."""
     spec = plan.spec
     bus = _Bus(plan.machine_type)
     out = [plan.program, "-name", f"innkeeper-{plan.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     out += ["-sandbox", SANDBOX]
     out += ["-machine", _machine(plan), *_accel(plan), "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"]
-    # Shared, because vhost-user back ends (vsock, virtio-fs) map the guest's memory.
+    # Shared, because the vhost-user back ends (vsock, virtio-fs) map the guest's memory.
     out += ["-object", f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on"]
     if bus.mmio:
-        out += ["-global", "virtio-mmio.force-legacy=false"]  # vhost-user back ends speak virtio 1.0 only
+        out += ["-global", "virtio-mmio.force-legacy=false"]  # vhost-user back ends support virtio 1.0 only
     out += ["-kernel", str(spec.kernel.absolute()), "-append", plan.cmdline]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
     for index, disk in enumerate((Disk(spec.root, read_only=True), *spec.disks)):
@@ -72,7 +86,7 @@ def arguments(plan: Plan) -> list[str]:
         out += ["-device", bus.device(driver, properties)]
     out += _shares(plan, bus)
     if spec.network:
-        # No boot ROM: the kernel comes by -kernel.
+        # No boot ROM: the kernel is loaded by -kernel.
         rom = "" if bus.mmio else ",romfile="
         out += ["-netdev", network.netdev(plan.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
     out += ["-device", bus.device("virtio-rng", "")]
@@ -81,7 +95,8 @@ def arguments(plan: Plan) -> list[str]:
 
 def _machine(plan: Plan) -> str:
     if plan.machine_type == "microvm":
-        # Without ACPI the guest needs no interpreter for it; under TCG it does not boot with it.
+        # Without ACPI the guest needs no interpreter for it. Under TCG it does not even boot with
+        # it.
         return "microvm,memory-backend=mem,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on"
     return "q35,memory-backend=mem,vmport=off,smm=off,graphics=off,usb=off,hpet=off"
 
@@ -89,7 +104,8 @@ def _machine(plan: Plan) -> str:
 def _accel(plan: Plan) -> list[str]:
     if plan.accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Without these two the guest copies and clears pages by words; TCG runs `rep movsb` byte by byte.
+    # Without these two features the guest copies and clears pages word by word. TCG runs `rep
+    # movsb` byte by byte.
     return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-erms,-fsrm"]
 
 
@@ -101,7 +117,7 @@ def _blockdev(index: int, disk: Disk) -> str:
         "file": {"driver": "file", "filename": str(disk.path.absolute()), "read-only": disk.read_only},
     }
     if not disk.read_only:
-        node["discard"] = "unmap"  # what the guest frees, the sparse file gives back
+        node["discard"] = "unmap"  # blocks that the guest frees become holes in the sparse file
     if disk.volatile:
         node["cache"] = {"no-flush": True}
     return json.dumps(node)
@@ -116,10 +132,10 @@ def _shares(plan: Plan, bus: "_Bus") -> list[str]:
 
 
 class _Bus:
-    """Names of devices on PCI, or on virtio-mmio.
+    """Names of devices, on PCI or on virtio-mmio.
 
-    QEMU lists the mmio slots to the kernel from the last to the first, and the kernel names disks in that order: so the first
-    device made gets the last slot.
+    QEMU announces the mmio slots to the kernel from the last to the first, and the kernel names
+    disks in that order. So the first device gets the last slot.
     """
 
     def __init__(self, machine_type: str) -> None:
@@ -136,12 +152,12 @@ class _Bus:
 
 
 def quote_path(path: Path) -> str:
-    """`path` as part of a comma-separated QEMU option."""
+    """Return `path` quoted for a comma-separated QEMU option."""
     return str(path).replace(",", ",,")
 
 
 def command_text(argv: Sequence[str]) -> str:
-    """The command line for a log, as a shell would take it."""
+    """Return the command line quoted for a shell, for logs."""
     import shlex
 
     return shlex.join(argv)

@@ -1,12 +1,14 @@
-"""The machines of this user: one folder each below `machines_root()`, locked by its owner for as long as that lives.
+"""The VMs of this user: one folder each below `machines_root()`.
 
-    <id>/lock        flock(2) held exclusively by the owner alone: who can take it shared knows that the owner is dead
-    <id>/state.json  what is known about the machine; replaced as a whole, so a reader never sees half of it
+    <id>/lock        flock(2), held exclusively by the owner while it lives. A process that can
+                     take it shared knows that the owner is dead.
+    <id>/state.json  the state of the VM, replaced as a whole so that readers never see half of it
     <id>/*.log       console.log, qemu.log, vsock.log, share-N.log
-    <id>/...         sockets and the scratch disk; they go with the owner
+    <id>/...         sockets and the scratch disk, removed with the owner
 
-All changes to the set of machines happen under a lock of the whole registry. So whoever changes a dead machine needs its lock
-only shared, and neither disturbs those who look at it in the meantime (`ps`) nor looks to them like an owner.
+Every change to the set of VMs is made under a lock of the whole registry. So a process that changes
+a dead VM needs only a shared lock on it. It does not disturb the readers (`ps`), which take the
+same lock shared for a moment, and they do not mistake it for an owner.
 """
 
 import fcntl
@@ -27,14 +29,14 @@ from innkeeper.paths import machines_root
 from innkeeper.vm import lifetime
 
 KEPT_SUFFIXES = (".json", ".log")
-"""What stays of a machine that ended with `keep` set."""
+"""Suffixes of the files that remain of a VM that ended with `keep` set."""
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a reader sees of a machine. `alive`: its owner still runs."""
+    """A reader's view of a VM. `alive`: its owner is still running."""
 
     id: str
     folder: Path
@@ -50,7 +52,10 @@ class Record:
         return self.folder / "console.log"
 
     def address(self, port: int) -> str:
-        """For `innkeeper.client.connect`. Raises InnkeeperError when the machine does not run."""
+        """Return the address of a vsock port, for `innkeeper.client.connect`.
+
+        Raises InnkeeperError if the VM is not running.
+        """
         template = self.state.get("address")
         if not self.alive or not template:
             raise InnkeeperError(f"{self.name or self.id} is not running")
@@ -58,7 +63,7 @@ class Record:
 
 
 class Entry:
-    """A machine's folder, held by the process that runs the machine."""
+    """The folder of a VM, locked by the process that runs it."""
 
     def __init__(self, id: str, folder: Path, lock: int, state: dict[str, Any]) -> None:
         self.id = id
@@ -78,13 +83,13 @@ class Entry:
         return self._state.get(key)
 
     def update(self, **fields: Any) -> None:
-        """Put `fields` into state.json (None removes one)."""
+        """Write `fields` to state.json. A value of None removes the field."""
         self._state.update(fields)
         self._state = {key: value for key, value in self._state.items() if value is not None}
         _write(self.folder / "state.json", self._state)
 
     def release(self) -> None:
-        """Give the folder up: with `keep` its logs and state stay, else all of it goes. May be called twice."""
+        """Remove the folder, or with `keep` all but its logs and state. May be called twice."""
         if self._lock < 0:
             return
         with _registry_lock():
@@ -95,7 +100,10 @@ class Entry:
 
 
 def create(name: str | None = None) -> Entry:
-    """A new machine. Its name is its id if none is given; raises InnkeeperError when the name is taken."""
+    """Create an entry for a new VM. Its name is its id if none is given.
+
+    Raises InnkeeperError if the name is invalid or taken.
+    """
     root = machines_root()
     if name is not None and not NAME.fullmatch(name):
         raise InnkeeperError(f"{name!r} is not a name: letters, digits, and after the first also '_', '.', '-'")
@@ -112,7 +120,10 @@ def create(name: str | None = None) -> Entry:
 
 
 def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
-    """Make the folder of machine `id`. Return it and its lock, held. It is named once it is locked: nobody sees it without an owner."""
+    """Make the folder of VM `id`. Return it and its lock, held.
+
+    It gets its name only once it is locked, so that no process sees it without an owner.
+    """
     unnamed = root / f".{id}"
     unnamed.mkdir(mode=0o700)
     lock = os.open(unnamed / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -121,12 +132,12 @@ def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
 
 
 def list_machines() -> list[Record]:
-    """All machines, oldest first, also those that ended and were kept."""
+    """Return all VMs, oldest first, including those that ended and were kept."""
     return sorted(_records(), key=lambda r: float(r.state.get("created", 0)))
 
 
 def find(reference: str) -> Record:
-    """The machine with this name, id, or unique beginning of an id. Raises InnkeeperError."""
+    """Return the VM with this name, id or unique beginning of an id. Raises InnkeeperError."""
     records = list_machines()
     for record in records:
         if reference in (record.name, record.id):
@@ -140,26 +151,32 @@ def find(reference: str) -> Record:
 
 
 def update(record: Record, **fields: Any) -> None:
-    """Change state.json of a machine that has ended (its owner does it while it runs). Raises InnkeeperError when it runs."""
+    """Change state.json of a VM that has ended. Raises InnkeeperError if it is running.
+
+    While a VM is running, only its owner changes the file.
+    """
     with _registry_lock(), _dead(record):
         _write(record.folder / "state.json", {**record.state, **fields})
 
 
 def remove(record: Record) -> None:
-    """Remove what is left of a machine that has ended. Raises InnkeeperError when its owner still runs."""
+    """Remove the remains of a VM that has ended. Raises InnkeeperError if its owner still runs."""
     with _registry_lock(), _dead(record):
         lifetime.kill_stragglers(record.folder)
         _clean(record.folder, keep=False)
 
 
 def sweep() -> int:
-    """Clean up after owners that were killed: processes, sockets, disks. Returns how many machines that concerned."""
+    """Clean up after owners that were killed: processes, sockets, disks.
+
+    Return the number of VMs affected.
+    """
     if not machines_root().is_dir():
         return 0
     count = 0
     with _registry_lock():
         for unnamed in machines_root().glob(".*/"):
-            shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed in `create`
+            shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed inside `create`
         for folder in _folders():
             lock = _lock_of_dead(folder, os.O_CREAT)
             if lock is None:
@@ -222,9 +239,10 @@ def _clean(folder: Path, *, keep: bool) -> None:
 
 
 def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
-    """Take the lock of a machine's folder shared. Return it, or None if the owner lives, or the lock is gone.
+    """Take the lock of a VM's folder shared and return it.
 
-    `flags` may be O_CREAT: a removal that was interrupted may have left a folder without a lock.
+    Returns None if the owner lives or the lock file is missing. `flags` may be O_CREAT: an
+    interrupted removal may have left a folder without a lock.
     """
     try:
         fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
@@ -239,7 +257,7 @@ def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
 
 
 def _has_owner(folder: Path) -> bool:
-    """Return whether an owner lives."""
+    """Return whether the owner is running."""
     if (fd := _lock_of_dead(folder)) is not None:
         os.close(fd)
         return False
@@ -248,6 +266,10 @@ def _has_owner(folder: Path) -> bool:
 
 @contextmanager
 def _dead(record: Record) -> Iterator[None]:
+    """Context manager: hold the lock of a dead VM shared.
+
+    Raises InnkeeperError if its owner is still running.
+    """
     lock = _lock_of_dead(record.folder)
     if lock is None and _has_owner(record.folder):
         raise InnkeeperError(f"{record.name} is still running", hint=f"innkeeper stop {record.name}")
@@ -260,6 +282,7 @@ def _dead(record: Record) -> Iterator[None]:
 
 @contextmanager
 def _registry_lock() -> Iterator[None]:
+    """Context manager: hold the lock of the whole registry."""
     root = machines_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

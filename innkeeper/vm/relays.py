@@ -1,7 +1,11 @@
-"""Ports of the host in IPv6: QEMU's user network listens on IPv4 addresses alone, so these are taken here and led to one of its ports.
+"""Forward IPv6 ports of the host.
 
-One thread for each port; for each TCP connection two more, with blocking calls, so what is in flight is bounded by one piece and the
-sockets' buffers. UDP has a socket for each client, by which answers find their way back.
+QEMU's user network listens on IPv4 addresses only, so these ports are bound here and relayed to one
+of QEMU's.
+
+Each port has one thread. Each TCP connection has two more, with blocking calls, so the data in
+flight is bounded by one piece per direction and the sockets' buffers. UDP uses one socket per
+client, which is how answers find their way back.
 """
 
 import os
@@ -13,20 +17,26 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 PIECE = 64 << 10
-"""bytes; also more than any datagram"""
+"""Bytes per read, also more than any datagram."""
 MAX_CONNECTIONS = 256
-"""TCP connections at one time for a port, with two descriptors each; more wait to be accepted."""
+"""Concurrent TCP connections of a port, with two descriptors each. More wait to be accepted."""
 PAUSE = 0.1
-"""Seconds before the next attempt when a client could not be accepted."""
+"""Seconds to the next attempt after accept(2) has failed."""
 MAX_CLIENTS = 256
-"""UDP clients that are remembered for a port; the one that has been silent the longest gives way."""
+"""UDP clients remembered for a port. The one that has been silent longest is dropped first."""
 SILENT_SECONDS = 180.0
-"""After which a UDP client is forgotten; conntrack's figure for one that has been answered (nf_conntrack_udp_timeout_stream has 120)."""
+"""Seconds of silence after which a UDP client is forgotten.
+
+As conntrack does for an answered one (its nf_conntrack_udp_timeout_stream is now 120).
+"""
 Address = tuple[str, int]
 
 
 class Relay:
-    """Leads `listener`, a bound IPv6 socket that is this relay's from now on, to `port` of 127.0.0.1. Ends with `close`."""
+    """A relay from `listener`, a bound IPv6 socket that it takes over, to `port` of 127.0.0.1.
+
+    It runs until `close`.
+    """
 
     def __init__(self, listener: socket.socket, port: int) -> None:
         self._listener = listener
@@ -39,9 +49,13 @@ class Relay:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening and end every connection."""
+        """Stop listening and end every connection.
+
+        Connections are ended twice. Before the join, because the thread may be waiting for a free
+        slot. After it, because the thread may have accepted one more in the meantime.
+        """
         os.write(self._wake_write, b"x")
-        self._end_connections()  # the thread may be waiting for one to end
+        self._end_connections()  # the thread may be waiting for a slot
         self._thread.join()
         self._end_connections()
         self._listener.close()
@@ -54,7 +68,10 @@ class Relay:
                 shut_down(sock, socket.SHUT_RDWR)
 
     def _ready(self, sockets: Iterable[socket.socket], seconds: float | None = None) -> set[int] | None:
-        """Wait until some of `sockets` can be read from. Return their descriptors; None once `close` has been called."""
+        """Wait until some of `sockets` are readable, at most `seconds`.
+
+        Return their descriptors, or None after `close`.
+        """
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
         for sock in sockets:
@@ -69,7 +86,7 @@ class Relay:
             try:
                 client, _ = self._listener.accept()
             except OSError:
-                self._ready([], PAUSE)  # it left before it was accepted, or there is no descriptor left
+                self._ready([], PAUSE)  # the client left before it was accepted, or we are out of descriptors
                 continue
             slots.acquire()
             threading.Thread(target=self._connect, args=(client, slots), name="relay", daemon=True).start()
@@ -83,7 +100,7 @@ class Relay:
                     server.connect(self._target)
                     _exchange(client, server)
                 except OSError:
-                    pass  # the machine has ended: so does the connection
+                    pass  # the VM has ended, and so does the connection
                 finally:
                     with self._lock:
                         self._open -= {client, server}
@@ -122,17 +139,20 @@ class Relay:
             heard[address] = time.monotonic()
             clients[address].send(data)
         except OSError:
-            pass  # lost, as datagrams may be
+            pass  # lost, which datagrams may be
 
     def _to_client(self, sock: socket.socket, address: Address) -> None:
         try:
             self._listener.sendto(sock.recv(PIECE), address)
         except OSError:
-            pass  # nobody listens in the guest, or the client has gone
+            pass  # nothing listens in the guest, or the client is gone
 
 
 def _exchange(client: socket.socket, server: socket.socket) -> None:
-    """Copy both ways until both have ended. Each end is passed on by itself: one who has said all may still listen."""
+    """Copy both ways until both have ended.
+
+    Each end of file is passed on separately: a side that has sent everything may still be reading.
+    """
     upward = threading.Thread(target=_copy, args=(client, server), name="relay up", daemon=True)
     upward.start()
     _copy(server, client)
@@ -144,13 +164,13 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(PIECE):
             target.sendall(data)
     except OSError:
-        shut_down(source, socket.SHUT_RDWR)  # one of both is gone: the other direction has nothing to wait for either
+        shut_down(source, socket.SHUT_RDWR)  # one side is gone, so the other direction has to end too
         shut_down(target, socket.SHUT_RDWR)
     shut_down(target, socket.SHUT_WR)
 
 
 def shut_down(sock: socket.socket, how: int) -> None:
-    """shutdown(2); no error for a socket that is not connected any more."""
+    """Call shutdown(2). It is no error if the socket is no longer connected."""
     try:
         sock.shutdown(how)
     except OSError:

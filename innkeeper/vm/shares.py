@@ -1,7 +1,8 @@
-"""Folders and files of the host in the guest: one virtiofsd for each share, in a mount namespace of its own.
+"""Share folders and files of the host with the guest: one virtiofsd per share.
 
-In that namespace the share's paths are bound to an empty folder of the machine, or below it, read-only where asked for. So a read-only
-path is enforced by the host's kernel whatever the guest does, a single file can be shared, and the mounts end with the process.
+Each runs in a mount namespace of its own, where the share's paths are bound to an empty folder of
+the VM, or below it, read-only where asked for. So the host's kernel enforces a read-only path
+whatever the guest does, a single file can be shared, and the mounts disappear with the process.
 """
 
 import os
@@ -19,7 +20,10 @@ ENTRY = Path(__file__).parent / "virtiofsd_wrapper.py"
 
 
 class RunningShare:
-    """One virtiofsd and QEMU's connection to it. Several are started first and connected then, so that they start side by side."""
+    """One virtiofsd and QEMU's connection to it.
+
+    All of them are created first and connected afterwards, so that they start in parallel.
+    """
 
     def __init__(self, share: Share, index: int, folder: Path) -> None:
         self.share = share
@@ -33,37 +37,44 @@ class RunningShare:
         self.process = lifetime.spawn_python(ENTRY, [*entry_arguments(share, stand), *rest], folder=folder, log=self.log)
 
     def connect(self) -> None:
-        """Connect to virtiofsd once it listens; QEMU inherits the connection. Raises InnkeeperError."""
+        """Connect to virtiofsd once it listens. Raises InnkeeperError.
+
+        QEMU inherits the connection.
+        """
         self.socket = vsock.connect_to_helper(self._path, self.process, self.log, f"virtiofsd for {self.share}")
         self._path.unlink(missing_ok=True)
 
     @property
     def fd(self) -> int:
-        """The descriptor for QEMU."""
+        """The descriptor that QEMU inherits."""
         assert self.socket is not None, "connect() comes first"
         return self.socket.fileno()
 
     def failure(self) -> str | None:
-        """Why the share no longer works, or None."""
+        """Return why the share no longer works, or None."""
         if self.process.poll() is None:
             return None
         return f"virtiofsd for {self.share} ended: {' / '.join(console.tail(self.log, 2)) or self.process.returncode}"
 
     def close(self) -> None:
-        """End virtiofsd, after QEMU."""
-        if self.socket is None:  # nobody is connected, so it would wait for ever
+        """End virtiofsd. To be called after the end of QEMU."""
+        if self.socket is None:  # without a connection it would wait for ever
             lifetime.end(self.process)
             return
         self.socket.close()
         try:
-            # It ends by itself when QEMU's end of the connection is closed, and then reaps its own child.
+            # It ends by itself when QEMU's end of the connection is closed, and then reaps its own
+            # child.
             self.process.wait(lifetime.TERM_SECONDS)
         except subprocess.TimeoutExpired:
             lifetime.end(self.process)
 
 
 def entry_arguments(share: Share, stand: Path) -> list[str]:
-    """Return what share_entry.py takes between its owner and the command: the folder, and the paths with their modes and names."""
+    """Return the arguments of virtiofsd_wrapper.py between the owner and the command.
+
+    They are the folder, the number of paths, and mode, name and source of each path.
+    """
     arguments = [str(stand), str(len(share.paths))]
     for path in share.paths:
         arguments += ["ro" if path.read_only else "rw", path.name, str(path.source.resolve())]
@@ -71,9 +82,10 @@ def entry_arguments(share: Share, stand: Path) -> list[str]:
 
 
 def command(program: Path, stand: Path, socket_name: str, *, rust: bool) -> list[str]:
-    """virtiofsd's command line. QEMU 7.2's C program and the Rust one that followed share a name and little else.
+    """Return virtiofsd's command line.
 
-    Without CAP_MKNOD a guest cannot leave a node of one of the host's devices in a folder of the host.
+    QEMU 7.2's C program and the Rust one that followed it share a name and little else. Without
+    CAP_MKNOD a guest cannot create a node for one of the host's devices in a folder of the host.
     """
     if not rust:
         options = f"source={quote(stand)},cache=auto,xattr,sandbox=namespace,modcaps=-mknod,log_level=warn"
@@ -84,13 +96,16 @@ def command(program: Path, stand: Path, socket_name: str, *, rust: bool) -> list
 
 
 def quote(path: Path) -> str:
-    """libfuse's option parser takes a comma after a backslash."""
+    """Escape a path for libfuse's option parser: a comma needs a backslash before it."""
     return str(path).replace("\\", "\\\\").replace(",", "\\,")
 
 
 @cache
 def is_rust(program: Path) -> bool:
-    """Whether this is the Rust virtiofsd. Raises InnkeeperError when the C one cannot be used by this user."""
+    """Return whether this is the Rust virtiofsd.
+
+    Raises InnkeeperError for the C one if the user is not root, which it needs.
+    """
     done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
     rust = "--shared-dir" in done.stdout + done.stderr
     if not rust and os.geteuid() != 0:

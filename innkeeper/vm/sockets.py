@@ -1,4 +1,4 @@
-"""Unix sockets below folders whose path is longer than an address can hold (`sun_path` has 108 bytes)."""
+"""Unix sockets whose path may be too long for an address (`sun_path` has 108 bytes)."""
 
 import os
 import socket
@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST = 100
+"""Bytes of a path that is used directly, below the limit of 108."""
 
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """A name for `path` that fits into a socket address, valid inside the `with`."""
+    """Context manager: yield a name for `path` that fits into a socket address.
+
+    A long path is replaced by one through a descriptor of its folder, so it is valid only inside
+    the `with`.
+    """
     if len(os.fsencode(path)) <= LONGEST:
         yield str(path)
         return
@@ -23,7 +28,7 @@ def short_path(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening unix stream socket at `path` (which must not exist)."""
+    """Return a unix stream socket that listens at `path`, which must not exist. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with short_path(path) as name:
@@ -36,7 +41,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, timeout: float | None = None) -> socket.socket:
-    """A unix stream socket connected to `path`."""
+    """Return a unix stream socket connected to `path`. `timeout` is in seconds. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(timeout)

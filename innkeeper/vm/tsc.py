@@ -1,7 +1,8 @@
 """The rate of the host's time stamp counter, for guests under TCG.
 
-TCG's guest reads the host's counter, but a microvm has no device (port 0x61, PM timer, HPET) to measure it against: its kernel
-then gives the counter up and keeps time by ticks of milliseconds. Told the rate (`tsc_early_khz=`), it uses the counter at once.
+A guest under TCG reads the host's counter, but a microvm has no device (port 0x61, PM timer, HPET)
+to measure it against. Its kernel then discards the counter and keeps time by ticks of milliseconds.
+If the kernel knows the rate (`tsc_early_khz=`), it uses the counter at once.
 """
 
 import ctypes
@@ -18,7 +19,10 @@ _PLAUSIBLE = range(100_000, 20_000_000)
 
 
 def khz() -> int | None:
-    """Counts per millisecond; None where it cannot be measured (no x86-64, or no executable memory for us)."""
+    """Return counts per millisecond, or None if they cannot be measured.
+
+    That is the case on anything but x86-64, or if executable memory is forbidden.
+    """
     if os.uname().machine != "x86_64":
         return None
     known = bootfacts.recall("tsc")
@@ -31,7 +35,10 @@ def khz() -> int | None:
 
 
 def measure() -> int | None:
-    """Compare the counter with the monotonic clock over MEASURE_SECONDS."""
+    """Measure counts per millisecond against the monotonic clock over MEASURE_SECONDS.
+
+    Return None without executable memory, or if the result is implausible.
+    """
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError:
@@ -49,7 +56,11 @@ def measure() -> int | None:
 
 
 def _sample(read: Callable[[], int]) -> tuple[int, int]:
-    """(counter, nanoseconds) taken as close together as several attempts get."""
+    """Return (counter, nanoseconds), read as close together as the best of 50 attempts.
+
+    The thread may be preempted between the readings. The attempt with the shortest interval around
+    the counter suffered least from that.
+    """
     best: tuple[int, int, int] | None = None
     for _ in range(50):
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)

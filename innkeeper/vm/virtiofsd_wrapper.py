@@ -1,9 +1,12 @@
-"""Run by `shares` as a program of its own: make a mount namespace, bind the sources into it, become virtiofsd.
+"""Make a mount namespace, bind the sources into it, then become virtiofsd.
 
-    share_entry.py OWNER-PID STAND COUNT [ro|rw NAME SOURCE]... COMMAND...
+`shares` runs this file as a program of its own:
 
-NAME is the folder below STAND that a source is bound to; "" is STAND itself.
-Standard library only, and nothing of ours: it runs with -I -S. Without root a user namespace is made first.
+    virtiofsd_wrapper.py OWNER-PID STAND COUNT [ro|rw NAME SOURCE]... COMMAND...
+
+NAME is the folder below STAND that a source is bound to. The empty name is STAND itself. It uses
+the standard library only and none of our modules, because it runs with -I -S. Without root it makes
+a user namespace first.
 """
 
 import ctypes
@@ -24,20 +27,23 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, what: str) -> None:
-    """End with a message if a system call failed."""
+    """Exit with a message if a system call failed."""
     if result < 0:
         sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
 def die_with(owner: int) -> None:
-    """Be killed when the thread that started us ends; end now if it has already."""
+    """Arrange to be killed when the thread that started us ends. Exit now if it already has.
+
+    The parent is checked after prctl: an owner that died before it sends no signal.
+    """
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != owner:
         sys.exit("the owner has gone")
 
 
 def new_namespace() -> None:
-    """A mount namespace whose mounts nobody else sees."""
+    """Enter a mount namespace whose mounts no other process sees."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         check(libc.unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)")
@@ -50,17 +56,24 @@ def new_namespace() -> None:
 
 
 def own_pid_files() -> None:
-    """An empty folder for the pid file of QEMU 7.2's virtiofsd, which it names by its socket alone: another machine's would be locked."""
+    """Mount an empty folder for the pid file of QEMU 7.2's virtiofsd.
+
+    It names the file by its socket alone, so another VM's file would be there, locked.
+    """
     if os.geteuid() == 0:
         os.makedirs(PID_FILES, mode=0o700, exist_ok=True)
         check(libc.mount(b"pid", PID_FILES.encode(), b"tmpfs", 0, b"size=64k,mode=700"), f"mount tmpfs at {PID_FILES}")
 
 
 def bind_all(paths: list[tuple[str, str, str]], stand: str) -> None:
-    """Bind each (mode, name, source) below `stand`, or the only one to it; a file goes into its folder under its own name."""
+    """Bind each (mode, name, source) below `stand`, or a single unnamed folder to `stand` itself.
+
+    A file goes into its folder under its own name.
+    """
     alone = paths[0][1] == "" and stat.S_ISDIR(os.stat(paths[0][2]).st_mode)
     if not alone:
-        # What is around the sources has to be unwritable, or a guest could fill the host's cache.
+        # The folders around the sources must not be writable, or a guest could fill the host's
+        # memory.
         check(libc.mount(b"share", os.fsencode(stand), b"tmpfs", 0, b"size=1m,mode=755"), f"mount tmpfs at {stand}")
     for mode, name, source in paths:
         folder = os.path.join(stand, name) if name else stand
@@ -71,7 +84,7 @@ def bind_all(paths: list[tuple[str, str, str]], stand: str) -> None:
 
 
 def bind(source: str, folder: str, read_only: bool) -> None:
-    """Bind `source` to `folder`; a file to one of its name that is made there."""
+    """Bind `source` to `folder`, or a file to an empty file of its name created there."""
     target = folder
     if not stat.S_ISDIR(os.stat(source).st_mode):
         target = os.path.join(folder, os.path.basename(source))
@@ -82,14 +95,17 @@ def bind(source: str, folder: str, read_only: bool) -> None:
 
 
 def set_read_only(path: str, recursive: bool) -> None:
-    """Make the mount at `path`, and with `recursive` those below it, read-only (mount_setattr(2), Linux 5.12)."""
+    """Make the mount at `path` read-only, and with `recursive` those below it.
+
+    Uses mount_setattr(2) (Linux 5.12).
+    """
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
     check(libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, attributes, 32), f"mount_setattr {path}")
 
 
 def main() -> None:
-    """See the top of the file."""
+    """Run the program that the head of this file describes."""
     owner, stand, count, *rest = sys.argv[1:]
     paths = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, 3 * int(count), 3)]
     command = rest[3 * int(count) :]

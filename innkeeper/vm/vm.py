@@ -1,4 +1,7 @@
-"""A virtual machine: start it, wait until its agent answers, end it. Whatever happens, nothing of it stays behind."""
+"""A virtual machine: start it, wait until its agent answers, end it.
+
+Whatever happens, it leaves nothing behind.
+"""
 
 import os
 import select
@@ -16,17 +19,21 @@ from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 
 CONSOLE_LINES = 15
-"""How much of the console an error shows."""
+"""Lines of the console that an error shows."""
 DIAL_ANYWAY = 20.0
-"""Seconds after which a guest that should call out is dialled even so: its call may have been lost."""
+"""Seconds after which a guest that should call is dialled all the same: its call may be lost."""
 REDIAL_SECONDS = 0.02
+"""Seconds between two attempts to dial."""
 
 
 class Machine:
-    """One QEMU with its helper processes. Use it as a context manager; it ends with the `with`, and with this process."""
+    """One QEMU with its helper processes, as a context manager.
+
+    It ends with the `with`, and with this process.
+    """
 
     def __init__(self, spec: MachineSpec, entry: registry.Entry | None = None) -> None:
-        """`entry`: the folder in the registry; without one the machine makes its own."""
+        """Use `entry` as the folder in the registry, or create one."""
         self.spec = spec
         self.entry = entry if entry is not None else registry.create()
         self.folder: Path = self.entry.folder
@@ -56,7 +63,10 @@ class Machine:
         return self.folder / "qemu.log"
 
     def start(self) -> None:
-        """Start QEMU and what it needs. Raises InnkeeperError; then `close` has still to be called."""
+        """Start QEMU and its helpers.
+
+        Raises InnkeeperError, and `close` must still be called then.
+        """
         program = str(programs.require("qemu-system-x86_64"))
         self.accel = accel.choose(self.spec.accel, self.spec.kernel)
         self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
@@ -113,8 +123,11 @@ class Machine:
         )
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait until the agent answers Health.Check. Raises InnkeeperError with the console's last lines after `timeout` seconds,
-        or as soon as the guest or a helper process has ended."""
+        """Wait until the agent answers Health.Check.
+
+        Raises InnkeeperError with the console's last lines after `timeout` seconds, or as soon as
+        the guest or a helper process has ended.
+        """
         deadline = time.monotonic() + timeout
         if self.spec.calls_out and not self._called:
             self._await_call(min(deadline, time.monotonic() + DIAL_ANYWAY))
@@ -130,10 +143,10 @@ class Machine:
                 time.sleep(REDIAL_SECONDS)
 
     def _await_call(self, deadline: float) -> None:
-        """Wait for the guest's call, which says that its agent listens.
+        """Wait for the guest's call, which reports that its agent listens.
 
-        Dialling before would be unsafe: an unpatched vhost-device-vsock ends without a word when the host connects before
-        the guest's driver has set up its queues.
+        Dialling earlier would be unsafe: an unpatched vhost-device-vsock silently exits if the host
+        connects before the guest's driver has set up its queues.
         """
         assert self._vsock is not None and self._qemu is not None, "start() comes first"
         listener = self._vsock.listener.fileno()
@@ -157,21 +170,24 @@ class Machine:
             probe.check(sock)
 
     def connect(self, port: int, deadline: float) -> socket.socket:
-        """A socket connected to the guest's vsock `port`. Raises OSError. `deadline` is of time.monotonic()."""
+        """Return a socket connected to the guest's vsock `port`. Raises OSError.
+
+        `deadline` is a time of time.monotonic().
+        """
         assert self._vsock is not None, "start() comes first"
         return self._vsock.connect(port, deadline)
 
     def address(self, port: int) -> str:
-        """Where the guest's vsock `port` is, for `innkeeper.client.connect`."""
+        """Return the address of the guest's vsock `port`, for `innkeeper.client.connect`."""
         assert self._vsock is not None, "start() comes first"
         return self._vsock.address(port)
 
     def poll(self) -> int | None:
-        """QEMU's return code if it has ended (negative: killed by that signal), else None."""
+        """Return QEMU's return code (negative: killed by that signal), or None while it runs."""
         return None if self._qemu is None else self._qemu.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for QEMU's end; its return code. Raises TimeoutError."""
+        """Wait until QEMU ends. Return its return code. Raises TimeoutError."""
         assert self._qemu is not None, "start() comes first"
         try:
             return self._qemu.wait(timeout)
@@ -179,11 +195,14 @@ class Machine:
             raise TimeoutError(f"the machine still runs after {timeout} s") from None
 
     def console_tail(self, lines: int = CONSOLE_LINES) -> list[str]:
-        """The console's last lines."""
+        """Return the console's last lines."""
         return console.tail(self.console_path, lines)
 
     def failure(self) -> InnkeeperError | None:
-        """What went wrong, if something did: QEMU or a helper ended, or the guest's kernel panicked. None while all is well."""
+        """Return the error of a failed VM, or None.
+
+        A VM has failed if the guest's kernel panicked, or if QEMU or a helper ended unexpectedly.
+        """
         if (reason := console.panic(self.console_path)) is not None:
             memory = ", it ran out of memory" if console.ran_out_of_memory(self.console_path) else ""
             return self._failure(f"the guest's kernel panicked{memory}: {reason}")
@@ -217,7 +236,10 @@ class Machine:
         return InnkeeperError(message)
 
     def stop(self, timeout: float) -> int:
-        """Wait `timeout` seconds for the guest, which was asked to power off, then end QEMU. Returns QEMU's return code."""
+        """Wait `timeout` seconds for the guest to power off, as requested, then end QEMU.
+
+        Return QEMU's return code.
+        """
         self._stopping = True
         try:
             return self.wait(timeout)
@@ -225,12 +247,12 @@ class Machine:
             return self.kill()
 
     def kill(self) -> int:
-        """End QEMU now. Returns its return code."""
+        """End QEMU now. Return its return code."""
         self._stopping = True
         return lifetime.end(self._qemu) if self._qemu is not None else 0
 
     def close(self) -> None:
-        """End everything, give the folder up. May be called twice."""
+        """End all processes and release the folder. May be called twice."""
         self._stopping = True
         if self._qemu is not None:
             lifetime.end(self._qemu)

@@ -1,6 +1,8 @@
-"""How the host reaches the guest's vsock ports: the kernel's vhost-vsock where it works, else vhost-device-vsock.
+"""Connect the host to the guest's vsock ports.
 
-Both offer the same: properties for QEMU, an address for `innkeeper.client`, a listener for the guest's call that it is ready.
+The kernel's vhost-vsock is used where it works, else vhost-device-vsock. Both provide the same:
+properties for QEMU, an address for `innkeeper.client`, and a listener for the call by which the
+guest reports that it is ready.
 """
 
 import fcntl
@@ -19,17 +21,27 @@ from innkeeper.vm import console, lifetime, probe, sockets
 
 VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 READY_PORT = 1023
-"""Port of host CID 2 that the guest calls; on a host where all guests share the port numbers it is any free one."""
+"""The port of host CID 2 that the guest calls.
+
+With vhost-vsock any free port is used instead, because all guests share the host's port numbers.
+"""
 CREDIT = 28672
-"""Bytes that the guest may send ahead. With vhost-device-vsock's own 65536 a guest's message of 32 KiB never arrives."""
+"""Bytes that the guest may send ahead.
+
+With vhost-device-vsock's default of 65536, a 32 KiB message from the guest never arrives.
+"""
 DEVICE_SECONDS = 5.0
-"""How long a helper process may take to make its socket."""
+"""Seconds that a helper process may take to create its socket."""
 POKE_SECONDS = 0.3
-"""How long an answer to CONNECT may take before the back end is woken up."""
+"""Seconds to wait for an answer to CONNECT before the back end is woken up."""
 
 
 class Backend(ABC):
-    """One machine's vsock. `chardev`, `device` are QEMU's options; `fds` are what QEMU inherits; `ready_port` is what the guest calls."""
+    """The vsock of one VM.
+
+    `chardev` and `device` are options of QEMU, `fds` are the descriptors it inherits, and
+    `ready_port` is the port that the guest calls.
+    """
 
     chardev: str | None = None
     device: str
@@ -39,41 +51,47 @@ class Backend(ABC):
 
     @abstractmethod
     def address(self, port: int | str) -> str:
-        """For `innkeeper.client.connect`."""
+        """Return the address of a port, for `innkeeper.client.connect`."""
 
     @abstractmethod
     def connect(self, port: int, deadline: float) -> socket.socket:
-        """A socket connected to the guest's `port`. Raises OSError. `deadline` is of time.monotonic()."""
+        """Return a socket connected to the guest's `port`. Raises OSError.
+
+        `deadline` is a time of time.monotonic().
+        """
 
     @abstractmethod
     def handed_over(self) -> None:
-        """QEMU has inherited `fds`."""
+        """Close or keep `fds`, now that QEMU has inherited them."""
 
     def hang_up(self) -> None:
-        """Take no more calls: from here on it would be a container's."""
+        """Accept no more calls: from now on they would come from a container."""
         self.listener.close()
 
     @abstractmethod
     def take_call(self) -> bool:
-        """Take a call from `listener`; whether it came from this machine's guest."""
+        """Accept a call on `listener`. Return whether it came from the guest of this VM."""
 
     def failure(self) -> str | None:
-        """Why the back end no longer works, or None."""
+        """Return why the back end no longer works, or None."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
 
 
 def open_backend(folder: Path) -> Backend:
-    """The back end that works on this host. Raises InnkeeperError."""
+    """Return the back end that works on this host. Raises InnkeeperError."""
     kernel = KernelVsock.open()
     return kernel if kernel is not None else UserVsock(folder)
 
 
 class KernelVsock(Backend):
-    """vhost-vsock of the host's kernel (/dev/vhost-vsock, vhost_vsock.ko). The CID belongs to whoever holds the descriptor."""
+    """The host kernel's vhost-vsock (/dev/vhost-vsock, vhost_vsock.ko).
+
+    The CID belongs to the process that holds the descriptor.
+    """
 
     def __init__(self, fd: int, cid: int, listener: socket.socket) -> None:
         self.cid = cid
@@ -84,7 +102,7 @@ class KernelVsock(Backend):
 
     @classmethod
     def open(cls) -> "KernelVsock | None":
-        """None if this host has no vhost-vsock, or it does not work."""
+        """Return the back end, or None if this host's vhost-vsock is missing or does not work."""
         try:
             fd = os.open("/dev/vhost-vsock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -115,7 +133,7 @@ class KernelVsock(Backend):
         return sock
 
     def handed_over(self) -> None:
-        """The CID stays ours."""
+        """Keep the descriptor: it reserves the CID."""
 
     def take_call(self) -> bool:
         caller, (cid, _) = self.listener.accept()
@@ -130,7 +148,10 @@ class KernelVsock(Backend):
 
 
 def take_cid(fd: int) -> int:
-    """Give the vhost-vsock device `fd` a CID that no other guest has; the kernel refuses one that is taken. Raises OSError."""
+    """Give the vhost-vsock device `fd` a CID of its own and return it. Raises OSError.
+
+    The kernel refuses a CID that another guest has, so random ones are tried.
+    """
     for _ in range(64):
         cid = 0x10000 + secrets.randbelow(0x7FFE0000)
         try:
@@ -142,9 +163,10 @@ def take_cid(fd: int) -> int:
 
 
 class UserVsock(Backend):
-    """vhost-user-vsock: vhost-device-vsock serves the guest's queue; the host's side is unix sockets in the machine's folder.
+    r"""vhost-user-vsock: vhost-device-vsock serves the guest's queue.
 
-    `agent.sock`: connect, send "CONNECT PORT\\n", read "OK ...\\n". `agent.sock_PORT`: where the guest's calls to CID 2 arrive.
+    The host's side is unix sockets in the VM's folder. `agent.sock`: connect, send "CONNECT
+    PORT\n", read "OK ...\n". `agent.sock_PORT`: the guest's calls to CID 2 arrive here.
     """
 
     ready_port = READY_PORT
@@ -158,7 +180,7 @@ class UserVsock(Backend):
         self.path = folder / "agent.sock"
         self.listener = sockets.listen(folder / f"agent.sock_{READY_PORT}")
         self._queue: socket.socket | None = None
-        # The CID is the guest's own idea only: nothing outside this process knows it.
+        # Only the guest sees this CID: nothing outside this process uses it.
         argv = [str(vhost_device_vsock()), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
         self.process = lifetime.spawn([*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
         try:
@@ -187,7 +209,10 @@ class UserVsock(Backend):
         return sock
 
     def handed_over(self) -> None:
-        """QEMU's has to be the last descriptor: its end is what vhost-device-vsock ends by, and with it the callers' connections."""
+        """Close our copy of the connection, so that QEMU holds the only one.
+
+        vhost-device-vsock exits when it is closed, and the callers' connections end with it.
+        """
         if self._queue is not None:
             self._queue.close()
             self._queue = None
@@ -208,15 +233,15 @@ class UserVsock(Backend):
         return f"vhost-device-vsock ended with {code}: {' / '.join(console.tail(self.log, 3)) or 'it said nothing'}"
 
     def poke(self) -> None:
-        """Make vhost-device-vsock look at what it has to send.
+        """Make vhost-device-vsock check what it has to send.
 
-        Its vhost-user library drops a notification of the guest that comes before the queue is enabled; a request that
-        waits then waits until something else happens, and a connection is something.
+        Its vhost-user library drops a notification from the guest that arrives before the queue is
+        enabled. The request then waits until another event happens, and a connection is one.
         """
         try:
             sockets.connect(self.path, timeout=1).close()
         except OSError:
-            pass  # it has ended; `failure` will say so
+            pass  # it has ended: `failure` reports that
 
     def close(self) -> None:
         self.listener.close()
@@ -225,12 +250,15 @@ class UserVsock(Backend):
 
 
 def connect_to_helper(path: Path, process: "subprocess.Popen[bytes]", log: Path, who: str) -> socket.socket:
-    """A connection to `process` once it listens, for QEMU to inherit. Raises InnkeeperError, with its last lines if it has ended."""
+    """Return a connection to `process`, once it listens, for QEMU to inherit.
+
+    Raises InnkeeperError after DEVICE_SECONDS, or with its last lines if it has ended.
+    """
     deadline = time.monotonic() + DEVICE_SECONDS
     while True:
         try:
             return sockets.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):  # there are moments between a socket's name and its listening
+        except (FileNotFoundError, ConnectionRefusedError):  # it has not called bind(2) or listen(2) yet
             pass
         if process.poll() is not None:
             raise InnkeeperError(f"{who} did not start: {' / '.join(console.tail(log, 3)) or f'status {process.returncode}'}")
