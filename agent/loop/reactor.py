@@ -230,8 +230,8 @@ class Loop:
     def forget(self, fd: int) -> None:
         """Remove a descriptor from epoll before it is closed, and wake the tasks that wait for it.
 
-        Leaves epoll alone in a forked child. The child has a copy of the table, but the epoll instance
-        is shared with the parent: removing the number there would end the parent's wait.
+        Leaves epoll alone in a forked child. The child has a copy of the table, but the epoll
+        instance is shared with the parent: removing the number there would end the parent's wait.
         """
         watched = self._fds.pop(fd, None)
         if watched is None or os.getpid() != self._pid:
@@ -288,8 +288,8 @@ class Loop:
     def cancel_timer(self, timer: Timer) -> None:
         """Cancel a timer. Does nothing if it has run.
 
-        A cancelled timer stays in the heap until it is the first one. Calls usually end long before their
-        deadlines, so the heap is rebuilt once most of its entries are cancelled.
+        A cancelled timer stays in the heap until it is the first entry. Calls usually end long
+        before their deadlines, so the heap is rebuilt once most of its entries are cancelled.
         """
         if timer.callback is None:
             return

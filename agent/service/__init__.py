@@ -1,1 +1,1 @@
-"""What the agent serves: listener, dispatch, handlers."""
+"""The service of the agent: listener, dispatch and handlers."""

@@ -1,4 +1,4 @@
-"""Calls about containers and their processes."""
+"""Handlers of the calls about containers and their processes."""
 
 import time
 from typing import TYPE_CHECKING
@@ -57,7 +57,10 @@ async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessReques
 async def _streams(
     sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", terminal: bool
 ) -> "Streams | None":
-    """The connections that the host has made for the process's streams; None where it names none."""
+    """Return the host's connections for the streams of a process, or None if it names none.
+
+    Raises Refused if the request names a port and the passthrough port is not open.
+    """
     if not (request.stdin_port or request.stdout_port or request.stderr_port):
         return None
     if sandbox.streams is None:
@@ -107,7 +110,7 @@ async def stats_container(sandbox: "Sandbox", request: "agent_pb2.StatsContainer
 
 
 def _refuse(request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", *fields: str) -> None:
-    """Fields of the interface that are not applied yet."""
+    """Raise Refused if one of `fields`, which are not applied yet, is set."""
     given = {field.name for field, _ in request.ListFields()}
     for field in fields:
         if field in given:

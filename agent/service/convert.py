@@ -1,7 +1,8 @@
-"""Kata's protobuf form of the OCI specification back to the specification's JSON document.
+"""Converts Kata's protobuf form of the OCI specification into the JSON document of the latter.
 
-The messages have no presence for plain values, so absent and zero are one: what each zero means is written here, field by field.
-Everything else goes into the document as it came, whether or not the container core applies it: the core refuses by name.
+The messages have no presence for plain values, so an absent value and a zero look the same. The
+code of each field decides what its zero means. Everything else is copied into the document,
+whether or not the container core applies it: the core refuses unsupported fields by name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import oci_pb2
 
 PROFILES_MAX = 16
-"""A profile takes 100 kB as a document."""
+"""Number of seccomp profiles to keep. One of them takes 100 kB as a document."""
 _profiles: dict[bytes, Kept] = {}
 
 _CAPABILITY_SETS = ("Bounding", "Effective", "Inheritable", "Permitted", "Ambient")
@@ -22,7 +23,7 @@ _HOOKS = ("Prestart", "CreateRuntime", "CreateContainer", "StartContainer", "Pos
 
 
 def spec_document(spec: "oci_pb2.Spec") -> Document:
-    """The document of a whole container. Raises AgentError where `linux` is missing."""
+    """Return the document of a whole container. Raises AgentError if `linux` is missing."""
     if not spec.HasField("Linux"):
         raise AgentError("Spec does not contain linux field")
     return _set(
@@ -40,7 +41,7 @@ def spec_document(spec: "oci_pb2.Spec") -> Document:
 
 
 def process_document(process: "oci_pb2.Process") -> Document:
-    """The document of one process. An oomScoreAdj of 0 is absent."""
+    """Return the document of one process. An oomScoreAdj of 0 is left out."""
     return _set(
         terminal=process.Terminal,
         consoleSize=_set(height=process.ConsoleSize.Height, width=process.ConsoleSize.Width),
@@ -65,7 +66,10 @@ def process_document(process: "oci_pb2.Process") -> Document:
 
 
 def resources_document(resources: "oci_pb2.LinuxResources") -> Document:
-    """The document of `linux.resources`. A limit of 0 is absent; a negative one is the specification's "unlimited"."""
+    """Return the document of `linux.resources`.
+
+    A limit of 0 is left out. A negative limit is the specification's "unlimited".
+    """
     memory, cpu = resources.Memory, resources.CPU
     return _set(
         devices=[_device_rule(rule) for rule in resources.Devices],
@@ -98,7 +102,10 @@ def resources_document(resources: "oci_pb2.LinuxResources") -> Document:
 
 
 def _set(**fields: object) -> Document:
-    """The fields that are set: not None, not zero, not empty. An object without any is empty, and so absent in its parent."""
+    """Return the fields that are set, which means not None, not zero and not empty.
+
+    An object without any such field is empty, and so its parent leaves it out too.
+    """
     return {name: value for name, value in fields.items() if value}
 
 
@@ -153,7 +160,11 @@ def _device(device: "oci_pb2.LinuxDevice") -> Document:
 
 
 def _device_rule(rule: "oci_pb2.LinuxDeviceCgroup") -> Document:
-    """0:0 is "all": no device has that number, and a host's absent numbers arrive so. A lone zero is a number (/dev/tty is 5:0)."""
+    """Return a rule of the device cgroup.
+
+    0:0 means all devices: no device has that number, and it is what a rule without numbers looks
+    like when it arrives. A single zero is a number: /dev/tty is 5:0.
+    """
     numbers = {"major": rule.Major, "minor": rule.Minor} if rule.Major or rule.Minor else {}
     return {"allow": rule.Allow, **_set(type=rule.Type, access=rule.Access), **numbers}
 
@@ -178,7 +189,10 @@ def _throttle(entry: "oci_pb2.LinuxThrottleDevice") -> Document:
 
 
 def _seccomp(seccomp: "oci_pb2.LinuxSeccomp") -> Document:
-    """One object for equal messages: containers come with the same profile, and with hundreds of names in it."""
+    """Return the document of a seccomp profile, and the same object for equal messages.
+
+    Most containers come with the same profile, which has hundreds of names in it.
+    """
     key = seccomp.SerializeToString()
     kept = _profiles.get(key)
     if kept is None:
@@ -198,7 +212,7 @@ def _seccomp_document(seccomp: "oci_pb2.LinuxSeccomp") -> Document:
 
 
 def _syscall(syscall: "oci_pb2.LinuxSyscall") -> Document:
-    """errnoRet has presence: 0 is a value."""
+    """Return one rule of a seccomp profile. errnoRet has presence, so its 0 is a value."""
     errno: Mapping[str, object] = {"errnoRet": syscall.errnoret} if syscall.WhichOneof("ErrnoRet") else {}
     arguments = [
         {"index": argument.Index, "value": argument.Value, "valueTwo": argument.ValueTwo, "op": argument.Op} for argument in syscall.Args

@@ -1,4 +1,4 @@
-"""What a container has left for whoever asks why it ended."""
+"""Handler of GetDiagnosticData: the termination log, in which a container says why it ended."""
 
 import os
 import stat
@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
 TERMINATION_LOG = "termination_log"
 PATH_ANNOTATION = "io.kubernetes.container.terminationMessagePath"
+"""Annotation in which Kubernetes names the path inside the container."""
 DEFAULT_PATH = "/dev/termination-log"
 MAX_BYTES = 12 * 1024
-"""The kubelet keeps 4 kB of a container's message, 12 kB of a pod's."""
+"""Most bytes that are read.
+
+The kubelet keeps 4 kB of the message of a container, and 12 kB of that of a pod.
+"""
 
 
 async def get_diagnostic_data(sandbox: "Sandbox", request: "agent_pb2.GetDiagnosticDataRequest") -> GetDiagnosticDataResponse:
-    """The text of a container's termination log: the file that is bound at the path which Kubernetes names, also after its end.
+    """Return the text of a container's termination log, also after the container has ended.
 
-    No such file, or none of it written, is an empty text.
+    The log is the file that is bind-mounted at the path that Kubernetes names. The text is empty
+    if there is no such file or nothing was written. Raises Refused for another type of log.
     """
     if request.log_type != TERMINATION_LOG:
         raise Refused("log_type", f"{request.log_type[:64]!r} is not {TERMINATION_LOG!r}")
@@ -36,7 +41,12 @@ async def get_diagnostic_data(sandbox: "Sandbox", request: "agent_pb2.GetDiagnos
 
 
 def _termination_log(container: "Container") -> bytes:
-    """In a worker: the file may be on a share."""
+    """Return the bytes of the log. Runs in a worker, because the file may be on a share.
+
+    The container can replace the file, for example by a symbolic link, a fifo or a device. So the
+    path is resolved without following links, the open does not wait, and only a regular file is
+    read.
+    """
     wanted = os.path.normpath(container.spec.annotations.get(PATH_ANNOTATION) or DEFAULT_PATH)
     sources = [mount.source for mount in container.spec.mounts if mount.source and os.path.normpath(mount.destination) == wanted]
     if not sources:
@@ -44,7 +54,7 @@ def _termination_log(container: "Container") -> bytes:
     try:
         fd = openat2(-100, sources[-1], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, STRAIGHT)
     except OSError:
-        return b""  # gone, or no file any more: the container may have replaced it by what it likes
+        return b""  # removed, or replaced by something else
     try:
         return os.read(fd, MAX_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
     finally:

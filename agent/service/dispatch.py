@@ -1,4 +1,8 @@
-"""From a request to its handler. Check and Version are answered here, by hand, before anything else is loaded."""
+"""Finds the handler of a request.
+
+Check and Version are answered here, with handwritten messages, so that they work before anything
+else is loaded.
+"""
 
 from agent import log
 from agent.loop import Event, timeout
@@ -15,22 +19,26 @@ AGENT_VERSION = "4.1.0"
 API_VERSION = "0.0.1"
 
 ONLY_WAIT = frozenset(("ReadStdout", "ReadStderr", "WaitProcess", "GetOOMEvent", "NextEvents", "ReleaseProcess"))
-"""Calls that change nothing: given up when their client is gone."""
+"""Calls that change nothing. They are cancelled when their client is gone."""
 
 _SERVING = b"\x08\x01"
 _VERSION = b"\x0a" + bytes((len(API_VERSION),)) + API_VERSION.encode() + b"\x12" + bytes((len(AGENT_VERSION),)) + AGENT_VERSION.encode()
 
 
 class Dispatcher:
-    """Answers Health itself; every other call waits until `methods` is there (the rest of the agent is loaded)."""
+    """Answers the calls to Health. Other calls wait until the rest of the agent is loaded."""
 
     def __init__(self) -> None:
         self.checked = Event()
-        """The first Check has been answered, or another call has come: time to load the rest."""
+        """Set at the first call, which is the time to load the rest: usually a Check."""
         self.loaded = Event()
         self.methods: Methods | None = None
 
     def answer(self, request: "Request") -> Answer:
+        """Return the answer to a request, or the coroutine that makes it.
+
+        An unknown method is refused at once if the table of methods is loaded, else when it is.
+        """
         if request.service == "grpc.Health":
             if request.method == "Check":
                 self.checked.set()

@@ -1,11 +1,14 @@
-"""gRPC: the port's connections, and the way back of the process that serves them.
+"""The gRPC port: its connections, and the socket on which the gateway calls the agent.
 
-grpcio starts threads and takes 40 MB, so it is never in PID 1. What it serves is a program of its own, `agent.gateway`, started by the
-first connection. It listens on a unix socket; PID 1 splices each connection to it, and it calls PID 1 back by ttRPC, as any client
-does. When it ends, however that happens, the next connection starts another.
+grpcio starts threads and takes 40 MB, so it is never loaded into PID 1. A program of its own,
+`agent.gateway`, serves gRPC. The first connection starts it. It listens on a unix socket, and PID
+1 splices each connection to that socket. For each gRPC call it calls PID 1 by ttRPC, as any other
+client does. When it ends, for whatever reason, the next connection starts another one.
 
-Nothing in the guest but these two may speak to either: the sockets are root's alone, in a folder that no container's root has, and the
-way back is open to the gateway's own process only (SO_PEERCRED). The port itself takes connections from the host only.
+No other process in the guest may speak to either of the two. The sockets belong to root, in a
+folder that is not part of the root file system of any container. The agent's socket accepts only
+the process of the gateway, which the kernel names (SO_PEERCRED). The port itself accepts
+connections from the host only.
 """
 
 import _socket as socket
@@ -28,11 +31,17 @@ if TYPE_CHECKING:
     from innkeeper.wire.envelope import Request
 
 MAX_CONNECTIONS = 256
-"""Further ones wait until one ends. A gRPC client has one for all of its calls."""
+"""Connections at one time. Further ones wait until one ends.
+
+A gRPC client uses one connection for all of its calls.
+"""
 
 
 class Gateway:
-    """The process, while there is one. `folder` is made, for the sockets; `answer` is what serves the agent's methods."""
+    """Starts the gateway's process when it is needed, and passes connections on to it.
+
+    `folder` is created and holds the sockets. `answer` serves the methods of the agent.
+    """
 
     def __init__(self, folder: str, answer: "Callable[[Request], Answer]") -> None:
         self._folder = folder
@@ -46,7 +55,7 @@ class Gateway:
         self._fewer = Event()
 
     async def serve(self, port: Socket) -> None:
-        """Take the port's connections for ever."""
+        """Accept connections of the port for ever."""
         while True:
             while self._connections >= MAX_CONNECTIONS:
                 self._fewer.clear()
@@ -56,6 +65,7 @@ class Gateway:
             spawn(self._attend(sock), name="grpc connection")
 
     async def _attend(self, client: Socket) -> None:
+        """Pass the bytes of one connection on until it ends, and log its errors."""
         try:
             server = await self._dial()
             try:
@@ -70,7 +80,12 @@ class Gateway:
             self._fewer.set()
 
     async def _dial(self) -> Socket:
-        """A connection to the gateway, which is started if it is not there. One that does not listen any more is ended first."""
+        """Return a connection to the gateway, starting it if it does not run.
+
+        A gateway that runs but does not listen any more is killed first. The lock keeps
+        connections that come at the same time from starting two of them. Raises OSError,
+        TimeoutError or GatewayFailed.
+        """
         async with self._dialling:
             process = await self._running()
             try:
@@ -89,7 +104,11 @@ class Gateway:
         return self._process
 
     def _open_way_back(self) -> None:
-        """Once: listen for the gateway's calls."""
+        """Listen for the gateway's calls. Does nothing if this has been done.
+
+        The umask gives the socket the mode 0600 when bind(2) creates it, so there is no moment at
+        which another user could connect.
+        """
         if self._way_back is not None:
             return
         os.makedirs(self._folder, 0o700, exist_ok=True)
@@ -102,6 +121,7 @@ class Gateway:
         spawn(self._take_calls(self._way_back), name="gateway's calls")
 
     async def _take_calls(self, listener: Socket) -> None:
+        """Serve the calls of the gateway for ever, and close every other connection."""
         while True:
             sock = await accept(listener)
             pid = _peer_pid(sock)
@@ -123,7 +143,10 @@ def _connect(path: str) -> Socket:
 
 
 def _peer_pid(sock: Socket) -> int:
-    """Who connected, as the kernel noted it then (`struct ucred`, socket(7))."""
+    """Return the pid of the process that connected.
+
+    The kernel recorded it at the time of connect(2): `struct ucred`, socket(7).
+    """
     pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid
 

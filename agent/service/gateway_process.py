@@ -1,4 +1,4 @@
-"""The gateway's process: started so that it says when it listens, watched, ended."""
+"""The process of the gateway: its start, its end, and the message that it is ready."""
 
 import os
 import signal
@@ -16,19 +16,25 @@ if TYPE_CHECKING:
     from agent.linux.reaper import Child
 
 START_SECONDS = 120.0
-"""How long it may take until it listens; an emulated guest on a busy machine needs ten."""
+"""Seconds that the gateway may take until it listens.
+
+An emulated guest on a busy machine needs ten.
+"""
 READY = 3
-"""The descriptor on which it says so: one byte."""
+"""Descriptor to which the gateway writes one byte when it listens."""
 _DEFAULTS = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
-"""Ignored by Python or by PID 1, which an exec would keep so."""
+"""Signals to set to their default actions.
+
+Python or PID 1 ignores them, and execve(2) would keep that.
+"""
 
 
 class GatewayFailed(AgentError):
-    """It did not start."""
+    """The gateway did not start."""
 
 
 class Process:
-    """One life of the gateway. `ended` is set when it is over and reaped."""
+    """One run of the gateway. `ended` is set when the process has ended and is reaped."""
 
     def __init__(self, child: "Child") -> None:
         self.pid = child.pid
@@ -44,7 +50,7 @@ class Process:
         self.ended.set()
 
     async def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process and wait until it is reaped."""
         if not self.ended.is_set:
             try:
                 signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
@@ -54,7 +60,10 @@ class Process:
 
 
 async def start(arguments: "Sequence[str]") -> Process:
-    """Start it; returns when it listens. `arguments` are its own. Raises OSError, TimeoutError, GatewayFailed, and it is gone then."""
+    """Start the gateway with `arguments` and return when it listens.
+
+    Raises OSError, TimeoutError or GatewayFailed. The process is gone in these cases.
+    """
     ready, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
@@ -94,11 +103,14 @@ def _spawn(arguments: "Sequence[str]", told: int) -> Process:
 
 
 def _program() -> tuple[list[str], dict[str, str]]:
-    """Command and environment. Of our own environment nothing but PATH is passed on."""
+    """Return the command and the environment of the gateway.
+
+    Of the agent's own environment only PATH is passed on.
+    """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
     if getattr(sys, "frozen", False):
         program = f"{os.path.dirname(sys._MEIPASS)}/gateway"  # type: ignore[attr-defined]
-        # rootfs/init.c says what these are for
+        # rootfs/init.c explains these two variables
         return [program], {**environment, "_PYI_ARCHIVE_FILE": program, "_PYI_PARENT_PROCESS_LEVEL": "-1"}
     tree = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-m", "agent.gateway"], {**environment, "PYTHONPATH": tree}

@@ -1,4 +1,4 @@
-"""Calls about the guest as a machine: details, clock, entropy."""
+"""Handlers of the calls about the guest as a machine: details, clock, entropy."""
 
 import fcntl
 import os
@@ -21,7 +21,10 @@ RNDADDTOENTCNT = 0x40045201
 RNDRESEEDCRNG = 0x5207
 MEMORY = "/sys/devices/system/memory"
 LATEST = (1 << 63) // 1_000_000_000 - 1
-"""Seconds since the epoch: the kernel counts nanoseconds in 63 bits."""
+"""The latest time that can be set, in seconds since the epoch.
+
+The kernel counts nanoseconds in 63 bits.
+"""
 
 
 async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetailsRequest") -> GuestDetailsResponse:
@@ -56,7 +59,10 @@ async def get_clock(sandbox: "Sandbox", request: Empty) -> ClockResponse:
 
 
 async def reseed_random_dev(sandbox: "Sandbox", request: "agent_pb2.ReseedRandomDevRequest") -> Empty:
-    """Mix the bytes in, credit them, and make the generator use them at once (random(4))."""
+    """Add the bytes to the kernel's entropy pool and credit them (random(4)).
+
+    The generator is reseeded afterwards, so it uses them at once.
+    """
     with open("/dev/random", "wb", buffering=0) as device:
         device.write(request.data)
         fcntl.ioctl(device.fileno(), RNDADDTOENTCNT, struct.pack("i", len(request.data) * 8))
@@ -73,7 +79,7 @@ def _read(path: str) -> str:
 
 
 OWN_METHODS: Handlers = {"GetClock": get_clock}
-"""Of innkeeper.v1.Guest."""
+"""Methods of innkeeper.v1.Guest."""
 
 METHODS: Handlers = {
     "GetGuestDetails": get_guest_details,

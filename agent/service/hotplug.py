@@ -1,4 +1,4 @@
-"""Calls about processors, memory and swap that the host has added to the running guest."""
+"""Handlers of the calls about CPUs, memory and swap that the host has added to a running guest."""
 
 import os
 import time
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 CPUS = "/sys/devices/system/cpu"
 MEMORY = "/sys/devices/system/memory"
 ONLINE_TRIES = 100
+"""Number of attempts, ONLINE_PAUSE apart, until the CPUs have to be there."""
 ONLINE_PAUSE = 0.05
+"""Seconds between two attempts."""
 CPUS_MAX = 8192
-"""Linux's own limit for x86-64 (NR_CPUS)."""
+"""Limit of Linux for x86-64 (NR_CPUS)."""
 
 
 async def online_cpu_mem(sandbox: "Sandbox", request: "agent_pb2.OnlineCPUMemRequest") -> Empty:
-    """Bring up what the host has plugged in: the processors it names a count of, then all memory.
+    """Bring CPUs online until `nb_cpus` are, and then all memory unless `cpu_only` is set.
 
-    Containers use them at once: with cgroup v2 a group without a list of its own has the processors of the whole guest.
+    Containers use them at once: with cgroup v2, a cgroup without a list of its own has all CPUs of
+    the guest. Raises Refused, or StepFailed if the CPUs do not appear.
     """
     if request.nb_cpus > CPUS_MAX:
         raise Refused("nb_cpus", f"{request.nb_cpus} is more than a kernel can have")
@@ -44,7 +47,10 @@ async def online_cpu_mem(sandbox: "Sandbox", request: "agent_pb2.OnlineCPUMemReq
 
 
 def _online_cpus(wanted: int) -> None:
-    """In the worker: processors appear one by one after the host has plugged them."""
+    """Bring CPUs online until there are `wanted`. Raises AgentError after ONLINE_TRIES.
+
+    Runs in a worker, because the CPUs appear one by one after the host has plugged them.
+    """
     online = 0
     for _ in range(ONLINE_TRIES):
         online = _online(f"{CPUS}/{name}/online" for name in os.listdir(CPUS) if name.startswith("cpu") and name[3:].isdecimal())
@@ -60,7 +66,11 @@ def _online_memory() -> None:
 
 
 def _online(switches: Iterable[str]) -> int:
-    """Turn on what is off; how many are on. The first processor has no such file and is always on. One just gone is passed over."""
+    """Bring online what is offline, and return how many are online.
+
+    The first CPU has no `online` file and always counts. An entry that has just disappeared is
+    skipped.
+    """
     on = 0
     for path in switches:
         try:
@@ -77,7 +87,11 @@ def _online(switches: Iterable[str]) -> int:
 
 
 async def mem_hotplug_by_probe(sandbox: "Sandbox", request: "agent_pb2.MemHotplugByProbeRequest") -> Empty:
-    """Tell a kernel that learns of new memory by no firmware (arm64) where it is. Raises WrongState where the kernel asks for none."""
+    """Write the addresses of new memory to the kernel's `probe` file.
+
+    A kernel needs this if no firmware reports new memory to it (arm64). Raises WrongState if this
+    kernel has no such file.
+    """
     probe = f"{MEMORY}/probe"
     if not os.path.exists(probe):
         raise WrongState(f"this kernel has no {probe}: it learns of memory by itself")
@@ -92,7 +106,10 @@ async def mem_hotplug_by_probe(sandbox: "Sandbox", request: "agent_pb2.MemHotplu
 
 
 async def add_swap(sandbox: "Sandbox", request: "agent_pb2.AddSwapRequest") -> Empty:
-    """Swap on a virtio disk, by the slots of its PCI path."""
+    """Swap on a virtio disk, which the slots of its PCI path name.
+
+    Raises Refused, or AgentError if the disk does not appear in time.
+    """
     if not request.PCIPath:
         raise Refused("PCIPath", "is empty")
     path = "/".join(f"{slot:02x}" for slot in request.PCIPath)
@@ -101,7 +118,10 @@ async def add_swap(sandbox: "Sandbox", request: "agent_pb2.AddSwapRequest") -> E
 
 
 async def add_swap_path(sandbox: "Sandbox", request: "agent_pb2.AddSwapPathRequest") -> Empty:
-    """Swap on a disk by its node."""
+    """Swap on the disk that the path of its device node names.
+
+    Raises Refused, or AgentError if the disk does not appear in time.
+    """
     await _swap_on(sandbox, await _appeared(named_block(sandbox.devices, request.path, "path")))
     return Empty()
 
@@ -114,7 +134,11 @@ async def _appeared(node: Awaitable[str]) -> str:
 
 
 async def _swap_on(sandbox: "Sandbox", node: str) -> None:
-    """What is used is noted for the sandbox's end, also if the client's deadline passes in between."""
+    """Call swapon(2) and record the device, so that the end of the sandbox can call swapoff(2).
+
+    Both are carried to their end even if the deadline of the client passes in between: otherwise
+    the device would be in use and nothing would release it.
+    """
 
     async def work() -> None:
         await run_in_worker(lambda: swapon(node), "swapon")

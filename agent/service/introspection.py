@@ -1,4 +1,4 @@
-"""innkeeper.v1.Guest: what the agent and the guest are doing, a shell, the end."""
+"""Handlers of innkeeper.v1.Guest: state of agent and guest, a debug shell, power-off."""
 
 import os
 from typing import TYPE_CHECKING
@@ -46,14 +46,15 @@ async def boot_timeline(sandbox: "Sandbox", request: Empty) -> BootTimelineRespo
 
 
 def _own_memory() -> tuple[int, int]:
+    """Return the resident bytes and the number of threads of the agent."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
     return int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"])
 
 
 async def features(sandbox: "Sandbox", request: Empty) -> FeaturesResponse:
-    """What the core supports, in the format of the runtime specification's features.md."""
-    import json  # here alone, and 100 kB of PID 1
+    """Return the supported features, in the format of the runtime spec's features.md."""
+    import json  # only this call needs it, and it takes 100 kB of PID 1
 
     from agent.container.features import features
 
@@ -91,10 +92,13 @@ async def list_processes(sandbox: "Sandbox", request: "guest_pb2.ListProcessesRe
 
 
 def _process(pid: int, exec_id: str, boot: float) -> ListProcessesResponse.Process:
-    """Figures of one process, by proc_pid_stat(5)."""
+    """Return the statistics of one process (proc_pid_stat(5)).
+
+    Raises FileNotFoundError or ProcessLookupError if the process has ended.
+    """
     with open(f"/proc/{pid}/stat", "rb") as file:
         stat = file.read()
-    # the name in parentheses may hold anything, parentheses and spaces too
+    # The name in parentheses may contain any character, also parentheses and spaces.
     fields = stat[stat.rindex(b")") + 2 :].split()
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         arguments = [word.decode(errors="replace") for word in file.read().rstrip(b"\0").split(b"\0")]
@@ -112,6 +116,7 @@ def _process(pid: int, exec_id: str, boot: float) -> ListProcessesResponse.Proce
 
 
 def _boot_time() -> float:
+    """Return the time of the boot in seconds since the epoch. Raises OSError."""
     with open("/proc/stat", encoding="ascii") as file:
         for line in file:
             if line.startswith("btime "):
@@ -120,7 +125,12 @@ def _boot_time() -> float:
 
 
 async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest") -> Empty:
-    """A process with all of the guest's rights. Release images have no program that it could run, so it answers what exec answers."""
+    """Start a process with all rights of the guest, outside of every container.
+
+    A release image ships no program that it could run. The call then fails as an exec of a missing
+    program does, or with Refused if it names no program. Raises AlreadyExists, Refused or
+    StepFailed.
+    """
     from agent.container.fd_set import Opened
     from agent.container.init import child
     from agent.container.init.prepare import process_plan
@@ -144,7 +154,7 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
         }
     )
     added = ContainerProcess(request.exec_id, process.terminal)
-    # The id is taken before anything is awaited, as an exec's is: a second call for it meanwhile is refused.
+    # As for an exec, the id is taken before the first await: a second call with it is refused.
     sandbox.shell_processes[request.exec_id] = added
     opened = Opened()
     try:
@@ -152,7 +162,7 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
             control = opened.add(added.control_pair().detach())
             added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, opened.fds)
         finally:
-            opened.close()  # our copy of the child's end: its last close is what says that the program runs
+            opened.close()  # our copy of the child's end: the last close means that it runs
         await added.created()
         await added.start()
     except BaseException:

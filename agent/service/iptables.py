@@ -1,4 +1,4 @@
-"""Calls that read and replace the guest's packet filter, by the programs that know its format."""
+"""Handlers that read and replace the guest's packet filter, with iptables-save and -restore."""
 
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,15 @@ def _program(is_ipv6: bool, verb: str) -> str:
 
 
 async def get_ip_tables(sandbox: "Sandbox", request: "agent_pb2.GetIPTablesRequest") -> GetIPTablesResponse:
-    """All tables as iptables-save(8) writes them."""
+    """Return all tables in the format of iptables-save(8)."""
     return GetIPTablesResponse(data=await run_program(_program(request.is_ipv6, "save"), (), field="is_ipv6"))
 
 
 async def set_ip_tables(sandbox: "Sandbox", request: "agent_pb2.SetIPTablesRequest") -> SetIPTablesResponse:
-    """Replace the tables that `data` lists, each at once or not at all (iptables-restore(8)). The answer holds what the program wrote."""
+    """Replace the tables that `data` lists, each of them atomically (iptables-restore(8)).
+
+    The answer holds the output of the program. Raises Refused if `data` is empty.
+    """
     if not request.data.strip():
         raise Refused("data", "is empty")
     program = _program(request.is_ipv6, "restore")

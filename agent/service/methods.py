@@ -1,6 +1,7 @@
-"""The table of methods and what is common to all calls: decoding, encoding, errors.
+"""The table of methods, and the common part of all calls: decoding, encoding, errors.
 
-A handler is `async def name(sandbox, request) -> response`; the modules beside this one hold them by topic.
+A handler is `async def name(sandbox, request) -> response`. The other modules of this package
+contain them by topic.
 """
 
 import sys
@@ -34,16 +35,19 @@ LATE = {
     "agent.service.diagnostics": ("GetDiagnosticData",),
     "agent.service.policies": ("SetPolicy",),
 }
-"""Modules that the first call of one of their methods imports: few pods make them, and PID 1 stays small."""
+"""Modules that are imported by the first call of one of their methods.
+
+Few pods make these calls, and PID 1 stays small without the modules.
+"""
 ABSENT = {
     "MemAgentMemcgSet": "there is no mem-agent here: the kernel's own reclaim, free page reporting and memory.high do its work",
     "MemAgentCompactSet": "there is no mem-agent here: the kernel compacts by itself",
 }
-"""Methods that are not served -> why."""
+"""Reasons for the methods that are not served, by method."""
 
 
 class Methods:
-    """Serves everything but Health."""
+    """Serves all methods except those of Health."""
 
     def __init__(self, sandbox: "Sandbox") -> None:
         self._sandbox = sandbox
@@ -59,20 +63,24 @@ class Methods:
             self._table[service, method] = handler, services[service][method][0]
 
     def why_absent(self, service: str, method: str) -> str:
-        """Why a method is not served, where there is more to say than that."""
+        """Return the reason why a method is not served, or "" if there is no special one."""
         return ABSENT.get(method, "") if service == "grpc.AgentService" else ""
 
     def serves(self, service: str, method: str) -> bool:
+        """Return True if the method has a handler."""
         return (service, method) in self._table
 
     async def call(self, request: Request) -> Response:
-        """Run the handler; whatever it raises becomes a status."""
+        """Check the policy, run the handler, and return its response.
+
+        An exception of any kind becomes a status: PID 1 outlives every handler.
+        """
         handler, request_class = self._table[request.service, request.method]
         try:
             message = request_class.FromString(request.payload)
         except DecodeError as error:
             return Response(status.INVALID_ARGUMENT, f"{request.method}: undecodable request: {error}")
-        request.payload = b""  # the message has it now; the call may last
+        request.payload = b""  # free the bytes: the message has the data, and the call may last
         try:
             if self._sandbox.rules is not None:
                 self._sandbox.rules.check(request.service, request.method, message)
@@ -93,12 +101,12 @@ class Methods:
 
 
 def _details(error: AgentError) -> "list[tuple[str, bytes]]":
-    """Return what the status of a failed call carries for programs."""
+    """Return the machine-readable details of a failed call: (type, bytes) pairs."""
     return [error_info.encode(error.reason_code, error.metadata())] if error.reason_code else []
 
 
 def _late(module: str, method: str) -> Handler:
-    """The handler `method` of a module that is imported when it is first called."""
+    """Return a handler that imports `module` and runs its handler of `method`."""
 
     async def handler(sandbox: "Sandbox", request: Any) -> Any:
         __import__(module)

@@ -1,7 +1,8 @@
-"""GetMetrics: the agent's and the guest's figures as Prometheus text, with the names and items of Kata's agent.
+"""Handler of GetMetrics: statistics of agent and guest as Prometheus text.
 
-All is read in a worker: a file system of the host's may keep statvfs(3) waiting. Values are what the kernel's files say, except that
-/proc/meminfo's kilobytes become bytes.
+Names and items are those of Kata's agent. Everything is read in a worker, because statvfs(3) may
+block on a file system that the host serves. Values are those of the kernel's files, except that
+the kilobytes of /proc/meminfo are converted to bytes.
 """
 
 import os
@@ -49,16 +50,16 @@ MEMINFO_NAMES = {
     "DirectMap4M": "direct_map_4M",
     "DirectMap1G": "direct_map_1G",
 }
-"""Names that the rule of `snake` does not give."""
+"""Names that do not follow the rule of `snake`."""
 WITHOUT_SPACE = """
 autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs fusectl mqueue nsfs proc pstore securityfs sysfs tracefs
 """
-"""Filesystems that hold no files of anybody's."""
+"""File systems that hold no data of users."""
 _scrapes = 0
 
 
 class Family(NamedTuple):
-    """One metric: `name`, what its line of help says, how it is read."""
+    """One metric: its name, the text of its HELP line, its type and its samples."""
 
     name: str
     help: str
@@ -67,7 +68,7 @@ class Family(NamedTuple):
 
 
 async def get_metrics(sandbox: "Sandbox", request: "agent_pb2.GetMetricsRequest") -> Metrics:
-    """The text of all families. A family that cannot be read is left out."""
+    """Return the text of all families. The count of scrapes includes this call."""
     global _scrapes
     _scrapes += 1
     pid, scrapes = os.getpid(), _scrapes
@@ -75,7 +76,7 @@ async def get_metrics(sandbox: "Sandbox", request: "agent_pb2.GetMetricsRequest"
 
 
 def text(pid: int, scrapes: int) -> str:
-    """What `pid`, the agent, and the guest look like now, in the exposition format 0.0.4."""
+    """Return the metrics of the guest and of the agent `pid` in exposition format 0.0.4."""
     lines = []
     for family in (*_agent(pid, scrapes), *_guest()):
         lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
@@ -121,7 +122,10 @@ def _guest() -> Iterator[Family]:
 
 
 def snake(name: str) -> str:
-    """The item of a line of /proc/meminfo: `Active(anon)` is active_anon, `SUnreclaim` is s_unreclaim."""
+    """Return the item name for a line of /proc/meminfo.
+
+    `Active(anon)` becomes active_anon, and `SUnreclaim` becomes s_unreclaim.
+    """
     if name in MEMINFO_NAMES:
         return MEMINFO_NAMES[name]
     words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
@@ -161,7 +165,7 @@ def _filesystems(mounts: str) -> list[Family]:
         try:
             found = os.statvfs(mount)
         except OSError:
-            continue  # covered by another mount, or its host is gone
+            continue  # hidden by another mount, or its server is gone
         unit = found.f_frsize
         for target, total, free, available in (
             (space, found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit),
@@ -176,7 +180,7 @@ def _filesystems(mounts: str) -> list[Family]:
 
 
 def _read(path: str) -> str:
-    """The text; "" for a file that this kernel has not."""
+    """Return the text of a file, or "" if this kernel does not have it."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -185,11 +189,12 @@ def _read(path: str) -> str:
 
 
 def _pairs(path: str) -> list[tuple[str, str]]:
-    """The lines `key: value`."""
+    """Return the lines `key: value` of a file as pairs."""
     return [(key, value.strip()) for key, _, value in (line.partition(":") for line in _read(path).splitlines())]
 
 
 def _number(value: str) -> float:
+    """Return the number that a value begins with, or 0 if there is none."""
     first = value.split(None, 1)[0] if value else ""
     return float(first) if first.isdecimal() else 0.0
 

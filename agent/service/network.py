@@ -1,4 +1,7 @@
-"""Calls about interfaces, routes, neighbours. The netlink code is imported by the first of them."""
+"""Handlers of the calls about interfaces, routes and neighbours.
+
+The first of these calls imports the netlink code.
+"""
 
 from typing import TYPE_CHECKING
 

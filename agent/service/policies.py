@@ -1,4 +1,4 @@
-"""SetPolicy."""
+"""Handler of SetPolicy."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") -> Empty:
-    """A policy from now on. One that is in force already has had its say on this call."""
+    """Apply a policy to all later calls.
+
+    If a policy is in force already, this call had to pass it, like every other call.
+    """
     book = sandbox.rules or Book()
     book.set(request.policy)
     sandbox.rules = book

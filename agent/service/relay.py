@@ -1,7 +1,8 @@
-"""Moves bytes between two stream sockets without looking at them: splice(2) through a pipe in each direction.
+"""Copies bytes between two stream sockets: splice(2) through a pipe in each direction.
 
-A pipe holds 64 KiB, and is emptied before more is read: that is all PID 1 ever has in flight of a connection. Each piece is one turn in
-the loop, so a connection that is always busy does not keep the others waiting.
+The bytes stay in the kernel. A pipe holds 64 KiB and is emptied before more is read, so no more
+than that is in flight in each direction of a connection. Each piece is one step of a task, so a
+connection that is always busy does not keep the others waiting.
 """
 
 import os
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
     from agent.loop import Socket
 
 PIECE = 64 << 10
-"""bytes"""
+"""Most bytes of one splice(2), the capacity of a pipe."""
 LINGER = 5.0
-"""Seconds that the server has to finish once its client has said that it sends no more."""
+"""Seconds that the server has to finish after the client has ended its side."""
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
 async def relay(client: "Socket", server: "Socket") -> None:
-    """Copy until `server` has ended or either is gone. The sockets stay the caller's."""
+    """Copy in both directions until `server` ends or either side is gone.
+
+    The caller still owns the sockets and has to close them.
+    """
     upward = spawn(_upward(client, server), name="relay")
     try:
         await _pump(server, client)
@@ -31,7 +35,10 @@ async def relay(client: "Socket", server: "Socket") -> None:
 
 
 async def _upward(client: "Socket", server: "Socket") -> None:
-    """From the client; then tell the server that no more comes, and end it if it does not end by itself."""
+    """Copy from the client, then shut down the server's side.
+
+    The server sees the end of the stream, and has LINGER seconds to end by itself.
+    """
     await _pump(client, server)
     _shut_down(server, SHUT_WR)
     await sleep(LINGER)
@@ -46,7 +53,7 @@ def _shut_down(sock: "Socket", how: int) -> None:
 
 
 async def _pump(source: "Socket", target: "Socket") -> None:
-    """One direction, up to its end. A side that is gone is an end."""
+    """Copy in one direction until its end. An error of either side counts as the end."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         while True:
@@ -66,7 +73,7 @@ async def _pump(source: "Socket", target: "Socket") -> None:
 
 
 async def _drain(pipe: int, target: "Socket", size: int) -> None:
-    """Pass on the `size` bytes that are in the pipe."""
+    """Write the `size` bytes that are in the pipe to `target`. Raises OSError."""
     while size:
         try:
             size -= os.splice(pipe, target.fileno(), size, flags=_FLAGS)

@@ -1,7 +1,9 @@
-"""Processes that nobody attends to: what they write goes nowhere, and nothing of them is kept once they have ended.
+"""Handler of ReleaseProcess: processes without a client.
 
-A pipe that nobody reads would stop its writer when it is full, and a process that nobody waits for would keep its descriptors. Without
-ReleaseProcess that is what becomes of an exec whose client was killed, as ttRPC has no word for whose a process is.
+The output of such a process is discarded, and nothing of it is kept after it has ended. Without
+this, a writer would block when the pipe that nobody reads is full, and a process that nobody waits
+for would keep its descriptors. That would happen to an exec whose client was killed, because ttRPC
+has no notion of the owner of a process.
 """
 
 from typing import TYPE_CHECKING
@@ -19,14 +21,22 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import guest_pb2
 
 DISCARD_SIZE = 1 << 20
-"""Bytes that are read and thrown away at a time."""
+"""Bytes that are read and discarded at a time."""
 DISCARD_PAUSE = 0.02
-"""Seconds between two of these reads: a process that writes without end (`yes`) keeps PID 1 busy now and then, not always."""
+"""Seconds between two of these reads.
+
+With the pause, a process that writes without end (`yes`) does not keep PID 1 busy all the time.
+"""
 FORGET_SECONDS = 0.5
-"""How often it is looked whether a process that has ended has been waited for."""
+"""Seconds between two checks whether the status of an ended process was fetched."""
 
 
 async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcessRequest") -> Empty:
+    """Release a process now, or with `when_caller_goes` when the caller's connection ends.
+
+    In the second case the call lasts until the process has ended and its status was fetched. If
+    the connection ends before that, the call is cancelled, and the process is released then.
+    """
     container_id, exec_id = request.container_id, request.exec_id or request.container_id
     process = sandbox.process(container_id, exec_id)
     if request.when_caller_goes:
@@ -43,13 +53,14 @@ async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcess
 
 
 async def _forgotten(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
-    """Wait until the process has ended and its status has been fetched."""
+    """Wait until the process has ended and its status was fetched."""
     await process.wait()
     while _is_known(sandbox, container_id, exec_id, process):
         await loop.sleep(FORGET_SECONDS)
 
 
 def _is_known(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> bool:
+    """Return True if the sandbox still has this process under its ids."""
     try:
         return sandbox.process(container_id, exec_id) is process
     except AgentError:
@@ -57,11 +68,15 @@ def _is_known(sandbox: "Sandbox", container_id: str, exec_id: str, process: "Con
 
 
 def _release(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+    """Discard the output and the status of a process, in a task of its own."""
     loop.spawn(_run_down(sandbox, container_id, exec_id, process), name=f"released {exec_id}")
 
 
 async def _run_down(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
-    """Attend to a process until its end. Its container may be removed at any moment, which ends the streams."""
+    """Discard the output of a process until it ends, then its status.
+
+    Its container may be removed at any moment, which ends the streams.
+    """
     try:
         if not process.terminal:
             process.close_stdin()
@@ -80,7 +95,7 @@ async def _discard(read: "Callable[[int], Awaitable[bytes]]") -> None:
         while await read(DISCARD_SIZE):
             await loop.sleep(DISCARD_PAUSE)
     except (AgentError, OSError):
-        pass  # closed: on a terminal that has hung up, or with its container
+        pass  # closed: the terminal has hung up, or the container was removed
 
 
 METHODS: Handlers = {"ReleaseProcess": release_process}

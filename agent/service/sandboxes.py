@@ -1,4 +1,4 @@
-"""Calls about the sandbox as a whole."""
+"""Handlers of the calls about the sandbox as a whole."""
 
 import os
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import agent_pb2
 
 STALE_SECONDS = 5.0
+"""Seconds to wait for the daemon that serves the share."""
 SHARED = "/run/kata-containers/shared/containers/"
 
 
@@ -34,7 +35,11 @@ async def copy_file(sandbox: "Sandbox", request: "agent_pb2.CopyFileRequest") ->
 
 
 async def get_oom_event(sandbox: "Sandbox", request: "agent_pb2.GetOOMEventRequest") -> OOMEvent:
-    """Waits for the next one. At the sandbox's end the answer is an error without text, which is how the shim knows of it."""
+    """Wait for the next container with a process that was killed out of memory, and return its id.
+
+    At the end of the sandbox the call fails with an empty message, from which the shim recognises
+    it.
+    """
     try:
         return OOMEvent(container_id=await sandbox.oom_events.get())
     except loop.QueueClosed:
@@ -42,9 +47,11 @@ async def get_oom_event(sandbox: "Sandbox", request: "agent_pb2.GetOOMEventReque
 
 
 async def remove_stale_virtiofs_share_mounts(sandbox: "Sandbox", request: "agent_pb2.RemoveStaleVirtiofsShareMountsRequest") -> Empty:
-    """Look at every mount below the share: what the host has unmounted there is dropped then, and the host's daemon can let go of it.
+    """Call stat(2) on every mount below the share, which makes the kernel drop the stale ones.
 
-    In a worker with a time limit: a daemon that does not answer must not fail the host's stop of a container.
+    A mount is stale when the host has unmounted its directory. The host's daemon can then release
+    that directory. The work is done in a worker with a time limit: a daemon that does not answer
+    must not make the host's stop of a container fail.
     """
     try:
         with loop.timeout(STALE_SECONDS):

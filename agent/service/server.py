@@ -1,4 +1,11 @@
-"""Accepts connections and moves bytes between sockets and the protocol's machine. Knows no method."""
+"""Accepts connections, and moves bytes between sockets and the protocol's state machine.
+
+It knows no methods: `answer` decides what happens with a request. A connection has one task that
+reads and one for each call. Responses are sent at once as far as the socket takes them; for the
+rest there is one task that writes, at most. Three limits bound what one client can make PID 1
+hold: MAX_QUEUED for answers that it does not read, MAX_CALLS and MAX_CALL_BYTES for calls in
+flight.
+"""
 
 from agent import log
 from agent.loop import Event, Socket, current_task, readable, spawn, writable
@@ -17,21 +24,31 @@ if TYPE_CHECKING:
     from innkeeper.wire.envelope import Request
 
 TURN = 16 << 10
-"""Bytes read from one client before the others have their turn: a few hundred small requests."""
+"""Bytes that are read from one client before the others are served.
+
+That is a few hundred small requests.
+"""
 LARGE_READ = 256 << 10
-"""Or so much of one long message."""
+"""Most bytes of one read while a long message is incomplete."""
 MAX_QUEUED = 8 << 20
-"""A client that leaves this many bytes of answers unread is not read from until it takes them."""
+"""Bytes of queued answers above which a client is not read from.
+
+Reading goes on when the client has taken its answers.
+"""
 MAX_CALLS = 4096
-"""Calls in flight on one connection; a container needs three that block, an exec as many."""
+"""Calls in flight on one connection.
+
+A container needs three that block, and so does each exec.
+"""
 MAX_CALL_BYTES = 64 << 20
-"""Payloads of calls in flight on one connection."""
+"""Total size of the payloads of the calls in flight on one connection."""
 
 
 class Answer:
-    """How a call is answered: at once (`response`), or by a task that runs `call` to make the response.
+    """The answer to a call: `response`, or `call`, which a task runs to make the response.
 
-    `abandon`: the call only waits or reads, so it is cancelled when the client is gone; others run to their end.
+    `abandon` means that the call only waits or reads, so it is cancelled when the client is gone.
+    Other calls run to their end.
     """
 
     __slots__ = ("abandon", "call", "response")
@@ -48,14 +65,17 @@ class Answer:
 
 
 async def serve(listener: Socket, answer: "Callable[[Request], Answer]") -> None:
-    """Accept clients, one in each round of the loop, until the task is cancelled; then close the listener."""
+    """Accept clients, one in each round of the loop, until the task is cancelled.
+
+    The listener is closed at the end.
+    """
     with listener:
         while True:
             spawn(Peer(await accept(listener), answer).run(), name="connection")
 
 
 class Peer:
-    """One client. `limit`: the longest payload of a frame."""
+    """One client connection. `limit` is the longest payload of a frame in bytes."""
 
     def __init__(self, sock: Socket, answer: "Callable[[Request], Answer]", limit: int = MAX_PAYLOAD) -> None:
         self._sock = sock
@@ -69,7 +89,7 @@ class Peer:
         self._gone = False
 
     async def run(self) -> None:
-        """Read until the client is gone; then drop the calls that nobody waits for any more."""
+        """Read until the client is gone, then cancel the calls that only wait."""
         try:
             while await self._read():
                 if self._connection.outgoing > MAX_QUEUED:
@@ -82,7 +102,11 @@ class Peer:
             self._close()
 
     async def _read(self) -> bool:
-        """Take in what is there. By way of the loop when the turn is over: a client that never stops sending waits for its next one."""
+        """Read the available bytes and process the complete frames. Return False at the end.
+
+        After TURN bytes the task waits for the socket, even if it is readable already. That yields
+        to the loop, so one client that never stops sending cannot starve the others.
+        """
         if self._turn <= 0:
             await readable(self._sock)
             self._turn = TURN
@@ -101,6 +125,11 @@ class Peer:
         return bool(data)
 
     def _begin(self, event: RequestReceived) -> None:
+        """Answer a request at once, refuse it, or start the task of its call.
+
+        An immediate answer does not count against the limits, so Check works whatever else is in
+        flight.
+        """
         if event.streaming:
             refusal = Response(status.UNIMPLEMENTED, f"{event.request.service}/{event.request.method} is not a streaming method")
             self._connection.send_response(event.stream, refusal)
@@ -108,7 +137,7 @@ class Peer:
         answer = self._answer(event.request)
         size = len(event.request.payload)
         if answer.response is not None:
-            self._connection.send_response(event.stream, answer.response)  # Check has an answer whatever else is in flight
+            self._connection.send_response(event.stream, answer.response)
         elif len(self._tasks) >= MAX_CALLS or self._call_bytes + size > MAX_CALL_BYTES:
             self._connection.send_response(event.stream, Response(status.RESOURCE_EXHAUSTED, "too many calls in flight"))
         elif answer.call is not None:
@@ -127,7 +156,10 @@ class Peer:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what is queued; what the socket does not take now is sent by a task of its own."""
+        """Send the queued bytes that the socket takes now. A task sends the rest, if any.
+
+        Does nothing while such a task runs: it takes the queue when it is done with its bytes.
+        """
         if self._writer is not None or not self._connection.outgoing:
             return
         try:
@@ -154,13 +186,17 @@ class Peer:
             self._drained.set()
 
     def _send(self, data: memoryview) -> memoryview:
-        """Send what the socket takes now, and return the rest. That it is writable is a hint only: it may take nothing after all."""
+        """Send what the socket takes now, and return the rest. Raises OSError.
+
+        That a socket is writable is only a hint: it may take nothing.
+        """
         try:
             return data[self._sock.send(data) :]
         except BlockingIOError:
             return data
 
     async def _until_drained(self) -> None:
+        """Wait until the task that writes has ended."""
         self._drained.clear()
         while self._writer is not None:
             await self._drained.wait()
@@ -170,6 +206,11 @@ class Peer:
         self._gone = True
 
     def _close(self) -> None:
+        """Close the socket and cancel the calls that only wait.
+
+        The other calls run to their end, because they may have changed something already. Their
+        responses are dropped.
+        """
         self._gone = True
         if self._writer is not None:
             self._writer.cancel()

@@ -1,4 +1,4 @@
-"""A container's figures as Kata's message, which has the shape of cgroup v1."""
+"""Converts the statistics of a container into Kata's message, which follows cgroup v1."""
 
 from agent.container.cgroup.stats import ContainerStats
 from innkeeper.wire.pb.agent_pb2 import (
@@ -18,12 +18,15 @@ from innkeeper.wire.pb.agent_pb2 import (
 
 _COUNTERS = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
 _COLUMNS = (0, 1, 2, 3, 8, 9, 10, 11)
+"""Columns of /proc/net/dev, in the order of _COUNTERS."""
 
 
 def response(stats: ContainerStats) -> StatsContainerResponse:
-    """Microseconds become nanoseconds; the network's figures are those of the guest, which its containers share.
+    """Return the response of StatsContainer.
 
-    Beside memory.stat's own names `stats` has `oom_kill` of memory.events: how many processes ended because memory ran out.
+    Microseconds are converted to nanoseconds. The network statistics are those of the guest, which
+    all of its containers share. In addition to the names of memory.stat, `stats` has `oom_kill` of
+    memory.events: the number of processes that were killed out of memory.
     """
     cgroup = CgroupStats(
         cpu_stats=_cpu(stats),
@@ -74,7 +77,7 @@ def _blkio(stats: ContainerStats) -> BlkioStats:
 
 
 def network_stats(path: str = "/proc/net/dev") -> list[NetworkStats]:
-    """Every interface but loopback, from proc_pid_net(5)."""
+    """Return the statistics of all interfaces except loopback (proc_pid_net(5))."""
     with open(path, encoding="ascii") as file:
         lines = file.readlines()[2:]
     result = []

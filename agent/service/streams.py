@@ -1,4 +1,4 @@
-"""Calls about a process's standard streams and terminal."""
+"""Handlers of the calls about the standard streams and the terminal of a process."""
 
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import agent_pb2
 
 MAX_READ = 1 << 20
+"""Most bytes of one answer."""
 
 
 async def write_stdin(sandbox: "Sandbox", request: "agent_pb2.WriteStreamRequest") -> WriteStreamResponse:
-    """Empty data is the end of input."""
+    """Write to the standard input of a process and return the number of bytes.
+
+    Empty data closes the input.
+    """
     process = sandbox.process(request.container_id, request.exec_id)
     if not request.data:
         process.close_stdin()
@@ -34,6 +38,7 @@ async def read_stderr(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest"
 
 
 def _size(wanted: int) -> int:
+    """Return the number of bytes to read. Raises Refused for 0."""
     if not wanted:
         raise Refused("len", "must be above 0: an empty answer means the end")
     return min(wanted, MAX_READ)

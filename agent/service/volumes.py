@@ -1,4 +1,4 @@
-"""Calls about volumes that are in place: figures, growth, a new size for memory."""
+"""Handlers of the calls about mounted volumes: statistics, growth, size of tmpfs."""
 
 import os
 import stat
@@ -29,7 +29,10 @@ _GROW = {"ext4": resize_fs.grow_ext4, "xfs": resize_fs.grow_xfs}
 
 
 async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRequest") -> VolumeStatsResponse:
-    """What a volume has in bytes and inodes; of a raw block device, its size. In a worker: the volume may be a share whose host is slow."""
+    """Return the space and the inodes of a volume, or the size of a raw block device.
+
+    The work is done in a worker: the volume may be a share, and its host may be slow.
+    """
     path = request.volume_guest_path
     check_path(FIELD, path)
     figures = await run_in_worker(lambda: _figures(path), f"statvfs {path}")
@@ -50,7 +53,10 @@ def _figures(path: str) -> bytes:
 
 
 async def resize_volume(sandbox: "Sandbox", request: "agent_pb2.ResizeVolumeRequest") -> Empty:
-    """Let a mounted ext4 or xfs grow to `size` bytes of its device, which the host has enlarged before."""
+    """Grow a mounted ext4 or xfs to `size` bytes. The host has enlarged the device before.
+
+    Raises Refused for another file system, or StepFailed.
+    """
     path = request.volume_guest_path
     check_path(FIELD, path)
     filesystem = mounted_type(path)
@@ -66,7 +72,10 @@ async def resize_volume(sandbox: "Sandbox", request: "agent_pb2.ResizeVolumeRequ
 
 
 async def update_ephemeral_mounts(sandbox: "Sandbox", request: "agent_pb2.UpdateEphemeralMountsRequest") -> Empty:
-    """New options, above all a new size, for volumes in memory that are there. All are checked before the first is changed."""
+    """Change the options of mounted tmpfs volumes, above all their size.
+
+    All changes are checked before the first one is applied. Raises Refused or OSError.
+    """
     changes = [_change(storage) for storage in request.storages]
     for path, options in changes:
         target = openat2(-100, path, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
@@ -80,6 +89,7 @@ async def update_ephemeral_mounts(sandbox: "Sandbox", request: "agent_pb2.Update
 
 
 def _change(storage: "agent_pb2.Storage") -> tuple[str, Options]:
+    """Return the path and the new options of a volume. Raises Refused."""
     if storage.driver != ephemeral.NAME:
         raise Refused("storages.driver", f"{storage.driver!r}: only {ephemeral.NAME} storages can be updated")
     refuse_driver_options(storage)
@@ -89,7 +99,7 @@ def _change(storage: "agent_pb2.Storage") -> tuple[str, Options]:
         raise Refused("storages.options", "remount is missing: an update changes what is there")
     if mounted_type(storage.mount_point) != "tmpfs":
         raise Refused("storages.mount_point", f"no tmpfs is mounted at {storage.mount_point}")
-    # the group was given when the volume was made, and what is in it is the pod's by now
+    # fsgid was applied when the volume was made. Its files belong to the pod now.
     return storage.mount_point, options._replace(data=tuple(item for item in options.data if item[0] != "fsgid"))
 
 
