@@ -1,1 +1,4 @@
-"""Ports beside the one for calls: the log, a console, streams of processes. Each is opened where the settings name a number for it."""
+"""Ports beside the one for calls: log, debug console, streams of processes.
+
+A port is opened if the settings name a number for it.
+"""

@@ -1,4 +1,7 @@
-"""A shell for whoever debugs the guest: on a port, one a connection, or on the machine's console. Release images have none and say so."""
+"""The debug console: a shell on each connection to a port, or on the console of the VM.
+
+Release images have no shell, and the console then says so.
+"""
 
 import os
 from typing import TYPE_CHECKING
@@ -15,25 +18,31 @@ if TYPE_CHECKING:
 CONSOLE = "/dev/console"
 SHELL = "/bin/sh"
 RESTART_SECONDS = 1.0
+"""Seconds until the shell on the console of the VM is started again."""
 NO_SHELL = "This guest is a release image: it has no shell. Build one that has: ./build.py build --debug"
+"""Text that a client gets from a release image."""
 MAX_SHELLS = 16
+"""Number of shells at one time, those of StartShell included."""
 
 
 class DebugConsole:
-    """Shells of one guest, with all of its rights."""
+    """Shells in the guest, with all of its rights."""
 
     def __init__(self, sandbox: "Sandbox") -> None:
         self._sandbox = sandbox
         self._number = 0
 
     async def serve(self, listener: Socket) -> None:
-        """A shell for each connection, until it or the connection ends."""
+        """Start a shell for each connection, for ever.
+
+        A shell lives until it exits or its connection ends.
+        """
         while True:
             client = await accept(listener)
             loop.spawn(self._connection(client), name="debug console")
 
     async def on_machine(self) -> None:
-        """A shell on the machine's own console, a new one when it ends."""
+        """Run a shell on the console of the VM, and start a new one when it ends."""
         while True:
             with Fd(os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)) as console:
                 ours, theirs = loop.socket_pair()
@@ -54,6 +63,10 @@ class DebugConsole:
             client.close()
 
     async def _talk(self, client: Socket) -> None:
+        """Run a shell for one client. Raises OSError when the client is gone.
+
+        If no shell can be started, the client gets the reason as its only line.
+        """
         try:
             process = await self._start()
         except AgentError as error:
@@ -68,6 +81,7 @@ class DebugConsole:
             await self._end(process)
 
     async def _start(self) -> "ContainerProcess":
+        """Start a shell on a terminal and return its process. Raises AgentError."""
         from agent.service.introspection import start_shell
         from innkeeper.wire.pb.guest_pb2 import StartShellRequest
 
@@ -85,17 +99,20 @@ class DebugConsole:
 
 
 async def _type(client: Socket, process: "ContainerProcess") -> None:
-    """What the client types; with its end the shell ends."""
+    """Write the client's bytes to the shell. Kill the shell when the client is gone."""
     try:
         while data := await receive(client):
             await process.write_stdin(data)
     except (OSError, AgentError):
-        pass  # one of the two is gone: the same end
+        pass  # the client or the shell is gone: both end it
     await process.kill()
 
 
 async def _relay(console: Fd, pair: Socket) -> None:
-    """Bytes between the console's device and a shell's connection."""
+    """Copy bytes between the device of the console and the connection of a shell.
+
+    Returns when the console hangs up or the shell has ended.
+    """
     os.set_blocking(console.fileno(), False)
     output = loop.spawn(_print(console, pair), name="console output")
     try:
@@ -115,6 +132,7 @@ async def _relay(console: Fd, pair: Socket) -> None:
 
 
 async def _print(console: Fd, pair: Socket) -> None:
+    """Write the output of the shell to the console, until either of them is gone."""
     try:
         while data := await receive(pair):
             while data:

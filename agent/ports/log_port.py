@@ -1,6 +1,8 @@
-"""The log as a stream, for a host that dials its port (3.8 of Kata's contract): lines as they are, nothing else.
+"""The log as a stream, for a host that connects to its port (3.8 of Kata's contract).
 
-Lines wait for a reader up to MAX_WAITING bytes; then the oldest go, and the reader is told how many. Writing a line never waits.
+The stream consists of the log lines and nothing else. Up to MAX_WAITING bytes of lines wait for a
+reader. Then the oldest lines are dropped, and a line in the stream gives the reader their number.
+Writing a line never blocks.
 """
 
 import select
@@ -10,10 +12,11 @@ from agent.loop import Socket
 from agent.loop.sockets import accept, receive, send_all
 
 MAX_WAITING = 1 << 20
+"""Bytes of lines that wait for a reader."""
 
 
 class LogPort:
-    """Takes the log's lines from now on; serves one reader after the other."""
+    """Collects the log lines from its creation on, and serves one reader after the other."""
 
     def __init__(self, listener: Socket) -> None:
         self._listener = listener
@@ -24,6 +27,7 @@ class LogPort:
         log.set_sink(self._take)
 
     def _take(self, line: bytes) -> None:
+        """Keep a line, and drop the oldest ones if they take more than MAX_WAITING."""
         self._lines.append(line)
         self._size += len(line)
         while self._size > MAX_WAITING:
@@ -43,7 +47,7 @@ class LogPort:
                 client.close()
 
     async def _copy(self, client: Socket) -> None:
-        """Send lines until the reader is gone. Raises OSError then."""
+        """Send lines until the reader is gone, then raise OSError."""
         async with loop.TaskGroup() as group:
             group.spawn(_hung_up(client), name="log reader")
             while True:
@@ -57,7 +61,7 @@ class LogPort:
                 await self._more.wait()
 
     async def _send_first(self, client: Socket) -> None:
-        """Send the oldest line; one that is not sent whole stays for the next reader."""
+        """Send the oldest line. A line that was not sent completely is kept for the next reader."""
         line = self._lines.pop(0)
         self._size -= len(line)
         try:
@@ -69,7 +73,11 @@ class LogPort:
 
 
 async def _hung_up(client: Socket) -> None:
-    """Raise ConnectionResetError when the reader has hung up. One that only says that it sends nothing still reads."""
+    """Raise ConnectionResetError when the reader has closed the connection.
+
+    A reader that has only shut down its sending side still reads. POLLHUP tells the two apart: it
+    is reported when both directions are closed.
+    """
     while await receive(client):
         pass
     poll = select.poll()

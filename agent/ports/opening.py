@@ -1,4 +1,7 @@
-"""Opens the ports that the settings name. One that cannot be had is logged: the agent serves calls all the same."""
+"""Opens the ports that the settings name.
+
+A port that cannot be opened is logged, and the agent serves calls nevertheless.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
-    """Everything that is asked for."""
+    """Open the log port, the debug console and the passthrough port, if they are set."""
 
     def try_to(name: str, action: "Callable[[], None]") -> None:
         try:
