@@ -1,5 +1,6 @@
-"""The gRPC gateway: a program of its own, started by PID 1 when the first gRPC client calls (agent.service.gateway).
+"""The gRPC gateway: a program that PID 1 starts for the first gRPC client.
 
-It holds nothing of the guest's state: each call is one ttRPC call to the agent, or several. So it may end at any time and be started
-again. PID 1 never imports anything of this package.
+It holds no state of the guest: each gRPC call is one ttRPC call to the agent, or several. So the
+gateway may end at any time and be started again. PID 1 never imports anything from this package,
+and `agent.service.gateway` is its side of the connection.
 """

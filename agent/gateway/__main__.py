@@ -1,4 +1,8 @@
-"""`gateway AGENT_SOCKET GRPC_SOCKET READY_FD`: serve gRPC on one unix socket by calling the agent on the other."""
+"""`gateway AGENT_SOCKET GRPC_SOCKET READY_FD`: the program that serves gRPC.
+
+It listens on GRPC_SOCKET, calls the agent at AGENT_SOCKET, and writes a byte to READY_FD when a
+client can connect. All sockets are unix sockets.
+"""
 
 import sys
 
@@ -6,7 +10,10 @@ from agent.gateway import containment
 
 
 def main(arguments: list[str]) -> int:
-    """Give up what is not needed before anything is imported that parses what others send."""
+    """Give up privileges, then serve until killed.
+
+    The order matters: the libraries that parse the input of others are imported afterwards.
+    """
     agent_socket, grpc_socket, ready = arguments
     containment.contain()
 

@@ -1,7 +1,8 @@
-"""Calls to the agent, for asyncio.
+"""A client of the agent, for asyncio.
 
-Each call has a connection of its own: ttRPC cannot cancel, but the agent gives up what only waits when its client is gone. So
-a gRPC call that is cancelled, or whose deadline passes, ends in PID 1 as well.
+Each call uses a connection of its own. ttRPC cannot cancel a call, but the agent cancels the calls
+that only wait when their client is gone. So a gRPC call that is cancelled, or whose deadline
+passes, ends in PID 1 as well.
 """
 
 import asyncio
@@ -16,12 +17,16 @@ from innkeeper.wire.grpc import MAX_FRAME
 
 R = TypeVar("R")
 READ_SIZE = 256 << 10
+"""Most bytes of one read."""
 RETRY = 0.005
-"""Seconds until the next attempt while the agent's queue of connections is full."""
+"""Seconds until the next attempt while the agent's accept queue is full."""
 
 
 class Failed(Exception):
-    """A call's status, when it is not OK. `status` is the agent's google.rpc.Status, serialized, if it has details."""
+    """Raised for a call whose status is not OK.
+
+    `status` is the serialized google.rpc.Status of the agent if it has details, else empty.
+    """
 
     def __init__(self, code: int, message: str, status: bytes = b"") -> None:
         super().__init__(message)
@@ -31,13 +36,13 @@ class Failed(Exception):
 
 
 class Agent:
-    """The agent at a unix socket."""
+    """The agent at the other end of a unix socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     async def call(self, request: Request) -> bytes:
-        """The payload of the answer. Raises Failed."""
+        """Make a call and return the payload of the response. Raises Failed."""
         connection = Connection(CLIENT, MAX_FRAME)
         try:
             connection.send_request(request)
@@ -52,11 +57,15 @@ class Agent:
         return response.payload
 
     async def ask(self, service: str, method: str, message: Any, response_class: type[R]) -> R:
-        """A call with messages of ours. Raises Failed."""
+        """Make a call with message objects and return the response. Raises Failed."""
         answer = await self.call(Request(service, method, message.SerializeToString()))
         return response_class.FromString(answer)  # type: ignore[attr-defined, no-any-return]
 
     async def _exchange(self, connection: Connection) -> Response:
+        """Send the request and return the response.
+
+        Raises OSError, also if the agent closes the connection without a response.
+        """
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
@@ -69,7 +78,12 @@ class Agent:
         raise ConnectionResetError("closed the connection")
 
     async def _connect(self, sock: socket.socket) -> None:
-        """A unix socket connects at once, or not at all."""
+        """Connect to the agent. Raises OSError.
+
+        connect(2) on a non-blocking unix socket either succeeds at once or fails. EAGAIN means
+        that the accept queue is full, and there is no event to wait for, so it is tried again
+        after RETRY.
+        """
         while True:
             try:
                 return sock.connect(self._path)

@@ -1,7 +1,8 @@
-"""Guest.Attach: a process's standard streams as one gRPC call, made of the agent's unary calls.
+"""Guest.Attach: the standard streams of a process as one gRPC call.
 
-What is in flight is bounded by one piece for each stream: the next piece of output is read when gRPC has taken the last one, and the next
-input is taken from gRPC when the process has read the last one.
+The call is made of unary calls to the agent. At most one piece of each stream is in flight. The
+next piece of output is read from the agent when gRPC has taken the last one. The next input is
+taken from gRPC when the process has read the last one.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ _AGENT = "grpc.AgentService"
 
 
 class BadInput(Failed):
-    """The client broke the call's rules, which ends it."""
+    """Raised when the client has broken the rules of the call. It ends the call."""
 
     def __init__(self, message: str) -> None:
         super().__init__(status.INVALID_ARGUMENT, message)
@@ -46,7 +47,7 @@ async def attach(agent: Agent, requests: "AsyncIterator[bytes]", context: Any) -
 
 
 def decode(data: bytes) -> AttachRequest:
-    """Raises BadInput."""
+    """Decode a message of the client. Raises BadInput."""
     try:
         return AttachRequest.FromString(data)
     except DecodeError as error:
@@ -54,7 +55,7 @@ def decode(data: bytes) -> AttachRequest:
 
 
 class Attachment:
-    """One process and one call."""
+    """The connection of one call to one process."""
 
     def __init__(self, agent: Agent, context: Any, process: AttachRequest.Process) -> None:
         self._agent = agent
@@ -63,27 +64,31 @@ class Attachment:
         self._writing = asyncio.Lock()
 
     async def until_exit(self) -> None:
-        """Both outputs to their ends, then the exit status."""
+        """Send both outputs to their ends, then the exit status. Raises Failed."""
         await asyncio.gather(self._output("ReadStdout", "stdout"), self._output("ReadStderr", "stderr"))
         request = agent_pb2.WaitProcessRequest(**self._ids)
         ended = await self._agent.ask(_AGENT, "WaitProcess", request, agent_pb2.WaitProcessResponse)
         await self._write(AttachResponse(exit_status=ended.status))
 
     async def _output(self, method: str, stream: str) -> None:
+        """Send one output to its end. Raises Failed."""
         request = agent_pb2.ReadStreamRequest(**self._ids, len=PIECE)
         while True:
             try:
                 data = (await self._agent.ask(_AGENT, method, request, agent_pb2.ReadStreamResponse)).data
             except Failed as error:
                 if stream == "stderr" and error.code == status.FAILED_PRECONDITION:
-                    return  # a terminal has none of its own
+                    return  # a process with a terminal has no stderr of its own
                 raise
             if not data:
                 return
             await self._write(AttachResponse(stdout=data) if stream == "stdout" else AttachResponse(stderr=data))
 
     async def feed(self, requests: "AsyncIterator[bytes]") -> None:
-        """Pass input on until the client sends no more. What the agent refuses is told, and does not end the call."""
+        """Pass the input on until the client sends no more. Raises BadInput.
+
+        A refusal by the agent is sent to the client as a message and does not end the call.
+        """
         async for data in requests:
             request = decode(data)
             try:
@@ -96,7 +101,7 @@ class Attachment:
     async def _pass_on(self, request: AttachRequest) -> None:
         kind = request.WhichOneof("input")
         if kind == "stdin":
-            if request.stdin:  # an empty write would be the end
+            if request.stdin:  # an empty write would close the input
                 await self._ask("WriteStdin", agent_pb2.WriteStreamRequest(**self._ids, data=request.stdin), agent_pb2.WriteStreamResponse)
         elif kind == "close_stdin":
             await self._ask("CloseStdin", agent_pb2.CloseStdinRequest(**self._ids), empty_pb2.Empty)

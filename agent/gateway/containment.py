@@ -1,4 +1,8 @@
-"""What the gateway gives up: it parses HTTP/2 with a large library in C++, and needs nothing but two sockets and its own files."""
+"""Gives up the privileges that the gateway does not need.
+
+The gateway parses HTTP/2 with a large C++ library, and it runs as root in the guest. It needs
+nothing but two unix sockets and its own files, so a bug in the parser should gain nothing more.
+"""
 
 import os
 
@@ -6,14 +10,21 @@ from agent.linux import capability
 from agent.linux import process as p
 
 OOM_SCORE = 500
-"""Of 1000 (proc_pid_oom_score_adj(5)): before a container's process or the agent, the kernel ends this one."""
+"""Adjustment of the OOM score, of 1000 at most (proc_pid_oom_score_adj(5)).
+
+When memory runs out, the kernel kills the gateway before a process of a container or the agent.
+"""
 SOCKET_MASK = 0o177
+"""The umask: sockets and files that the gateway makes are for root only."""
 
 
 def contain() -> None:
-    """No network but none's own, no capability, nothing to gain by executing; first to go when memory is short. Raises OSError.
+    """Give up network, capabilities and what exec could gain. Raises OSError.
 
-    What is created from here on is root's alone.
+    New network and ipc namespaces leave the process without a usable network interface. Without
+    capabilities and with no_new_privs, root is an ordinary user that owns root's files, and no
+    program that it executes gains anything. What it creates from here on is accessible to root
+    only. The kernel kills it first when memory runs out.
     """
     os.umask(SOCKET_MASK)
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

@@ -1,4 +1,7 @@
-"""Guest.Events: the agent's numbered events as one gRPC stream. The agent keeps no record of who follows them."""
+"""Guest.Events: the numbered events of the agent as one gRPC stream.
+
+The agent keeps no record of the clients that follow them.
+"""
 
 from typing import Any
 
@@ -12,7 +15,12 @@ _GUEST = "innkeeper.v1.Guest"
 
 
 async def events(agent: Agent, request: bytes, context: Any) -> None:
-    """Serve one call until it is cancelled. Raises Failed."""
+    """Serve one call until it is cancelled. Raises Failed.
+
+    Without `after`, the stream begins with the first event after the call. The number of the last
+    event is asked for before the initial metadata is sent, so a client that has the metadata
+    misses no later event.
+    """
     try:
         asked = EventsRequest.FromString(request)
     except DecodeError as error:

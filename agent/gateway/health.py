@@ -1,4 +1,7 @@
-"""grpc.health.v1.Health, the standard service: SERVING means that the agent has just answered its own Check."""
+"""grpc.health.v1.Health, the standard service.
+
+SERVING means that the agent has just answered its own Check.
+"""
 
 from typing import Any
 
@@ -11,14 +14,17 @@ from innkeeper.wire.envelope import Request
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
-    """Check asks the agent. Watch has nothing to tell but SERVING: when the agent ends, so does the connection."""
+    """The service. Check asks the agent.
+
+    Watch reports SERVING and nothing else: when the agent ends, so does the connection.
+    """
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
         self._agent = agent
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """The agent's own answer, which has the same layout."""
+        """Return the agent's own response, which has the same layout."""
         if request.service not in self._server_status:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"service {request.service!r} is not served here")
         try:

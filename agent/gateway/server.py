@@ -1,4 +1,4 @@
-"""The gRPC server: which service is served how."""
+"""The gRPC server: the services and their handlers."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from innkeeper.wire.pb import agent_pb2, guest_pb2
 from innkeeper.wire.pb import health_pb2 as own_health_pb2
 
 MAX_CALLS = 4096
-"""At one time; what is over is refused with RESOURCE_EXHAUSTED."""
+"""Calls at one time. Further ones are refused with RESOURCE_EXHAUSTED."""
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -32,7 +32,10 @@ STANDARD = (health.SERVICE_NAME, reflection.SERVICE_NAME)
 
 
 def run(agent_socket: str, grpc_socket: str, ready: int) -> None:
-    """Serve until killed. `ready` is a descriptor that is told, with one byte, when a client can connect."""
+    """Serve until killed.
+
+    One byte is written to the descriptor `ready` when a client can connect. Then it is closed.
+    """
     asyncio.run(_serve(Agent(agent_socket), grpc_socket, ready))
 
 
@@ -53,9 +56,10 @@ async def _serve(agent: Agent, grpc_socket: str, ready: int) -> None:
 
 
 class Descriptors:
-    """What reflection asks: our descriptors, and those of the standard services, in one pool.
+    """The descriptor pool for reflection.
 
-    upb's own pool does not find the file of a method by the method's name, which clients ask for as well.
+    It holds the descriptors of the agent's services and those of the standard services. upb's pool
+    does not find the file of a method by the name of the method, which clients ask for too.
     """
 
     def __init__(self) -> None:
@@ -67,7 +71,7 @@ class Descriptors:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:
-        """Raises KeyError."""
+        """Return the file of a message, service or method. Raises KeyError."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -76,14 +80,17 @@ class Descriptors:
 
 
 class Handlers:
-    """By the descriptors: what is no stream is passed on, and a stream has a handler here."""
+    """Makes the handlers from the descriptors.
+
+    Unary methods are passed on. Each streaming method has a handler in this program.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._unary = Unary(agent)
 
     def service(self, name: str) -> Any:
-        """A service of ours, for grpcio."""
+        """Return the handlers of one of the agent's services, for grpcio."""
         descriptor = messages.pool().FindServiceByName(name)
         methods = {}
         for method in descriptor.methods:

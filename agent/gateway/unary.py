@@ -1,4 +1,7 @@
-"""Every unary method of the agent's services, passed on as the bytes it came in: nothing here knows a message."""
+"""Unary methods of the agent's services.
+
+Requests and responses are passed on as bytes, so no message type is known here.
+"""
 
 import base64
 from typing import Any, NoReturn
@@ -10,24 +13,27 @@ from innkeeper.wire import status
 from innkeeper.wire.envelope import Request
 
 MAX_BYTES = 64 << 20
-"""Requests that are with the agent at one time, all together."""
+"""Total bytes of the requests that the agent is working on at one time."""
 STATUS_DETAILS = "grpc-status-details-bin"
-"""Where gRPC's libraries look for a status's details: a google.rpc.Status in the trailing metadata."""
+"""Key of the trailing metadata in which gRPC libraries look for the details of a status.
+
+The value is a serialized google.rpc.Status.
+"""
 _LONGEST = (1 << 63) - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HIDDEN = ("grpc-", ":")
-"""Metadata of gRPC itself."""
+"""Prefixes of gRPC's own metadata, which is not passed on."""
 
 
 class Unary:
-    """Makes the handlers, and counts what they hold."""
+    """Makes the handlers, and counts the bytes of their requests."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._held = 0
 
     def handler(self, service: str, method: str) -> Any:
-        """For grpcio, with neither a decoder nor an encoder."""
+        """Return a handler for grpcio that neither decodes nor encodes."""
 
         async def pass_on(request: bytes, context: Any) -> bytes:
             return await self._pass_on(Request(service, method, request, nanoseconds(context), metadata(context)), context)
@@ -35,6 +41,7 @@ class Unary:
         return grpc.unary_unary_rpc_method_handler(pass_on)
 
     async def _pass_on(self, request: Request, context: Any) -> bytes:
+        """Call the agent and return the payload. Ends the call with a status if that fails."""
         size = len(request.payload)
         self._held += size
         try:
@@ -48,7 +55,10 @@ class Unary:
 
 
 async def abort(context: Any, error: Failed) -> NoReturn:
-    """End a call with the agent's status. A number that gRPC has no name for becomes UNKNOWN."""
+    """End a call with the agent's status.
+
+    A status code that gRPC has no name for becomes UNKNOWN.
+    """
     if error.status:
         context.set_trailing_metadata(((STATUS_DETAILS, error.status),))
     code = _CODES.get(error.code)
@@ -59,13 +69,19 @@ async def abort(context: Any, error: Failed) -> NoReturn:
 
 
 def nanoseconds(context: Any) -> int:
-    """What is left of the call's deadline; 0 without one."""
+    """Return the time that is left until the deadline of the call, or 0 if it has none.
+
+    A deadline that has passed gives 1, because 0 would mean no deadline.
+    """
     left = context.time_remaining()
     return 0 if left is None else min(max(1, int(left * 1e9)), _LONGEST)
 
 
 def metadata(context: Any) -> list[tuple[str, str]]:
-    """What the caller added to its call. Binary values (`-bin`) are written in base64, as they are on gRPC's own wire."""
+    """Return the metadata that the caller added to the call.
+
+    Binary values (`-bin`) are in base64, as on the wire of gRPC.
+    """
     return [
         (key, base64.b64encode(value).decode() if isinstance(value, bytes) else value)
         for key, value in context.invocation_metadata()

@@ -61,7 +61,7 @@ class LogPort:
                 await self._more.wait()
 
     async def _send_first(self, client: Socket) -> None:
-        """Send the oldest line. A line that was not sent completely is kept for the next reader."""
+        """Send the oldest line. One that was not sent completely is kept for the next reader."""
         line = self._lines.pop(0)
         self._size -= len(line)
         try:
