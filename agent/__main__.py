@@ -1,7 +1,8 @@
 """The agent: PID 1 of the guest, or an ordinary process for tests.
 
-PID 1 listens before it does anything else, answers Health.Check with what it has, and loads the rest when the first client has
-its answer. Outside a virtual machine the address comes from KATA_AGENT_SERVER_ADDR.
+PID 1 listens before it does anything else, and answers Health.Check with the few modules that it
+has by then. The rest is loaded when the first client has its answer. Outside of a VM the address
+comes from KATA_AGENT_SERVER_ADDR.
 """
 
 from agent import timeline
@@ -25,13 +26,19 @@ else:
 
 VSOCK = "vsock://-1:1024"
 FIRST_CHECK_WAIT = 1.0
-"""Seconds that loading waits for the first client; an import in an emulated guest takes tenths of one."""
+"""Seconds that loading waits for the first client.
+
+In an emulated guest, each import takes some tenths of a second.
+"""
 
 
 async def guest() -> None:
-    """PID 1: listen, answer Check, then boot and load."""
+    """Run as PID 1: listen, answer the first Check, then boot and load the rest.
+
+    The wait for the first Check is limited, so a guest that no client calls boots as well.
+    """
     dispatcher = Dispatcher()
-    # the kernel hands unknown words NAME=value of its command line to PID 1 as environment
+    # The kernel passes unknown words NAME=value of its command line to PID 1 as environment.
     address = os.environ.get("KATA_AGENT_SERVER_ADDR", VSOCK)
     loop.spawn(serve(listen(address), dispatcher.answer), name="listener")
     timeline.mark_listening()
@@ -52,7 +59,11 @@ async def guest() -> None:
 
 
 def _ordinary_process() -> int:
-    """Outside of a virtual machine: no mounts of the guest, no power-off."""
+    """Run outside of a VM: without the mounts of a guest and without power-off.
+
+    A root process isolates itself after the socket is bound, so that the socket is in the
+    namespaces of its clients. Returns the exit status.
+    """
     if root := os.geteuid() == 0:
         from agent import standalone
 
@@ -79,7 +90,10 @@ def _ordinary_process() -> int:
 
 
 def _panic() -> None:
-    """PID 1 must not return: say why on the console and end the machine."""
+    """Log the error and end the VM, because PID 1 must not return.
+
+    The kernel panics when PID 1 exits, whatever the reason. Here the console shows the reason.
+    """
     log.error("panic: the agent ends the machine")
     error = sys.exc_info()
     if error[0] is not None:
@@ -91,7 +105,7 @@ def _panic() -> None:
 
 def main() -> int:
     gc.disable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console's Ctrl-C and Ctrl-Alt-Del
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and Ctrl-Alt-Del on the console
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if os.getpid() != 1:
         return _ordinary_process()

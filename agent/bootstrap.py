@@ -1,4 +1,7 @@
-"""What follows the first answered Check: boot the guest, load everything that serves containers, serve until told to end."""
+"""The part of the start after the first answered Check.
+
+It boots the guest, loads everything that serves containers, and serves until the sandbox ends.
+"""
 
 import gc
 import os
@@ -29,20 +32,30 @@ SERVICE_MODULES = (
     "agent.sandbox",
     "agent.service.methods",
 )
-"""In steps, so that a Check that comes meanwhile waits for one of them only."""
+"""Modules to import one by one.
+
+The loop runs in between, so that a Check that arrives meanwhile waits for one of them only.
+"""
 GRPC_VSOCK = f"vsock://-1:{GRPC_PORT}"
-"""Where a guest listens unless it is told otherwise; an ordinary process does so only when it is told."""
+"""Default gRPC address of a guest.
+
+An ordinary process has no gRPC port unless an address is set.
+"""
 GRPC_FOLDER = "/run/innkeeper"
-"""Sockets between PID 1 and the gateway."""
+"""Directory of the sockets between PID 1 and the gateway."""
 
 
 IMAGE_RULES = "/etc/innkeeper/policy.toml"
+"""Path of the policy that an image may ship."""
 LAST_WORDS = 0.3
-"""Seconds that clients have to take the last answer and leave."""
+"""Seconds that clients have to read the last response and disconnect."""
 
 
 async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
-    """PID 1 of a guest, which listens on `address`: ends with the machine."""
+    """Boot the guest and serve until the sandbox ends, then power off.
+
+    `address` is the one on which the agent listens already.
+    """
     from agent import early_boot, lsm, ptp_clock
     from agent.linux.reboot import end_machine
 
@@ -61,7 +74,11 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
 
 
 def listen_where_told(settings: config.Config, address: str, dispatcher: "Dispatcher") -> None:
-    """The command line can be read once /proc is mounted, which is after the agent has begun to listen on `address`: serve on both."""
+    """Listen on the configured address too, if it is not `address`.
+
+    The kernel command line can be read only after /proc is mounted, and the agent has begun to
+    listen on `address` before that. It serves on both. If the second one fails, that is logged.
+    """
     if settings.server_addr == address:
         return
     try:
@@ -71,7 +88,10 @@ def listen_where_told(settings: config.Config, address: str, dispatcher: "Dispat
 
 
 async def as_process(dispatcher: "Dispatcher", settings: config.Config) -> None:
-    """An ordinary process: ends when the sandbox is destroyed."""
+    """Serve as an ordinary process until the sandbox is destroyed.
+
+    Without cgroups the agent runs, but cannot create containers.
+    """
     from agent import standalone
 
     try:
@@ -88,6 +108,7 @@ async def as_process(dispatcher: "Dispatcher", settings: config.Config) -> None:
 
 
 async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root: Path, grpc_address: str) -> None:
+    """Load the service and serve until the sandbox ends."""
     log.set_level(settings.log_level)
     loop.on_signal(signal.SIGCHLD, reaper.sweep)
     reaper.sweep()
@@ -120,7 +141,11 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
 
 
 def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
-    """The port costs a socket: what serves it is imported, and the gateway's process started, when somebody calls."""
+    """Listen for gRPC. An error is logged, because the agent works without it.
+
+    A port that nobody uses costs one socket: the gateway is imported, and its process started, by
+    the first connection.
+    """
     try:
         port = listen(address)
     except OSError as error:
@@ -137,7 +162,10 @@ def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
 
 
 def _read_rules(settings: config.Config, sandbox: "Sandbox") -> None:
-    """Policies of the image: the one at its place, and the one that the settings name. Most images have none, and load nothing for it."""
+    """Read the policies of the image: the one at IMAGE_RULES and the one that the settings name.
+
+    Most images have none, and then the code for policies is not even imported.
+    """
     paths = [IMAGE_RULES] if os.path.exists(IMAGE_RULES) else []
     paths += [settings.policy_file] if settings.policy_file else []
     if paths:
@@ -149,14 +177,21 @@ def _read_rules(settings: config.Config, sandbox: "Sandbox") -> None:
 
 
 def _keep_cores() -> None:
-    """agent.devmode: programs that crash leave a core, in the directory they are in, unless their container says otherwise."""
+    """Let programs that crash leave a core dump, in their working directory (agent.devmode).
+
+    The spec of a container may set another limit.
+    """
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _settle() -> None:
-    """Everything is imported: keep the collector off it, so that forked children share its pages, and give back what loading took."""
+    """Collect garbage once, return free memory to the kernel, and freeze what is left (gc.freeze).
+
+    Everything is imported by now. The collector does not touch frozen objects any more, so the
+    pages that hold them stay shared with forked children.
+    """
     from agent.linux.libc import trim_heap
 
     gc.collect()

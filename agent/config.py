@@ -1,4 +1,4 @@
-"""What the kernel's command line, a TOML file and the environment tell the agent."""
+"""Settings of the agent: the kernel command line, a TOML file and the environment."""
 
 import os
 
@@ -10,13 +10,18 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "vsock://-1:1024"
 FILE_WORD = "agent.config_file"
+"""Word of the command line that names a TOML file."""
 PREFIX_OF_MEM_AGENT = "agent.mem_agent_"
 MAX_FILE = 1 << 20
+"""Most bytes that are read of a TOML file."""
 PORT_MAX = (1 << 32) - 1
 
 
 class Config:
-    """Settings. Times in seconds, sizes in bytes, a port of 0 means none."""
+    """The settings of the agent.
+
+    Times are in seconds and sizes in bytes. A port of 0 means that there is none.
+    """
 
     server_addr: str
     grpc_addr: str
@@ -37,7 +42,11 @@ class Config:
             setattr(self, option.name, option.default)
 
     def apply_command_line(self, text: str) -> None:
-        """Words of /proc/cmdline; the last one of a kind wins, unknown ones are not ours, a malformed value is logged and ignored."""
+        """Apply the words of /proc/cmdline.
+
+        The last word of a kind wins. Unknown words belong to other programs. A malformed value is
+        logged and ignored.
+        """
         for word in text.split():
             key, equals, value = word.partition("=")
             if option := _BY_WORD.get(key):
@@ -46,7 +55,7 @@ class Config:
                 _pass_over(key, value, WITHOUT_EFFECT.get(key, NO_MEM_AGENT))
 
     def apply_document(self, document: "Mapping[str, object]") -> None:
-        """Keys of a TOML file."""
+        """Apply the keys of a TOML file. An unknown key is logged."""
         for key, value in document.items():
             if option := _BY_KEY.get(key):
                 self._set(key, option, _text(value))
@@ -54,7 +63,7 @@ class Config:
                 _pass_over(key, _text(value), WITHOUT_EFFECT.get(f"agent.{key}", "is unknown and has no effect"))
 
     def apply_environment(self, environment: "Mapping[str, str]") -> None:
-        """KATA_AGENT_* override the command line."""
+        """Apply the environment variables in VARIABLES. They override the command line."""
         for key, name in VARIABLES.items():
             if key in environment and name in _BY_KEY:
                 self._set(key, _BY_KEY[name], environment[key])
@@ -62,6 +71,7 @@ class Config:
                 _pass_over(key, environment[key], WITHOUT_EFFECT[name])
 
     def _set(self, key: str, option: "Option", value: str) -> None:
+        """Set an option. A malformed value is logged, and the default stays."""
         try:
             setattr(self, option.name, option.parse(value))
         except ValueError as error:
@@ -69,12 +79,13 @@ class Config:
 
 
 def _pass_over(key: str, value: str, why: str) -> None:
-    """Say that a setting has no effect, unless it asks for what is the case anyway."""
+    """Log that a setting has no effect, unless its value describes how the agent works anyway."""
     if value not in AS_IT_IS.get(key.removeprefix("agent."), ("false",)):
         log.warn(f"{key}={value[:80]}: {why}", "config")
 
 
 def _address(value: str) -> str:
+    """Check a vsock:// or unix:// address. Raises ValueError."""
     scheme, _, rest = value.partition("://")
     if scheme == "vsock":
         cid, _, port = rest.partition(":")
@@ -105,6 +116,7 @@ def _port(value: str) -> int:
 
 
 def _seconds(value: str) -> float:
+    """Parse a duration: `SECONDS` or, from TOML, `SECONDS+NANOSECONDS`. Raises ValueError."""
     whole, _, nanos = value.partition("+")
     return _number(whole, 0 if nanos else 1, (1 << 31) - 1) + (_number(nanos, 0, 999_999_999) / 1e9 if nanos else 0.0)
 
@@ -122,14 +134,17 @@ def _path(value: str) -> str:
 
 
 def _number(value: str, low: int, high: int) -> int:
-    """Decimal digits and nothing else."""
+    """Parse a number of decimal digits and nothing else. Raises ValueError."""
     if not (value.isascii() and value.isdigit() and len(value) <= 10 and low <= int(value) <= high):
         raise ValueError(f"not a number from {low} to {high}")
     return int(value)
 
 
 def _text(value: object) -> str:
-    """A TOML value as the command line would have it; a duration is a table of `secs` and `nanos`."""
+    """Return a TOML value in the syntax of the command line.
+
+    A table of `secs` and `nanos` is a duration.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict) and set(value) <= {"secs", "nanos"}:
@@ -138,7 +153,10 @@ def _text(value: object) -> str:
 
 
 class Option:
-    """One setting: its word on the command line, its attribute here, its key in TOML. A `flag` may stand alone, which means true."""
+    """One setting: its word on the command line, its attribute here, and its key in TOML.
+
+    A flag may stand alone on the command line, which means true.
+    """
 
     def __init__(self, word: str, name: str, parse: "Callable[[str], object]", default: object, key: str = "") -> None:
         self.word = word
@@ -183,13 +201,16 @@ WITHOUT_EFFECT = {
     "agent.guest_components_procs": _NO_CDH,
     "agent.secure_storage_integrity": _NO_CDH,
 }
-"""Words of the contract that change nothing here -> why; the log says so. All of PREFIX_OF_MEM_AGENT belong to them."""
+"""Words of Kata's contract that have no effect here, and the reason that is logged.
+
+All words that begin with PREFIX_OF_MEM_AGENT belong to them too.
+"""
 AS_IT_IS = {
     "systemd.unified_cgroup_hierarchy": ("1", "true"),
     "unified_cgroup_hierarchy": ("true",),
     "cgroup_no_v1": ("all",),
 }
-"""Values of those words that need no warning."""
+"""Values of those words that cause no warning."""
 VARIABLES = {
     "KATA_AGENT_SERVER_ADDR": "server_addr",
     "INNKEEPER_GRPC_ADDR": "grpc_addr",
@@ -197,12 +218,16 @@ VARIABLES = {
     "KATA_AGENT_POLICY_FILE": "policy_file",
     "KATA_AGENT_TRACING": "agent.trace",
 }
+"""Environment variables, by the key of their setting or a word without effect."""
 _BY_WORD = {option.word: option for option in OPTIONS}
 _BY_KEY = {option.key: option for option in OPTIONS}
 
 
 def argument(words: "Sequence[str]") -> str:
-    """The file that `-c FILE` or `--config FILE` names, "" without one. The kernel hands words that it does not know to PID 1: no error."""
+    """Return the file of `-c FILE` or `--config FILE` in the arguments, or "" without one.
+
+    Unknown arguments are ignored, because the kernel passes words that it does not know to PID 1.
+    """
     for position, word in enumerate(words[:-1]):
         if word in ("-c", "--config"):
             return words[position + 1]
@@ -210,7 +235,12 @@ def argument(words: "Sequence[str]") -> str:
 
 
 def read(path: str = "/proc/cmdline", file: str = "") -> Config:
-    """A TOML file if one is given, else the command line; then the environment, unless the command line leads to a file."""
+    """Return the settings.
+
+    If `file` is given, they come from that TOML file and then from the environment. Otherwise, if
+    the command line at `path` names a file, they come from that file only. Otherwise they come
+    from the command line and then from the environment. Errors are logged.
+    """
     config = Config()
     if file:
         _apply_file(config, file)
@@ -232,7 +262,7 @@ def read(path: str = "/proc/cmdline", file: str = "") -> Config:
 
 
 def _apply_file(config: Config, path: str) -> None:
-    """A file that cannot be read or understood is logged, and the defaults stay."""
+    """Apply a TOML file. If it cannot be read or parsed, that is logged and the defaults stay."""
     import tomllib
 
     try:
@@ -244,5 +274,5 @@ def _apply_file(config: Config, path: str) -> None:
 
 
 def version_asked(words: "Sequence[str]") -> bool:
-    """Whether the arguments ask for the version."""
+    """Return True if the arguments ask for the version."""
     return any(word in ("-v", "--version") for word in words)

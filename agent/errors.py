@@ -1,4 +1,7 @@
-"""Errors of the agent, each with the status code a client sees (google.rpc.Code; 1.3 of the wire's contract)."""
+"""Exceptions of the agent.
+
+Each has the status code that a client sees (google.rpc.Code; section 1.3 of the wire's contract).
+"""
 
 from errno import errorcode
 
@@ -14,25 +17,32 @@ INTERNAL = 13
 
 
 TEXT_MAX = 2000
-"""Characters of what a request is told about one of its own values, which may be of any length."""
+"""Most characters of a part of a message.
+
+A message may quote a value of the request, which may be of any length.
+"""
 
 
 class AgentError(Exception):
-    """A request failed; `code` and the message go to the client as they are.
+    """A request failed. `code` and the message are sent to the client unchanged.
 
-    `reason_code` and `metadata` go with them, for programs: see innkeeper.wire.error_info. Without a reason code there is nothing to add.
+    `reason_code` and `metadata` are sent along for programs (see innkeeper.wire.error_info). An
+    empty reason code means that there are none.
     """
 
     code = INTERNAL
     reason_code = ""
 
     def metadata(self) -> "dict[str, str]":
-        """Return what a program would otherwise have to find in the message."""
+        """Return facts that a program would otherwise have to extract from the message."""
         return {}
 
 
 class Refused(AgentError):
-    """What was asked for is not applied here, so nothing was done. `field` is the path of the cause, as in the OCI spec."""
+    """The request asks for something that this agent does not apply, so nothing was done.
+
+    `field` is the path of the cause, written as in the OCI spec.
+    """
 
     code = INVALID_ARGUMENT
     reason_code = "REFUSED"
@@ -47,31 +57,35 @@ class Refused(AgentError):
 
 
 class NotFound(AgentError):
-    """An id that names nothing here."""
+    """No object has this id."""
 
     code = NOT_FOUND
 
 
 class AlreadyExists(AgentError):
-    """An id that is taken."""
+    """The id is in use."""
 
     code = ALREADY_EXISTS
 
 
 class WrongState(AgentError):
-    """The object exists but its life cycle forbids this now."""
+    """The object exists, but its present state does not allow the operation."""
 
     code = FAILED_PRECONDITION
 
 
 class Unimplemented(AgentError):
-    """A method that this agent does not serve."""
+    """This agent does not serve the method."""
 
     code = UNIMPLEMENTED
 
 
 class StepFailed(AgentError):
-    """A step of setting up a container failed: its name, the call's errno text and the object."""
+    """A step of an operation failed.
+
+    `step` is its name, `detail` the error text with the object, and `errno` the error number, or
+    0.
+    """
 
     reason_code = "STEP_FAILED"
 
@@ -86,4 +100,5 @@ class StepFailed(AgentError):
 
 
 def _short(text: str) -> str:
+    """Return the text, truncated to TEXT_MAX characters."""
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."

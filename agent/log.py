@@ -1,6 +1,7 @@
-"""The agent's log: one JSON object a line on standard error, which is the guest's console when the agent is PID 1.
+"""The log of the agent: one JSON object per line on standard error.
 
-Keys and level tags are those of Kata's agent, so that the same tools read both. Fields are strings.
+Standard error is the console of the guest if the agent is PID 1. Keys and level tags are those of
+Kata's agent, so that the same tools read both. All fields are strings.
 """
 
 import os
@@ -24,19 +25,23 @@ TAGS = {
 }
 _ORDER = ("CRIT", "ERRO", "WARN", "INFO", "DEBG", "TRCE")
 _PIECE = 1024
+"""Most bytes of one write(2)."""
 
 _sink: "Callable[[bytes], None] | None" = None
 _threshold = _ORDER.index("INFO")
 
 
 def set_level(name: str) -> None:
-    """Log this level and what is graver. Raises KeyError for a name that is not in TAGS."""
+    """Log messages of this level and of more severe ones.
+
+    Raises KeyError for a name that is not in TAGS.
+    """
     global _threshold
     _threshold = _ORDER.index(TAGS[name])
 
 
 def line(tag: str, message: str, subsystem: str, fields: "dict[str, object]") -> bytes:
-    """One line of the log, newline included."""
+    """Return one line of the log, with its newline."""
     now = time.time_ns()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
     pairs = {
@@ -54,7 +59,10 @@ def line(tag: str, message: str, subsystem: str, fields: "dict[str, object]") ->
 
 
 def set_sink(sink: "Callable[[bytes], None]") -> None:
-    """Give lines to `sink`, which must not wait, in place of standard error; those of a panic go to both."""
+    """Pass lines to `sink`, which must not block, instead of standard error.
+
+    Lines of a panic (CRIT) are written to both.
+    """
     global _sink
     _sink = sink
 
@@ -71,24 +79,24 @@ def _write(tag: str, message: str, subsystem: str, fields: "dict[str, object]") 
         while data:
             data = data[os.write(2, data[:_PIECE]) :]
     except OSError:
-        pass  # nobody can read it: a log is no reason to fail
+        pass  # nothing can read the line, and that is no reason to fail
 
 
 def debug(message: str, subsystem: str = "root", **fields: object) -> None:
-    """Detail for whoever set agent.log=debug."""
+    """Log a detail, for agent.log=debug."""
     _write("DEBG", message, subsystem, fields)
 
 
 def info(message: str, subsystem: str = "root", **fields: object) -> None:
-    """A step of normal life."""
+    """Log a step of normal operation."""
     _write("INFO", message, subsystem, fields)
 
 
 def warn(message: str, subsystem: str = "root", **fields: object) -> None:
-    """Something is off and the agent goes on."""
+    """Log a problem after which the agent goes on."""
     _write("WARN", message, subsystem, fields)
 
 
 def error(message: str, subsystem: str = "root", **fields: object) -> None:
-    """A failure that no client is told."""
+    """Log a failure that is not reported to any client."""
     _write("ERRO", message, subsystem, fields)

@@ -1,8 +1,9 @@
-"""Keeps the guest's clock right by the host's, where KVM shows it as a PTP device (CONFIG_PTP_1588_CLOCK_KVM).
+"""Keeps the clock of the guest in step with the host's.
 
-A machine that was stopped, or whose host slept, goes on with the time at which it stood still, and under Kata's shim nobody tells it
-better: Kata's own guest has chronyd for this. Here the two clocks are compared now and then; a small difference is left alone, since a
-clock that is set often goes back.
+KVM offers the host's clock as a PTP device (CONFIG_PTP_1588_CLOCK_KVM). A VM that was paused, or
+whose host was suspended, continues with the time at which it stopped, and Kata's shim does not
+correct that: Kata's own guest runs chronyd for it. Here the two clocks are compared every INTERVAL
+seconds. A small difference is ignored, because a clock that is set often jumps backwards.
 """
 
 import os
@@ -12,15 +13,18 @@ from agent import log, loop
 
 CLASS = "/sys/class/ptp"
 NAME = "KVM virtual PTP"
-"""clock_name of the host's clock; other PTP devices are network cards', which tell another time."""
+"""clock_name of the host's clock. Other PTP devices are network cards, which have another time."""
 INTERVAL = 5.0
-"""Seconds between two looks."""
+"""Seconds between two comparisons."""
 TOLERANCE_NS = 500_000_000
-"""Nanoseconds that the guest's clock may be off."""
+"""Nanoseconds by which the guest's clock may differ."""
 
 
 def find(sysfs: str = CLASS) -> str | None:
-    """Return the device of the host's clock, or None where there is none: without KVM."""
+    """Return the device of the host's clock, or None if there is none, as without KVM.
+
+    Raises OSError.
+    """
     try:
         names = sorted(os.listdir(sysfs))
     except FileNotFoundError:
@@ -33,7 +37,10 @@ def find(sysfs: str = CLASS) -> str | None:
 
 
 def start() -> None:
-    """Begin to look, if there is a clock to look at. Not having one is no error."""
+    """Start to keep the clock, if the VM has a device for it.
+
+    A missing device is no error. A device that cannot be opened is logged.
+    """
     try:
         device = find()
         if device is not None:
@@ -43,6 +50,7 @@ def start() -> None:
 
 
 async def _keep(fd: int) -> None:
+    """Correct the clock for ever. After an error, which is logged, the clock is left alone."""
     try:
         while True:
             correct(clock_of(fd))
@@ -54,12 +62,15 @@ async def _keep(fd: int) -> None:
 
 
 def clock_of(fd: int) -> int:
-    """Return the clockid_t of a clock's device (FD_TO_CLOCKID of clock_gettime(2))."""
+    """Return the clockid_t for a clock's device (FD_TO_CLOCKID of clock_gettime(2))."""
     return (~fd << 3) | 3
 
 
 def correct(clock: int) -> bool:
-    """Set CLOCK_REALTIME to `clock` if they differ by more than TOLERANCE_NS. Return whether they did. Raises OSError."""
+    """Set CLOCK_REALTIME to `clock` if they differ by more than TOLERANCE_NS.
+
+    Returns True if the clock was set. Raises OSError.
+    """
     there = time.clock_gettime_ns(clock)
     off = there - time.time_ns()
     if abs(off) <= TOLERANCE_NS:

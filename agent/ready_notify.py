@@ -1,7 +1,9 @@
-"""Tells the host that the agent listens, by a connection to the port that the kernel's word INNKEEPER_READY names.
+"""Notifies the host that the agent listens.
 
-No bytes are sent: that the connection comes is the message. A host that polls cannot know when dialling is safe (an emulated
-vsock may end when it is dialled before the guest's driver is set up), and pays for every poll.
+The agent connects to the vsock port of the host that INNKEEPER_READY on the kernel command line
+names. No bytes are sent: the connection is the message. A host that polls instead cannot know when
+connecting is safe (an emulated vsock may exit when it is called before the guest's driver is set
+up), and each attempt costs time.
 """
 
 import _socket as socket  # the public module imports enum and selectors, which start-up does without
@@ -11,11 +13,14 @@ from agent import log, loop
 
 VMADDR_CID_HOST = 2
 SECONDS = 5.0
-"""How long the host may take to accept."""
+"""Seconds that the host may take to accept the connection."""
 
 
 async def call_host(port: int) -> None:
-    """Connect to the host's `port` and hang up. Nobody there is no error: the host may dial all the same."""
+    """Connect to `port` of the host and close the connection.
+
+    A failure is logged and is no error: the host can connect to the agent nevertheless.
+    """
     sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     try:
         with loop.timeout(SECONDS):

@@ -1,6 +1,7 @@
-"""The agent as an ordinary process of root's: namespaces of its own, so that it changes nothing of the machine it runs on.
+"""The agent as an ordinary root process, in namespaces of its own.
 
-The socket is bound before, in the outer namespaces, where its clients are.
+The namespaces keep it from changing the host that it runs on. Its socket is bound before, in the
+outer namespaces, where its clients are.
 """
 
 import ctypes
@@ -20,23 +21,31 @@ PR_SET_PDEATHSIG = 1
 _NOSUID_NODEV = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV
 
 _group: Path | None = None
-"""Where containers' groups go; named by the outer process's pid, which removes what a killed inner one leaves."""
+"""The cgroup for containers.
+
+It is named after the pid of the outer process, which removes what a killed inner process leaves.
+"""
 
 
 def seal_program() -> None:
-    """Go on as a sealed copy of the program that runs the agent: the machine's own is then not what a container reaches by /proc/PID/exe.
+    """Execute a sealed in-memory copy of the program that runs the agent, unless this is one.
 
-    In a guest the program is on a read-only image; here root inside a container could write to it (CVE-2019-5736). A frozen program stays
-    as it is: its loader must find its own file.
+    Root in a container reaches the agent's program by /proc/PID/exe and could overwrite it
+    (CVE-2019-5736). In a guest the program is on a read-only image. Here it would be the host's
+    own. A frozen program is left as it is, because its loader must find its own file. Raises
+    OSError.
     """
     if not is_sealed() and not getattr(sys, "frozen", False):
         os.execve(copy(), sys.orig_argv, os.environ)
 
 
 def isolate() -> None:
-    """Go on as PID 1 of new pid, mount, network, uts and ipc namespaces; the caller's process waits outside and exits with it.
+    """Continue as PID 1 of new pid, mount, network, uts and ipc namespaces.
 
-    Returns in the inner process only. SIGTERM to the outer one ends the inner one, and with it every container.
+    The calling process waits outside and exits with the status of the inner one, so this returns
+    in the inner process only. SIGTERM to the outer process kills the inner one, and with that
+    every container, because the kernel kills all processes of a pid namespace whose PID 1 ends. If
+    the outer process is killed, PR_SET_PDEATHSIG kills the inner one. Raises OSError.
     """
     global _group
     _group = _make_group()
@@ -52,13 +61,14 @@ def isolate() -> None:
 
 
 def cgroup_root() -> Path:
-    """For the containers' groups. Raises OSError where there is none."""
+    """Return the cgroup for containers. Raises OSError if there is none."""
     if _group is None:
         raise OSError("no cgroup2 mount, or not root")
     return _group
 
 
 def _mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]", target: str, attributes: int) -> None:
+    """Mount a new file system at `target`. Raises OSError."""
     fd = m.new_mount(filesystem, options, attributes)
     try:
         m.move_mount_path(fd, target)
@@ -67,7 +77,10 @@ def _mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]",
 
 
 def _wait(inner: int) -> None:
-    """The outer process: passes SIGTERM on as the end of the inner one. Never returns."""
+    """Wait for the inner process, remove its cgroups, and exit with its status. Never returns.
+
+    SIGTERM, SIGINT and SIGHUP kill the inner process.
+    """
 
     def end(signum: int, frame: object) -> None:
         os.kill(inner, signal.SIGKILL)
@@ -81,7 +94,10 @@ def _wait(inner: int) -> None:
 
 
 def _make_group() -> Path | None:
-    """A group of our own with every controller that can be had; None where cgroup2 is not mounted."""
+    """Make a cgroup with every available controller, or return None without a cgroup2 mount.
+
+    Raises OSError.
+    """
     with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
         mounts = [line.split(" ")[1] for line in file if line.split(" ")[2] == "cgroup2"]
     if not mounts:
@@ -92,12 +108,16 @@ def _make_group() -> Path | None:
         try:
             (group / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
         except OSError:
-            continue  # bound elsewhere
+            continue  # it is in use elsewhere
     return group
 
 
 def _remove_tree(root: Path) -> None:
-    """Groups below first; one whose last process has just been killed is busy for some milliseconds."""
+    """Remove a cgroup and its descendants, the deepest first.
+
+    A cgroup stays busy for some milliseconds after its last process was killed, so it is tried
+    again.
+    """
     for below in sorted((Path(folder) for folder, _, _ in os.walk(root)), key=lambda path: -len(path.parts)):
         for _ in range(100):
             try:

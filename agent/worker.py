@@ -1,7 +1,7 @@
-"""Work that may take long, in a forked child: PID 1 waits by descriptor and never blocks.
+"""Runs work that may take long in a forked child, so that PID 1 never blocks.
 
-The child inherits everything imported and imports nothing. Its outcome comes back through a pipe; its end is seen by pidfd, so
-that whoever reaps it does no harm.
+The child has everything that is imported and imports nothing itself. Its outcome arrives through a
+pipe. A pidfd reports its end, so nothing is lost if the SIGCHLD handler reaps the child first.
 """
 
 import os
@@ -17,22 +17,37 @@ from agent.linux.reaper import Child, reaper
 from agent.loop import Fd
 
 CHUNK = 65536
+"""Most bytes of one read."""
 MAX_OUTCOME = 1 << 20
+"""Most bytes of an outcome."""
 KILLED_SECONDS = 2.0
-"""How long a cancelled task waits for the end of its worker; the kernel may hold one that waits for a device or a share."""
+"""Seconds that a cancelled task waits for the end of its worker.
+
+The kernel may hold a process that waits for a device or a share, even after SIGKILL.
+"""
 DONE, FAILED, REFUSED = b"D", b"E", b"R"
+"""First byte of an outcome: returned bytes, an exception, or an AgentError."""
 
 
 class NotStarted(StepFailed):
-    """No process or descriptor is left for a worker. Nothing has been done, and `given` is still the caller's."""
+    """The worker could not be started, for lack of a process or a descriptor.
+
+    Nothing has been done, and the caller still owns the descriptors in `given`.
+    """
 
 
 async def run_in_worker(work: Callable[[], bytes | None], name: str, keep: Sequence[int] = (), given: Sequence[int] = ()) -> bytes:
     """Run `work` in a forked child and return its bytes (at most 1 MiB).
 
-    `keep` are the descriptors that it uses, `given` those that are its own from now on and are closed here, once it has begun; it closes
-    all others. What it raises becomes StepFailed(name, text, errno); one that cannot be started is NotStarted. A task that is cancelled
-    kills the child and waits until it has ended, so that what it has done is known; after KILLED_SECONDS without that it goes on alone.
+    `keep` are the descriptors that it uses. `given` are descriptors that are handed over: they are
+    closed here once the child has started. The child closes all others.
+
+    An exception of `work` is raised here as StepFailed(name, text, errno). Raises NotStarted if
+    the child cannot be started.
+
+    If the task is cancelled, the child is killed, and the task waits until it has ended. Only then
+    it is certain what the child has done and that it does nothing more. After KILLED_SECONDS the
+    task goes on without that, and the child is reaped whenever it ends.
     """
     try:
         read_end, pid, pidfd = _start(work, (*keep, *given))
@@ -51,9 +66,11 @@ async def run_in_worker(work: Callable[[], bytes | None], name: str, keep: Seque
 
 
 def _start(work: Callable[[], bytes | None], kept: Sequence[int]) -> tuple[Fd, int, Fd]:
-    """Start the child: the reading end of its pipe, its pid and pidfd. Raises OSError; no descriptor and no child is left then.
+    """Start the child and return (read end of its pipe, pid, pidfd).
 
-    It begins to work when it has read a byte: until its pidfd is open nobody could be sure of its end.
+    Raises OSError, and then neither a descriptor nor a child is left. The child waits for a byte
+    before it begins to work. Until its pidfd is open, the parent has no way to wait for its end,
+    and could not kill it safely after it had done half of its work.
     """
     read_end, write_end = loop.pipe()
     with write_end:
@@ -78,7 +95,11 @@ def _start(work: Callable[[], bytes | None], kept: Sequence[int]) -> tuple[Fd, i
 
 
 def _open(pid: int) -> Fd:
-    """The pidfd of a child that waits at its gate. Without one the child is ended: it is at once, having done nothing."""
+    """Return the pidfd of a child that still waits for its byte.
+
+    If that fails, the child is killed and reaped. Both happen at once, because it has done nothing
+    yet. Raises OSError.
+    """
     try:
         return Fd(os.pidfd_open(pid))
     except OSError:
@@ -88,11 +109,15 @@ def _open(pid: int) -> Fd:
 
 
 def _child(work: Callable[[], bytes | None], gate: int, write_end: int, keep: Sequence[int]) -> Never:
-    """Never returns into the parent's loop."""
+    """Run `work` and write its outcome, in the child. Never returns into the parent's loop.
+
+    Signals get their default actions first. The wakeup descriptor is a pipe that is shared with
+    the parent, so a signal of the child would otherwise reach the parent's loop.
+    """
     status = 1
     try:
         if not os.read(gate, 1):
-            os._exit(status)  # the parent has ended
+            os._exit(status)  # the end of the pipe: the parent has ended or given up
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_DFL)
@@ -106,6 +131,7 @@ def _child(work: Callable[[], bytes | None], gate: int, write_end: int, keep: Se
 
 
 def _attempt(work: Callable[[], bytes | None]) -> bytes:
+    """Return the outcome of `work` as bytes: a kind, for errors a number, and the data."""
     try:
         return DONE + (work() or b"")
     except AgentError as error:
@@ -118,6 +144,7 @@ def _attempt(work: Callable[[], bytes | None]) -> bytes:
 
 
 async def _read_all(fd: Fd) -> bytes:
+    """Read until the end of the pipe, or until the outcome is too long."""
     data = b""
     while len(data) <= MAX_OUTCOME:
         await loop.readable(fd)
@@ -132,7 +159,10 @@ async def _read_all(fd: Fd) -> bytes:
 
 
 async def _kill(child: Child, pidfd: Fd, name: str) -> None:
-    """End a worker that nobody waits for any more. One that the kernel does not let go of is reaped whenever that is."""
+    """Kill a worker that nothing waits for any more, and wait up to KILLED_SECONDS for its end.
+
+    A task goes on to wait after that, so it is reaped whenever the kernel releases it.
+    """
     try:
         pidfd_send_signal(child.pidfd, signal.SIGKILL)
     except ProcessLookupError:
@@ -147,13 +177,14 @@ async def _kill(child: Child, pidfd: Fd, name: str) -> None:
 
 
 async def _collect(child: Child, pidfd: Fd) -> int | None:
-    """The status of a worker that is at its end."""
+    """Wait for the end of a worker, close its pidfd, and return its status."""
     with pidfd:
         await loop.exited(pidfd)
         return reaper.collect(child)
 
 
 def _result(outcome: bytes, name: str, status: int | None) -> bytes:
+    """Return the bytes of an outcome, or raise StepFailed."""
     kind, rest = outcome[:1], outcome[1:]
     if kind == DONE and len(outcome) <= MAX_OUTCOME:
         return rest
