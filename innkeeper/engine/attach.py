@@ -107,4 +107,5 @@ def _deliver(process: Process, pending: "queue.SimpleQueue[int]") -> None:
             elif found := terminal.size():
                 process.resize(*found)
         except (RpcError, InnkeeperError, OSError):
-            return  # the process or the guest is gone: the thread that reads its output gets the reason
+            # The process or the guest is gone: the thread that reads its output gets the reason.
+            return

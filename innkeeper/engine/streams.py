@@ -73,7 +73,8 @@ def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
         while view:
             try:
                 view = view[os.write(descriptor, view) :]
-            except BlockingIOError:  # O_NONBLOCK is shared by all holders of a terminal or pipe: another program set it
+            except BlockingIOError:
+                # O_NONBLOCK is shared by all holders of a terminal or pipe: another program set it.
                 select.select([], [descriptor], [])
 
     return write

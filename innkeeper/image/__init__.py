@@ -1,8 +1,11 @@
-"""OCI images: found by any containers-image reference, turned into a block device, and run as docker would.
+"""OCI images: find one by a containers-image reference, make a block device, run it as docker does.
 
-image = resolve("oci-archive:image.tar")            the device, cached by the image's digest, and its config
-document = build_spec(image, RunOptions(args=["sh"]), container_id=..., root_path=...)
-message = to_proto(document)                        what CreateContainer takes
+    image = resolve("oci-archive:image.tar")
+    document = build_spec(image, RunOptions(args=["sh"]), container_id=..., root_path=...)
+    message = to_proto(document)
+
+`image` is the image's config and its block device, cached by the image's digest. `message` is the
+argument of CreateContainer.
 """
 
 from innkeeper.image.config import ImageConfig

@@ -1,6 +1,7 @@
-"""A look into an oci-archive without unpacking it, so that a run of a cached image costs no copy of it.
+"""Read an image's config from an oci-archive without unpacking it.
 
-skopeo unpacks the whole archive to tell an image's config. Anything unusual here is left to skopeo.
+skopeo unpacks the whole archive to find the config. Reading it here means that a run of a cached
+image copies nothing. Unusual archives are left to skopeo.
 """
 
 import hashlib
@@ -13,12 +14,16 @@ from typing import Any
 from innkeeper.image.tar import entries, open_tar
 
 BLOB_MAX = 4 << 20
-"""Bytes of a manifest or config that are read; the same limit as containers/image has."""
+"""Bytes of the largest manifest or config to read, the same limit as in containers/image."""
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def peek_config(source: str) -> bytes | None:
-    """The raw config of the one image in `oci-archive:PATH`, or None when this is not as simple as that."""
+    """Return the raw config of the only image in `oci-archive:PATH`, or None.
+
+    Returns None for any other source, for an archive of several images, and for a damaged one:
+    skopeo then has to find the config, or the right error.
+    """
     transport, _, path = source.partition(":")
     if transport != "oci-archive" or ":" in path:
         return None

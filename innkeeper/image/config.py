@@ -1,4 +1,7 @@
-"""The part of an image's config that running it needs (OCI image-spec 1.1 `config.md`; docker's v2 config is the same)."""
+"""The part of an image's config that is needed to run the image.
+
+See OCI image-spec 1.1 `config.md`. Docker's v2 config is the same.
+"""
 
 import platform
 from collections.abc import Mapping
@@ -11,7 +14,11 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """`volumes` are paths that docker gives a volume of their own; here the scratch disk takes their writes like any other."""
+    """The parsed config of an image.
+
+    `volumes` are paths that docker gives a volume of their own. Here writes to them go to the
+    scratch disk like all others.
+    """
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -25,7 +32,10 @@ class ImageConfig:
 
 
 def parse_config(document: object) -> ImageConfig:
-    """Read an image config. Raises InnkeeperError for another platform's image and for values of the wrong kind."""
+    """Parse an image config.
+
+    Raises InnkeeperError for an image of another platform and for values of the wrong type.
+    """
     top = _mapping(document, "config")
     system, machine = top.get("os", ""), top.get("architecture", "")
     ours = _ARCHITECTURES.get(platform.machine(), platform.machine())
@@ -63,7 +73,11 @@ def _string(inner: Mapping[str, object], name: str) -> str:
 
 
 def _command(inner: Mapping[str, object], name: str) -> tuple[str, ...]:
-    """Return a command line; docker also reads a single string, which is a list of one. `[""]` is docker's word for none."""
+    """Return a command line as a list of words.
+
+    A single string is a list of one word, as docker reads it. `[""]` is docker's way to write an
+    empty entrypoint.
+    """
     words = (_string(inner, name),) if isinstance(inner.get(name), str) else _strings(inner, name)
     return () if name == "Entrypoint" and words == ("",) else words
 

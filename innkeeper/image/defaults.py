@@ -1,4 +1,7 @@
-"""What a container gets that nobody asked for: docker's default profile (moby oci/defaults.go, containerd pkg/oci)."""
+"""The settings that every container gets by default: docker's default profile.
+
+Sources: moby oci/defaults.go, containerd pkg/oci.
+"""
 
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
@@ -13,7 +16,7 @@ ALL_CAPABILITIES = (
     "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
     "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
-"""In the kernel's order (capability.h of 6.12)."""
+"""All capabilities, in the kernel's order (capability.h of 6.12)."""
 
 MASKED_PATHS = (
     "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
@@ -23,22 +26,31 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup")
-"""No network: the container uses the guest's, which is its own already."""
+"""Namespaces of a container.
+
+There is no network namespace: the container uses the guest's, which nothing else uses.
+"""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 ULIMITS = {"nofile": (1024, 524_288)}
-"""(soft, hard): systemd's and docker 25's. With more, programs that close every descriptor up to the limit take minutes."""
+"""(soft, hard), as systemd and docker 25 set them.
+
+With a higher limit, programs that close every descriptor up to the limit take minutes.
+"""
 
 SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
-"""docker's, since 20.10, for a container with a network of its own: any user may bind any port, and ping."""
+"""Docker's sysctls, since 20.10, for a container with its own network.
+
+They let any user bind any port, and ping.
+"""
 
 CPU_PERIOD = 100_000
-"""Microseconds; the kernel's and docker's default."""
+"""Microseconds of a CPU period, the default of the kernel and of docker."""
 
 
 def mounts(shm_size: int) -> list[dict[str, object]]:
-    """The file systems every container has, in the order they are mounted."""
+    """Return the file systems that every container has, in the order they are mounted."""
     return [
         mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -51,5 +63,5 @@ def mounts(shm_size: int) -> list[dict[str, object]]:
 
 
 def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, object]:
-    """One entry of `mounts`."""
+    """Return one entry of `mounts`."""
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}

@@ -1,8 +1,14 @@
-"""Writes a tree as an erofs image: uncompressed, extended inodes, small tails inline.
+"""Write a tree as an erofs image: uncompressed, extended inodes, small tails inline.
 
-On-disk format: linux/fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst. Written here and not by mkfs.erofs, because that
-needs an unpacked tree, which an ordinary user cannot make (owners, devices), and because older ones cannot keep all of it. The same
-tree gives the same bits.
+On-disk format: linux/fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst. The same tree
+always gives the same bits.
+
+mkfs.erofs is not used, for two reasons. It needs an unpacked tree, which an ordinary user cannot
+make (owners, devices), and older versions cannot store everything in the tree.
+
+The layout is superblock, inodes, data. All places are known before the first byte is written:
+`_collect` numbers the inodes, `_place_meta` gives each record an offset, `_place_data` gives the
+rest of each file its blocks.
 """
 
 import os
@@ -16,8 +22,8 @@ from innkeeper.image.tree import Inode
 
 BLOCK = 4096
 SUPER_OFFSET = 1024
-SLOT = 32  # an inode's number is its place in units of this
-FIRST_META = 1152  # behind the superblock
+SLOT = 32  # an inode's number (nid) is its offset in units of this
+FIRST_META = 1152  # after the superblock
 MAGIC = 0xE0F5E1E2
 COMPAT_MTIME = 2
 FLAT_PLAIN, FLAT_INLINE = 0, 2
@@ -26,7 +32,8 @@ INODE = struct.Struct("<HHHHQIIIIQII16x")
 DIRENT = struct.Struct("<QHBx")
 SUPER = struct.Struct("<IIIBBHQQIIII16s16sI44x")
 CHUNK = 128 << 10
-INLINE_MAX = 1024  # a longer tail of a file gets a block: inodes stay close together
+# A longer tail of a file gets a block of its own, so that inodes stay close together.
+INLINE_MAX = 1024
 BLOCKS_MAX = 2**32 - 1
 
 _ZEROS = bytes(CHUNK)
@@ -42,7 +49,10 @@ _XATTR_PREFIXES = (
 
 @dataclass(slots=True)
 class _Placed:
-    """An inode with its place: `meta` is the byte offset of its record, `block` the first block of its data."""
+    """An inode and its location in the image.
+
+    `meta` is the byte offset of its record, `block` the number of the first block of its data.
+    """
 
     node: Inode
     parent: Inode
@@ -62,7 +72,7 @@ class _Placed:
 def write_erofs(root: Inode, image: Path, uuid: bytes) -> None:
     """Write the tree below `root` to the new file `image`. `uuid` is 16 bytes.
 
-    Raises InnkeeperError for what erofs cannot hold, OSError for trouble with the files.
+    Raises InnkeeperError for content that erofs cannot store, and OSError.
     """
     placed = _collect(root)
     data_start = _place_meta(placed)
@@ -80,7 +90,7 @@ def write_erofs(root: Inode, image: Path, uuid: bytes) -> None:
 
 
 def _collect(root: Inode) -> dict[int, _Placed]:
-    """Every inode once, the root first, keyed by id()."""
+    """Return every inode once, the root first, keyed by id(), with link counts and sizes."""
     placed: dict[int, _Placed] = {}
     pending = [(root, root)]
     while pending:
@@ -98,7 +108,7 @@ def _collect(root: Inode) -> dict[int, _Placed]:
 
 
 def _place_meta(placed: dict[int, _Placed]) -> int:
-    """Give each inode its place; returns the first block behind them."""
+    """Set the offset of each inode's record. Return the number of the first block after them."""
     position = FIRST_META
     for item in placed.values():
         head = INODE.size + len(item.xattrs)
@@ -106,7 +116,8 @@ def _place_meta(placed: dict[int, _Placed]) -> int:
         limit = INLINE_MAX if item.node.is_file else BLOCK
         if 0 < tail <= limit and head + tail <= BLOCK:
             item.inline = tail
-            if position % BLOCK + head + tail > BLOCK:  # inline data must not cross a block
+            # Inline data must not cross a block boundary.
+            if position % BLOCK + head + tail > BLOCK:
                 position = _up(position, BLOCK)
         item.meta = position
         position = _up(position + head + item.inline, SLOT)
@@ -114,6 +125,7 @@ def _place_meta(placed: dict[int, _Placed]) -> int:
 
 
 def _place_data(placed: dict[int, _Placed], block: int) -> int:
+    """Set the first block of each inode's data. Return the number of blocks of the image."""
     for item in placed.values():
         length = item.size - item.inline
         if length and (item.node.is_file or item.node.is_dir or item.node.is_symlink):
@@ -131,6 +143,11 @@ def _write_super(out: int, placed: dict[int, _Placed], root: Inode, blocks: int,
 
 
 def _write_inode(out: int, item: _Placed, placed: dict[int, _Placed], sources: "_Sources") -> None:
+    """Write an inode's record and extended attributes, then its data.
+
+    The part of the data that fills whole blocks goes to `item.block`, and an inline tail directly
+    after the attributes.
+    """
     node = item.node
     layout = FLAT_INLINE if item.inline else FLAT_PLAIN
     where = _encode_device(node.rdev) if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode) else item.block
@@ -158,6 +175,11 @@ def _names(node: Inode) -> list[bytes]:
 
 
 def _directory_blocks(node: Inode) -> list[list[bytes]]:
+    """Return the names of a directory, divided into blocks.
+
+    Names are sorted over the whole directory, because the kernel looks them up by binary search:
+    first for the block, then inside it. An entry never crosses a block boundary.
+    """
     blocks: list[list[bytes]] = [[]]
     used = 0
     for name in _names(node):
@@ -176,6 +198,7 @@ def _directory_sizes(node: Inode) -> list[int]:
 
 
 def _directory_bytes(item: _Placed, placed: dict[int, _Placed]) -> bytes:
+    """Return the blocks of a directory: first all entries, then all names they point to."""
     blocks = []
     for names in _directory_blocks(item.node):
         entries, text = bytearray(), bytearray()
@@ -189,9 +212,10 @@ def _directory_bytes(item: _Placed, placed: dict[int, _Placed]) -> bytes:
 
 
 def _xattr_body(xattrs: dict[bytes, bytes]) -> bytes:
+    """Return the inline extended attributes of an inode, a header of 12 bytes before them."""
     if not xattrs:
         return b""
-    body = bytearray(12)  # no name filter, nothing shared
+    body = bytearray(12)  # the header: no name filter, no shared attributes
     for full, value in sorted(xattrs.items()):
         index, name = _xattr_name(full)
         if len(name) > 255 or len(value) > 65535:
@@ -204,12 +228,15 @@ def _xattr_body(xattrs: dict[bytes, bytes]) -> bytes:
 
 
 def is_stored_xattr(full: bytes) -> bool:
-    """Return whether erofs has a place for an extended attribute of this name."""
+    """Return whether erofs can store an extended attribute of this name."""
     return _split_xattr(full) is not None
 
 
 def _split_xattr(full: bytes) -> tuple[int, bytes] | None:
-    """Return the number of the name's prefix and the rest of the name; None for a kind that Linux or erofs does not have."""
+    """Return the number of the name's prefix and the rest of the name.
+
+    Returns None for a kind that Linux or erofs does not support.
+    """
     if b"\0" in full:
         return None
     for prefix, index in _XATTR_PREFIXES:
@@ -225,6 +252,7 @@ def _xattr_name(full: bytes) -> tuple[int, bytes]:
 
 
 def _encode_device(rdev: tuple[int, int]) -> int:
+    """Return a device number in the kernel's format (new_encode_dev)."""
     major, minor = rdev
     if not (0 <= major < 2**12 and 0 <= minor < 2**20):
         raise InnkeeperError(f"device {major}:{minor} has numbers that Linux does not know")
@@ -236,13 +264,16 @@ def _up(value: int, unit: int) -> int:
 
 
 class _Sources:
-    """Layer files, opened once."""
+    """Layer files, each opened once."""
 
     def __init__(self) -> None:
         self._open: dict[Path, int] = {}
 
     def copy(self, node: Inode, start: int, end: int, out: int, at: int) -> None:
-        """Copy the bytes start..end of `node` to the offset `at` of `out`; holes and long runs of zeros become holes."""
+        """Copy the bytes start..end of `node` to offset `at` of `out`.
+
+        Holes and long runs of zeros become holes.
+        """
         for extent in node.extents:
             first, last = max(start, extent.offset), min(end, extent.offset + extent.length)
             if first < last:
@@ -255,7 +286,7 @@ class _Sources:
             data = os.pread(self._open[source], min(length, CHUNK), offset)
             if not data:
                 raise InnkeeperError(f"layer {source.name} ends early")
-            if data != _ZEROS[: len(data)]:  # the device was extended with a hole, so zeros are there already
+            if data != _ZEROS[: len(data)]:  # the device starts as one hole, which reads as zeros
                 os.pwrite(out, data, at)
             offset, at, length = offset + len(data), at + len(data), length - len(data)
 

@@ -1,12 +1,14 @@
-"""An image reference becomes a block device in the cache.
+"""Turn an image reference into a block device in the cache.
 
-An image's id is the sha256 of its config, which lists the digests of its uncompressed layers; so the same id means
-the same content, from whatever transport. Under <cache>/images there is a folder `<id>-<format>` for each:
+An image's id is the sha256 of its config, which lists the digests of its uncompressed layers. So
+the same id means the same content, whatever the transport. Each image has a folder `<id>-<format>`
+below <cache>/images:
 
     image.erofs    the merged tree
-    image.json     the config, and /etc/passwd and /etc/group as they are in the tree
+    image.json     the config, and /etc/passwd and /etc/group from the tree
 
-A file `pin-...` remembers which id a reference by digest means on this machine, so that it costs no question to a registry.
+A file `pin-...` records the id that a reference by digest stands for on this machine, so that the
+next run needs no request to a registry.
 """
 
 import fcntl
@@ -30,16 +32,22 @@ from innkeeper.image.layer import read_layer
 from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory
 
 FORMAT = "v3"
-"""Changes when the same image would give another device, so that older cache entries are not used."""
+"""Version of the device format, part of the folder's name.
+
+It changes when the same image would give a different device, so that older cache entries are not
+used.
+"""
 ACCOUNTS_MAX = 1 << 20
-"""Bytes of /etc/passwd or /etc/group that are looked at."""
+"""Bytes of the largest /etc/passwd or /etc/group to read."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the cache. `id` is `sha256:...`; `passwd` and `group` are None when the image has no such (sane) file.
+    """An image in the cache.
 
-    `volumes` maps each volume of the config to the folder it is in the tree, without links, or to None when there is none.
+    `id` is `sha256:...`. `passwd` and `group` are None if the image has no such file, or an
+    unusable one. `volumes` maps each volume of the config to its folder in the tree with links
+    resolved, or to None if the tree has no such folder.
     """
 
     reference: str
@@ -52,7 +60,10 @@ class Image:
 
 
 def resolve(reference: str) -> Image:
-    """Find the image `reference`, fetch and convert it unless the cache has it. Raises InnkeeperError, naming the reference."""
+    """Find the image `reference`; fetch and convert it unless it is in the cache.
+
+    Raises InnkeeperError, which names the reference.
+    """
     root = paths.images_root()
     root.mkdir(parents=True, exist_ok=True)
     pin = root / f"pin-{_sha256(reference.encode())}"
@@ -74,7 +85,11 @@ def resolve(reference: str) -> Image:
 
 
 def _locate(reference: str, scratch: Path) -> tuple[str, str]:
-    """(skopeo source, image id)."""
+    """Return (skopeo source, image id).
+
+    A name without a transport is looked up in local containers-storage first, then in each
+    registry.
+    """
     if references.has_transport(reference):
         source = references.check_transport(reference)
         config = archive.peek_config(source) or skopeo.inspect_config(source, scratch)
@@ -94,7 +109,12 @@ def _locate(reference: str, scratch: Path) -> tuple[str, str]:
 
 
 def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
-    """Make the cache entry `folder`; the caller holds its lock, so what an interrupted one left can be removed."""
+    """Create the cache entry `folder`.
+
+    The caller holds the lock of the entry, so the remains of an interrupted build can be removed.
+    The folder gets its final name last, after its content is synced: an entry with that name is
+    complete.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -124,7 +144,7 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
 
 
 def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[str, object], list[Path]]:
-    """The config, and the layers from the lowest up."""
+    """Return the config and the layers, lowest first."""
     try:
         manifest = json.loads((blobs / "manifest.json").read_bytes())
         if manifest["schemaVersion"] != 2:
@@ -142,25 +162,35 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
         raise InnkeeperError(f"image {reference} changed while it was fetched", hint="run it again")
     if layers != listed:
         raise InnkeeperError(f"image {reference}: its layers are not those that its config lists")
-    parse_config(config)  # refuses what cannot be run before the work is done
+    parse_config(config)  # refuses an image that cannot be run before the work is done
     return config, [blobs / layer for layer in layers]
 
 
 def _check_media_type(reference: str, kind: str) -> None:
-    """Refuse a layer that is no tar of a file system: an artifact's, or an encrypted one. Compressions are gone already."""
+    """Refuse a layer that is not a tar of a file system: an artifact or an encrypted layer.
+
+    skopeo has already removed any compression.
+    """
     if kind and (".tar" not in kind or "encrypted" in kind):
         raise InnkeeperError(f"image {reference}: a layer of media type {kind} holds no file system that can be read")
 
 
 def _account_file(tree: Inode, name: str) -> str | None:
-    """Bounded, and inside the image whatever links there are: never a device, a fifo or the host's file."""
+    """Return the text of /etc/`name` in the tree, or None.
+
+    The size is bounded, and links are followed inside the image: it is never a device, a fifo or
+    the host's file.
+    """
     node = lookup(tree, f"/etc/{name}".encode())
     data = read(node, ACCOUNTS_MAX) if node is not None else None
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def _volume_folders(tree: Inode, volumes: Sequence[str]) -> dict[str, str | None]:
-    """Where each volume is, its links followed now and inside the image: in the guest nothing of the image is to lead anywhere."""
+    """Return the folder of each volume, with its links resolved inside the image.
+
+    They are resolved here so that in the guest no link of the image can redirect a mount.
+    """
     found = {volume: real_directory(tree, volume.encode()) for volume in volumes}
     return {volume: None if path is None else path.decode("utf-8", "surrogateescape") for volume, path in found.items()}
 
@@ -181,10 +211,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
-    """Yield a folder for skopeo's temporary files; those of processes that were killed are removed.
+    """Context manager: make a folder for skopeo's temporary files.
 
-    A folder in use is locked by its user, and the lock ends with the process. Process ids would not do: a cache may be shared by
-    containers, each with ids of its own. The lock of the sweep keeps others from a folder that is made and not locked yet.
+    Folders of processes that were killed are removed first. A folder in use is locked by its user,
+    and the lock ends with the process. Process ids would not do: a cache may be shared by
+    containers, each with process ids of its own. The lock around the sweep protects a folder that
+    was just made and is not locked yet.
     """
     with _locked(root / ".scratch.lock"):
         for old in root.glob(".scratch-*"):
@@ -207,7 +239,10 @@ def _remove_unused(folder: Path) -> None:
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock; None where another process holds it, or where it has gone."""
+    """Return a descriptor that holds the folder's lock.
+
+    Returns None if another process holds it, or if the folder is gone.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -221,7 +256,7 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a small file so that others see all of it or nothing."""
+    """Write a small file atomically: other processes see all of it or nothing."""
     fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with open(fd, "w", encoding="ascii") as file:
         file.write(text)

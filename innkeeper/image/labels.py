@@ -1,6 +1,7 @@
-"""`--security-opt apparmor=` and `label=`: what a container's specification asks of mandatory access control, with docker's meaning.
+"""`--security-opt apparmor=` and `label=`, with docker's meaning.
 
-The guest decides: a profile or a label that it has not is refused there, by name.
+They set the fields for mandatory access control in a container's specification. The guest decides:
+it refuses a profile or a label that it does not have, and the error names it.
 """
 
 import hashlib
@@ -13,19 +14,29 @@ APPARMOR_PROFILE = "innkeeper-default"
 """The profile in the guest's image (rootfs/apparmor)."""
 
 SELINUX_PARTS = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "", "filetype": "container_file_t"}
-"""`label=PART:VALUE` and its defaults: types of the guest's policy (rootfs/selinux), and a level of the container's own."""
+"""The parts of `label=PART:VALUE` and their defaults.
+
+The types are those of the guest's policy (rootfs/selinux). The default level is the container's
+own.
+"""
 
 CATEGORIES = 1024
-"""c0 to c1023, as policies have them."""
+"""The number of categories, c0 to c1023, as policies define them."""
 
 
 def apparmor_profile(options: RunOptions) -> str | None:
-    """`process.apparmorProfile`: what was asked for, else our own where the guest runs AppArmor."""
+    """Return `process.apparmorProfile`, or None.
+
+    Without --security-opt it is our own profile if the guest runs AppArmor.
+    """
     return options.apparmor or (APPARMOR_PROFILE if options.mac == "apparmor" else None)
 
 
 def selinux_labels(options: RunOptions, container_id: str) -> tuple[str, str] | None:
-    """The contexts of the container's processes and of its files; None without. Raises InnkeeperError for a part that is not known."""
+    """Return the contexts of the container's processes and of its files, or None.
+
+    Raises InnkeeperError for an unknown part.
+    """
     if "disable" in options.label or not (options.label or options.mac == "selinux"):
         if len(options.label) > 1:
             raise InnkeeperError("--security-opt label=disable: there is another label=")
@@ -36,7 +47,7 @@ def selinux_labels(options: RunOptions, container_id: str) -> tuple[str, str] | 
 
 
 def mount_context(options: RunOptions, container_id: str) -> list[str]:
-    """The mount option that labels file systems made for a container; empty without SELinux."""
+    """Return the mount option that labels a container's file systems, or [] without SELinux."""
     labels = selinux_labels(options, container_id)
     return [f'context="{labels[1]}"'] if labels else []
 
@@ -53,7 +64,10 @@ def _parts(asked: Sequence[str]) -> dict[str, str]:
 
 
 def categories(container_id: str) -> list[str]:
-    """Two different categories out of the container's id: few other containers have the same pair."""
+    """Return two different categories derived from the container's id.
+
+    Few other containers have the same pair.
+    """
     digest = int.from_bytes(hashlib.sha256(container_id.encode()).digest()[:8])
     first, second = digest % CATEGORIES, digest // CATEGORIES % (CATEGORIES - 1)
     return [f"c{number}" for number in sorted((first, second + (second >= first)))]

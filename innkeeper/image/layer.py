@@ -1,7 +1,7 @@
-"""One layer (an uncompressed tar) read into a tree of its own: names, whiteouts, links, attributes.
+"""Read one layer (an uncompressed tar) into a tree: names, whiteouts, links, attributes.
 
-OCI image-spec 1.1 `layer.md`. Nothing is unpacked, so nothing in a layer can reach the host's files; names that
-would leave the image are refused.
+See OCI image-spec 1.1 `layer.md`. Nothing is unpacked, so a layer cannot reach files of the host.
+Names that would leave the image are refused.
 """
 
 import re
@@ -21,7 +21,7 @@ WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS_METADATA = b".wh..wh."
 XATTR = "SCHILY.xattr."
-# overlayfs would obey these in the guest's lower layer; an image does not get to steer it.
+# overlayfs would obey these attributes in the guest's lower layer. No image may control it.
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 ID_MAX = 2**32 - 2
 _SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]*)?")
@@ -40,9 +40,11 @@ _KINDS = {
 
 
 def read_layer(path: Path, lower: Inode) -> Inode:
-    """Read the tar at `path` into a tree. `lower` is what the layers below show: hard links may point there.
+    """Read the tar at `path` into a tree.
 
-    Raises InnkeeperError for a broken archive, a name or link outside the image, or an unknown kind of entry.
+    `lower` is the merged tree of the layers below, which hard links may point to. Raises
+    InnkeeperError for a broken archive, a name or link outside the image, or an unknown kind of
+    entry.
     """
     reader = _Reader(path, lower)
     try:
@@ -56,7 +58,7 @@ def read_layer(path: Path, lower: Inode) -> Inode:
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     size = path.stat().st_size
     if size == 0:
-        return  # a layer of no bytes is an empty one: docker has run such images since 1.10
+        return  # a layer of 0 bytes is empty: docker has run such images since 1.10
     with open_tar(path) as archive:
         for member in entries(archive):
             stored = sum(length for _, length in sparse) if (sparse := sparse_map(member)) is not None else member.size
@@ -67,9 +69,11 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """Raise ReadError where a lone block of zeros is followed by more: tarfile takes it for the end, which is two such blocks.
+    """Raise ReadError if a single block of zeros is followed by more data.
 
-    `offset` is where tarfile stopped: at the first block of zeros, or at the end of the file.
+    Two such blocks are the end of a tar. tarfile stops at the first, and would silently drop the
+    rest of the layer. `offset` is where it stopped: at the first block of zeros, or at the end of
+    the file.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -79,6 +83,13 @@ def _check_end(path: Path, offset: int) -> None:
 
 
 class _Reader:
+    """The tree of one layer while it is read, entry by entry.
+
+    Whiteouts are kept apart from the layer's own entries, as `whiteouts` and `opaque` of a
+    directory, because they hide only the layers below (see `tree.merge`). A tar may list a whiteout
+    before or after the entry of the same name, and the result is the same.
+    """
+
     def __init__(self, path: Path, lower: Inode) -> None:
         self.path = path
         self.lower = lower
@@ -86,9 +97,11 @@ class _Reader:
         self.seen_xattrs: set[bytes] = set()
 
     def refuse(self, name: bytes, why: str) -> InnkeeperError:
+        """Return the error for the entry `name`."""
         return InnkeeperError(f"layer {self.path.name}: {name.decode(errors='replace')}: {why}")
 
     def add(self, member: tarfile.TarInfo) -> None:
+        """Add one entry of the tar to the tree."""
         full = _bytes(member.name)
         parts = _normal(full)
         if parts is None:
@@ -103,18 +116,23 @@ class _Reader:
         if name == OPAQUE:
             self.parent(parts, full).opaque = True
         elif name.startswith(AUFS_METADATA):
-            return  # aufs kept its own state under these names; no runtime unpacks them
+            return  # aufs kept its own state under these names, and no runtime unpacks them
         elif name.startswith(WHITEOUT):
             self.whiteout(self.parent(parts, full), name[len(WHITEOUT) :], full)
         else:
             self.place(self.parent(parts, full), name, member, full)
 
     def check_name(self, full: bytes, parts: list[bytes]) -> None:
+        """Raise InnkeeperError for a name that Linux does not allow."""
         if b"\0" in full or len(full) >= PATH_MAX or any(len(part) > NAME_MAX for part in parts):
             raise self.refuse(full, "the name is longer than Linux allows or holds a NUL")
 
     def parent(self, parts: list[bytes], full: bytes) -> Inode:
-        """The directory the entry goes to; links are followed inside this layer only, as overlayfs' layers are unpacked."""
+        """Return the directory that the entry goes to, and create missing ones.
+
+        Links are followed inside this layer only, because overlayfs' layers are unpacked
+        separately.
+        """
         directory = self.root
         for index, part in enumerate(parts[:-1]):
             found = directory.children.get(part)
@@ -124,7 +142,8 @@ class _Reader:
                     raise self.refuse(full, "a parent is a symbolic link to nothing in this layer")
             elif found is None:
                 found = directory.children[part] = new_directory()
-                found.opaque = part in directory.whiteouts  # removed, then made anew: nothing of the old one shows
+                # Removed, then created again: the old content stays hidden.
+                found.opaque = part in directory.whiteouts
                 directory.whiteouts.discard(part)
             elif not found.is_dir:
                 raise self.refuse(full, "a parent is not a directory")
@@ -132,22 +151,32 @@ class _Reader:
         return directory
 
     def whiteout(self, directory: Inode, name: bytes, full: bytes) -> None:
+        """Hide `name` of the layers below.
+
+        If this layer has a directory of that name, the directory becomes opaque instead.
+        """
         if name in (b"", b".", b".."):
             raise self.refuse(full, "a whiteout of nothing")
-        again = directory.children.get(name)  # a whiteout hides what is below this layer, in whatever order it comes
+        # A whiteout hides the layers below, wherever in this layer it stands.
+        again = directory.children.get(name)
         if again is None:
             directory.whiteouts.add(name)
         elif again.is_dir:
             again.opaque = True
 
     def place(self, directory: Inode, name: bytes, member: tarfile.TarInfo, full: bytes) -> None:
+        """Put the entry `name` into `directory`, in place of an earlier one of this layer.
+
+        A directory that is listed twice keeps its children.
+        """
         old = directory.children.get(name)
         if member.islnk():
             node = self.link_target(member, full)
         elif member.type not in _KINDS:
             raise self.refuse(full, f"unknown kind of entry {member.type!r}")
         elif member.ischr() and (member.devmajor, member.devminor) == (0, 0):
-            directory.children.pop(name, None)  # how overlayfs itself writes a whiteout
+            # The format in which overlayfs itself stores a whiteout.
+            directory.children.pop(name, None)
             self.whiteout(directory, name, full)
             return
         else:
@@ -159,6 +188,7 @@ class _Reader:
         directory.whiteouts.discard(name)
 
     def link_target(self, member: tarfile.TarInfo, full: bytes) -> Inode:
+        """Return the inode that a hard link points to, in this layer or in one below."""
         written = _bytes(member.linkname)
         parts = _normal(written)
         if parts is None:
@@ -170,6 +200,7 @@ class _Reader:
         return node
 
     def describe(self, node: Inode, member: tarfile.TarInfo, full: bytes) -> None:
+        """Set the attributes of `node` from the entry."""
         if not (0 <= member.uid <= ID_MAX and 0 <= member.gid <= ID_MAX):
             raise self.refuse(full, f"owner {member.uid}:{member.gid} is out of range")
         node.mode = _KINDS[member.type] | (member.mode & 0o7777)
@@ -190,6 +221,7 @@ class _Reader:
             node.extents = _extents(member, self.path)
 
     def xattrs(self, member: tarfile.TarInfo, full: bytes) -> dict[bytes, bytes]:
+        """Return the extended attributes that the image may set and erofs can store."""
         found = {_bytes(key[len(XATTR) :]): _bytes(value) for key, value in member.pax_headers.items() if key.startswith(XATTR)}
         for name in [name for name in found if name.startswith(OVERLAY_XATTRS)]:
             progress.warn(f"{full.decode(errors='replace')}: attribute {name.decode(errors='replace')} of the image is left out")
@@ -200,14 +232,20 @@ class _Reader:
         return found
 
     def left_out(self, name: bytes, full: bytes) -> None:
-        """Warn of an attribute that Linux has no place for, as macOS' com.apple.*: once for a name, whatever many files have it."""
+        """Warn about an attribute that Linux cannot store, such as macOS' com.apple.*.
+
+        Only once per name, even if many files have it.
+        """
         if name not in self.seen_xattrs:
             self.seen_xattrs.add(name)
             progress.warn(f"{full.decode(errors='replace')}: attribute {name.decode(errors='replace')} has no place on Linux, left out")
 
 
 def _normal(name: bytes) -> list[bytes] | None:
-    """Return the components of `name` with `..` resolved as text, as docker does; None where it leads out of the image."""
+    """Return the components of `name`, with `..` resolved lexically as docker does.
+
+    Returns None if the name leaves the image.
+    """
     parts: list[bytes] = []
     for part in split(name):
         if part != b"..":
@@ -232,7 +270,7 @@ def _extents(member: tarfile.TarInfo, source: Path) -> list[Extent]:
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
-    """Exact: tarfile's own float loses nanoseconds."""
+    """Return the exact time of modification: tarfile's own float loses nanoseconds."""
     text = member.pax_headers.get("mtime")
     if not text and isinstance(member.mtime, int):
         return member.mtime * 10**9

@@ -1,4 +1,4 @@
-"""What the command line's `run` was asked for, with docker's meaning of each flag."""
+"""The flags of `run`, parsed, each with docker's meaning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Volume:
-    """`-v HOST:GUEST[:ro]`. `host` is absolute; `destination` is the place in the container."""
+    """`-v HOST:GUEST[:ro]`. `host` is absolute. `destination` is a path in the container."""
 
     host: Path
     destination: str
@@ -17,7 +17,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Port:
-    """`-p`: one port of the host forwarded to one of the container. `host_port` 0 lets the host choose."""
+    """`-p`: a port of the host forwarded to a port of the container. `host_port` 0 means any."""
 
     host_ip: str
     host_port: int
@@ -27,7 +27,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Ulimit:
-    """`--ulimit NAME=SOFT[:HARD]`; -1 is unlimited."""
+    """`--ulimit NAME=SOFT[:HARD]`. -1 means unlimited."""
 
     name: str
     soft: int
@@ -36,7 +36,7 @@ class Ulimit:
 
 @dataclass(frozen=True)
 class Tmpfs:
-    """`--tmpfs PATH[:OPTIONS]`; docker's own options are already in `options`."""
+    """`--tmpfs PATH[:OPTIONS]`. `options` starts with docker's defaults."""
 
     destination: str
     options: tuple[str, ...]
@@ -44,11 +44,13 @@ class Tmpfs:
 
 @dataclass
 class RunOptions:
-    """The flags of `run`, parsed (see `parse.py`). A field left at its default means docker's default.
+    """The flags of `run`, parsed (see `parse.py`).
 
-    `memory` is in bytes, `cpus` in CPUs, `seccomp` a path, "unconfined" or None for the default profile. `terminal_size` is
-    (rows, columns). `add_hosts` are (name, address). `env` entries without `=` take the value from `environ` as docker does. `mac` is
-    what the guest has of mandatory access control: "apparmor", "selinux" or "".
+    A field left at its default means docker's default. `memory` is in bytes, `cpus` in CPUs,
+    `seccomp` a path, "unconfined" or None for the default profile. `terminal_size` is (rows,
+    columns). `add_hosts` are (name, address). `env` entries without `=` take their value from
+    `environ`, as in docker. `mac` is the guest's system of mandatory access control: "apparmor",
+    "selinux" or "".
     """
 
     args: Sequence[str] = ()

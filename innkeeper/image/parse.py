@@ -1,4 +1,4 @@
-"""Parsers of docker's flag syntaxes. Each raises InnkeeperError that names the flag and the value."""
+"""Parsers of docker's flag syntax. Each raises InnkeeperError with the flag and the value."""
 
 import ipaddress
 import os
@@ -33,12 +33,17 @@ SYSCTLS = frozenset(
         *("kernel.shmmni", "kernel.shm_rmid_forced"),
     }
 )
+"""Settings that belong to a namespace of the container, as docker allows them."""
 SYSCTL_PREFIXES = ("fs.mqueue.", "net.")
 HOST_GATEWAY = "host-gateway"
+"""The value of --add-host that stands for the address of the host."""
 
 
 def parse_size(text: str, flag: str = "--memory") -> int:
-    """Bytes of `512m`, `1.5g`, `100` (docker/go-units RAMInBytes: powers of 1024, case does not matter)."""
+    """Return the bytes of `512m`, `1.5g` or `100`.
+
+    As docker/go-units RAMInBytes: units are powers of 1024, in either case.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.lower())
     if match is None:
         raise InnkeeperError(f"{flag} {text}: not a size", hint="use a number with b, k, m or g, like 512m")
@@ -46,7 +51,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
 
 
 def parse_memory(text: str) -> int:
-    """`--memory`: at least 6 MiB, as docker."""
+    """Return the bytes of `--memory`, at least 6 MiB as in docker."""
     size = parse_size(text)
     if size < 6 << 20:
         raise InnkeeperError(f"--memory {text}: the least is 6m")
@@ -54,7 +59,7 @@ def parse_memory(text: str) -> int:
 
 
 def parse_cpus(text: str) -> float:
-    """`--cpus 1.5`, at least 0.01."""
+    """Return the number of CPUs of `--cpus 1.5`, at least 0.01."""
     try:
         cpus = float(text)
     except ValueError:
@@ -65,7 +70,10 @@ def parse_cpus(text: str) -> float:
 
 
 def parse_volume(text: str) -> Volume:
-    """`-v HOST:GUEST[:OPTIONS]`; options ro, rw, z, Z and a propagation word. The host's path must exist."""
+    """Parse `-v HOST:GUEST[:OPTIONS]`. The path on the host must exist.
+
+    Options are ro, rw, z, Z and a propagation.
+    """
     parts = text.split(":")
     if len(parts) not in (2, 3) or not all(parts[:2]):
         raise InnkeeperError(f"-v {text}: not HOST:GUEST[:ro]", hint="name a folder or file of the host by its absolute path")
@@ -85,16 +93,16 @@ def parse_volume(text: str) -> Volume:
         elif word in _PROPAGATION:
             propagation = word
         elif word in ("z", "Z") and not os.path.exists("/sys/fs/selinux/enforce"):
-            pass  # asks for SELinux labels, of which this host has none, as docker
+            pass  # asks for SELinux labels: ignored on a host without SELinux, as docker does
         else:
             raise InnkeeperError(f"-v {text}: option {word!r} is not supported", hint="use ro or rw")
     return Volume(host, os.path.normpath(destination), read_only, propagation)
 
 
 def parse_ports(text: str) -> list[Port]:
-    """`-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, ports or ranges of the same length.
+    """Parse `-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, with ports or ranges of equal length.
 
-    An IPv6 address is in brackets; without an address it is "", which is all of the host's.
+    An IPv6 address is in brackets. A missing address is "", which means all addresses of the host.
     """
     mapping, _, protocol = text.partition("/")
     protocol = protocol or "tcp"
@@ -135,7 +143,7 @@ def _address(text: str | None, flag: str) -> str:
 
 
 def parse_ulimit(text: str) -> Ulimit:
-    """`--ulimit nofile=1024[:2048]`."""
+    """Parse `--ulimit nofile=1024[:2048]`."""
     match = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", text)
     if match is None or match[1] not in ULIMITS:
         raise InnkeeperError(f"--ulimit {text}: not NAME=SOFT[:HARD] of a known limit", hint=f"limits: {', '.join(sorted(ULIMITS))}")
@@ -149,7 +157,7 @@ def parse_ulimit(text: str) -> Ulimit:
 
 
 def parse_tmpfs(text: str) -> Tmpfs:
-    """`--tmpfs PATH[:OPTIONS]`; docker's defaults noexec, nosuid and nodev come first."""
+    """Parse `--tmpfs PATH[:OPTIONS]`. docker's defaults noexec, nosuid and nodev come first."""
     destination, _, options = text.partition(":")
     if not destination.startswith("/") or os.path.normpath(destination) == "/":
         raise InnkeeperError(f"--tmpfs {text}: not an absolute path")
@@ -162,7 +170,10 @@ def parse_tmpfs(text: str) -> Tmpfs:
 
 
 def parse_sysctl(text: str) -> tuple[str, str]:
-    """Return (name, value) of `--sysctl NAME=VALUE`. As with docker only settings of a namespace of the container's own are taken."""
+    """Return (name, value) of `--sysctl NAME=VALUE`.
+
+    As in docker, only settings of the container's own namespaces are accepted.
+    """
     name, equals, value = text.partition("=")
     name = name.strip()
     if not name or not equals:
@@ -175,14 +186,20 @@ def parse_sysctl(text: str) -> tuple[str, str]:
 
 
 def parse_hostname(text: str) -> str:
-    """Return the name of `--hostname`, which has to fit into uname(2) and into a line of /etc/hosts."""
+    """Return the name of `--hostname`.
+
+    It must fit into uname(2) and into a line of /etc/hosts.
+    """
     if not 1 <= len(text.encode()) <= 64 or re.search(r"[\s\0#/]", text):
         raise InnkeeperError(f"--hostname {text!r}: not a name of 1 to 64 bytes without spaces")
     return text
 
 
 def parse_add_host(text: str) -> tuple[str, str]:
-    """Return (name, address) of `--add-host NAME:IP` or `NAME=IP`. `host-gateway` is the address that leads to the host."""
+    """Return (name, address) of `--add-host NAME:IP` or `NAME=IP`.
+
+    `host-gateway` stands for the address of the host.
+    """
     match = re.fullmatch(r"([^\s:=#]+)[:=](.+)", text)
     address = match[2].strip("[]") if match else ""
     if match is None or (address != HOST_GATEWAY and not _is_address(address)):
@@ -198,7 +215,7 @@ def parse_dns(text: str) -> str:
 
 
 def parse_word(text: str, flag: str) -> str:
-    """Return a word that goes into a line of resolv.conf(5)."""
+    """Return `text`, which must be a single word of a line in resolv.conf(5)."""
     if not text or re.search(r"[\s\0]", text):
         raise InnkeeperError(f"{flag} {text!r}: not one word")
     return text
@@ -213,7 +230,7 @@ def _is_address(text: str) -> bool:
 
 
 def parse_security_opts(values: Sequence[str], options: RunOptions) -> None:
-    """Apply `--security-opt` values to `options`; both `=` and docker's old `:` separate."""
+    """Apply `--security-opt` values to `options`. The separator is `=`, or docker's old `:`."""
     for text in values:
         name, value = [*re.split("[=:]", text, maxsplit=1), ""][:2]
         if name == "no-new-privileges" and value in ("", "true", "false"):
@@ -232,10 +249,10 @@ def parse_security_opts(values: Sequence[str], options: RunOptions) -> None:
 
 
 def resolve_env(env: Sequence[str], env_files: Sequence[Path], environ: Mapping[str, str]) -> list[str]:
-    """The variables of `--env-file` and `-e`, in docker's order (files first).
+    """Return the variables of `--env-file` and `-e`, in docker's order (files first).
 
-    A `NAME` alone is taken from `environ`. One that is not there is left out of a file, and stays `NAME` for `-e NAME`: the image's own is
-    to be removed.
+    A `NAME` alone takes its value from `environ`. If it is not set there, a file's entry is
+    dropped, while that of `-e NAME` stays `NAME`, which removes the image's own variable.
     """
     result = [found for path in env_files for entry in read_env_file(path) if "=" in (found := _from_environ(entry, environ))]
     for entry in env:
@@ -250,7 +267,10 @@ def _from_environ(entry: str, environ: Mapping[str, str]) -> str:
 
 
 def read_env_file(path: Path) -> list[str]:
-    """Lines `NAME=VALUE` or `NAME`; empty ones and those starting with `#` do not count. Nothing is unquoted, as in docker."""
+    """Return the lines `NAME=VALUE` or `NAME` of a file.
+
+    Empty lines and those that start with `#` are skipped. Quotes are kept, as in docker.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
-"""All that a run needs from the machine and the agent, worked out before the machine starts.
+"""Plan everything that a run needs from the VM and the agent, before the VM starts.
 
-Places in the guest are those of the contract with Kata's shim, so that the agent has one layout.
+Paths in the guest are those that Kata's shim uses, so that the agent has a single layout.
 """
 
 import os
@@ -19,21 +19,28 @@ from innkeeper.wire.pb import agent_pb2
 SANDBOX = "/run/kata-containers/sandbox"
 CONTAINERS = "/run/kata-containers"
 COPIED_FILES = "/run/kata-containers/shared/containers"
-"""Where CopyFile may write."""
+"""The directory that CopyFile may write to."""
 ANONYMOUS = f"{SANDBOX}/image-volumes"
-"""A second, writable view of the image, of which a container with a read-only root gets the image's own volumes."""
+"""A second, writable view of the image.
+
+A container with a read-only root gets the image's own volumes from it.
+"""
 ETC_FILES = ("resolv.conf", "hosts", "hostname")
 
 
 SHARES_MAX = 20
-"""File systems of the host that volumes may lie on: each takes a device, and the machine has 30 slots for all of its devices."""
+"""The number of the host's file systems that volumes may be on.
+
+Each takes a device, and the VM has 30 slots for all of its devices.
+"""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Folders and files of one of the host's file systems, for the machine to share by one virtio-fs device under `tag`.
+    """Folders and files of one file system of the host, shared by one virtio-fs device.
 
-    `paths` maps (path on the host, read-only) to the name of its folder in the share.
+    `tag` names the device. `paths` maps (path on the host, read-only) to the name of its folder in
+    the share.
     """
 
     tag: str
@@ -41,13 +48,17 @@ class Share:
 
     @property
     def read_only(self) -> bool:
-        """Whether every path is."""
+        """True if every path is read-only."""
         return all(read_only for _, read_only in self.paths)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """`storages` go into CreateContainer, `document` through `to_proto`; `copied_files` maps a name in /etc to its place in the guest."""
+    """The parts of a run.
+
+    `storages` go into CreateContainer, as does `document` after `to_proto`. `copied_files` maps a
+    name in /etc to its path in the guest.
+    """
 
     shares: tuple[Share, ...]
     forwards: tuple[Port, ...]
@@ -60,7 +71,10 @@ class RunPlan:
 def plan_run(
     image: Image, options: RunOptions, container_id: str, *, image_disk: str = "/dev/vdb", scratch_disk: str = "/dev/vdc"
 ) -> RunPlan:
-    """Plan a run of `image` in a container `container_id`. Raises InnkeeperError that names the flag which cannot be done."""
+    """Plan a run of `image` in a container `container_id`.
+
+    Raises InnkeeperError, which names the flag that cannot be honoured.
+    """
     shares, sources = plan_volumes(options.volumes)
     context = mount_context(options, container_id)
     storages = [*_root_storages(container_id, image_disk, scratch_disk, context), *[_share_storage(share, context) for share in shares]]
@@ -82,11 +96,13 @@ def plan_run(
 
 
 def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
-    """The shares for `volumes`, and for each volume its source in the guest.
+    """Return the shares for `volumes`, and the source in the guest of each volume.
 
-    virtio-fs shares folders only, so the machine shares a single file as a folder with just this file in it: the guest sees no other one.
-    The same folder or file with the same access is shared once. All that lie on one file system have one device: any number of volumes
-    works. Those of another have their own, so that two files never have the same device and inode number in the guest.
+    virtio-fs shares only folders, so a single file is shared as a folder with only this file in it,
+    and the guest sees no other files. The same folder or file with the same access is shared once.
+    All paths on one file system use one device, so the number of volumes is not limited. Other file
+    systems have devices of their own, so that two files never have the same device and inode number
+    in the guest.
     """
     groups: dict[int, dict[tuple[Path, bool], str]] = {}
     places = []
@@ -115,10 +131,13 @@ def _share_storage(share: Share, context: Sequence[str]) -> agent_pb2.Storage:
 
 
 def _anonymous_volumes(image: Image, options: RunOptions) -> dict[str, tuple[str, bool]]:
-    """Place in the container -> (folder in the image, whether it is there) of the volumes that the image's config asks for.
+    """Return the volumes of the image's config, as {path in the container: (folder, exists)}.
 
-    docker gives each a volume, filled from the image. Here the container's own root is as good: it is written to the scratch disk, and goes
-    with the container as an anonymous volume does with --rm. Only a read-only root makes a difference: these stay writable.
+    `folder` is the one in the image, and `exists` says whether the image has it. docker gives each
+    a volume, filled from the image. Here the container's own root serves as well: it is written to
+    the scratch disk, and is removed with the container as an anonymous volume is with --rm. Only
+    with a read-only root is there a difference, because these paths stay writable. Parents come
+    before the paths below them.
     """
     if not options.read_only:
         return {}
@@ -141,7 +160,7 @@ def _anonymous_storage(container_id: str, missing: Sequence[str], context: Seque
 
 
 def _root_storages(container_id: str, image_disk: str, scratch_disk: str, context: Sequence[str]) -> list[agent_pb2.Storage]:
-    """The image below, a folder of the scratch disk above."""
+    """Return the storages of the root: the image, with a folder of the scratch disk over it."""
     lower, scratch = f"{SANDBOX}/image", f"{SANDBOX}/scratch"
     upper, work = f"{scratch}/{container_id}/upper", f"{scratch}/{container_id}/work"
     return [
@@ -152,7 +171,10 @@ def _root_storages(container_id: str, image_disk: str, scratch_disk: str, contex
 
 
 def _overlay(place: str, upper: str, work: str, context: Sequence[str], more: Sequence[str] = ()) -> agent_pb2.Storage:
-    """The image with a writable layer over it. `more` are folders that the upper layer has from the start."""
+    """Return an overlay of the image and a writable layer.
+
+    `more` are folders that the upper layer has from the start.
+    """
     return agent_pb2.Storage(
         driver="overlayfs",
         driver_options=[f"io.katacontainers.volume.overlayfs.create_directory={path}" for path in (upper, work, *more)],

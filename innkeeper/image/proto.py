@@ -1,7 +1,8 @@
-"""The OCI document becomes the protobuf message that goes to the agent.
+"""Convert the OCI document to the protobuf message for the agent.
 
-The message is Kata's and knows fewer fields than the specification. A field it cannot carry is refused by its path;
-nothing is left out. Zero and absent are the same in it, so a value that is zero is only sent where zero means absent.
+The message is Kata's and has fewer fields than the specification. A field that it lacks is refused
+by its path, and nothing is silently dropped. In the message, zero and absent are the same. So a
+value of zero is sent only where zero means absent.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
 _OTHER_NAMES = {"ociversion": "version"}
-# Zero is a value of its own in the document, and the message has no way to say so.
+# Zero has a meaning of its own in these fields, which the message cannot express.
 _ZERO_MATTERS = frozenset(
     {"linux.resources.memory.swappiness", "linux.resources.pids.limit", "linux.resources.memory.limit", "linux.resources.memory.swap"}
 )
@@ -29,14 +30,17 @@ _EMPTY_MATTERS = frozenset({"linux.seccomp.flags"})
 
 
 def to_proto(document: Mapping[str, object]) -> oci_pb2.Spec:
-    """Convert an OCI runtime specification document. Raises InnkeeperError naming the field that cannot be sent."""
+    """Convert an OCI runtime specification document.
+
+    Raises InnkeeperError, which names the field that cannot be sent.
+    """
     spec = oci_pb2.Spec()
     _fill(spec, document, "")
     return spec
 
 
 def process_to_proto(process: Mapping[str, object]) -> oci_pb2.Process:
-    """Convert a `process` object alone, as exec sends it."""
+    """Convert only a `process` object, as exec sends it."""
     message = oci_pb2.Process()
     _fill(message, process, "process")
     return message

@@ -1,7 +1,8 @@
-"""What the user calls an image, and the skopeo sources it may mean.
+"""Image references, and the skopeo sources that they may stand for.
 
-A reference with a transport (containers-transports(5)) is taken as it is. A bare name is looked for in local
-containers-storage first, then in the registries that the host's containers-registries.conf(5) names for it.
+A reference with a transport (containers-transports(5)) is used as it is. A bare name is looked up
+in local containers-storage first, then in the registries that the host's
+containers-registries.conf(5) lists for it.
 """
 
 import os
@@ -20,12 +21,15 @@ _QUALIFIED = re.compile(r"(?:localhost|\[[0-9a-f:]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0
 
 
 def has_transport(reference: str) -> bool:
-    """Whether `reference` names its transport (`oci:...`, `docker://...`)."""
+    """Return whether `reference` names its transport (`oci:...`, `docker://...`)."""
     return reference.startswith(("docker://", *(f"{name}:" for name in TRANSPORTS)))
 
 
 def check_transport(reference: str) -> str:
-    """`reference`, which has a transport, in the form skopeo takes; a file that is not there is named."""
+    """Return `reference`, which has a transport, in skopeo's form.
+
+    Raises InnkeeperError with the path if the file does not exist.
+    """
     transport, _, rest = reference.partition(":")
     if transport in _FILES:
         path = rest if transport == "dir" or os.path.exists(rest) else rest.split(":", 1)[0]
@@ -35,7 +39,7 @@ def check_transport(reference: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a bare name that no image can have."""
+    """Raise InnkeeperError for a bare name that no image can have."""
     qualified = _QUALIFIED.match(name)
     if _NAME.fullmatch(name[qualified.end() :] if qualified else name) is None:
         hint = f"use NAME[:TAG], or a transport: {', '.join(TRANSPORTS)}, docker://"
@@ -43,7 +47,10 @@ def check_name(name: str) -> None:
 
 
 def remote_candidates(name: str) -> list[str]:
-    """The `docker://` sources a bare name may mean, in the order to try them. Raises InnkeeperError when there is none."""
+    """Return the `docker://` sources that a bare name may stand for, in the order to try them.
+
+    Raises InnkeeperError if there are none, or if the choice is ambiguous in enforcing mode.
+    """
     if _QUALIFIED.match(name):
         return [f"docker://{name}"]
     registries = read_registries()
@@ -63,7 +70,7 @@ def remote_candidates(name: str) -> list[str]:
 
 @dataclass
 class Registries:
-    """What registries.conf says about short names."""
+    """The settings for short names in registries.conf."""
 
     search: list[str] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -71,7 +78,10 @@ class Registries:
 
 
 def read_registries() -> Registries:
-    """Read the user's or else the system's registries.conf, its drop-ins, and the aliases that podman recorded."""
+    """Read registries.conf, its drop-ins, and the aliases that podman recorded.
+
+    The user's file takes the place of the system's.
+    """
     found = Registries()
     for path in _configuration_files():
         try:

@@ -1,7 +1,8 @@
-"""Seccomp profiles become the flat `linux.seccomp` of the OCI specification: the default one, or a file in docker's format.
+"""Resolve seccomp profiles to the flat `linux.seccomp` of the OCI specification.
 
-Both have conditions on capabilities, architecture and kernel (docker's are `includes` and `excludes`). They are resolved on the host
-against the container's bounding set, the guest's architecture and its kernel; the guest sees plain rules.
+A profile is the default one or a file in docker's format. Both have conditions on capabilities,
+architecture and kernel (docker's are `includes` and `excludes`). The host resolves them against the
+container's bounding set, the guest's architecture and its kernel, and the guest sees plain rules.
 """
 
 import json
@@ -13,7 +14,9 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.image.seccomp_default import default_profile
 
 GUEST_KERNEL = (6, 12)
+"""(major, minor) of the guest's kernel, for conditions on it."""
 PROFILE_MAX = 4 << 20
+"""Bytes of the largest profile to read."""
 
 _ARCHITECTURES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 _TOP_KEYS = {"defaultAction", "defaultErrnoRet", "architectures", "archMap", "flags", "syscalls", "listenerPath", "listenerMetadata"}
@@ -25,9 +28,10 @@ _EPERM = 1
 def load_profile(
     path: Path | None, bounding: Sequence[str], *, machine: str | None = None, kernel: tuple[int, int] = GUEST_KERNEL
 ) -> dict[str, object]:
-    """Read a profile (None: the default one) and resolve it for a container with the bounding set `bounding`.
+    """Read a profile (None: the default) and resolve it for a container.
 
-    `machine` is uname's, this host's by default. Raises InnkeeperError that names the file and the key.
+    `bounding` is the container's bounding set. `machine` is a name as in uname(2), this host's by
+    default. Raises InnkeeperError, which names the file and the key.
     """
     machine = machine or platform.machine()
     return default_profile(bounding, machine, kernel) if path is None else _load_file(path, bounding, machine, kernel)
@@ -49,17 +53,20 @@ def _load_file(file: Path, bounding: Sequence[str], machine: str, kernel: tuple[
 
 
 class _Bad(Exception):
-    """What is wrong in a profile."""
+    """A mistake in a profile."""
 
 
 def resolve_profile(document: object, bounding: Sequence[str], machine: str, kernel: tuple[int, int]) -> dict[str, object]:
-    """The flat profile of a docker-style one (moby profiles/seccomp: same conditions, same order)."""
+    """Return the flat form of a docker-style profile.
+
+    Conditions and their order are those of moby profiles/seccomp.
+    """
     top = _object(document, "profile", _TOP_KEYS)
     if "defaultAction" not in top:
         raise _Bad("no defaultAction")
     goarch, native = _ARCHITECTURES.get(machine, (machine, ""))
     flat: dict[str, object] = {"defaultAction": top["defaultAction"]}
-    if top.get("defaultErrnoRet") not in (None, _EPERM):  # 1 is what the action means anyway
+    if top.get("defaultErrnoRet") not in (None, _EPERM):  # 1 is the action's default
         flat["defaultErrnoRet"] = top["defaultErrnoRet"]
     if architectures := _architectures(top, native):
         flat["architectures"] = architectures

@@ -1,6 +1,7 @@
-"""The default seccomp profile, `seccomp_default.toml`, resolved for one container: the flat `linux.seccomp` of the OCI specification.
+"""Resolve the default seccomp profile, `seccomp_default.toml`, for one container.
 
-The file says what its fields mean. Groups with the same answer and condition become one rule, so that the guest is sent few.
+The result is the flat `linux.seccomp` of the OCI specification. The file explains its fields.
+Groups with the same answer and condition become one rule, to keep the message to the guest small.
 """
 
 import errno
@@ -16,15 +17,21 @@ from innkeeper.errors import InnkeeperError
 FILE = Path(__file__).with_name("seccomp_default.toml")
 ALLOW = "allow"
 DEFAULT = "EPERM"
-"""What SCMP_ACT_ERRNO means without a number; the message for the agent has no field for another default."""
+"""The meaning of SCMP_ACT_ERRNO without a number.
+
+The message for the agent has no field for another default.
+"""
 
 Comparison = tuple[int, str, int]
-"""Index of an argument, operator, value."""
+"""(index of an argument, operator, value)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Calls on one topic, as the file has them. `comparisons` are alternatives; none means any argument."""
+    """Calls on one topic, as in the file.
+
+    `comparisons` are alternatives. If there are none, any argument matches.
+    """
 
     topic: str
     reason: str
@@ -37,7 +44,7 @@ class Group:
     comparisons: tuple[Comparison, ...] = ()
 
     def binds(self, bounding: Sequence[str], machine: str, kernel: tuple[int, int]) -> bool:
-        """Return whether the group holds for a container with this bounding set, on this machine and kernel."""
+        """Return whether the group applies to this bounding set, machine and kernel."""
         if self.machines and machine not in self.machines:
             return False
         if self.capabilities and not set(self.capabilities) & set(bounding):
@@ -47,7 +54,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Profile:
-    """The file: `machines` gives for uname's name of a machine its ABIs, the native one first."""
+    """The content of the file.
+
+    `machines` maps uname's name of a machine to its ABIs, the native one first.
+    """
 
     machines: Mapping[str, tuple[str, ...]]
     groups: tuple[Group, ...]
@@ -55,7 +65,10 @@ class Profile:
 
 @cache
 def read_profile() -> Profile:
-    """Return the file's content. Raises KeyError, TypeError or ValueError if the file is not as it describes itself."""
+    """Return the content of the file.
+
+    Raises KeyError, TypeError or ValueError if the file does not match its own description.
+    """
     document = tomllib.loads(FILE.read_text())
     if document["default"] != DEFAULT:
         raise ValueError(f"{FILE.name}: default is not {DEFAULT}")
@@ -64,7 +77,10 @@ def read_profile() -> Profile:
 
 
 def default_profile(bounding: Sequence[str], machine: str, kernel: tuple[int, int]) -> dict[str, object]:
-    """Return `linux.seccomp` for a container with the bounding set `bounding`. Raises InnkeeperError for a machine that has no profile."""
+    """Return `linux.seccomp` for a container with the bounding set `bounding`.
+
+    Raises InnkeeperError for a machine without a profile.
+    """
     profile = read_profile()
     if machine not in profile.machines:
         raise InnkeeperError(f"no default seccomp profile for {machine}: name one with --security-opt seccomp=FILE")
@@ -91,7 +107,7 @@ def _comparisons(*, index: int, below: int | None = None, equal: Sequence[int] =
         yield index, "SCMP_CMP_LT", below
     for value in equal:
         yield index, "SCMP_CMP_EQ", value
-    if without is not None:  # masked with this, equal to `valueTwo`, which is 0
+    if without is not None:  # (argument & this) must equal `valueTwo`, which is 0
         yield index, "SCMP_CMP_MASKED_EQ", without
 
 

@@ -1,4 +1,4 @@
-"""skopeo and buildah as we use them: which options, and their errors as one line."""
+"""Run skopeo and buildah, and shorten their errors to one line."""
 
 import ipaddress
 import os
@@ -12,18 +12,27 @@ from innkeeper.errors import InnkeeperError
 
 
 def inspect_config(source: str, scratch: Path) -> bytes:
-    """The raw bytes of the config of image `source` (for a list: of this machine's platform). Their sha256 is the image's id."""
+    """Return the raw bytes of the config of image `source`. Their sha256 is the image's id.
+
+    Of a manifest list, the entry for this machine's platform is used.
+    """
     return _run(["inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source], scratch, f"image {source} not found")
 
 
 def copy_to_dir(source: str, destination: Path, scratch: Path) -> None:
-    """Copy image `source` into the folder `destination` (transport `dir:`), layers uncompressed. skopeo checks each blob's digest."""
+    """Copy image `source` into the folder `destination`, with uncompressed layers.
+
+    The transport is `dir:`. skopeo checks the digest of each blob.
+    """
     options = ["--quiet", "--remove-signatures", "--dest-decompress", *tls_options(source, "--src-tls-verify")]
     _run(["copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
 
 
 def local_image_id(name: str) -> str | None:
-    """The id (hex) of the image that local containers-storage has under the short or full `name`, or None."""
+    """Return the id (hex) of an image in local containers-storage, or None.
+
+    `name` may be short or full.
+    """
     buildah = programs.find("buildah")
     if buildah is None:
         return None
@@ -34,7 +43,10 @@ def local_image_id(name: str) -> str | None:
 
 
 def tls_options(source: str, option: str) -> list[str]:
-    """Turn certificate checks off for a registry on this machine, and only there, as docker does (127.0.0.0/8, ::1, localhost)."""
+    """Return options that disable certificate checks for a registry on this machine only.
+
+    As docker does for 127.0.0.0/8, ::1 and localhost.
+    """
     if not source.startswith("docker://"):
         return []
     host = source.removeprefix("docker://").split("/")[0]
@@ -52,7 +64,7 @@ def _is_local(host: str) -> bool:
 
 
 def _run(arguments: Sequence[str], scratch: Path, failure: str) -> bytes:
-    # It must not go on writing into the cache when this process is killed.
+    # skopeo must not continue to write into the cache after this process is killed.
     command = [str(programs.require("setpriv")), "--pdeathsig", "KILL", str(programs.require("skopeo")), *arguments]
     environment = {**os.environ, "TMPDIR": str(scratch)}  # archives are unpacked there, not into /var/tmp
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment)
@@ -62,7 +74,7 @@ def _run(arguments: Sequence[str], scratch: Path, failure: str) -> bytes:
 
 
 def _reason(stderr: str) -> str:
-    """skopeo's own last message, without its log format."""
+    """Return skopeo's last message, without its log format."""
     messages = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', stderr)
     if messages:
         return str(messages[-1]).replace('\\"', '"')

@@ -1,4 +1,7 @@
-"""An image and the flags of `run` become an OCI runtime specification document, with docker's defaults."""
+"""Build the OCI runtime specification from an image and the flags of `run`.
+
+Everything else has docker's defaults.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +18,7 @@ from innkeeper.wire.accounts import AccountError, User, resolve_user
 
 OCI_VERSION = "1.1.0"
 INIT_SOURCE = "/usr/libexec/innkeeper/init"
-"""Where the guest's root has the small init for `--init`."""
+"""The path of the small init for `--init` in the guest's root."""
 INIT = "/sbin/docker-init"
 UNLIMITED = 2**64 - 1
 
@@ -31,11 +34,17 @@ def build_spec(
     image_volumes: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
-    """The `config.json` document for running `image`.
+    """Return the `config.json` document for running `image`.
 
-    `root_path`, `volume_sources` (one for each of `options.volumes`), `files` (place in the container -> source, as /etc/resolv.conf) and
-    `image_volumes` (the same for the image's own volumes, always writable) are paths in the guest. `environ` is the environment that
-    `-e NAME` takes from, this process's by default. Raises InnkeeperError, naming the flag or the image's field.
+    These are paths in the guest:
+
+    * `root_path`
+    * `volume_sources`, one for each of `options.volumes`
+    * `files`, which maps a path in the container, such as /etc/resolv.conf, to its source
+    * `image_volumes`, the same for the image's own volumes, which are always writable
+
+    `environ` is the environment for `-e NAME`, by default that of this process. Raises
+    InnkeeperError, which names the flag or the image's field.
     """
     user = _user(image, options)
     hostname = options.hostname or container_id[:12]
@@ -62,7 +71,10 @@ def _user(image: Image, options: RunOptions) -> User:
 
 
 def command_line(image: Image, options: RunOptions) -> list[str]:
-    """Entrypoint and command, as docker puts them together: an own entrypoint also drops the image's command."""
+    """Return entrypoint and command, combined as docker does.
+
+    `--entrypoint` also drops the image's command.
+    """
     if options.entrypoint is not None:
         argv = [options.entrypoint] if options.entrypoint else []
         argv += options.args
@@ -76,10 +88,12 @@ def command_line(image: Image, options: RunOptions) -> list[str]:
 
 
 def environment(image: Image, options: RunOptions, hostname: str, environ: Mapping[str, str]) -> list[str]:
-    """Return docker's variables, then the image's, then the user's; the last of a name wins, in the place of the first.
+    """Return docker's variables, then the image's, then the user's.
 
-    HOME is there only if somebody set it: else the agent gives each process the one that the container's /etc/passwd has for its user.
-    As with docker a NAME without a value takes the variable away that came before it, and an entry without a name is none.
+    The last value of a name wins, in the position of the first. HOME is included only if it was set
+    explicitly. Otherwise the agent gives each process the home directory of its user in the
+    container's /etc/passwd. As in docker, a NAME without a value removes an earlier variable, and
+    an entry without a name is ignored.
     """
     base = [f"PATH={defaults.PATH}", f"HOSTNAME={hostname}"]
     if options.tty:
@@ -97,7 +111,10 @@ def environment(image: Image, options: RunOptions, hostname: str, environ: Mappi
 
 
 def select_capabilities(add: Sequence[str], drop: Sequence[str]) -> list[str]:
-    """docker's default set with `--cap-add` and `--cap-drop` applied, in the kernel's order. ALL is every capability."""
+    """Return docker's default set with `--cap-add` and `--cap-drop` applied, in the kernel's order.
+
+    ALL stands for every capability.
+    """
     added, dropped = _capability_names("--cap-add", add), _capability_names("--cap-drop", drop)
     if "ALL" in added:
         chosen = set(defaults.ALL_CAPABILITIES) - dropped
@@ -129,7 +146,7 @@ def _process(
         "args": [INIT, "--", *argv] if options.init else argv,
         "env": environment(image, options, hostname, environ),
         "cwd": _working_directory(image, options),
-        # Inheritable and ambient stay empty: a process of another user than root gets nothing through exec.
+        # Inheritable and ambient stay empty, so that a user other than root gains nothing by exec.
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": options.no_new_privileges,
     }
@@ -165,10 +182,11 @@ def _working_directory(image: Image, options: RunOptions) -> str:
 def _mounts(
     options: RunOptions, volume_sources: Sequence[str], files: Mapping[str, str], image_volumes: Mapping[str, str]
 ) -> list[dict[str, object]]:
-    """Return the kernel's file systems, then our files and what was asked for, a shorter path before what lies below it.
+    """Return the kernel's file systems, then our files and the requested mounts, parents first.
 
-    As with docker: what was asked for takes the place of a default, one at /dev also of those below it; a volume at /etc lies below
-    our /etc/hosts; and on a read-only root our files are read-only too.
+    As in docker, a requested mount replaces the default one at its place, and one at /dev also
+    those below it. A volume at /etc is mounted before our /etc/hosts. On a read-only root, our
+    files are read-only too.
     """
     access = ["ro"] if options.read_only else []
     own = [defaults.mount(place, "bind", source, "rbind", "rprivate", *access) for place, source in files.items()]

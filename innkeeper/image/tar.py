@@ -1,7 +1,8 @@
-"""The entries of a tar that nobody vouches for: tarfile, without what a hostile header makes of it.
+"""Read the entries of an untrusted tar: tarfile, hardened against hostile headers.
 
-tarfile reads a header of any length into memory, goes back where a size is negative (and then round for ever), recurses once for each
-header that describes the next one, and lets what int() and indexing raise pass. Here all of that is a ReadError.
+tarfile reads a header of any length into memory, goes backwards for a negative size (and then loops
+for ever), recurses once for each header that describes the next one, and lets exceptions of int()
+and indexing escape. Here all of that is a ReadError.
 """
 
 import tarfile
@@ -10,13 +11,20 @@ from pathlib import Path
 from typing import TypeVar
 
 HEADER_MAX = 1 << 20
-"""Bytes of a header that describes the next one (a long name, pax records): as docker's reader has it."""
+"""Bytes of the largest header that describes the next one (a long name, pax records).
+
+The same limit as in docker's reader.
+"""
 _DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _Result = TypeVar("_Result")
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes a broken header in the middle for the end of the archive; a layer must not lose files that way."""
+    """A header that raises ReadError if it is broken.
+
+    tarfile takes a broken header in the middle for the end of the archive. A layer must not lose
+    files that way.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
@@ -37,7 +45,7 @@ def open_tar(path: Path) -> tarfile.TarFile:
 
 
 def entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the archive's entries, each forgotten by tarfile. Raises tarfile.ReadError."""
+    """Yield the archive's entries, without keeping them in memory. Raises tarfile.ReadError."""
     while (member := _read(archive.next)) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
         _check(member)
@@ -45,24 +53,32 @@ def entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def sparse_map(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Return (offset, length) of each part of a file that is stored, or None for an ordinary file."""
+    """Return (offset, length) of each stored part of a sparse file.
+
+    Returns None for an ordinary file.
+    """
     return getattr(member, "sparse", None)
 
 
 def _check(member: tarfile.TarInfo) -> None:
-    """Raise ReadError for what records behind the header made of the entry, before anything follows it."""
+    """Raise ReadError if an entry has an impossible size or sparse map.
+
+    Both may come from records outside of the header, which `frombuf` does not see. The check comes
+    before the entry is used.
+    """
     if member.size < 0:
         raise tarfile.ReadError(f"{member.name}: a size below zero")
     end = 0
     for offset, length in sparse_map(member) or ():
         if length == 0:
-            continue  # GNU tar fills its header with such
+            continue  # GNU tar pads its header with empty parts
         if offset < end or length < 0 or offset + length > member.size:
             raise tarfile.ReadError(f"{member.name}: parts that overlap, or lie outside of the file")
         end = offset + length
 
 
 def _read(step: Callable[[], _Result]) -> _Result:
+    """Call `step`. Turn the exceptions that a hostile header causes into ReadError."""
     try:
         return step()
     except (ValueError, IndexError, OverflowError, RecursionError) as error:

@@ -1,6 +1,7 @@
-"""The tree of an image in memory: inodes with their names, layers laid over each other as overlayfs would show them.
+"""The tree of an image in memory, with its layers merged as overlayfs would show them.
 
-Only headers live here; a file's bytes stay in the layer's tar and are copied once, into the block device.
+It holds only headers. The bytes of files stay in the layer's tar and are copied once, into the
+block device.
 """
 
 import stat
@@ -11,11 +12,15 @@ from pathlib import Path
 NAME_MAX = 255
 PATH_MAX = 4096
 SYMLINKS_MAX = 40
+"""Symbolic links that one lookup follows, as in Linux."""
 
 
 @dataclass(slots=True)
 class Extent:
-    """`length` bytes of a file at `offset`, found at `source_offset` of `source`; what no extent covers is zero."""
+    """A part of a file: `length` bytes at `offset`, stored at `source_offset` of `source`.
+
+    Bytes that no extent covers are zero.
+    """
 
     offset: int
     length: int
@@ -25,7 +30,10 @@ class Extent:
 
 @dataclass(slots=True, eq=False)
 class Inode:
-    """One inode; two names with the same object are hard links. `mode` has the type bits, as in stat(2)."""
+    """One inode. Two names with the same object are hard links.
+
+    `mode` includes the file type, as in stat(2).
+    """
 
     mode: int
     uid: int = 0
@@ -37,7 +45,7 @@ class Inode:
     extents: list[Extent] = field(default_factory=list)
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     children: dict[bytes, "Inode"] = field(default_factory=dict)
-    # Only in the tree of a single layer:
+    # Used only in the tree of a single layer:
     whiteouts: set[bytes] = field(default_factory=set)
     opaque: bool = False
     implied: bool = False
@@ -56,15 +64,16 @@ class Inode:
 
 
 def new_directory(*, implied: bool = True) -> Inode:
-    """A directory that no layer described: root's, 0755."""
+    """Return a directory that no layer described: owned by root, mode 0755."""
     return Inode(stat.S_IFDIR | 0o755, implied=implied)
 
 
 def merge(lower: Inode, upper: Inode) -> Inode:
-    """Lay the layer `upper` over the tree `lower` and return the result (both are consumed).
+    """Merge the layer `upper` into the tree `lower` and return the result. Both are consumed.
 
-    As overlayfs: a directory over a directory merges, anything else hides; attributes are the upper's. A directory
-    that the layer did not describe itself, only passed through, keeps the lower's attributes.
+    As in overlayfs, a directory over a directory merges, anything else hides, and attributes are
+    the upper's. A directory that the layer only passes through, without describing it, keeps the
+    attributes of the lower one.
     """
     pending = [(lower, upper)]
     while pending:
@@ -86,12 +95,15 @@ def merge(lower: Inode, upper: Inode) -> Inode:
 
 
 def link_mtab(root: Inode) -> None:
-    """Make /etc/mtab a link to /proc/mounts, as docker does, unless it is a link already: df and others read it."""
+    """Make /etc/mtab a link to /proc/mounts, as docker does, unless it is a link already.
+
+    df and other programs read it.
+    """
     etc = lookup(root, b"/etc")
     if etc is None and b"etc" not in root.children:
         etc = root.children[b"etc"] = new_directory()
     if etc is None or not etc.is_dir:
-        return  # nothing that could hold it: whoever runs the image is told when our own files are mounted
+        return  # /etc is not a directory: mounting our own files there will report that
     known = etc.children.get(b"mtab")
     if known is None or not known.is_symlink:
         target = b"/proc/mounts"
@@ -99,18 +111,21 @@ def link_mtab(root: Inode) -> None:
 
 
 def split(path: bytes) -> list[bytes]:
-    """The components of `path`, without empty ones and `.`; `..` is kept."""
+    """Return the components of `path`, without empty ones and `.`. `..` is kept."""
     return [part for part in path.split(b"/") if part not in (b"", b".")]
 
 
 def lookup(root: Inode, path: bytes, *, follow_last: bool = True) -> Inode | None:
-    """The inode at `path` inside `root`, as chroot(2) would resolve it: links and `..` never leave the tree."""
+    """Return the inode at `path` inside `root`, or None.
+
+    Resolves as chroot(2) would: links and `..` never leave the tree.
+    """
     trail = _resolve(root, path, follow_last)
     return None if trail is None else trail[-1][1]
 
 
 def real_directory(root: Inode, path: bytes) -> bytes | None:
-    """The path of the directory at `path` without links, or None when there is no directory."""
+    """Return the path of the directory at `path` with links resolved, or None if there is none."""
     trail = _resolve(root, path, True)
     if trail is None or not trail[-1][1].is_dir:
         return None
@@ -118,7 +133,7 @@ def real_directory(root: Inode, path: bytes) -> bytes | None:
 
 
 def _resolve(root: Inode, path: bytes, follow_last: bool) -> list[tuple[bytes, Inode]] | None:
-    """The names and inodes from the root down to `path`."""
+    """Return the names and inodes from the root down to `path`, or None."""
     trail = [(b"", root)]
     todo = split(path)[::-1]
     links = 0
@@ -146,7 +161,10 @@ def _resolve(root: Inode, path: bytes, follow_last: bool) -> list[tuple[bytes, I
 
 
 def walk(root: Inode) -> Iterator[tuple[bytes, Inode, Inode]]:
-    """Every name below `root` as (path, inode, directory it is in), in order; a hard link comes once a name."""
+    """Yield every name below `root` in order, as (path, inode, its directory).
+
+    A hard link is yielded once per name.
+    """
     pending: list[tuple[bytes, Inode]] = [(b"", root)]
     while pending:
         prefix, directory = pending.pop()
@@ -161,7 +179,10 @@ def walk(root: Inode) -> Iterator[tuple[bytes, Inode, Inode]]:
 
 
 def read(node: Inode, limit: int) -> bytes | None:
-    """The bytes of a regular file, or None when it is not one or is longer than `limit`."""
+    """Return the bytes of a regular file.
+
+    Returns None if it is not one, or if it is longer than `limit` bytes.
+    """
     if not node.is_file or node.size > limit:
         return None
     data = bytearray(node.size)

@@ -26,7 +26,8 @@ def remember(name: str, value: Any) -> None:
     """Remember `value` (JSON) until the next boot."""
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # not named by process id: pid namespaces may share a cache
+    # Not named by process id: pid namespaces may share a cache.
+    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with open(fd, "w", encoding="utf-8") as file:
         json.dump({"boot_id": BOOT_ID.read_text().strip(), "value": value}, file)
     os.replace(part, path)

@@ -48,7 +48,8 @@ def _in_lasting_thread(argv: list[str], folder: Path, log: Path, fds: tuple[int,
         return _popen(argv, folder, log, fds)
     global _spawner
     with _spawner_lock:
-        if _spawner is None or _spawner[0] != os.getpid():  # none yet, or it belongs to the parent of a fork
+        # None yet, or it belongs to the parent of a fork.
+        if _spawner is None or _spawner[0] != os.getpid():
             jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(jobs,), name="spawner", daemon=True).start()
             _spawner = (os.getpid(), jobs)

@@ -108,7 +108,8 @@ def _bind(forward: Forward, family: int) -> socket.socket:
     except OSError as error:
         raise _refusal(forward, error) from None
     if forward.protocol == "tcp":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does: a port in TIME_WAIT counts as free
+        # As QEMU does: a port in TIME_WAIT counts as free.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:

@@ -74,7 +74,8 @@ def arguments(plan: Plan) -> list[str]:
     # Shared, because the vhost-user back ends (vsock, virtio-fs) map the guest's memory.
     out += ["-object", f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on"]
     if bus.mmio:
-        out += ["-global", "virtio-mmio.force-legacy=false"]  # vhost-user back ends support virtio 1.0 only
+        # vhost-user back ends support virtio 1.0 only.
+        out += ["-global", "virtio-mmio.force-legacy=false"]
     out += ["-kernel", str(spec.kernel.absolute()), "-append", plan.cmdline]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
     for index, disk in enumerate((Disk(spec.root, read_only=True), *spec.disks)):

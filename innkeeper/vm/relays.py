@@ -86,7 +86,8 @@ class Relay:
             try:
                 client, _ = self._listener.accept()
             except OSError:
-                self._ready([], PAUSE)  # the client left before it was accepted, or we are out of descriptors
+                # The client left before it was accepted, or we are out of descriptors.
+                self._ready([], PAUSE)
                 continue
             slots.acquire()
             threading.Thread(target=self._connect, args=(client, slots), name="relay", daemon=True).start()
@@ -164,7 +165,8 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(PIECE):
             target.sendall(data)
     except OSError:
-        shut_down(source, socket.SHUT_RDWR)  # one side is gone, so the other direction has to end too
+        # One side is gone, so the other direction has to end too.
+        shut_down(source, socket.SHUT_RDWR)
         shut_down(target, socket.SHUT_RDWR)
     shut_down(target, socket.SHUT_WR)
 

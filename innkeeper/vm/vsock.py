@@ -258,7 +258,8 @@ def connect_to_helper(path: Path, process: "subprocess.Popen[bytes]", log: Path,
     while True:
         try:
             return sockets.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):  # it has not called bind(2) or listen(2) yet
+        except (FileNotFoundError, ConnectionRefusedError):
+            # It has not called bind(2) or listen(2) yet.
             pass
         if process.poll() is not None:
             raise InnkeeperError(f"{who} did not start: {' / '.join(console.tail(log, 3)) or f'status {process.returncode}'}")
