@@ -1,4 +1,8 @@
-"""The command line: one file a verb, each a client of `innkeeper.guest`, `innkeeper.image`, `innkeeper.vm`, `innkeeper.client`."""
+"""The command line, with one file per command.
+
+Commands are clients of `innkeeper.guest`, `innkeeper.image`, `innkeeper.vm`, `innkeeper.engine` and
+`innkeeper.client`.
+"""
 
 import os
 import signal
@@ -15,7 +19,11 @@ def _interrupt(signum: int, _frame: FrameType | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns its exit status; 125 is a failure of our own, told in one or two lines on standard error."""
+    """Run one command. Return its exit status.
+
+    Errors are printed as one or two lines on standard error. Our own failures return 125, unless
+    the error has a status of its own, and a signal n that interrupts us returns 128+n.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     open_standard_streams()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -33,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain about it once more at exit.
+        # The reader of our output is gone. Without this, Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
-    except Exception as error:  # the edge of the process: a bug is told in one line, in full with --debug
+    except Exception as error:  # a bug: one line, or with --debug the traceback
         if os.environ.get("INNKEEPER_DEBUG"):
             raise
         print(printable(f"innkeeper: {type(error).__name__}: {error}"), file=sys.stderr)
@@ -45,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_standard_streams() -> None:
-    """Open the null device as each standard stream that the caller has closed, as Go's runtime does for docker.
+    """Open /dev/null as each standard stream that the caller has closed.
 
-    The next file that is opened would get the stream's number: output would go into it, and input would come from it.
+    Otherwise the next file to be opened would get the stream's number: output would go into that
+    file, and input would come from it. Go's runtime does the same for docker.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)

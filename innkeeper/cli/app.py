@@ -1,4 +1,7 @@
-"""The verbs, put together. A verb's file imports nothing heavy at its top, so that `--help` and `ps` are quick."""
+"""The commands, combined into one program.
+
+The file of a command imports nothing heavy at its top, so that `--help` and `ps` are fast.
+"""
 
 import importlib
 import os
@@ -29,11 +32,11 @@ VERBS = {
     "bench": "bench",
     "keeper": "innkeeper.engine.monitor",
 }
-"""Verb -> module in this package, in the order of use."""
+"""Command -> module in this package, or a dotted path, in the order of use."""
 
 
 class InOrder(TyperGroup):
-    """Lists the verbs in the order of their registration, which is the order of use."""
+    """A group that lists commands in the order of their registration, which is the order of use."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override, unused-ignore]
         return list(self.commands)
@@ -76,9 +79,9 @@ def options(
 
 
 def register(words: list[str]) -> None:
-    """Register the subcommand that `words` name, or all of them if they name none (for help, completion and the manual).
+    """Register the command that `words` name, or all of them if they name none.
 
-    Each costs time to import.
+    Each takes time to import, and only help, completion and the manual need all of them.
     """
     named = next((word for word in words if not word.startswith("-")), "")
     modules = [VERBS[named]] if named in VERBS else VERBS.values()
@@ -87,7 +90,10 @@ def register(words: list[str]) -> None:
 
 
 def run_app(words: list[str]) -> int:
-    """Run the verb that `words` name; usage errors are printed and give 125, as docker does."""
+    """Run the command that `words` name. Return its exit status.
+
+    Usage errors are printed and return 125, as in docker.
+    """
     register(words)
     try:
         result = typer.main.get_command(app).main(args=words, prog_name=program_name(), standalone_mode=False)
@@ -101,5 +107,5 @@ def run_app(words: list[str]) -> int:
 
 
 def program_name() -> str:
-    """How the user calls us: `./build.py` in a source tree, else `innkeeper`."""
+    """Return the name the user calls us by: `build.py` in a source tree, else `innkeeper`."""
     return "innkeeper" if os.path.basename(sys.argv[0]) == "innkeeper" else "build.py"

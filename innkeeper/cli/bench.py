@@ -1,4 +1,4 @@
-"""`bench`: what the guest and the agent cost on this machine, beside their budgets."""
+"""The command `bench`: measure what the guest and the agent cost, and compare with the budgets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command(
         "bench",
         epilog="Examples:  bench;  bench --json figures.json;  bench --only native --rounds 60;  bench --steps;  bench --against ANCHOR",
@@ -60,7 +60,10 @@ def _write(path: Path, host: dict[str, str], sections: "list[Section]") -> None:
 
 
 def _print(host: dict[str, str], sections: "list[Section]") -> None:
-    """One table, a part for each section; the budget and whether it is met beside each figure."""
+    """Print one table with a part for each section.
+
+    Each figure has its budget beside it, and whether the budget is met.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape

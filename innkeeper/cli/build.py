@@ -1,4 +1,4 @@
-"""`build`: the guest's kernel and images as files."""
+"""The command `build`: write the guest's kernel and images as files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from innkeeper.guest import Variant
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("build", epilog="Examples:  build;  build --output /srv/guest;  build --variant debug;  build --oci")(build)
 
 

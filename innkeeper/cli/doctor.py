@@ -1,4 +1,7 @@
-"""`doctor`: whether containers can be run, guests built, tests run; what was found and proven, and how to get what is missing."""
+"""The command `doctor`: check whether this host can run containers, build guests and run tests.
+
+It reports what was found and proven, and how to get what is missing.
+"""
 
 from typing import Annotated, Any
 
@@ -8,7 +11,7 @@ from innkeeper.cli.show import Json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("doctor", epilog="Examples:  doctor;  doctor --guest;  doctor --json")(doctor)
 
 

@@ -1,4 +1,4 @@
-"""`exec`: another process in a running container."""
+"""The command `exec`: run another process in a container."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     epilog = "Examples:  exec -it web sh;  exec -u www-data -w /tmp web id;  echo hello | exec -i web cat"
     app.command("exec", context_settings={"allow_interspersed_args": False}, epilog=epilog)(exec_)
 

@@ -1,4 +1,4 @@
-"""`explain`: what the container core would do for a specification, without doing it."""
+"""The command `explain`: print what the container core would do for a specification."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command(
         "explain", epilog="Examples:  explain config.json;  explain ./bundle;  inspect web | jq .[0].spec >spec.json; explain spec.json"
     )(explain)

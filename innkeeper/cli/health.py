@@ -1,4 +1,4 @@
-"""Finds out what `doctor` tells. Nothing is installed, built or changed by looking."""
+"""The checks of `doctor`. They install, build and change nothing."""
 
 import os
 import platform
@@ -13,21 +13,21 @@ from innkeeper.guest.store import JSON, Store
 from innkeeper.paths import cache_root, project_root, store_root
 
 RUN = ("qemu-system-x86_64", "setpriv", "skopeo", "mke2fs")
-"""Programs without which `run` starts no container, once the guest is built."""
+"""Programs that `run` needs to start a container, once the guest is built."""
 SOMETIMES = {"virtiofsd": "run -v", "newuidmap": "build as an ordinary user", "fuse-overlayfs": "build as an ordinary user"}
-"""Programs that only some uses of a part want -> which."""
+"""Programs that only some uses need, and for each the use."""
 BUILD = ("buildah", "mmdebstrap")
 BUILD_AS_USER = ("newuidmap", "fuse-overlayfs")
 ENVIRONMENT = ("gcc", "sys/capability.h", "Python.h")
-"""What the tests' own Python environment is compiled with (build.py)."""
+"""Files and programs that compile the tests' own Python environment (build.py)."""
 
 
 class _NotBuilt(Exception):
-    """A step of the build that is not in the store."""
+    """A step of the build is not in the store."""
 
 
 class _Lookup(Store):
-    """The store, but nothing is made in it."""
+    """The store, read-only: a missing step raises _NotBuilt instead of being built."""
 
     def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
         if not self.has(name, inputs):
@@ -36,7 +36,10 @@ class _Lookup(Store):
 
 
 def examine(ask_guest: bool) -> dict[str, Any]:
-    """Return everything `doctor` prints, as one JSON-able document."""
+    """Return the report of `doctor` as a JSON-serialisable document.
+
+    With `ask_guest`, also boot a guest and query it.
+    """
     proven = {"kvm": _kvm(), "vsock": _vsock(), "user namespaces": _user_namespaces(), "installing": _installing()}
     parts = {"run": _run_part(), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
     wanted = {name: [part for part, seen in parts.items() if name in seen["programs"]] for name in _all_programs(parts)}
@@ -52,7 +55,10 @@ def examine(ask_guest: bool) -> dict[str, Any]:
 
 
 def _part(title: str, names: tuple[str, ...], other: list[str] | None = None, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what a part wants and lacks. `other` are reasons that no package cures; `command` gets the packages that are missing."""
+    """Return the needs of a part and what is missing.
+
+    `other` are reasons that no package fixes. `command` installs the missing packages.
+    """
     missing = [name for name in names if programs.find(name) is None]
     sudo = "" if os.geteuid() == 0 else "sudo "
     return {
@@ -70,7 +76,7 @@ def _run_part() -> dict[str, Any]:
     other = _wrong_processor()
     names: tuple[str, ...] = RUN
     if not built():
-        names = (*RUN, *_build_programs())  # the first run builds the guest, and what stands in for vhost-vsock
+        names = (*RUN, *_build_programs())  # the first run builds the guest and vhost-device-vsock
         other += _no_source_tree()
     return _part("run a container", names, other, optional=("virtiofsd",))
 
@@ -104,7 +110,10 @@ def _no_source_tree() -> list[str]:
 
 
 def built() -> bool:
-    """Return whether all that `run` boots is in the store: the guest, and what stands in for vhost-vsock where that is needed."""
+    """Return whether everything that `run` boots is in the store.
+
+    That is the guest and, if the kernel's vhost-vsock does not work, vhost-device-vsock.
+    """
     from innkeeper.guest.pipeline import build_all
     from innkeeper.guest.vsock_device import vhost_device_vsock
 
@@ -145,7 +154,10 @@ _VERSION_WORD = {"mke2fs": "-V", "mkfs.erofs": "-V", "nginx": "-v", "busybox": "
 
 
 def _version(path: Path) -> str:
-    """Return the first line in which the program tells its version; its path where it tells none, or is no program."""
+    """Return the first line with a digit that the program prints about its version.
+
+    Returns its path if there is none, or if it is not a program.
+    """
     if not os.access(path, os.X_OK) or path.is_dir() or ".so" in path.name:
         return str(path)
     word = _VERSION_WORD.get(path.name, "--version")
@@ -166,7 +178,7 @@ def _kvm() -> dict[str, Any]:
 
 
 def _built_kernel() -> Path | None:
-    """A guest kernel for the proof, if one has been built already."""
+    """Return a guest kernel for the proof of KVM, or None if none is built yet."""
     return next(iter(sorted(store_root().glob("kernel-*/vmlinux"))), None)
 
 

@@ -1,4 +1,4 @@
-"""`inspect`: everything known about containers."""
+"""The command `inspect`: print everything known about containers."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +8,7 @@ EXAMPLES = "Examples:  inspect web;  inspect web | jq '.[0].State';  inspect web
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("inspect", epilog=EXAMPLES)(inspect)
 
 

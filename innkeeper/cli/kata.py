@@ -1,4 +1,4 @@
-"""`kata`: the guest on a node that runs Kata Containers."""
+"""The command `kata`: install the guest on a node that runs Kata Containers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ Prefix = Annotated[Path, typer.Option("--prefix", metavar="DIR", help="Where eve
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     verb = typer.Typer(no_args_is_help=True, help="Lay the guest out for Kata Containers' shim, or take it away.", rich_markup_mode=None)
     verb.command("install", epilog="Examples:  kata install;  kata install --prefix /srv/innkeeper --virtiofsd /opt/virtiofsd")(install)
     verb.command("uninstall")(uninstall)

@@ -1,4 +1,4 @@
-"""`kill`: a signal to a container's first process."""
+"""The command `kill`: send a signal to a container's first process."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("kill", epilog="Examples:  kill web;  kill -s HUP web")(kill)
 
 

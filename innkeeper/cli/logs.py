@@ -1,4 +1,4 @@
-"""`logs`: what a detached container wrote."""
+"""The command `logs`: print the output of a detached container."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +8,7 @@ from innkeeper.cli.show import Json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("logs", epilog="Examples:  logs web;  logs -f --tail 20 web;  logs --json web")(logs)
 
 
@@ -40,7 +40,10 @@ def logs(
 
 
 def _lines_before_tail(path: "Path", tail: int) -> int:
-    """How many lines to leave out so that the last `tail` remain."""
+    """Return how many lines to skip so that the last `tail` remain.
+
+    A last line without a line end counts as a line.
+    """
     from innkeeper.engine import logfile
 
     lines, last = 0, b"\n"
@@ -52,7 +55,10 @@ def _lines_before_tail(path: "Path", tail: int) -> int:
 
 
 class _Printer:
-    """Writes entries to our own streams, without the first `skip` lines, with times before lines if asked."""
+    """Writer of log entries to our own streams.
+
+    It skips the first `skip` lines, and puts the time before each line if asked.
+    """
 
     def __init__(self, timestamps: bool, skip: int) -> None:
         self._timestamps = timestamps
@@ -60,6 +66,7 @@ class _Printer:
         self._at_start = {"stdout": True, "stderr": True}
 
     def write(self, entry: dict[str, Any]) -> None:
+        """Write one entry to stdout or stderr, whichever it came from."""
         from innkeeper.engine import logfile, streams
 
         data = logfile.payload(entry)
@@ -71,6 +78,11 @@ class _Printer:
         streams.to_descriptor(2 if entry["stream"] == "stderr" else 1)(data)
 
     def _stamp(self, data: bytes, time: bytes, stream: str) -> bytes:
+        """Return `data` with the time before each line that starts in it.
+
+        An entry may end in the middle of a line. The next one of the same stream then continues it
+        without a time.
+        """
         ends = data.endswith(b"\n")
         body = data[:-1] if ends else data
         stamped = (time if self._at_start[stream] else b"") + body.replace(b"\n", b"\n" + time) + (b"\n" if ends else b"")

@@ -1,4 +1,4 @@
-"""`proxy`: a local socket for a port of the guest around a container."""
+"""The command `proxy`: a local socket for a port of the guest around a container."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ EXAMPLES = "Examples:  proxy web;  proxy web --socket /tmp/web.sock;  grpcurl -u
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("proxy", epilog=EXAMPLES)(proxy)
 
 

@@ -1,4 +1,4 @@
-"""`ps`: containers, or the processes of one."""
+"""The command `ps`: list containers, or the processes of one."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,7 @@ from innkeeper.cli.show import Json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("ps", epilog="Examples:  ps -a;  ps --json;  ps web")(ps)
 
 
@@ -52,7 +52,7 @@ def _short(text: str) -> str:
 
 
 def _status(one: "records.Container") -> str:
-    """Return the status as docker's `ps` words it."""
+    """Return the status in the words of docker's `ps`."""
     from innkeeper.cli import show
 
     facts, status = one.facts, one.status()

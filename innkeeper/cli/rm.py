@@ -1,4 +1,4 @@
-"""`rm`: forget containers."""
+"""The command `rm`: remove containers."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("rm", epilog="Examples:  rm web;  rm -f web;  rm $(build.py ps -aq)")(rm)
 
 

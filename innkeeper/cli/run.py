@@ -1,4 +1,4 @@
-"""`run`: a container in a machine of its own."""
+"""The command `run`: run a container in a VM of its own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,8 @@ EXAMPLES = """Examples:\n
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
-    # Options end at IMAGE: what follows is the container's command line, as with docker.
+    """Add the command to `app`."""
+    # Options end at IMAGE. The rest is the container's command line, as in docker.
     app.command("run", context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES)(run)
 
 

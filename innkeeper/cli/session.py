@@ -1,4 +1,4 @@
-"""Deprecated name of `innkeeper.engine.session`, kept until 0.2 for programs written against the old one."""
+"""Deprecated name of `innkeeper.engine.session`, kept until 0.2 for existing programs."""
 
 from innkeeper.engine.session import Session, _scratch_disk, opened
 

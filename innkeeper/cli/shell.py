@@ -1,4 +1,4 @@
-"""`shell`: a shell in the guest itself, beside its containers."""
+"""The command `shell`: open a shell in the guest itself, outside of its containers."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("shell", context_settings={"allow_interspersed_args": False}, epilog="Examples:  shell web;  shell web dmesg")(shell)
 
 

@@ -1,4 +1,4 @@
-"""`stop`: the image's stop signal, then SIGKILL."""
+"""The command `stop`: send the image's stop signal, then SIGKILL."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     app.command("stop", epilog="Examples:  stop web;  stop -t 30 web db")(stop)
 
 

@@ -1,4 +1,4 @@
-"""`test`: every test of the source tree, by pytest."""
+"""The command `test`: run the tests of the source tree with pytest."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ EXAMPLES = "Examples:  test;  test tests/unit;  test -k redis -x;  CI=true test 
 
 @dataclass(frozen=True)
 class Part:
-    """One folder of tests: what it holds and the host programs that it wants."""
+    """One folder of tests: its title, and what it needs of the host."""
 
     title: str
     programs: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ PARTS = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the command to `app`."""
     settings = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command("test", context_settings=settings, epilog=EXAMPLES)(test)
 
@@ -118,7 +118,10 @@ def _touches(paths: list[str], folder: str) -> bool:
 
 
 def _prepare(chosen: dict[str, Part]) -> None:
-    """Install what the parts want, say what cannot be had, and build the guest, so that no test looks as if it hung."""
+    """Install the programs that the parts need, report what is missing, and build the guest.
+
+    Doing it before pytest starts shows progress, where a test would look as if it hung.
+    """
     from innkeeper import guest as build
     from innkeeper import programs, progress
     from innkeeper.errors import InnkeeperError
