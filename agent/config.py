@@ -218,7 +218,7 @@ VARIABLES = {
     "KATA_AGENT_POLICY_FILE": "policy_file",
     "KATA_AGENT_TRACING": "agent.trace",
 }
-"""Environment variables, by the key of their setting or a word without effect."""
+"""Environment variables, each with its setting or with a word that has no effect."""
 _BY_WORD = {option.word: option for option in OPTIONS}
 _BY_KEY = {option.key: option for option in OPTIONS}
 

@@ -4,7 +4,7 @@ Mounts, device links, cgroups, limits, host name, loopback and entropy. All of i
 agent has begun to listen, and before any call other than those to Health is served.
 """
 
-import _socket as socket  # the public module imports enum and selectors, which start-up does without
+import _socket as socket  # the public module imports enum and selectors: too slow at start-up
 import fcntl
 import os
 import resource

@@ -6,7 +6,7 @@ Kata's agent, so that the same tools read both. All fields are strings.
 
 import os
 import time
-from _json import encode_basestring_ascii as _quote  # the json package imports re, which start-up does without
+from _json import encode_basestring_ascii as _quote  # the json package imports re: too slow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

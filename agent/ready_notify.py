@@ -6,7 +6,7 @@ connecting is safe (an emulated vsock may exit when it is called before the gues
 up), and each attempt costs time.
 """
 
-import _socket as socket  # the public module imports enum and selectors, which start-up does without
+import _socket as socket  # the public module imports enum and selectors: too slow at start-up
 import os
 
 from agent import log, loop

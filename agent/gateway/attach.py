@@ -99,6 +99,7 @@ class Attachment:
                 await self._write(AttachResponse(refused=AttachResponse.Refusal(code=error.code, message=error.message)))
 
     async def _pass_on(self, request: AttachRequest) -> None:
+        """Make the agent's call for one message. Raises Failed."""
         kind = request.WhichOneof("input")
         if kind == "stdin":
             if request.stdin:  # an empty write would close the input

@@ -99,6 +99,7 @@ class Handlers:
         return grpc.method_handlers_generic_handler(name, methods)
 
     def _streaming(self, method: str) -> Any:
+        """Return the handler of a streaming method, given its full name."""
         return {
             "innkeeper.v1.Guest.Attach": grpc.stream_stream_rpc_method_handler(self._attach),
             "innkeeper.v1.Guest.Events": grpc.unary_stream_rpc_method_handler(self._events),

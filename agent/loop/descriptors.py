@@ -3,7 +3,7 @@
 Closing one of them removes it from the loop first. The docstring of the package says why.
 """
 
-import _socket as socket  # the public module imports enum and selectors, which start-up does without
+import _socket as socket  # the public module imports enum and selectors: too slow at start-up
 import os
 
 from agent.loop.reactor import DescriptorClosed
@@ -27,6 +27,7 @@ class Fd:
 
     @property
     def closed(self) -> bool:
+        """True once the descriptor is closed or detached."""
         return self._number < 0
 
     def fileno(self) -> int:

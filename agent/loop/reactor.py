@@ -301,17 +301,24 @@ class Loop:
             self._cancelled = 0
 
     def _until_next_timer(self) -> float | None:
+        """Return the seconds to the next timer, at most LONGEST_WAIT, or None without timers."""
         self._drop_cancelled()
         if not self._timers:
             return None
         return min(max(0.0, self._timers[0].when - time.monotonic()), LONGEST_WAIT)
 
     def _drop_cancelled(self) -> None:
+        """Remove cancelled timers from the head of the heap."""
         while self._timers and self._timers[0].callback is None:
             heappop(self._timers)
             self._cancelled -= 1
 
     def _run_timers(self) -> None:
+        """Run the callbacks of all timers that are due.
+
+        The callback is removed first, so that a callback which cancels its own timer does not
+        count it as cancelled.
+        """
         self._drop_cancelled()
         now = time.monotonic() if self._timers else 0.0
         while self._timers and self._timers[0].when <= now:
@@ -337,6 +344,7 @@ class Loop:
         signal.signal(signum, _no_work)
 
     def _signals_arrived(self, fd: int) -> None:
+        """Call the hook of each signal in the pipe, once per signal number."""
         try:
             arrived = set(os.read(fd, 512))
         except BlockingIOError:

@@ -131,6 +131,7 @@ class Task(Generic[T]):
             running_loop().wake(self)
 
     def _finish(self, result: "T | None", exception: BaseException | None) -> None:
+        """Record the outcome, take the task out of the loop and wake its waiters."""
         self.done = True
         self.result = result
         self.exception = exception
@@ -176,10 +177,12 @@ class Waiters:
             self._tasks.remove(task)
 
     def wake_one(self) -> None:
+        """Wake the task that has waited longest, if there is one."""
         if self._tasks:
             running_loop().wake(self._tasks.pop(0))
 
     def wake_all(self) -> None:
+        """Wake all tasks, in the order of arrival."""
         while self._tasks:
             self.wake_one()
 
@@ -203,7 +206,7 @@ async def until_ended(tasks: "list[Task[Any]]", cancel: bool = False) -> None:
                 if interruption is None or error is caller.cancelling:
                     interruption = error
                 else:
-                    later = error  # a second time limit: it is thrown when the first one is through
+                    later = error  # a second time limit: thrown when the first one is through
                 if cancel:
                     for other in tasks:
                         other.cancel()

@@ -114,13 +114,19 @@ class Event:
         self._waiters = Waiters()
 
     def set(self) -> None:
+        """Set the flag and wake every task that waits for it."""
         self.is_set = True
         self._waiters.wake_all()
 
     def clear(self) -> None:
+        """Clear the flag, so that `wait` parks again."""
         self.is_set = False
 
     async def wait(self) -> None:
+        """Park until the flag is set.
+
+        It is checked again on waking, because it may have been cleared by then.
+        """
         while not self.is_set:
             await self._waiters.wait()
 
@@ -143,7 +149,7 @@ class Lock:
                 await PARK
         except BaseException:
             if self.owner is task:
-                self._release()
+                self._release()  # it was interrupted after it got the lock and before it ran
             else:
                 self._queue.remove(task)
             raise
@@ -152,6 +158,11 @@ class Lock:
         self._release()
 
     def _release(self) -> None:
+        """Hand the lock to the next waiter, if there is one.
+
+        The ownership passes here and not when that task runs. Otherwise a third task could take
+        the lock in between, out of turn.
+        """
         self.owner = self._queue.pop(0) if self._queue else None
         if self.owner is not None:
             running_loop().wake(self.owner)
@@ -246,6 +257,11 @@ class TaskGroup:
             task.cancel()
 
     def _ended(self, task: "Task[Any]") -> None:
+        """Note the first failure of a task, cancel the others and interrupt the block.
+
+        The block is not interrupted if it is at its end already, or if another interruption is
+        pending.
+        """
         if self._failure is not None or not isinstance(task.exception, Exception):
             return
         self._failure = task.exception

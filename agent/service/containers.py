@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest") -> Empty:
+    """Create a container without starting its program. Raises AgentError.
+
+    The connections for its streams are closed if the creation fails.
+    """
     _refuse(request, "string_user", "shared_mounts")
     document = convert.spec_document(request.OCI)
     streams = await _streams(sandbox, request, request.OCI.Process.Terminal)
@@ -33,11 +37,16 @@ async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContain
 
 
 async def start_container(sandbox: "Sandbox", request: "agent_pb2.StartContainerRequest") -> Empty:
+    """Start the program of a container. Raises AgentError."""
     await sandbox.start(request.container_id)
     return Empty()
 
 
 async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessRequest") -> Empty:
+    """Start an additional process in a container. Raises AgentError.
+
+    A user given as a string (`string_user`) is resolved by the container's own files.
+    """
     document = convert.process_document(request.process)
     if request.HasField("string_user"):
         from agent.pod import users
@@ -74,36 +83,47 @@ def _drop(streams: "Streams | None") -> None:
 
 
 async def signal_process(sandbox: "Sandbox", request: "agent_pb2.SignalProcessRequest") -> Empty:
+    """Send a signal to a process, or to the whole container. Raises NotFound, Refused."""
     sandbox.signal(request.container_id, request.exec_id, request.signal)
     return Empty()
 
 
 async def wait_process(sandbox: "Sandbox", request: "agent_pb2.WaitProcessRequest") -> WaitProcessResponse:
+    """Wait for a process and return its exit status. Raises NotFound."""
     return WaitProcessResponse(status=await sandbox.wait(request.container_id, request.exec_id))
 
 
 async def remove_container(sandbox: "Sandbox", request: "agent_pb2.RemoveContainerRequest") -> Empty:
+    """Kill the processes of a container and release its resources.
+
+    With a `timeout` in seconds the call ends with DEADLINE_EXCEEDED after that time. The removal
+    goes on nevertheless. Raises AgentError.
+    """
     with loop.timeout(request.timeout or None):
         await sandbox.remove(request.container_id)
     return Empty()
 
 
 async def update_container(sandbox: "Sandbox", request: "agent_pb2.UpdateContainerRequest") -> Empty:
+    """Set new resource limits. Raises Refused, WrongState or StepFailed."""
     await sandbox.container(request.container_id).update(parse_resources(convert.resources_document(request.resources)))
     return Empty()
 
 
 async def pause_container(sandbox: "Sandbox", request: "agent_pb2.PauseContainerRequest") -> Empty:
+    """Freeze the processes of a container. Raises WrongState or StepFailed."""
     await sandbox.container(request.container_id).pause()
     return Empty()
 
 
 async def resume_container(sandbox: "Sandbox", request: "agent_pb2.ResumeContainerRequest") -> Empty:
+    """Thaw the processes of a container. Raises WrongState or StepFailed."""
     await sandbox.container(request.container_id).resume()
     return Empty()
 
 
 async def stats_container(sandbox: "Sandbox", request: "agent_pb2.StatsContainerRequest") -> StatsContainerResponse:
+    """Return the resource usage of a container. Raises WrongState."""
     from agent.service import stats
 
     return stats.response(sandbox.container(request.container_id).stats())

@@ -51,6 +51,10 @@ class Dispatcher:
         return Answer(call=lambda: self._call(request), abandon=request.method in ONLY_WAIT)
 
     async def _call(self, request: "Request") -> Response:
+        """Wait until the agent is loaded, then run the handler.
+
+        The deadline of the client covers both.
+        """
         try:
             with timeout(request.timeout_nano / 1e9 if request.timeout_nano > 0 else None):
                 await self.loaded.wait()

@@ -96,6 +96,11 @@ class Gateway:
             return _connect(self._grpc_socket)
 
     async def _running(self) -> gateway_process.Process:
+        """Return the process of the gateway, and start it if there is none or it has ended.
+
+        The socket of an earlier process is removed first, because bind(2) fails for an existing
+        path.
+        """
         if self._process is None or self._process.ended.is_set:
             self._open_way_back()
             _remove(self._grpc_socket)

@@ -43,6 +43,7 @@ class Process:
         spawn(self._watch(), name="gateway")
 
     async def _watch(self) -> None:
+        """Reap the process when it ends."""
         await exited(self._child.pidfd)
         status = reaper.collect(self._child)
         os.close(self._child.pidfd)
@@ -85,6 +86,11 @@ async def start(arguments: "Sequence[str]") -> Process:
 
 
 def _spawn(arguments: "Sequence[str]", told: int) -> Process:
+    """Start the process in a session of its own.
+
+    posix_spawn(3) does not copy the page tables of PID 1, as fork(2) does. Standard input is
+    /dev/null, and standard output is the standard error of PID 1. Raises OSError.
+    """
     argv, environment = _program()
     pid = os.posix_spawn(
         argv[0],

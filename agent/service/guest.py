@@ -28,6 +28,10 @@ The kernel counts nanoseconds in 63 bits.
 
 
 async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetailsRequest") -> GuestDetailsResponse:
+    """Return the version and the features of the agent, and how memory is added to the guest.
+
+    The size of a memory block and the support for probing are returned if they are asked for.
+    """
     from agent.storage.manager import DRIVERS
 
     details = AgentDetails(
@@ -46,6 +50,7 @@ async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetails
 
 
 async def set_guest_date_time(sandbox: "Sandbox", request: "agent_pb2.SetGuestDateTimeRequest") -> Empty:
+    """Set the clock of the guest. Raises Refused or OSError."""
     if not 0 <= request.Sec <= LATEST:
         raise Refused("Sec", f"{request.Sec} is no time that the kernel knows")
     if not 0 <= request.Usec < 1_000_000:
@@ -55,6 +60,7 @@ async def set_guest_date_time(sandbox: "Sandbox", request: "agent_pb2.SetGuestDa
 
 
 async def get_clock(sandbox: "Sandbox", request: Empty) -> ClockResponse:
+    """Return the clock of the guest in nanoseconds since the epoch."""
     return ClockResponse(realtime_ns=time.time_ns())
 
 

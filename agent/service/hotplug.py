@@ -61,6 +61,7 @@ def _online_cpus(wanted: int) -> None:
 
 
 def _online_memory() -> None:
+    """Bring all memory blocks online. Does nothing if the kernel has no memory hotplug."""
     if os.path.isdir(MEMORY):
         _online(f"{MEMORY}/{name}/online" for name in sorted(os.listdir(MEMORY)) if name[:6] == "memory" and name[6:].isdecimal())
 
@@ -127,6 +128,7 @@ async def add_swap_path(sandbox: "Sandbox", request: "agent_pb2.AddSwapPathReque
 
 
 async def _appeared(node: Awaitable[str]) -> str:
+    """Wait for a device node. Raises AgentError if it does not appear in time."""
     try:
         return await node
     except TimeoutError as error:

@@ -35,6 +35,7 @@ ALL_CAPABILITIES = ("bounding", "effective", "permitted")
 
 
 async def boot_timeline(sandbox: "Sandbox", request: Empty) -> BootTimelineResponse:
+    """Return the stages of the boot, the modules of the start, and the agent's memory."""
     resident, threads = _own_memory()
     return BootTimelineResponse(
         stages=[BootTimelineResponse.Stage(name=name, boottime_ns=when) for name, when in timeline.stages],
@@ -62,6 +63,7 @@ async def features(sandbox: "Sandbox", request: Empty) -> FeaturesResponse:
 
 
 async def list_containers(sandbox: "Sandbox", request: Empty) -> ListContainersResponse:
+    """Return the containers of the sandbox."""
     return ListContainersResponse(containers=[_container(sandbox, container) for container in sandbox.containers.values()])
 
 
@@ -79,6 +81,7 @@ def _container(sandbox: "Sandbox", container: "Container") -> ListContainersResp
 
 
 async def list_processes(sandbox: "Sandbox", request: "guest_pb2.ListProcessesRequest") -> ListProcessesResponse:
+    """Return the processes of a container, with their exec ids. Raises NotFound."""
     container = sandbox.container(request.container_id)
     exec_ids = {process.pid: exec_id for exec_id, process in container.processes.items() if process.exit_status is None}
     boot = _boot_time()
@@ -172,6 +175,7 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
 
 
 async def _end_shell(sandbox: "Sandbox", process: "ContainerProcess") -> None:
+    """Kill a shell that could not be started, and free its id."""
     try:
         await process.kill()
     finally:
@@ -180,12 +184,17 @@ async def _end_shell(sandbox: "Sandbox", process: "ContainerProcess") -> None:
 
 
 def _own_capabilities() -> list[str]:
+    """Return the names of the agent's permitted capabilities."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         mask = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm:"))
     return [name for number, name in enumerate(NAMES) if mask >> number & 1]
 
 
 async def next_events(sandbox: "Sandbox", request: "guest_pb2.NextEventsRequest") -> NextEventsResponse:
+    """Wait for the events after the number `after`, and return all of them that are recorded.
+
+    Without `after`, return the number of the last event at once.
+    """
     if not request.HasField("after"):
         return NextEventsResponse(last=sandbox.events.last)
     happened = await sandbox.events.after(request.after)
@@ -204,6 +213,7 @@ def _event(event: "events.Event") -> Event:
 
 
 async def power_off(sandbox: "Sandbox", request: Empty) -> Empty:
+    """End the agent. As PID 1 it powers the VM off after the answer."""
     sandbox.ended.set()
     return Empty()
 

@@ -91,6 +91,7 @@ def _escape(value: str) -> str:
 
 
 def _agent(pid: int, scrapes: int) -> Iterator[Family]:
+    """Yield the families about the agent's process."""
     stat = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     times = dict(zip(("utime", "stime", "cutime", "cstime"), map(float, stat[11:15]), strict=True))
     said = {key.lower(): _number(value) for key, value in _pairs(f"/proc/{pid}/status")}
@@ -106,6 +107,7 @@ def _agent(pid: int, scrapes: int) -> Iterator[Family]:
 
 
 def _guest() -> Iterator[Family]:
+    """Yield the families about the guest."""
     load = _read("/proc/loadavg").split()
     running, _, tasks = load[3].partition("/")
     loads = dict(zip(("load1", "load5", "load15"), map(float, load), strict=False))
@@ -155,6 +157,10 @@ def _disks(table: str) -> Iterator[tuple[Labels, float]]:
 
 
 def _filesystems(mounts: str) -> list[Family]:
+    """Return the space and the inodes of every mount that holds data.
+
+    The kernel writes blanks in /proc/self/mounts as octal escapes, which are decoded here.
+    """
     space: list[tuple[Labels, float]] = []
     inodes: list[tuple[Labels, float]] = []
     without_space = set(WITHOUT_SPACE.split())

@@ -45,7 +45,8 @@ async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcess
             return Empty()
         except loop.Cancelled:
             if process.terminal and _is_known(sandbox, container_id, exec_id, process):
-                process.stdio.close()  # the kernel sends SIGHUP to the session, and input and output end
+                # This hangs the terminal up: the session gets SIGHUP, and both streams end.
+                process.stdio.close()
             _release(sandbox, container_id, exec_id, process)
             raise
     _release(sandbox, container_id, exec_id, process)
@@ -91,6 +92,7 @@ async def _run_down(sandbox: "Sandbox", container_id: str, exec_id: str, process
 
 
 async def _discard(read: "Callable[[int], Awaitable[bytes]]") -> None:
+    """Read and discard an output until its end."""
     try:
         while await read(DISCARD_SIZE):
             await loop.sleep(DISCARD_PAUSE)

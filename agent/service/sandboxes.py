@@ -20,16 +20,19 @@ SHARED = "/run/kata-containers/shared/containers/"
 
 
 async def create_sandbox(sandbox: "Sandbox", request: "agent_pb2.CreateSandboxRequest") -> Empty:
+    """Set up what the containers of the sandbox share. Raises AgentError."""
     await sandbox.create(request)
     return Empty()
 
 
 async def destroy_sandbox(sandbox: "Sandbox", request: "agent_pb2.DestroySandboxRequest") -> Empty:
+    """Remove every container and release all storages. The agent then ends."""
     await sandbox.destroy()
     return Empty()
 
 
 async def copy_file(sandbox: "Sandbox", request: "agent_pb2.CopyFileRequest") -> Empty:
+    """Write a piece of a file that the host copies into the guest."""
     await sandbox.copies.copy(request)
     return Empty()
 
@@ -62,6 +65,7 @@ async def remove_stale_virtiofs_share_mounts(sandbox: "Sandbox", request: "agent
 
 
 def _look_at_shares() -> None:
+    """Call stat(2) on every mount below SHARED."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split(" ")[4] for line in file]
     for point in points:

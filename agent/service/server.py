@@ -146,6 +146,10 @@ class Peer:
             self._tasks[task] = answer.abandon
 
     async def _complete(self, stream: int, call: "Callable[[], Coroutine[Any, Any, Response]]", size: int) -> None:
+        """Run a call and send its response.
+
+        The limits are released in any case, also if the task is cancelled.
+        """
         try:
             response = await call()
         finally:
@@ -171,6 +175,7 @@ class Peer:
             self._writer = spawn(self._write(rest), name="writer")
 
     async def _write(self, rest: memoryview) -> None:
+        """Send `rest`, and then what was queued meanwhile."""
         try:
             while True:
                 while rest:
@@ -202,6 +207,7 @@ class Peer:
             await self._drained.wait()
 
     def _lost(self, error: OSError) -> None:
+        """Note that the client is gone. `run` then ends the connection."""
         log.debug(f"client is gone: {error}", "rpc")
         self._gone = True
 

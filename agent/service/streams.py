@@ -28,11 +28,16 @@ async def write_stdin(sandbox: "Sandbox", request: "agent_pb2.WriteStreamRequest
 
 
 async def read_stdout(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest") -> ReadStreamResponse:
+    """Wait for output of a process, or of its terminal, and return it. No data means the end."""
     process = sandbox.process(request.container_id, request.exec_id)
     return ReadStreamResponse(data=await process.read_stdout(_size(request.len)))
 
 
 async def read_stderr(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest") -> ReadStreamResponse:
+    """Wait for the error output of a process and return it. No data means the end.
+
+    Raises WrongState if the process has a terminal.
+    """
     process = sandbox.process(request.container_id, request.exec_id)
     return ReadStreamResponse(data=await process.read_stderr(_size(request.len)))
 
@@ -45,11 +50,13 @@ def _size(wanted: int) -> int:
 
 
 async def close_stdin(sandbox: "Sandbox", request: "agent_pb2.CloseStdinRequest") -> Empty:
+    """Close the standard input of a process. A terminal stays open."""
     sandbox.process(request.container_id, request.exec_id).close_stdin()
     return Empty()
 
 
 async def tty_win_resize(sandbox: "Sandbox", request: "agent_pb2.TtyWinResizeRequest") -> Empty:
+    """Set the size of a terminal. Raises Refused or WrongState."""
     if request.row > 65535 or request.column > 65535:
         raise Refused("row, column", "above 65535")
     sandbox.process(request.container_id, request.exec_id).resize(request.row, request.column)

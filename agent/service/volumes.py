@@ -44,6 +44,7 @@ async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRe
 
 
 def _figures(path: str) -> bytes:
+    """Return the statistics of statvfs(3), packed for the pipe of the worker."""
     if stat.S_ISBLK(os.stat(path).st_mode):
         size = resize_fs.device_bytes(path)
         return _FIGURES.pack(size, 0, 0, 0, 0, 0)
