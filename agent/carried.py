@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def carried(work: "Coroutine[Any, Any, T]", name: str) -> T:
+async def carried(work: "Coroutine[Any, Any, T]", name: str, lock: loop.Lock | None = None) -> T:
     """Run `work` in a task of its own and return its result, or raise its error.
 
     The task goes on if the caller is cancelled. An AgentError, OSError or TimeoutError is then
     logged, because no caller is left to raise it to.
+
+    `lock` is the one that `work` takes first. Its place in the order of arrival is the caller's:
+    the task itself runs only after tasks that are ready already, and would queue behind later calls.
     """
     failure: list[Exception] = []
     alone = False
@@ -38,6 +41,8 @@ async def carried(work: "Coroutine[Any, Any, T]", name: str) -> T:
     try:
         task = loop.spawn(run(), name=name)
         task.shielded = True
+        if lock is not None:
+            lock.reserve(task)
         result = await task.wait()
     except loop.Cancelled:
         alone = True

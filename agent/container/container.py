@@ -136,7 +136,7 @@ class Container:
         Raises WrongState, Refused without a program, StepFailed. After StepFailed the container is
         stopped.
         """
-        await carried(self._start(), f"start {self.id}")
+        await carried(self._start(), f"start {self.id}", self._lock)
 
     async def _start(self) -> None:
         async with self._lock:
@@ -260,7 +260,7 @@ class Container:
 
     async def update(self, resources: Resources) -> None:
         """Set new limits. Raises Refused, WrongState, StepFailed, and then keeps the old limits."""
-        await carried(self._update(resources), f"update {self.id}")
+        await carried(self._update(resources), f"update {self.id}", self._lock)
 
     async def _update(self, resources: Resources) -> None:
         async with self._lock:

@@ -137,13 +137,22 @@ class Lock:
     def __init__(self) -> None:
         self.owner: Task[Any] | None = None
         self._queue: list[Task[Any]] = []
+        self._reserved: list[Task[Any]] = []
+
+    def reserve(self, task: "Task[Any]") -> None:
+        """Give `task` its place in the order now, before it runs. Its next `async with` takes it.
+
+        The task must come to that, so it may not be cancelled before (it is shielded).
+        """
+        self._reserved.append(task)
+        self._line_up(task)
 
     async def __aenter__(self) -> None:
         task = running_loop().running()
-        if self.owner is None:
-            self.owner = task
-            return
-        self._queue.append(task)
+        if task in self._reserved:
+            self._reserved.remove(task)
+        else:
+            self._line_up(task)
         try:
             while self.owner is not task:
                 await PARK
@@ -156,6 +165,12 @@ class Lock:
 
     async def __aexit__(self, *error: object) -> None:
         self._release()
+
+    def _line_up(self, task: "Task[Any]") -> None:
+        if self.owner is None:
+            self.owner = task
+        else:
+            self._queue.append(task)
 
     def _release(self) -> None:
         """Hand the lock to the next waiter, if there is one.

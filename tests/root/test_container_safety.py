@@ -185,7 +185,9 @@ def test_of_calls_at_once_each_sees_the_one_before(box: Box) -> None:
             container.signal_all(signal.SIGTERM)
         return outcomes
 
-    assert loop.run(main()) == ["start", "start: WrongState", "pause", "exec: WrongState", "update", "resume", "delete: WrongState"]
+    # What each found tells their order. Who hears of it first does not: starts and updates end in tasks of their own.
+    expected = ["start", "start: WrongState", "pause", "exec: WrongState", "update", "resume", "delete: WrongState"]
+    assert sorted(loop.run(main())) == sorted(expected)
 
 
 def test_delete_is_for_containers_that_have_ended(box: Box) -> None:
