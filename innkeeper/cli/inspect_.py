@@ -21,6 +21,10 @@ def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")])
 
 
 def _known(container: "records.Container") -> dict[str, Any]:
+    """Return everything known about a container as a document.
+
+    A guest that does not answer is part of the document and no failure: the rest still helps.
+    """
     import json
 
     from innkeeper.engine import guest_agent

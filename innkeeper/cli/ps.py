@@ -65,6 +65,7 @@ def _status(one: "records.Container") -> str:
 
 
 def _processes(name: str, json: bool) -> None:
+    """Print the processes of one container."""
     import datetime
 
     from innkeeper.cli import show

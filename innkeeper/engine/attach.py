@@ -100,6 +100,7 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
 
 
 def _deliver(process: Process, pending: "queue.SimpleQueue[int]") -> None:
+    """Send the signals in `pending` to the process, until a 0 or until it is gone."""
     while signum := pending.get():
         try:
             if signum != signal.SIGWINCH:

@@ -103,6 +103,10 @@ def _let_go(opened: "Session") -> None:
 
 
 def _attend(opened: "Session") -> int:
+    """Copy the output of the container to its log until it ends. Return its exit status.
+
+    Its standard input is closed. With -i or -t it stays open, though nothing is written to it.
+    """
     from innkeeper.engine import logfile, records, streams
 
     log = logfile.LogWriter(opened.folder / records.LOG)

@@ -164,6 +164,7 @@ def _write_down(run: RunPlan, folder: Path) -> None:
 
 
 def _facts(plan: Plan, run: RunPlan) -> dict[str, Any]:
+    """Return the record of a container that is about to start."""
     process: Any = run.document["process"]
     facts = records.Facts(
         image=plan.wish.reference,
@@ -180,6 +181,10 @@ def _facts(plan: Plan, run: RunPlan) -> dict[str, Any]:
 
 
 def _machine_spec(plan: Plan, run: RunPlan, folder: Path) -> MachineSpec:
+    """Return the VM's configuration.
+
+    The order of the disks is that of `plan_run`: the image is /dev/vdb, the scratch disk /dev/vdc.
+    """
     return MachineSpec(
         kernel=plan.artifacts.vmlinux,
         root=plan.artifacts.rootfs,

@@ -95,6 +95,10 @@ class StdinPump:
         self._pump = Pump("stdin", self._work)
 
     def _work(self) -> None:
+        """Copy until end of file, `stop` or the end of the process.
+
+        Only an end of file closes the process's standard input.
+        """
         try:
             self._write(self._first)
             while not self._ended:

@@ -280,6 +280,7 @@ class _Sources:
                 self._send(extent.source, extent.source_offset + first - extent.offset, last - first, out, at + first - start)
 
     def _send(self, source: Path, offset: int, length: int, out: int, at: int) -> None:
+        """Copy `length` bytes of a layer, leaving holes for chunks of zeros."""
         if source not in self._open:
             self._open[source] = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         while length:

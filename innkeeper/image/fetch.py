@@ -75,6 +75,7 @@ def resolve(reference: str) -> Image:
         source, image_id = _locate(reference, scratch)
     folder = root / f"{image_id}-{FORMAT}"
     if not folder.exists():
+        # Another process may be converting the same image: wait for it, then look again.
         with _locked(root / f"{image_id}.lock"):
             if not folder.exists():
                 with progress.step(f"fetching image {reference}"):

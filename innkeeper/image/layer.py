@@ -56,6 +56,7 @@ def read_layer(path: Path, lower: Inode) -> Inode:
 
 
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the entries of the tar. Raises tarfile.ReadError if the file ends early."""
     size = path.stat().st_size
     if size == 0:
         return  # a layer of 0 bytes is empty: docker has run such images since 1.10
@@ -258,6 +259,7 @@ def _normal(name: bytes) -> list[bytes] | None:
 
 
 def _extents(member: tarfile.TarInfo, source: Path) -> list[Extent]:
+    """Return where the bytes of a file are in the layer's tar."""
     sparse = sparse_map(member)
     if sparse is None:
         return [Extent(0, member.size, source, member.offset_data)] if member.size else []

@@ -122,6 +122,7 @@ def parse_ports(text: str) -> list[Port]:
 
 
 def _port_range(text: str, flag: str) -> list[int]:
+    """Return the ports of `8080` or `8080-8085`. `flag` is the whole value, for errors."""
     first, dash, last = text.partition("-")
     try:
         low = int(first)

@@ -47,6 +47,7 @@ def process_to_proto(process: Mapping[str, object]) -> oci_pb2.Process:
 
 
 def _fill(message: Message, document: Mapping[str, object], path: str) -> None:
+    """Set the fields of `message` from `document`. `path` is the document's path, for errors."""
     fields = {field.name.lower(): field for field in message.DESCRIPTOR.fields}
     for key, value in document.items():
         where = f"{path}.{key}" if path else key
@@ -63,6 +64,7 @@ def _fill(message: Message, document: Mapping[str, object], path: str) -> None:
 
 
 def _set(message: Message, field: Any, value: object, where: str) -> None:
+    """Set one field: a map, a list, a message or a scalar."""
     target: Any = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         for key, entry in _object(value, where).items():
@@ -89,6 +91,10 @@ def _object(value: object, where: str) -> Mapping[str, object]:
 
 
 def _scalar(field: Any, value: object, where: str) -> object:
+    """Return `value` if it has the type and the range of `field`.
+
+    Protobuf would convert or reject it with an error that does not name the path.
+    """
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         if not isinstance(value, str):
             raise InnkeeperError(f"{where}: not a string")

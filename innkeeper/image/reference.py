@@ -99,6 +99,10 @@ def read_registries() -> Registries:
 
 
 def _configuration_files() -> list[Path]:
+    """Return the configuration files in the order to read them.
+
+    Later ones override earlier ones.
+    """
     home = Path(os.path.expanduser("~"))
     user = home / ".config/containers"
     if own := os.environ.get("CONTAINERS_REGISTRIES_CONF"):

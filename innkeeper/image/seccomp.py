@@ -38,6 +38,7 @@ def load_profile(
 
 
 def _load_file(file: Path, bounding: Sequence[str], machine: str, kernel: tuple[int, int]) -> dict[str, object]:
+    """Read a profile in docker's format and resolve it. Every error names the file."""
     try:
         if file.stat().st_size > PROFILE_MAX:
             raise InnkeeperError(f"seccomp profile {file}: larger than {PROFILE_MAX} bytes")
@@ -86,6 +87,7 @@ def resolve_profile(document: object, bounding: Sequence[str], machine: str, ker
 
 
 def _architectures(top: Mapping[str, object], native: str) -> list[object]:
+    """Return the ABIs of the profile: those of `archMap` for this machine, else `architectures`."""
     if top.get("architectures") and top.get("archMap"):
         raise _Bad("both architectures and archMap")
     for entry in _list(top.get("archMap"), "archMap"):
@@ -96,6 +98,7 @@ def _architectures(top: Mapping[str, object], native: str) -> list[object]:
 
 
 def _flat_rule(rule: Mapping[str, object], where: str) -> dict[str, object]:
+    """Return a rule without its conditions."""
     if rule.get("name") and rule.get("names"):
         raise _Bad(f"{where}: both name and names")
     names = [rule["name"]] if rule.get("name") else _list(rule.get("names"), f"{where}.names")
@@ -109,6 +112,7 @@ def _flat_rule(rule: Mapping[str, object], where: str) -> dict[str, object]:
 
 
 def _included(condition: Mapping[str, object], bounding: Sequence[str], arch: str, kernel: tuple[int, int]) -> bool:
+    """Return whether `includes` hold: one of the arches, all caps, and at least the kernel."""
     arches, caps = _list(condition.get("arches"), "arches"), _list(condition.get("caps"), "caps")
     if (arches and arch not in arches) or not all(cap in bounding for cap in caps):
         return False
@@ -116,6 +120,7 @@ def _included(condition: Mapping[str, object], bounding: Sequence[str], arch: st
 
 
 def _excluded(condition: Mapping[str, object], bounding: Sequence[str], arch: str, kernel: tuple[int, int]) -> bool:
+    """Return whether `excludes` hold: one of the arches, one of the caps, at least the kernel."""
     if arch in _list(condition.get("arches"), "arches") or any(cap in bounding for cap in _list(condition.get("caps"), "caps")):
         return True
     return "minKernel" in condition and kernel >= _version(condition["minKernel"])

@@ -83,6 +83,7 @@ def _reason(stderr: str) -> str:
 
 
 def _hint(stderr: bytes) -> str | None:
+    """Return the next step for an error of skopeo, or None."""
     if b"more than one image in oci" in stderr:
         return "the layout holds several images: put the name of one behind a colon, as in oci:FOLDER:NAME"
     if b"received a manifest list instead of a manifest" in stderr:

@@ -139,6 +139,7 @@ def _capability_names(flag: str, names: Sequence[str]) -> set[str]:
 def _process(
     image: Image, options: RunOptions, user: User, hostname: str, capabilities: list[str], environ: Mapping[str, str]
 ) -> dict[str, object]:
+    """Return the `process` object."""
     argv = command_line(image, options)
     process: dict[str, object] = {
         "terminal": options.tty,
@@ -216,6 +217,7 @@ def _add(asked: dict[str, dict[str, object]], entry: dict[str, object], flag: st
 
 
 def _linux(options: RunOptions, capabilities: list[str]) -> dict[str, object]:
+    """Return the `linux` object."""
     linux: dict[str, object] = {"namespaces": [{"type": kind} for kind in defaults.NAMESPACES]}
     if resources := _resources(options):
         linux["resources"] = resources

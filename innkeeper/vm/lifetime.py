@@ -44,6 +44,12 @@ def spawn_python(script: Path, arguments: Sequence[str], *, folder: Path, log: P
 
 
 def _in_lasting_thread(argv: list[str], folder: Path, log: Path, fds: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    """Start a process from the main thread or from the spawner thread, which never ends.
+
+    PR_SET_PDEATHSIG refers to the thread, not to the process. If a worker thread called fork
+    itself, the kernel would kill the VM as soon as that worker ended. A fork copies only the
+    calling thread, so the child of a fork needs a spawner of its own.
+    """
     if threading.current_thread() is threading.main_thread():
         return _popen(argv, folder, log, fds)
     global _spawner
@@ -63,6 +69,7 @@ def _in_lasting_thread(argv: list[str], folder: Path, log: Path, fds: tuple[int,
 
 
 def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
+    """Start processes for other threads, for ever."""
     while True:
         argv, folder, log, fds, answer = jobs.get()
         try:

@@ -41,8 +41,9 @@ def settle(forwards: Sequence[Forward]) -> Settled:
     """Choose the ports of the host for `forwards`. Raises InnkeeperError naming the first failure.
 
     A forward without an address covers all addresses of the host, IPv4 and IPv6, as docker's does.
-    QEMU binds its own ports a moment later, after they are released here. `explain` turns a failure
-    of that into a message.
+    QEMU's ports stay bound here until all are chosen, so that no two forwards get the same one.
+    QEMU binds its own ports a moment later, after they are released. `explain` turns a failure of
+    that into a message. The IPv6 sockets stay bound and are returned.
     """
     held: list[socket.socket] = []
     listeners: list[tuple[socket.socket, int]] = []
@@ -102,6 +103,11 @@ def _has_ipv6() -> bool:
 
 
 def _bind(forward: Forward, family: int) -> socket.socket:
+    """Return a socket bound to the forward's port. Raises InnkeeperError.
+
+    For TCP it also listens, which is what detects that another process listens there. An IPv6
+    socket is IPv6 only, because QEMU takes the same port in IPv4.
+    """
     kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
     try:
         sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
@@ -123,6 +129,7 @@ def _bind(forward: Forward, family: int) -> socket.socket:
 
 
 def _refusal(forward: Forward, error: OSError) -> InnkeeperError:
+    """Return the error for a port that cannot be bound."""
     port = f"-p: port {forward.host_port}/{forward.protocol}"
     if error.errno == errno.EADDRINUSE:
         return InnkeeperError(f"{port} of the host is in use", hint="choose another with -p, or stop what uses it: ss -lntup")

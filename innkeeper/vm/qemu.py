@@ -111,6 +111,7 @@ def _accel(plan: Plan) -> list[str]:
 
 
 def _blockdev(index: int, disk: Disk) -> str:
+    """Return the -blockdev of a disk as JSON, in which a comma in a path needs no escape."""
     node: dict[str, object] = {
         "driver": "raw",
         "node-name": f"disk{index}",

@@ -63,6 +63,11 @@ class Relay:
         os.close(self._wake_write)
 
     def _end_connections(self) -> None:
+        """Shut down every connection.
+
+        shutdown(2) wakes the threads that block in recv(2) on them, which close(2) would not. Each
+        thread then closes its own sockets, so no descriptor is reused under it.
+        """
         with self._lock:
             for sock in self._open:
                 shut_down(sock, socket.SHUT_RDWR)
@@ -80,6 +85,7 @@ class Relay:
         return None if self._wake_read in ready else ready
 
     def _serve_tcp(self) -> None:
+        """Accept clients until `close`, with at most MAX_CONNECTIONS at a time."""
         self._listener.listen(128)
         slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         while self._ready([self._listener]) is not None:
@@ -93,6 +99,10 @@ class Relay:
             threading.Thread(target=self._connect, args=(client, slots), name="relay", daemon=True).start()
 
     def _connect(self, client: socket.socket, slots: threading.BoundedSemaphore) -> None:
+        """Connect one client to the target and copy until both sides have ended.
+
+        The sockets are in `_open` meanwhile, where `close` finds them.
+        """
         try:
             with client, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
                 with self._lock:
@@ -109,6 +119,13 @@ class Relay:
             slots.release()
 
     def _serve_udp(self) -> None:
+        """Relay datagrams until `close`.
+
+        Datagrams have no connection, and QEMU's answers do not name the client. So each client gets
+        a socket of its own, connected to the target: whatever arrives on it is for that client.
+        `clients` is ordered by the last datagram from the client, so the first is the one to drop
+        when there are too many or it has been silent too long.
+        """
         clients: OrderedDict[Address, socket.socket] = OrderedDict()
         heard: dict[Address, float] = {}
         try:
@@ -130,6 +147,7 @@ class Relay:
                 sock.close()
 
     def _from_client(self, clients: "OrderedDict[Address, socket.socket]", heard: dict[Address, float]) -> None:
+        """Pass one datagram of a client on, with a new socket if the client is unknown."""
         try:
             data, address = self._listener.recvfrom(PIECE)
             if address not in clients:
@@ -143,6 +161,7 @@ class Relay:
             pass  # lost, which datagrams may be
 
     def _to_client(self, sock: socket.socket, address: Address) -> None:
+        """Pass one datagram of the target back to its client."""
         try:
             self._listener.sendto(sock.recv(PIECE), address)
         except OSError:

@@ -99,6 +99,7 @@ class Machine:
         )
 
     def _plan(self, program: str, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
+        """Return the inputs of QEMU's argument list."""
         spec = self.spec
         line = cmdline.build(
             machine_type=self.machine_type,
@@ -254,6 +255,7 @@ class Machine:
     def close(self) -> None:
         """End all processes and release the folder. May be called twice."""
         self._stopping = True
+        # QEMU ends first: its helpers end when their connection to it is closed.
         if self._qemu is not None:
             lifetime.end(self._qemu)
         for relay in self._relays:
