@@ -87,7 +87,7 @@ def test_text_is_utf8_in_every_locale(runtime: Runtime, bundle: Bundle, tmp_path
 
 def test_a_log_that_cannot_be_written_hides_nothing(runtime: Runtime) -> None:
     said = runtime.refuses("--log", "/none/log", "state", "a")
-    assert said == "/none/log: No such file or directory\ncontainer 'a' does not exist\n"
+    assert said == "error: --log: /none/log: No such file or directory\nerror: container 'a' does not exist\n"
 
 
 def test_the_same_from_the_source_tree(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
