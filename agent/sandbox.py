@@ -5,6 +5,7 @@ await. Creating the sandbox or a container undoes itself in that case. Starting 
 container and destroying the sandbox go on to their end in a task of their own (agent/carried.py).
 """
 
+import errno
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from agent.container.process import NOTHING_GIVEN, Given
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
-from agent.errors import AgentError, AlreadyExists, NotFound, Refused, WrongState
+from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.signals import would_drop
@@ -237,7 +238,12 @@ class Sandbox:
         async with self._namespaces.turn():
             pids = self._namespaces.pid() if shares_pids else None
             host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
-            container = await Container.create(container_id, exec_id, spec, host, self._given(spec.process))
+            try:
+                container = await Container.create(container_id, exec_id, spec, host, self._given(spec.process))
+            except StepFailed as error:
+                if pids is not None and error.errno == errno.ENOMEM:
+                    await self._namespaces.check_ending()
+                raise
             _warn(container_id, container.warnings)
             self._namespaces.created(container)
             return container

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agent.container.container import Container
 
 PLACE = "/run/sandbox-ns"
+ENDING_SECONDS = 1.0
+"""How long a process that has been killed may take to be gone."""
 
 
 class SharedNamespaces:
@@ -88,6 +90,21 @@ class SharedNamespaces:
         if self._first.init.exit_status is not None:
             raise WrongState(f"the sandbox's pid namespace has ended with its first container, {self._first.id!r}")
         return f"/proc/{self._first.init.pid}/ns/pid"
+
+    async def check_ending(self) -> None:
+        """Raise WrongState if the first container's first process ends within ENDING_SECONDS.
+
+        While it ends, the kernel kills and reaps the namespace's other processes first. clone3(2)
+        into the namespace then fails with ENOMEM already, although the end is not reported yet.
+        """
+        if self._first is None:
+            return
+        try:
+            with loop.timeout(ENDING_SECONDS):
+                await self._first.init.wait()
+        except TimeoutError:
+            return
+        self.pid()
 
     def created(self, container: "Container") -> None:
         """Record a created container. The first one's pid namespace becomes the shared one."""

@@ -51,6 +51,8 @@ def in_user_namespace(document: Document) -> None:
     """
     del document["hostname"]
     document["mounts"] = [mount for mount in document["mounts"] if mount["type"] != "mqueue"]
+    # Its groups end at those that are mapped; docker leaves the setting out as well then.
+    document["linux"]["sysctl"].pop("net.ipv4.ping_group_range")
     document["linux"]["namespaces"] += [{"type": "user"}, {"type": "network"}]
     for kind in ("uid", "gid"):
         document["linux"][f"{kind}Mappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}]
