@@ -25,7 +25,7 @@ COUNT, COUNT_LONG = 10_000, 100_000
 LIVE_COUNT, LIVE_LONG = 5000, 50_000
 GUEST_COUNT = 100
 LOOK_EVERY = 1000
-GROWTH_KB = 24 << 10
+GROWTH_KB = 12 << 10
 """From the first look to any later one, however many specifications are between them: what is kept has a bound."""
 LOOKS = 5
 """Times that memory is looked at before it counts as grown."""
