@@ -25,6 +25,7 @@ from agent.linux.mount import (
     reconfigure,
     set_attributes,
 )
+from agent.linux.mount_table import mount_table
 from agent.network.loopback import loopback_up
 
 PATH = "/bin:/sbin:/usr/bin:/usr/sbin"
@@ -108,8 +109,7 @@ def mount_all() -> None:
 def _mounted() -> "dict[str, str]":
     """Return the file system types of all mounts by target."""
     try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
-            return {fields[1]: fields[2] for fields in (line.split(" ") for line in file)}
+        return {entry.mountpoint: entry.filesystem for entry in mount_table()}
     except FileNotFoundError:
         return {}  # /proc is the first entry of the table and not mounted yet
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.linux import mount as m
 from agent.linux import process as p
 from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
+from agent.linux.mount_table import mount_table
 from agent.linux.sealed import copy, is_sealed
 from agent.network.loopback import loopback_up
 
@@ -98,8 +99,7 @@ def _make_group() -> Path | None:
 
     Raises OSError.
     """
-    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
-        mounts = [line.split(" ")[1] for line in file if line.split(" ")[2] == "cgroup2"]
+    mounts = [entry.mountpoint for entry in mount_table() if entry.filesystem == "cgroup2"]
     if not mounts:
         return None
     group = Path(mounts[0]) / f"innkeeper-agent-{os.getpid()}"

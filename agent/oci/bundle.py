@@ -5,7 +5,6 @@ config.json is read once, paths become absolute, and the cgroup's path is chosen
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from agent.container.spec.mounts import BIND_TYPES
 from agent.container.spec.reader import Document
 from agent.errors import Refused
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
+from agent.linux.mount_table import mount_table
 
 CONFIG = "config.json"
 SIZE_MAX = 64 << 20
@@ -79,12 +79,9 @@ def cgroup_mount() -> Path:
     for place in CGROUP_PLACES:
         if _is_hierarchy(place):
             return Path(place)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields, _, (kind, *_rest) = (part.split(" ") for part in line.partition(" - "))
-            place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-            if kind == "cgroup2" and fields[3] == "/" and _is_hierarchy(place):
-                return Path(place)
+    for entry in mount_table():
+        if entry.filesystem == "cgroup2" and entry.root == "/" and _is_hierarchy(entry.mountpoint):
+            return Path(entry.mountpoint)
     raise Refused("linux.cgroupsPath", "cgroup v2 is not mounted here")
 
 

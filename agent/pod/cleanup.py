@@ -2,12 +2,12 @@
 
 import os
 
+from agent.linux.mount_table import mount_table
+
 
 def clear_directory(path: str) -> None:
     """Remove everything below `path` except mount points. Nothing mounted there is entered."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        mounted = {line.split(" ")[4].replace("\\040", " ") for line in file}
-    _clear(path, mounted)
+    _clear(path, {entry.mountpoint for entry in mount_table()})
 
 
 def _clear(path: str, mounted: set[str]) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.linux.mount_table import mount_table
 from agent.service.handler import Handlers
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import Metrics
@@ -72,7 +73,7 @@ async def get_metrics(sandbox: "Sandbox", request: "agent_pb2.GetMetricsRequest"
     global _scrapes
     _scrapes += 1
     pid, scrapes = os.getpid(), _scrapes
-    return Metrics(metrics=(await run_in_worker(lambda: text(pid, scrapes).encode(), "metrics")).decode())
+    return Metrics(metrics=(await run_in_worker(lambda: text(pid, scrapes).encode(errors="replace"), "metrics")).decode())
 
 
 def text(pid: int, scrapes: int) -> str:
@@ -120,7 +121,7 @@ def _guest() -> Iterator[Family]:
     yield Family("kata_guest_meminfo", "Statistics about memory usage in the system.", "gauge", _labelled(memory))
     yield Family("kata_guest_netdev_stat", "Guest net devices statistics.", "gauge", _netdevs(_read("/proc/net/dev")))
     yield Family("kata_guest_diskstat", "Disks statistics in system.", "gauge", _disks(_read("/proc/diskstats")))
-    yield from _filesystems(_read("/proc/self/mounts"))
+    yield from _filesystems()
 
 
 def snake(name: str) -> str:
@@ -156,20 +157,16 @@ def _disks(table: str) -> Iterator[tuple[Labels, float]]:
             yield (("disk", name), ("item", item)), float(figure)
 
 
-def _filesystems(mounts: str) -> list[Family]:
-    """Return the space and the inodes of every mount that holds data.
-
-    The kernel writes blanks in /proc/self/mounts as octal escapes, which are decoded here.
-    """
+def _filesystems() -> list[Family]:
+    """Return the space and the inodes of every mount that holds data."""
     space: list[tuple[Labels, float]] = []
     inodes: list[tuple[Labels, float]] = []
     without_space = set(WITHOUT_SPACE.split())
-    for line in mounts.splitlines():
-        device, mount, kind = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), word) for word in line.split(" ")[:3]]
-        if kind in without_space:
+    for entry in mount_table():
+        if entry.filesystem in without_space:
             continue
         try:
-            found = os.statvfs(mount)
+            found = os.statvfs(entry.mountpoint)
         except OSError:
             continue  # hidden by another mount, or its server is gone
         unit = found.f_frsize
@@ -178,7 +175,7 @@ def _filesystems(mounts: str) -> list[Family]:
             (inodes, found.f_files, found.f_ffree, found.f_favail),
         ):
             for item, figure in (("total", total), ("free", free), ("available", available)):
-                target.append(((("mount", mount), ("device", device), ("item", item)), float(figure)))
+                target.append(((("mount", entry.mountpoint), ("device", entry.source), ("item", item)), float(figure)))
     return [
         Family("kata_guest_filesystem_bytes", "Guest filesystem space.", "gauge", space),
         Family("kata_guest_filesystem_inodes", "Guest filesystem inodes.", "gauge", inodes),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent import log, loop
 from agent.errors import AgentError
+from agent.linux.mount_table import mount_table
 from agent.service.handler import Handlers
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import OOMEvent
@@ -66,12 +67,10 @@ async def remove_stale_virtiofs_share_mounts(sandbox: "Sandbox", request: "agent
 
 def _look_at_shares() -> None:
     """Call stat(2) on every mount below SHARED."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [line.split(" ")[4] for line in file]
-    for point in points:
-        if point.startswith(SHARED):
+    for entry in mount_table():
+        if entry.mountpoint.startswith(SHARED):
             try:
-                os.stat(point)
+                os.stat(entry.mountpoint)
             except OSError:
                 continue  # stale: the kernel has dropped it now
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 from agent.linux import passed_fds
 from agent.linux.libc import AT_FDCWD
 from agent.linux.mount import MNT_DETACH, move_mount, set_propagation, umount2
+from agent.linux.mount_table import mounts_at
 from agent.linux.openat2 import openat2
 from agent.storage.mountpoint import STRAIGHT, enter, make_file, open_directory
 from agent.storage.options import Options
@@ -132,23 +133,12 @@ def take_away(path: str) -> None:
 
 def mounted_type(path: str) -> str | None:
     """Return the filesystem type of the topmost mount at exactly `path`, or None."""
-    found = None
-    for fields in _mounts_at(path):
-        found = fields[fields.index("-") + 1]
-    return found
+    return next((entry.filesystem for entry in reversed(mounts_at(path))), None)
 
 
 def mount_ids(path: str) -> frozenset[int]:
     """Return the ids of the mounts at exactly `path`."""
-    return frozenset([int(fields[0]) for fields in _mounts_at(path)])
-
-
-def _mounts_at(path: str) -> list[list[str]]:
-    """Return the fields of each mount at exactly `path`, topmost last (proc_pid_mountinfo(5))."""
-    wanted = path.rstrip("/").replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
-    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        found = [line.split(" ") for line in file]
-    return [fields for fields in found if fields[4] == wanted]
+    return frozenset(entry.id for entry in mounts_at(path))
 
 
 def _mount_id(fd: int) -> str:
