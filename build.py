@@ -40,7 +40,11 @@ def main() -> int:
     from innkeeper.paths import cache_root
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_root() / "pycache"))
+    if "PYTHONPYCACHEPREFIX" not in os.environ:
+        # Bytecode goes to the cache, never beside a source. So "write none" (set in many container
+        # images) is not heeded: without bytecode each command takes a second longer.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(cache_root() / "pycache")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     return os.execv(python, [str(python), "-m", "innkeeper.cli", *sys.argv[1:]])
 
 
