@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 
 from agent.container.namespaces import Borrowed
-from agent.container.spec.reader import Node, text
+from agent.container.spec.reader import SpecReader, text
 from agent.errors import Refused, StepFailed
 from agent.linux.netlink import Attributes, Route
 from agent.linux.process import CLONE_NEWNET
@@ -31,14 +31,14 @@ class NetDevice:
         return f"move network interface {self.name} into the container as {self.inside} ({self.field})"
 
 
-def parse_net_devices(node: Node | None) -> tuple[NetDevice, ...]:
+def parse_net_devices(reader: SpecReader | None) -> tuple[NetDevice, ...]:
     """Return `linux.netDevices` as objects. Raises Refused."""
-    if node is None:
+    if reader is None:
         return ()
     result = []
-    for name in node.document:
-        text(name, node.path)
-        entry = Node(node.required(name), node.name(name[:64]), node.warnings)
+    for name in reader.document:
+        text(name, reader.path)
+        entry = SpecReader(reader.required(name), reader.name(name[:64]), reader.warnings)
         inside = entry.string("name") or name
         entry.finish()
         check_name(name, entry.path)

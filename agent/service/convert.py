@@ -8,7 +8,7 @@ whether or not the container core applies it: the core refuses unsupported field
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.container.spec.reader import Document, Kept
+from agent.container.spec.reader import CachedDocument, Document
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROFILES_MAX = 16
 """Number of seccomp profiles to keep. One of them takes 100 kB as a document."""
-_profiles: dict[bytes, Kept] = {}
+_profiles: dict[bytes, CachedDocument] = {}
 
 _CAPABILITY_SETS = ("Bounding", "Effective", "Inheritable", "Permitted", "Ambient")
 _HOOKS = ("Prestart", "CreateRuntime", "CreateContainer", "StartContainer", "Poststart", "Poststop")
@@ -194,12 +194,12 @@ def _seccomp(seccomp: "oci_pb2.LinuxSeccomp") -> Document:
     Most containers come with the same profile, which has hundreds of names in it.
     """
     key = seccomp.SerializeToString()
-    kept = _profiles.get(key)
-    if kept is None:
+    cached = _profiles.get(key)
+    if cached is None:
         if len(_profiles) >= PROFILES_MAX:
             _profiles.clear()
-        kept = _profiles[key] = Kept(_seccomp_document(seccomp))
-    return kept
+        cached = _profiles[key] = CachedDocument(_seccomp_document(seccomp))
+    return cached
 
 
 def _seccomp_document(seccomp: "oci_pb2.LinuxSeccomp") -> Document:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.container.spec.document import parse_resources, parse_spec
-from agent.container.spec.reader import Node
+from agent.container.spec.reader import SpecReader
 from agent.container.spec.seccomp import Seccomp, parse_seccomp
 from agent.errors import AgentError
 from agent.service.convert import process_document, resources_document, spec_document
@@ -286,7 +286,7 @@ def test_an_equal_profile_is_one_object_and_parsed_once() -> None:
         return linux(Seccomp=oci_pb2.LinuxSeccomp(DefaultAction="SCMP_ACT_ALLOW", Syscalls=[rule]))
 
     def parsed(document: dict[str, Any]) -> tuple[Seccomp, list[str]]:
-        node = Node(document["linux"]["seccomp"], "linux.seccomp", [])
+        node = SpecReader(document["linux"]["seccomp"], "linux.seccomp", [])
         return parse_seccomp(node), node.warnings
 
     first, again, other = (spec_document(spec) for spec in (profile(), profile(), profile(7)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.spec import reader as fields_module
+from agent.container.spec import reader as reader_module
 from agent.container.spec.document import parse_spec
 from tests import spec_fields
 from tests.spec_fields import fields
@@ -69,13 +69,13 @@ FREE_KEYS = {"netDevices.eth0": "netDevices.*", "rdma.mlx5_0": "rdma.*"}
 def asked_for(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The paths of all fields that the parser looks at, lists and free keys as the table writes them."""
     paths: set[str] = set()
-    get = fields_module.Node.get
+    get = reader_module.SpecReader.get
 
-    def noting(node: fields_module.Node, key: str) -> object:
-        paths.add(node.name(key))
-        return get(node, key)
+    def noting(reader: reader_module.SpecReader, key: str) -> object:
+        paths.add(reader.name(key))
+        return get(reader, key)
 
-    monkeypatch.setattr(fields_module.Node, "get", noting)
+    monkeypatch.setattr(reader_module.SpecReader, "get", noting)
     monkeypatch.setattr("agent.linux.numa.knows_mode", lambda mode: True)
     assert parse_spec(FULL).warnings == ()
     result = {re.sub(r"\[\d+\]", "[]", path) for path in paths}

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from agent.container.spec.hooks import NO_HOOKS, Hooks, parse_hooks
 from agent.container.spec.linux import Linux, parse_linux
 from agent.container.spec.mounts import Mount, parse_mount
-from agent.container.spec.process import Process, parse_process_node
-from agent.container.spec.reader import Node, absolute
-from agent.container.spec.resources import Resources, parse_resources_node
+from agent.container.spec.process import Process, read_process
+from agent.container.spec.reader import SpecReader, absolute
+from agent.container.spec.resources import Resources, read_resources
 from agent.errors import Refused
 
 VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)([-+].*)?")
@@ -58,21 +58,21 @@ def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozens
     of the root and of bind mounts. Without one, relative paths are refused.
     """
     warnings: list[str] = []
-    node = Node(document, "", warnings)
-    version = _version(node)
-    node.refuse_known("solaris", "windows", "vm", "zos", "freebsd", reason="of another platform")
-    root = Node(node.required("root"), "root", warnings)
+    reader = SpecReader(document, "", warnings)
+    version = _version(reader)
+    reader.refuse_known("solaris", "windows", "vm", "zos", "freebsd", reason="of another platform")
+    root = SpecReader(reader.required("root"), "root", warnings)
     root_path = _below_bundle(root.string("path"), bundle)
     root_readonly = root.boolean("readonly")
     root.finish()
-    process_node = node.child("process")
-    process = parse_process_node(process_node) if process_node else None
-    mounts = tuple([parse_mount(mount, bundle) for mount in node.children("mounts")])
-    linux = parse_linux(Node(node.get("linux") or {}, "linux", warnings), sandbox)
-    hostname, domainname = _host_name(node, "hostname"), _host_name(node, "domainname")
-    annotations = node.mapping("annotations")
-    hooks = parse_hooks(node.child("hooks"))
-    node.finish()
+    process_reader = reader.child("process")
+    process = read_process(process_reader) if process_reader else None
+    mounts = tuple([parse_mount(mount, bundle) for mount in reader.children("mounts")])
+    linux = parse_linux(SpecReader(reader.get("linux") or {}, "linux", warnings), sandbox)
+    hostname, domainname = _host_name(reader, "hostname"), _host_name(reader, "domainname")
+    annotations = reader.mapping("annotations")
+    hooks = parse_hooks(reader.child("hooks"))
+    reader.finish()
     spec = Spec(version, root_path, root_readonly, process, hostname, domainname, mounts, annotations, linux, hooks, tuple(warnings))
     _check_together(spec)
     return spec
@@ -80,16 +80,16 @@ def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozens
 
 def parse_process(document: Mapping[str, object]) -> Process:
     """Return the document of one more process (`exec`) as a `Process`. Raises Refused."""
-    return parse_process_node(Node(document, "process", []))
+    return read_process(SpecReader(document, "process", []))
 
 
 def parse_resources(document: Mapping[str, object]) -> Resources:
     """Return the document of an update as `Resources`. Raises Refused."""
-    return parse_resources_node(Node(document, "linux.resources", []))
+    return read_resources(SpecReader(document, "linux.resources", []))
 
 
-def _version(node: Node) -> str:
-    version = node.string("ociVersion", "1.0.0")
+def _version(reader: SpecReader) -> str:
+    version = reader.string("ociVersion", "1.0.0")
     match = VERSION.fullmatch(version)
     if match is None or match.group(1) != "1":
         raise Refused("ociVersion", f"{version!r} is not a version 1.x.y")
@@ -100,8 +100,8 @@ def _below_bundle(path: str, bundle: str) -> str:
     return absolute(f"{bundle}/{path}" if path and bundle and not path.startswith("/") else path, "root.path")
 
 
-def _host_name(node: Node, key: str) -> str:
-    name = node.string(key)
+def _host_name(reader: SpecReader, key: str) -> str:
+    name = reader.string(key)
     if len(name.encode("utf-8", "surrogateescape")) > 64:
         raise Refused(key, "longer than 64 bytes")
     return name

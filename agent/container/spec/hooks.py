@@ -5,7 +5,7 @@ agent.container.hooks runs them.
 
 from dataclasses import dataclass
 
-from agent.container.spec.reader import Node, absolute
+from agent.container.spec.reader import SpecReader, absolute
 from agent.errors import Refused
 
 TIMEOUT_MAX = (1 << 31) - 1
@@ -50,21 +50,21 @@ class Hooks:
 NO_HOOKS = Hooks()
 
 
-def parse_hooks(node: Node | None) -> Hooks:
+def parse_hooks(reader: SpecReader | None) -> Hooks:
     """Return `hooks` as an object. Raises Refused."""
-    if node is None:
+    if reader is None:
         return NO_HOOKS
-    hooks = Hooks(**{field: tuple([_hook(hook) for hook in node.children(kind)]) for kind, field in KINDS.items()})
-    node.finish()
+    hooks = Hooks(**{field: tuple([_hook(hook) for hook in reader.children(kind)]) for kind, field in KINDS.items()})
+    reader.finish()
     return hooks
 
 
-def _hook(node: Node) -> Hook:
-    path = absolute(node.string("path"), node.name("path"))
-    env = node.strings("env") if node.has("env") else None
+def _hook(reader: SpecReader) -> Hook:
+    path = absolute(reader.string("path"), reader.name("path"))
+    env = reader.strings("env") if reader.has("env") else None
     for index, entry in enumerate(env or ()):
         if not entry.partition("=")[0] or "=" not in entry:
-            raise Refused(node.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
-    hook = Hook(node.path, path, node.strings("args") or (path,), env, node.optional("timeout", 1, TIMEOUT_MAX))
-    node.finish()
+            raise Refused(reader.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
+    hook = Hook(reader.path, path, reader.strings("args") or (path,), env, reader.optional("timeout", 1, TIMEOUT_MAX))
+    reader.finish()
     return hook

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from agent.container.spec.mounts import CONTEXTS, Mount
-from agent.container.spec.reader import Node
+from agent.container.spec.reader import SpecReader
 from agent.errors import Refused
 from agent.linux import lsm
 
@@ -28,13 +28,13 @@ The policy labels the files in them. A mount option may not.
 """
 
 
-def apparmor_profile(node: Node) -> str | None:
+def apparmor_profile(reader: SpecReader) -> str | None:
     """Return the loaded profile that `apparmorProfile` requests, or None if it requests none.
 
     Raises Refused.
     """
-    field = node.name("apparmorProfile")
-    name = node.string("apparmorProfile")
+    field = reader.name("apparmorProfile")
+    name = reader.string("apparmorProfile")
     if not name or name == UNCONFINED:
         return name or None
     if not lsm.apparmor_active():
@@ -47,15 +47,15 @@ def apparmor_profile(node: Node) -> str | None:
     return name
 
 
-def selinux_context(node: Node, key: str) -> str:
+def selinux_context(reader: SpecReader, key: str) -> str:
     """Return the context that `key` requests, or "" for none. Raises Refused."""
-    context = node.string(key)
+    context = reader.string(key)
     if not context:
         return ""
     if not lsm.selinux_active():
-        raise Refused(node.name(key), "SELinux is not active")
+        raise Refused(reader.name(key), "SELinux is not active")
     if not lsm.selinux_context_valid(context):
-        raise Refused(node.name(key), f"{context[:128]!r} is no context of the loaded policy")
+        raise Refused(reader.name(key), f"{context[:128]!r} is no context of the loaded policy")
     return context
 
 

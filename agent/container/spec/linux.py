@@ -9,8 +9,8 @@ from agent.container.net_devices import NetDevice, parse_net_devices
 from agent.container.spec.labels import selinux_context
 from agent.container.spec.memory_policy import MemoryPolicy, parse_memory_policy
 from agent.container.spec.mounts import PROPAGATION, clean, parse_mappings
-from agent.container.spec.reader import U32, Node, absolute, choice
-from agent.container.spec.resources import Resources, parse_resources_node
+from agent.container.spec.reader import U32, SpecReader, absolute, choice
+from agent.container.spec.resources import Resources, read_resources
 from agent.container.spec.seccomp import Seccomp, parse_seccomp
 from agent.errors import Refused
 
@@ -71,39 +71,39 @@ class Linux:
     mount_label: str = ""
 
 
-def parse_linux(node: Node, sandbox: frozenset[str]) -> Linux:
+def parse_linux(reader: SpecReader, sandbox: frozenset[str]) -> Linux:
     """Return `linux` as an object. Raises Refused."""
-    node.refuse_known("intelRdt", reason="no resctrl mount (CONFIG_X86_CPU_RESCTRL)")
-    namespaces = _namespaces(node)
-    resources = node.child("resources")
-    seccomp = node.child("seccomp")
+    reader.refuse_known("intelRdt", reason="no resctrl mount (CONFIG_X86_CPU_RESCTRL)")
+    namespaces = _namespaces(reader)
+    resources = reader.child("resources")
+    seccomp = reader.child("seccomp")
     linux = Linux(
         namespaces,
-        parse_mappings(node, "uidMappings"),
-        parse_mappings(node, "gidMappings"),
-        _time_offsets(node),
-        tuple([_device(device) for device in node.children("devices")]),
-        _cgroups_path(node),
-        node.string("cgroupsPath").startswith("/"),
-        parse_resources_node(resources) if resources else parse_resources_node(Node({}, node.name("resources"), [])),
-        _propagation(node),
+        parse_mappings(reader, "uidMappings"),
+        parse_mappings(reader, "gidMappings"),
+        _time_offsets(reader),
+        tuple([_device(device) for device in reader.children("devices")]),
+        _cgroups_path(reader),
+        reader.string("cgroupsPath").startswith("/"),
+        read_resources(resources) if resources else read_resources(SpecReader({}, reader.name("resources"), [])),
+        _propagation(reader),
         parse_seccomp(seccomp) if seccomp else None,
-        _sysctl(node, sandbox.union(namespaces)),
-        tuple(dict.fromkeys(absolute(path, node.name("maskedPaths")) for path in node.strings("maskedPaths"))),
-        tuple(dict.fromkeys(absolute(path, node.name("readonlyPaths")) for path in node.strings("readonlyPaths"))),
-        _personality(node),
-        parse_net_devices(node.child("netDevices")),
-        parse_memory_policy(node.child("memoryPolicy")),
-        selinux_context(node, "mountLabel"),
+        _sysctl(reader, sandbox.union(namespaces)),
+        tuple(dict.fromkeys(absolute(path, reader.name("maskedPaths")) for path in reader.strings("maskedPaths"))),
+        tuple(dict.fromkeys(absolute(path, reader.name("readonlyPaths")) for path in reader.strings("readonlyPaths"))),
+        _personality(reader),
+        parse_net_devices(reader.child("netDevices")),
+        parse_memory_policy(reader.child("memoryPolicy")),
+        selinux_context(reader, "mountLabel"),
     )
-    node.finish()
+    reader.finish()
     _check_together(linux)
     return linux
 
 
-def _namespaces(node: Node) -> dict[str, str | None]:
+def _namespaces(reader: SpecReader) -> dict[str, str | None]:
     result: dict[str, str | None] = {}
-    for entry in node.children("namespaces"):
+    for entry in reader.children("namespaces"):
         kind = entry.string("type")
         if kind not in NAMESPACES:
             raise Refused(entry.name("type"), f"{kind!r} is unknown")
@@ -147,51 +147,51 @@ def _check_mappings(mappings: tuple[tuple[int, int, int], ...], field: str) -> N
             raise Refused(field, "entries overlap")
 
 
-def _time_offsets(node: Node) -> tuple[tuple[str, int, int], ...]:
-    offsets = node.child("timeOffsets")
+def _time_offsets(reader: SpecReader) -> tuple[tuple[str, int, int], ...]:
+    offsets = reader.child("timeOffsets")
     if offsets is None:
         return ()
     result = []
     for clock in offsets.document:
         if clock not in ("monotonic", "boottime"):
             raise Refused(offsets.name(str(clock)), "unknown")
-        entry = Node(offsets.required(clock), offsets.name(clock), offsets.warnings)
+        entry = SpecReader(offsets.required(clock), offsets.name(clock), offsets.warnings)
         seconds = entry.integer("secs", -(1 << 62), 1 << 62, 0)
         result.append((clock, seconds, entry.integer("nanosecs", 0, 10**9 - 1, 0)))
         entry.finish()
     return tuple(result)
 
 
-def _device(node: Node) -> Device:
-    path = node.string("path")
+def _device(reader: SpecReader) -> Device:
+    path = reader.string("path")
     if not path:
-        raise Refused(node.name("path"), "missing")
-    kind = node.string("type")
+        raise Refused(reader.name("path"), "missing")
+    kind = reader.string("type")
     if kind not in DEVICE_TYPES:
-        raise Refused(node.name("type"), f"{kind!r} is unknown")
+        raise Refused(reader.name("type"), f"{kind!r} is unknown")
     if ".." in path.split("/") or not path.strip("/."):
-        raise Refused(node.name("path"), f"{path[:64]!r} is not the path of a file, without ..")
+        raise Refused(reader.name("path"), f"{path[:64]!r} is not the path of a file, without ..")
     device = Device(
-        node.path,
-        clean(absolute(path, node.name("path"))),
+        reader.path,
+        clean(absolute(path, reader.name("path"))),
         kind,
-        node.integer("major", 0, (1 << 31) - 1, 0),
-        node.integer("minor", 0, (1 << 31) - 1, 0),
-        node.integer("fileMode", 0, 0o177777, 0o666) & 0o7777,
-        node.integer("uid", 0, U32 - 1, 0),
-        node.integer("gid", 0, U32 - 1, 0),
+        reader.integer("major", 0, (1 << 31) - 1, 0),
+        reader.integer("minor", 0, (1 << 31) - 1, 0),
+        reader.integer("fileMode", 0, 0o177777, 0o666) & 0o7777,
+        reader.integer("uid", 0, U32 - 1, 0),
+        reader.integer("gid", 0, U32 - 1, 0),
     )
-    node.finish()
+    reader.finish()
     return device
 
 
-def _cgroups_path(node: Node) -> str:
+def _cgroups_path(reader: SpecReader) -> str:
     """Return the cleaned path of the cgroup below our own parent.
 
     systemd's `slice:prefix:name` becomes a path.
     """
-    path = node.string("cgroupsPath")
-    field = node.name("cgroupsPath")
+    path = reader.string("cgroupsPath")
+    field = reader.name("cgroupsPath")
     if len(path) > 4096:
         raise Refused(field, "longer than 4096 characters")
     parts = [part for part in path.replace(":", "/").split("/") if part not in ("", ".")]
@@ -202,21 +202,21 @@ def _cgroups_path(node: Node) -> str:
     return "/".join(parts)
 
 
-def _propagation(node: Node) -> str:
-    value = node.string("rootfsPropagation")
+def _propagation(reader: SpecReader) -> str:
+    value = reader.string("rootfsPropagation")
     if value and value.removeprefix("r") not in PROPAGATION and value not in PROPAGATION:
-        raise Refused(node.name("rootfsPropagation"), f"{value!r} is unknown")
+        raise Refused(reader.name("rootfsPropagation"), f"{value!r} is unknown")
     return value
 
 
-def _sysctl(node: Node, namespaces: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _sysctl(reader: SpecReader, namespaces: frozenset[str]) -> tuple[tuple[str, str], ...]:
     """Return (path below /proc/sys, value) of each sysctl.
 
     Raises Refused for one that does not belong to a namespace of the container.
     """
     result = []
-    for name, value in node.mapping("sysctl").items():
-        field = node.name(f"sysctl.{name[:64]}")
+    for name, value in reader.mapping("sysctl").items():
+        field = reader.name(f"sysctl.{name[:64]}")
         path = _sysctl_path(name, field)
         owner = sysctl_namespace(path)
         if owner is None:
@@ -256,8 +256,8 @@ def sysctl_namespace(path: str) -> str | None:
     return None
 
 
-def _personality(node: Node) -> int | None:
-    personality = node.child("personality")
+def _personality(reader: SpecReader) -> int | None:
+    personality = reader.child("personality")
     if personality is None:
         return None
     personality.refuse_known("flags", reason="no flag is defined")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.container.spec.reader import Node, choice
+from agent.container.spec.reader import SpecReader, choice
 from agent.container.spec.scheduling import cpu_list
 from agent.errors import Refused
 from agent.linux import numa
@@ -29,23 +29,23 @@ class MemoryPolicy:
     nodes: tuple[int, ...]
 
 
-def parse_memory_policy(node: Node | None) -> MemoryPolicy | None:
+def parse_memory_policy(reader: SpecReader | None) -> MemoryPolicy | None:
     """Return `linux.memoryPolicy` as an object.
 
     Raises Refused, also for a kernel without NUMA.
     """
-    if node is None:
+    if reader is None:
         return None
-    name = node.string("mode")
-    mode = choice(name, node.name("mode"), MODES)
-    nodes = cpu_list(node.string("nodes"), node.name("nodes"))
+    name = reader.string("mode")
+    mode = choice(name, reader.name("mode"), MODES)
+    nodes = cpu_list(reader.string("nodes"), reader.name("nodes"))
     if nodes and name in WITHOUT_NODES:
-        raise Refused(node.name("nodes"), f"{name} takes none")
+        raise Refused(reader.name("nodes"), f"{name} takes none")
     if not nodes and name in NEED_NODES:
-        raise Refused(node.name("nodes"), f"missing, {name} needs them")
-    for index, flag in enumerate(node.strings("flags")):
-        mode |= choice(flag, node.name(f"flags[{index}]"), FLAGS)
-    node.finish()
+        raise Refused(reader.name("nodes"), f"missing, {name} needs them")
+    for index, flag in enumerate(reader.strings("flags")):
+        mode |= choice(flag, reader.name(f"flags[{index}]"), FLAGS)
+    reader.finish()
     if not numa.knows_mode(mode):
-        raise Refused(node.path, f"this kernel does not know {name} with these flags, or no memory policy at all (CONFIG_NUMA)")
+        raise Refused(reader.path, f"this kernel does not know {name} with these flags, or no memory policy at all (CONFIG_NUMA)")
     return MemoryPolicy(mode, nodes)

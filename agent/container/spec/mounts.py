@@ -7,7 +7,7 @@ filesystem.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.container.spec.reader import U32, Node
+from agent.container.spec.reader import U32, SpecReader
 from agent.errors import Refused
 from agent.linux import mount as m
 
@@ -118,36 +118,36 @@ def _change(state: list[int], change: tuple[int, int]) -> None:
     state[1] = state[1] & ~set_ | clear
 
 
-def parse_mount(node: Node, bundle: str) -> Mount:
+def parse_mount(reader: SpecReader, bundle: str) -> Mount:
     """Return one entry of `mounts` as an object. Raises Refused.
 
     A bind mount's relative source is below `bundle`, and refused if that is "".
     """
-    destination = node.string("destination")
+    destination = reader.string("destination")
     if not destination:
-        raise Refused(node.name("destination"), "missing")
+        raise Refused(reader.name("destination"), "missing")
     if not destination.startswith("/"):
-        node.warnings.append(f"{node.name('destination')}: relative, taken from /")
+        reader.warnings.append(f"{reader.name('destination')}: relative, taken from /")
         destination = f"/{destination}"
     if ".." in destination.split("/") or len(destination) > 4095:
-        raise Refused(node.name("destination"), f"{destination[:64]!r} is not a path without ..")
+        raise Refused(reader.name("destination"), f"{destination[:64]!r} is not a path without ..")
     if not destination.strip("/."):
-        raise Refused(node.name("destination"), "a mount over / itself")
+        raise Refused(reader.name("destination"), "a mount over / itself")
     options = _Options()
-    words = node.strings("options")
+    words = reader.strings("options")
     if sum(map(len, words)) + len(words) > OPTIONS_MAX:
-        raise Refused(node.name("options"), f"longer than {OPTIONS_MAX} bytes together")
+        raise Refused(reader.name("options"), f"longer than {OPTIONS_MAX} bytes together")
     for index, word in enumerate(words):
         if not word or ("," in word and word.partition("=")[0] not in CONTEXTS):
-            raise Refused(node.name(f"options[{index}]"), f"{word[:64]!r} is not one option")
+            raise Refused(reader.name(f"options[{index}]"), f"{word[:64]!r} is not one option")
         options.read(word)
-    kind = node.string("type")
+    kind = reader.string("type")
     bind = options.bind or kind in BIND_TYPES
-    source = node.string("source")
+    source = reader.string("source")
     if bind and bundle and source and not source.startswith("/"):
         source = f"{bundle}/{source}"
     mount = Mount(
-        node.path,
+        reader.path,
         destination,
         kind,
         source,
@@ -164,40 +164,40 @@ def parse_mount(node: Node, bundle: str) -> Mount:
         options.copy_up,
         options.idmap,
         options.idmap_recursive,
-        parse_mappings(node, "uidMappings"),
-        parse_mappings(node, "gidMappings"),
+        parse_mappings(reader, "uidMappings"),
+        parse_mappings(reader, "gidMappings"),
     )
-    node.finish()
-    _check_mount(node, mount)
+    reader.finish()
+    _check_mount(reader, mount)
     return mount
 
 
-def _check_mount(node: Node, mount: Mount) -> None:
+def _check_mount(reader: SpecReader, mount: Mount) -> None:
     if not mount.remount:
-        _check_source(node, mount)
+        _check_source(reader, mount)
     if mount.copy_up and (mount.type != "tmpfs" or mount.bind or mount.remount):
-        raise Refused(node.name("options"), "tmpcopyup is for a new tmpfs")
+        raise Refused(reader.name("options"), "tmpcopyup is for a new tmpfs")
     if mount.idmap or mount.uid_mappings or mount.gid_mappings:
         if not mount.bind or mount.remount:
-            raise Refused(node.name("uidMappings"), "only on bind mounts")
+            raise Refused(reader.name("uidMappings"), "only on bind mounts")
         if bool(mount.uid_mappings) != bool(mount.gid_mappings):
-            raise Refused(node.name("uidMappings"), "needs gidMappings, and these need it")
+            raise Refused(reader.name("uidMappings"), "needs gidMappings, and these need it")
     if below_proc(mount.destination) and not (mount.bind and clean(mount.destination) in PROC_FILES):
-        raise Refused(node.name("destination"), f"{mount.destination} is below /proc")
+        raise Refused(reader.name("destination"), f"{mount.destination} is below /proc")
     if clean(mount.destination) == "/proc" and not mount.bind and not mount.remount and mount.type != "proc":
-        raise Refused(node.name("type"), f"{mount.type!r} cannot be mounted on /proc")
+        raise Refused(reader.name("type"), f"{mount.type!r} cannot be mounted on /proc")
 
 
-def _check_source(node: Node, mount: Mount) -> None:
+def _check_source(reader: SpecReader, mount: Mount) -> None:
     if mount.bind:
         if not mount.source.startswith("/"):
-            raise Refused(node.name("source"), f"{mount.source!r} is not an absolute path")
+            raise Refused(reader.name("source"), f"{mount.source!r} is not an absolute path")
         if mount.data:
-            raise Refused(node.name("options"), f"{mount.data[0][0]!r} means nothing on a bind mount")
+            raise Refused(reader.name("options"), f"{mount.data[0][0]!r} means nothing on a bind mount")
     elif not mount.type:
-        raise Refused(node.name("type"), "missing")
+        raise Refused(reader.name("type"), "missing")
     elif mount.type == "none":
-        raise Refused(node.name("type"), "none needs the option bind, rbind or remount")
+        raise Refused(reader.name("type"), "none needs the option bind, rbind or remount")
 
 
 # Files of /proc that a caller may cover, as lxcfs does. Everything else below /proc stays the
@@ -219,10 +219,10 @@ def clean(path: str) -> str:
     return "/" + "/".join([part for part in path.split("/") if part not in ("", ".")])
 
 
-def parse_mappings(node: Node, key: str) -> tuple[tuple[int, int, int], ...]:
+def parse_mappings(reader: SpecReader, key: str) -> tuple[tuple[int, int, int], ...]:
     """Return id mappings: (container, host, size) each. Raises Refused."""
     result = []
-    for mapping in node.children(key):
+    for mapping in reader.children(key):
         entry = (
             mapping.integer("containerID", 0, U32, 0),
             mapping.integer("hostID", 0, U32, 0),
@@ -233,7 +233,7 @@ def parse_mappings(node: Node, key: str) -> tuple[tuple[int, int, int], ...]:
             raise Refused(mapping.name("size"), "missing")
         result.append(entry)
     if len(result) > 340:
-        raise Refused(node.name(key), f"{len(result)} lines, the kernel takes 340")
+        raise Refused(reader.name(key), f"{len(result)} lines, the kernel takes 340")
     return tuple(result)
 
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from agent.container.spec.labels import apparmor_profile, selinux_context
-from agent.container.spec.reader import U64, Node, absolute, choice
+from agent.container.spec.reader import U64, SpecReader, absolute, choice
 from agent.container.spec.scheduling import Scheduler, parse_cpu_affinity, parse_io_priority, parse_scheduler
 from agent.errors import Refused
 from agent.linux import capability
@@ -78,33 +78,33 @@ class Process:
     selinux_label: str = ""
 
 
-def parse_process_node(node: Node) -> Process:
+def read_process(reader: SpecReader) -> Process:
     """Return `process` as an object. Raises Refused."""
-    node.refuse_known("commandLine", reason="of another platform")
-    terminal = node.boolean("terminal")
+    reader.refuse_known("commandLine", reason="of another platform")
+    terminal = reader.boolean("terminal")
     process = Process(
         terminal,
-        _console_size(node, terminal),
-        _user(node),
-        _args(node),
-        _env(node),
-        absolute(node.string("cwd", "/") or "/", node.name("cwd")),
-        _capabilities(node),
-        _rlimits(node),
-        node.boolean("noNewPrivileges") if node.has("noNewPrivileges") else None,
-        node.optional("oomScoreAdj", -1000, 1000),
-        parse_scheduler(node),
-        parse_io_priority(node),
-        parse_cpu_affinity(node),
-        apparmor_profile(node),
-        selinux_context(node, "selinuxLabel"),
+        _console_size(reader, terminal),
+        _user(reader),
+        _args(reader),
+        _env(reader),
+        absolute(reader.string("cwd", "/") or "/", reader.name("cwd")),
+        _capabilities(reader),
+        _rlimits(reader),
+        reader.boolean("noNewPrivileges") if reader.has("noNewPrivileges") else None,
+        reader.optional("oomScoreAdj", -1000, 1000),
+        parse_scheduler(reader),
+        parse_io_priority(reader),
+        parse_cpu_affinity(reader),
+        apparmor_profile(reader),
+        selinux_context(reader, "selinuxLabel"),
     )
-    node.finish()
+    reader.finish()
     return process
 
 
-def _console_size(node: Node, terminal: bool) -> tuple[int, int] | None:
-    size = node.child("consoleSize")
+def _console_size(reader: SpecReader, terminal: bool) -> tuple[int, int] | None:
+    size = reader.child("consoleSize")
     if size is None:
         return None
     rows, columns = size.integer("height", 0, 65535, 0), size.integer("width", 0, 65535, 0)
@@ -112,8 +112,8 @@ def _console_size(node: Node, terminal: bool) -> tuple[int, int] | None:
     return (rows, columns) if terminal and (rows or columns) else None
 
 
-def _user(node: Node) -> User:
-    user = node.child("user")
+def _user(reader: SpecReader) -> User:
+    user = reader.child("user")
     if user is None:
         return User(0, 0, (), DEFAULT_UMASK)
     user.refuse_known("username", reason="of another platform")
@@ -127,29 +127,29 @@ def _user(node: Node) -> User:
     return result
 
 
-def _args(node: Node) -> tuple[str, ...]:
-    args = node.strings("args")
+def _args(reader: SpecReader) -> tuple[str, ...]:
+    args = reader.strings("args")
     if not args:
-        raise Refused(node.name("args"), "missing")
+        raise Refused(reader.name("args"), "missing")
     if not args[0]:
-        raise Refused(node.name("args[0]"), "empty")
+        raise Refused(reader.name("args[0]"), "empty")
     return args
 
 
-def _env(node: Node) -> tuple[str, ...]:
+def _env(reader: SpecReader) -> tuple[str, ...]:
     """Return the environment. If a name occurs twice, the last entry wins. Raises Refused."""
     last: dict[str, str] = {}
-    for index, entry in enumerate(node.strings("env")):
+    for index, entry in enumerate(reader.strings("env")):
         name, equals, _ = entry.partition("=")
         if not equals or not name:
-            raise Refused(node.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
+            raise Refused(reader.name(f"env[{index}]"), f"{entry[:64]!r} is not NAME=VALUE")
         last.pop(name, None)
         last[name] = entry
     return tuple(last.values())
 
 
-def _capabilities(node: Node) -> Capabilities | None:
-    sets = node.child("capabilities")
+def _capabilities(reader: SpecReader) -> Capabilities | None:
+    sets = reader.child("capabilities")
     if sets is None:
         return None
     known = (1 << capability.last_capability() + 1) - 1
@@ -159,7 +159,7 @@ def _capabilities(node: Node) -> Capabilities | None:
         for index, name in enumerate(sets.strings(kind)):
             bit = capability.NUMBERS.get(name)
             if bit is None or not known >> bit & 1:
-                node.warnings.append(f"{sets.name(kind)}[{index}]: {name[:64]!r} is no capability of this kernel, not granted")
+                reader.warnings.append(f"{sets.name(kind)}[{index}]: {name[:64]!r} is no capability of this kernel, not granted")
             else:
                 mask |= 1 << bit
         masks[kind] = mask
@@ -169,13 +169,13 @@ def _capabilities(node: Node) -> Capabilities | None:
     ungranted = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
     if ungranted:
         masks["ambient"] &= ~ungranted
-        node.warnings.append(f"{sets.name('ambient')}: what is not permitted and inheritable as well is not granted")
+        reader.warnings.append(f"{sets.name('ambient')}: what is not permitted and inheritable as well is not granted")
     return Capabilities(**masks)
 
 
-def _rlimits(node: Node) -> tuple[tuple[int, int, int], ...]:
+def _rlimits(reader: SpecReader) -> tuple[tuple[int, int, int], ...]:
     limits: dict[int, tuple[int, int, int]] = {}
-    for limit in node.children("rlimits"):
+    for limit in reader.children("rlimits"):
         kind = choice(limit.string("type"), limit.name("type"), RLIMITS)
         soft, hard = limit.integer("soft", 0, U64, 0), limit.integer("hard", 0, U64, 0)
         limit.finish()

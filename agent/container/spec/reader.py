@@ -15,7 +15,7 @@ Document = dict[str, Any]
 """A document under construction."""
 
 
-class Kept(dict[str, Any]):
+class CachedDocument(dict[str, Any]):
     """A part that is the same in many documents, as one object that nobody changes.
 
     Its parser stores the result in `parsed`.
@@ -33,7 +33,7 @@ U64 = (1 << 64) - 1
 I64 = (1 << 63) - 1
 
 
-class Node:
+class SpecReader:
     """One object of the document.
 
     `path` is its path in the specification's notation (`linux.resources.cpu`). Methods that read a
@@ -111,14 +111,14 @@ class Node:
         """Return a list of integers from `low` to `high`."""
         return tuple([number(item, f"{self.name(key)}[{index}]", low, high) for index, item in enumerate(self.items(key))])
 
-    def child(self, key: str) -> "Node | None":
+    def child(self, key: str) -> "SpecReader | None":
         """Return an object below this one, or None if it is absent."""
         value = self.get(key)
-        return None if value is None else Node(value, self.name(key), self.warnings)
+        return None if value is None else SpecReader(value, self.name(key), self.warnings)
 
-    def children(self, key: str) -> "list[Node]":
+    def children(self, key: str) -> "list[SpecReader]":
         """Return a list of objects."""
-        return [Node(item, f"{self.name(key)}[{index}]", self.warnings) for index, item in enumerate(self.items(key))]
+        return [SpecReader(item, f"{self.name(key)}[{index}]", self.warnings) for index, item in enumerate(self.items(key))]
 
     def mapping(self, key: str) -> dict[str, str]:
         """Return an object whose values are texts."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.container.spec.reader import I64, U32, U64, Node
+from agent.container.spec.reader import I64, U32, U64, SpecReader
 from agent.errors import Refused
 
 UNIFIED_NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+")
@@ -75,25 +75,25 @@ class Resources:
     unified: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_resources_node(node: Node) -> Resources:
+def read_resources(reader: SpecReader) -> Resources:
     """Return `linux.resources` as an object. Raises Refused."""
-    _refuse_network(node)
+    _refuse_network(reader)
     resources = Resources(
-        tuple([_device_rule(rule) for rule in node.children("devices")]),
-        _memory(node),
-        _cpu(node),
-        _pids(node),
-        _block_io(node),
-        _hugepages(node),
-        _rdma(node),
-        _unified(node),
+        tuple([_device_rule(rule) for rule in reader.children("devices")]),
+        _memory(reader),
+        _cpu(reader),
+        _pids(reader),
+        _block_io(reader),
+        _hugepages(reader),
+        _rdma(reader),
+        _unified(reader),
     )
-    node.finish()
+    reader.finish()
     return resources
 
 
-def _refuse_network(node: Node) -> None:
-    network = node.child("network")
+def _refuse_network(reader: SpecReader) -> None:
+    network = reader.child("network")
     if network is None:
         return
     network.refuse_known("priorities", reason="cgroup v2 has no file for it")
@@ -102,23 +102,23 @@ def _refuse_network(node: Node) -> None:
     network.finish()
 
 
-def _device_rule(node: Node) -> DeviceRule:
-    kind = node.string("type", "a") or "a"
+def _device_rule(reader: SpecReader) -> DeviceRule:
+    kind = reader.string("type", "a") or "a"
     if kind not in ("a", "b", "c"):
-        raise Refused(node.name("type"), f"{kind!r} is not a, b or c")
-    access = node.string("access")
+        raise Refused(reader.name("type"), f"{kind!r} is not a, b or c")
+    access = reader.string("access")
     if not access:
         access = "rwm" if kind == "a" else ""
     if not access or set(access) - set("rwm"):
-        raise Refused(node.name("access"), f"{access!r} is not made of r, w and m")
-    allow = node.boolean("allow")
-    major, minor = node.optional("major", -1, U32), node.optional("minor", -1, U32)
-    node.finish()
+        raise Refused(reader.name("access"), f"{access!r} is not made of r, w and m")
+    allow = reader.boolean("allow")
+    major, minor = reader.optional("major", -1, U32), reader.optional("minor", -1, U32)
+    reader.finish()
     return DeviceRule(allow, kind, None if major == -1 else major, None if minor == -1 else minor, access)
 
 
-def _memory(node: Node) -> Memory:
-    memory = node.child("memory")
+def _memory(reader: SpecReader) -> Memory:
+    memory = reader.child("memory")
     if memory is None:
         return Memory()
     if memory.optional("swappiness", 0, U64) is not None:
@@ -142,8 +142,8 @@ def _memory(node: Node) -> Memory:
     return result
 
 
-def _cpu(node: Node) -> Cpu:
-    cpu = node.child("cpu")
+def _cpu(reader: SpecReader) -> Cpu:
+    cpu = reader.child("cpu")
     if cpu is None:
         return Cpu()
     for key in ("realtimeRuntime", "realtimePeriod"):
@@ -167,8 +167,8 @@ def _cpu(node: Node) -> Cpu:
     return result
 
 
-def _pids(node: Node) -> int | None:
-    pids = node.child("pids")
+def _pids(reader: SpecReader) -> int | None:
+    pids = reader.child("pids")
     if pids is None:
         return None
     limit = pids.optional("limit", -1, I64)
@@ -184,8 +184,8 @@ _THROTTLES = {
 }
 
 
-def _block_io(node: Node) -> BlockIO:
-    block = node.child("blockIO")
+def _block_io(reader: SpecReader) -> BlockIO:
+    block = reader.child("blockIO")
     if block is None:
         return BlockIO()
     if block.integer("leafWeight", 0, 1000, 0):
@@ -208,16 +208,16 @@ def _block_io(node: Node) -> BlockIO:
     return BlockIO(weight, tuple(weights), throttle)
 
 
-def _weight(node: Node) -> int:
-    weight = node.integer("weight", 0, 1000, 0)
+def _weight(reader: SpecReader) -> int:
+    weight = reader.integer("weight", 0, 1000, 0)
     if weight and weight < 10:
-        raise Refused(node.name("weight"), f"{weight} is not between 10 and 1000")
+        raise Refused(reader.name("weight"), f"{weight} is not between 10 and 1000")
     return weight
 
 
-def _hugepages(node: Node) -> tuple[tuple[str, int], ...]:
+def _hugepages(reader: SpecReader) -> tuple[tuple[str, int], ...]:
     result = []
-    for limit in node.children("hugepageLimits"):
+    for limit in reader.children("hugepageLimits"):
         size = limit.string("pageSize")
         if not HUGEPAGE_SIZE.fullmatch(size):
             raise Refused(limit.name("pageSize"), f"{size[:64]!r} is not a size like 2MB")
@@ -226,23 +226,23 @@ def _hugepages(node: Node) -> tuple[tuple[str, int], ...]:
     return tuple(result)
 
 
-def _rdma(node: Node) -> tuple[tuple[str, int | None, int | None], ...]:
-    rdma = node.child("rdma")
+def _rdma(reader: SpecReader) -> tuple[tuple[str, int | None, int | None], ...]:
+    rdma = reader.child("rdma")
     if rdma is None:
         return ()
     result = []
     for device in rdma.document:
         if not device or not device.replace("_", "").replace("-", "").isalnum():
             raise Refused(rdma.name(device[:64]), "not a device's name")
-        limits = Node(rdma.required(device), rdma.name(device), rdma.warnings)
+        limits = SpecReader(rdma.required(device), rdma.name(device), rdma.warnings)
         result.append((device, limits.optional("hcaHandles", 0, U32), limits.optional("hcaObjects", 0, U32)))
         limits.finish()
     return tuple(result)
 
 
-def _unified(node: Node) -> dict[str, str]:
-    unified = node.mapping("unified")
+def _unified(reader: SpecReader) -> dict[str, str]:
+    unified = reader.mapping("unified")
     for name in unified:
         if not UNIFIED_NAME.fullmatch(name) or name.startswith("cgroup."):
-            raise Refused(node.name(f"unified.{name[:64]}"), "not a controller's file")
+            raise Refused(reader.name(f"unified.{name[:64]}"), "not a controller's file")
     return unified

@@ -1,11 +1,11 @@
 """The scheduling of `process`: scheduler, I/O priority, CPU affinity.
 
-`node` is `process` in each function.
+`reader` is `process` in each function.
 """
 
 from dataclasses import dataclass
 
-from agent.container.spec.reader import U64, Node, choice, number
+from agent.container.spec.reader import U64, SpecReader, choice, number
 from agent.errors import Refused
 
 POLICIES = {"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6}
@@ -34,9 +34,9 @@ class Scheduler:
     period: int
 
 
-def parse_scheduler(node: Node) -> Scheduler | None:
+def parse_scheduler(reader: SpecReader) -> Scheduler | None:
     """Return `process.scheduler`, or None if it is absent. Raises Refused."""
-    scheduler = node.child("scheduler")
+    scheduler = reader.child("scheduler")
     if scheduler is None:
         return None
     policy = choice(scheduler.string("policy"), scheduler.name("policy"), POLICIES)
@@ -57,27 +57,27 @@ def parse_scheduler(node: Node) -> Scheduler | None:
     return result
 
 
-def _check_scheduler(node: Node, scheduler: Scheduler) -> None:
+def _check_scheduler(reader: SpecReader, scheduler: Scheduler) -> None:
     """Raise Refused for a value that the policy would ignore."""
     if scheduler.nice and scheduler.policy not in (POLICIES["SCHED_OTHER"], POLICIES["SCHED_BATCH"]):
-        raise Refused(node.name("nice"), "only with SCHED_OTHER and SCHED_BATCH")
+        raise Refused(reader.name("nice"), "only with SCHED_OTHER and SCHED_BATCH")
     realtime = scheduler.policy in (POLICIES["SCHED_FIFO"], POLICIES["SCHED_RR"])
     if bool(scheduler.priority) != realtime:
-        raise Refused(node.name("priority"), "1 to 99 with SCHED_FIFO and SCHED_RR, else 0")
+        raise Refused(reader.name("priority"), "1 to 99 with SCHED_FIFO and SCHED_RR, else 0")
     times = (scheduler.runtime, scheduler.deadline, scheduler.period)
     if scheduler.policy == POLICIES["SCHED_DEADLINE"]:
         if not 1000 <= scheduler.runtime <= scheduler.deadline <= (scheduler.period or scheduler.deadline):
-            raise Refused(node.name("runtime"), "must hold 1000 <= runtime <= deadline <= period")
+            raise Refused(reader.name("runtime"), "must hold 1000 <= runtime <= deadline <= period")
     elif any(times):
-        raise Refused(node.name("runtime"), "runtime, deadline and period only with SCHED_DEADLINE")
+        raise Refused(reader.name("runtime"), "runtime, deadline and period only with SCHED_DEADLINE")
 
 
-def parse_io_priority(node: Node) -> int | None:
+def parse_io_priority(reader: SpecReader) -> int | None:
     """Return `process.ioPriority` as ioprio_set(2) takes it, or None if it is absent.
 
     Raises Refused.
     """
-    priority = node.child("ioPriority")
+    priority = reader.child("ioPriority")
     if priority is None:
         return None
     kind = choice(priority.string("class"), priority.name("class"), IO_CLASSES)
@@ -86,12 +86,12 @@ def parse_io_priority(node: Node) -> int | None:
     return value
 
 
-def parse_cpu_affinity(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def parse_cpu_affinity(reader: SpecReader) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return `process.execCPUAffinity` as (initial, final), or None if it is absent.
 
     Raises Refused.
     """
-    affinity = node.child("execCPUAffinity")
+    affinity = reader.child("execCPUAffinity")
     if affinity is None:
         return None
     initial = cpu_list(affinity.string("initial"), affinity.name("initial"))

@@ -5,7 +5,7 @@ agent.container.seccomp compiles it.
 
 from dataclasses import dataclass, field
 
-from agent.container.spec.reader import U32, U64, Kept, Node, absolute, choice
+from agent.container.spec.reader import U32, U64, CachedDocument, SpecReader, absolute, choice
 from agent.errors import Refused
 from agent.linux import seccomp as floor
 
@@ -82,46 +82,46 @@ class Seccomp:
     listener: Listener | None = field(default=None, compare=False)
 
 
-def parse_seccomp(node: Node) -> Seccomp:
+def parse_seccomp(reader: SpecReader) -> Seccomp:
     """Return `linux.seccomp` as an object. Raises Refused.
 
-    The result for a `Kept` document is reused, because parsing takes half a millisecond.
+    The result for a `CachedDocument` is reused, because parsing takes half a millisecond.
     """
-    kept = node.document if isinstance(node.document, Kept) else None
-    if kept is not None and isinstance(kept.parsed, Seccomp):
-        return kept.parsed
-    warned = len(node.warnings)
-    profile = _parse(node)
-    if kept is not None and len(node.warnings) == warned:
-        kept.parsed = profile
+    cached = reader.document if isinstance(reader.document, CachedDocument) else None
+    if cached is not None and isinstance(cached.parsed, Seccomp):
+        return cached.parsed
+    warned = len(reader.warnings)
+    profile = _parse(reader)
+    if cached is not None and len(reader.warnings) == warned:
+        cached.parsed = profile
     return profile
 
 
-def _parse(node: Node) -> Seccomp:
-    default = _action(node, "defaultAction", "defaultErrnoRet")
+def _parse(reader: SpecReader) -> Seccomp:
+    default = _action(reader, "defaultAction", "defaultErrnoRet")
     if default == NOTIFY:
-        raise Refused(node.name("defaultAction"), "not for every call: some are made before anybody listens")
-    architectures = node.strings("architectures")
+        raise Refused(reader.name("defaultAction"), "not for every call: some are made before anybody listens")
+    architectures = reader.strings("architectures")
     for index, architecture in enumerate(architectures):
         if architecture not in ARCHITECTURES:
-            raise Refused(node.name(f"architectures[{index}]"), f"{architecture[:64]!r} is unknown")
-    rules = tuple([_rule(rule) for rule in node.children("syscalls")])
+            raise Refused(reader.name(f"architectures[{index}]"), f"{architecture[:64]!r} is unknown")
+    rules = tuple([_rule(rule) for rule in reader.children("syscalls")])
     notifies = any(rule.action == NOTIFY for rule in rules)
-    profile = Seccomp(default, architectures, _flags(node, notifies), rules, _listener(node, notifies))
-    node.finish()
+    profile = Seccomp(default, architectures, _flags(reader, notifies), rules, _listener(reader, notifies))
+    reader.finish()
     return profile
 
 
-def _flags(node: Node, notifies: bool) -> int:
+def _flags(reader: SpecReader, notifies: bool) -> int:
     """Return the flags of the filter.
 
     Without a list it is SPEC_ALLOW, for cheaper filters as in runc. An empty list means no flags.
     """
-    if not node.has("flags"):
+    if not reader.has("flags"):
         return floor.SECCOMP_FILTER_FLAG_SPEC_ALLOW
     flags = 0
-    for index, name in enumerate(node.strings("flags")):
-        place = node.name(f"flags[{index}]")
+    for index, name in enumerate(reader.strings("flags")):
+        place = reader.name(f"flags[{index}]")
         flag = choice(name, place, FLAGS)
         if not floor.knows_flag(flag):
             raise Refused(place, f"this kernel does not know {name}")
@@ -131,47 +131,47 @@ def _flags(node: Node, notifies: bool) -> int:
     return flags
 
 
-def _listener(node: Node, notifies: bool) -> Listener | None:
-    path, metadata = node.string("listenerPath"), node.string("listenerMetadata")
+def _listener(reader: SpecReader, notifies: bool) -> Listener | None:
+    path, metadata = reader.string("listenerPath"), reader.string("listenerMetadata")
     if metadata and not path:
-        raise Refused(node.name("listenerMetadata"), "needs listenerPath")
+        raise Refused(reader.name("listenerMetadata"), "needs listenerPath")
     if notifies and not path:
-        raise Refused(node.name("listenerPath"), "missing, and a rule asks for SCMP_ACT_NOTIFY")
+        raise Refused(reader.name("listenerPath"), "missing, and a rule asks for SCMP_ACT_NOTIFY")
     if path and not notifies:
-        node.warnings.append(f"{node.name('listenerPath')}: no rule asks for SCMP_ACT_NOTIFY, so there is nothing to listen to")
-    return Listener(absolute(path, node.name("listenerPath")), metadata) if notifies else None
+        reader.warnings.append(f"{reader.name('listenerPath')}: no rule asks for SCMP_ACT_NOTIFY, so there is nothing to listen to")
+    return Listener(absolute(path, reader.name("listenerPath")), metadata) if notifies else None
 
 
-def _action(node: Node, key: str, value_key: str) -> int:
-    name = node.string(key)
-    action = choice(name, node.name(key), ACTIONS)
+def _action(reader: SpecReader, key: str, value_key: str) -> int:
+    name = reader.string(key)
+    action = choice(name, reader.name(key), ACTIONS)
     if not floor.knows_action(action):
-        raise Refused(node.name(key), f"this kernel does not know {name}")
-    value = node.optional(value_key, 0, U32)
+        raise Refused(reader.name(key), f"this kernel does not know {name}")
+    value = reader.optional(value_key, 0, U32)
     if name in WITH_VALUE:
         limit = 4095 if name == "SCMP_ACT_ERRNO" else 0xFFFF
         if value is not None and value > limit:
-            raise Refused(node.name(value_key), f"{value} is above {limit}")
+            raise Refused(reader.name(value_key), f"{value} is above {limit}")
         return action | (DEFAULT_ERRNO if value is None else value)
     if value is not None:
-        raise Refused(node.name(value_key), f"{name} takes no value")
+        raise Refused(reader.name(value_key), f"{name} takes no value")
     return action
 
 
-def _rule(node: Node) -> Rule:
-    names = node.strings("names")
+def _rule(reader: SpecReader) -> Rule:
+    names = reader.strings("names")
     if not names:
-        raise Refused(node.name("names"), "missing")
+        raise Refused(reader.name("names"), "missing")
     args = []
-    for arg in node.children("args"):
+    for arg in reader.children("args"):
         operator = choice(arg.string("op"), arg.name("op"), OPERATORS)
         value_two = arg.integer("valueTwo", 0, U64, 0)
         if value_two and operator != OPERATORS["SCMP_CMP_MASKED_EQ"]:
             arg.warnings.append(f"{arg.name('valueTwo')}: only SCMP_CMP_MASKED_EQ looks at it")
         args.append((arg.integer("index", 0, 5, 0), operator, arg.integer("value", 0, U64, 0), value_two))
         arg.finish()
-    rule = Rule(names, _action(node, "action", "errnoRet"), tuple(args))
+    rule = Rule(names, _action(reader, "action", "errnoRet"), tuple(args))
     if rule.action == NOTIFY and NEVER_NOTIFIED in names:
-        raise Refused(node.name("names"), f"{NEVER_NOTIFIED} cannot be notified: it is how the listener itself is told of")
-    node.finish()
+        raise Refused(reader.name("names"), f"{NEVER_NOTIFIED} cannot be notified: it is how the listener itself is told of")
+    reader.finish()
     return rule
