@@ -18,7 +18,7 @@ from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host import HostContext
 from agent.container.lifecycle import Status
-from agent.container.process import NOTHING_GIVEN, Given
+from agent.container.process import DEFAULT_IO, ProcessIO
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
@@ -239,7 +239,7 @@ class Sandbox:
             pids = self._namespaces.pid() if shares_pids else None
             host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
             try:
-                container = await Container.create(container_id, exec_id, spec, host, self._given(spec.process))
+                container = await Container.create(container_id, exec_id, spec, host, self._io(spec.process))
             except StepFailed as error:
                 if pids is not None and error.errno == errno.ENOMEM:
                     await self._namespaces.check_ending()
@@ -248,10 +248,10 @@ class Sandbox:
             self._namespaces.created(container)
             return container
 
-    def _given(self, process: "Process | None") -> Given:
+    def _io(self, process: "Process | None") -> ProcessIO:
         """Return the stdio of a new process, with pipes of the configured size."""
         size = self.settings.container_pipe_size
-        return Given(Stdio(process.terminal, size)) if size and process is not None else NOTHING_GIVEN
+        return ProcessIO(Stdio(process.terminal, size)) if size and process is not None else DEFAULT_IO
 
     async def start(self, container_id: str) -> None:
         """Start a container's program and watch its cgroup for out-of-memory kills.
@@ -298,7 +298,7 @@ class Sandbox:
         check_id("exec_id", exec_id)
         container = self.container(container_id)
         process = parse_process(self._adapter.process(container_id, document))
-        await container.exec(exec_id, process, self._given(process))
+        await container.exec(exec_id, process, self._io(process))
         self._publish_life(events.STARTED, container_id, exec_id, container.process(exec_id))
 
     async def wait(self, container_id: str, exec_id: str) -> int:

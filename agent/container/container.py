@@ -10,11 +10,11 @@ from agent.carried import carried
 from agent.container import hooks, notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
-from agent.container.create import Birth
+from agent.container.create import ContainerBuilder
 from agent.container.exec_ import join
 from agent.container.host import HostContext
 from agent.container.lifecycle import LEGAL, Status
-from agent.container.process import NOTHING_GIVEN, ContainerProcess, Given
+from agent.container.process import DEFAULT_IO, ContainerProcess, ProcessIO
 from agent.container.rootfs.idmap import Mappings, mappings_of
 from agent.container.spec.document import Spec, check_id
 from agent.container.spec.hooks import Hook
@@ -44,7 +44,7 @@ class Container:
         self._lock = loop.Lock()
         self._paused = False
         self._created = False
-        self._hooks_due = False
+        self._poststop_due = False
         self._hook: loop.Task[None] | None = None
         self._watches: list[loop.Task[None]] = []
         self._init: ContainerProcess | None = None
@@ -79,14 +79,14 @@ class Container:
         return self._state.document(status.value, 0 if status is Status.STOPPED or self._init is None else self._init.pid)
 
     @classmethod
-    async def create(cls, id: str, exec_id: str, spec: Spec, host: HostContext, given: Given = NOTHING_GIVEN) -> "Container":
+    async def create(cls, id: str, exec_id: str, spec: Spec, host: HostContext, io: ProcessIO = DEFAULT_IO) -> "Container":
         """Create a container: contain its first process and stop before its program runs.
 
         Raises Refused, StepFailed, and then leaves nothing behind.
         """
         container = cls(check_id(id), spec, host)
         try:
-            await container._create(exec_id, given)
+            await container._create(exec_id, io)
         except BaseException:
             await container._undo()
             raise
@@ -102,21 +102,21 @@ class Container:
         container.cgroup, container._init = cgroup, init
         container.processes[init.exec_id] = init
         container._paused = cgroup is not None and cgroup.frozen()
-        container._created = container._hooks_due = True
-        init.questions = {b"listener": partial(container.send_listener, init)}
+        container._created = container._poststop_due = True
+        init.request_handlers = {b"listener": partial(container.send_listener, init)}
         return container
 
-    async def _create(self, exec_id: str, given: Given) -> None:
-        self._init = init = ContainerProcess(exec_id, self.spec.process is not None and self.spec.process.terminal, given)
+    async def _create(self, exec_id: str, io: ProcessIO) -> None:
+        self._init = init = ContainerProcess(exec_id, self.spec.process is not None and self.spec.process.terminal, io)
         self.processes[exec_id] = init
-        init.questions = {b"listener": partial(self.send_listener, init)}
-        birth = Birth(self.id, self.spec, self.host, init, self._state)
+        init.request_handlers = {b"listener": partial(self.send_listener, init)}
+        builder = ContainerBuilder(self.id, self.spec, self.host, init, self._state)
         try:
-            await birth.run()
+            await builder.run()
         finally:
-            self.cgroup = birth.cgroup
-            self.warnings += birth.warnings
-            self._hooks_due = birth.begun
+            self.cgroup = builder.cgroup
+            self.warnings += builder.warnings
+            self._poststop_due = builder.hooks_ran
         self._created = True
 
     async def send_listener(self, process: ContainerProcess, record: bytes) -> bytes:
@@ -146,7 +146,7 @@ class Container:
                 raise Refused("process", "missing: there is nothing to start")
             try:
                 listed = self.spec.hooks.start_container
-                await self.init.start(bool(listed), hooks.patience(listed))
+                await self.init.start(bool(listed), hooks.total_timeout(listed))
                 mark("agent: execve seen")
                 await self._run_hooks(self.spec.hooks.poststart, "running", self.init.pid)
             except StepFailed:
@@ -171,7 +171,7 @@ class Container:
             await task.stop()
 
     async def exec(
-        self, exec_id: str, process: Process, given: Given = NOTHING_GIVEN, group: str | None = None, paused: bool = False
+        self, exec_id: str, process: Process, io: ProcessIO = DEFAULT_IO, group: str | None = None, paused: bool = False
     ) -> ContainerProcess:
         """Run one more process in the namespaces of the first one.
 
@@ -185,7 +185,7 @@ class Container:
                 self._check("exec")
             if exec_id in self.processes:
                 raise AlreadyExists(f"process {exec_id!r} exists in container {self.id!r}")
-            added = self.processes[exec_id] = ContainerProcess(exec_id, process.terminal, given)
+            added = self.processes[exec_id] = ContainerProcess(exec_id, process.terminal, io)
             try:
                 await join(self, added, process, group, self.status is Status.PAUSED)
             except BaseException:
@@ -332,8 +332,8 @@ class Container:
             await self.cgroup.remove()
             self.cgroup = None
         mark("agent: remove cgroup")
-        if self._hooks_due:
-            self._hooks_due = False
+        if self._poststop_due:
+            self._poststop_due = False
             await self._run_last_hooks()
         self.processes.clear()
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from agent.container import hooks, net_devices
 from agent.container.cgroup.manager import Cgroup
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.container.host import HostContext
 from agent.container.init import child
-from agent.container.init.prepare import check_ids, init_plan, outer_id, process_plan
-from agent.container.namespaces import Borrowed, Namespaces
+from agent.container.init.prepare import check_ids, host_id, init_plan, process_plan
+from agent.container.namespaces import Namespaces, TemporaryNamespaces
 from agent.container.process import ContainerProcess
 from agent.container.rootfs.idmap import Mappings, mappings_of
 from agent.container.rootfs.mount_plan import CGROUP_TYPES, MountPlan
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from agent.container.init.plan import ChildPlan
 
 
-class Birth:
+class ContainerBuilder:
     """Creates the first process of one container.
 
-    `begun` is True once hooks may have run, so that the poststop hooks must run in the end.
+    `hooks_ran` is True once hooks may have run, so that the poststop hooks must run in the end.
     """
 
     def __init__(self, id: str, spec: Spec, host: HostContext, init: ContainerProcess, state: State) -> None:
@@ -50,9 +50,9 @@ class Birth:
         self.uid_mappings: Mappings = spec.linux.uid_mappings
         self.gid_mappings: Mappings = spec.linux.gid_mappings
         self.warnings: list[str] = []
-        self.begun = False
+        self.hooks_ran = False
         self._id = id
-        self._opened = Opened(shared=host.shared)
+        self._fd_set = FdSet(shared=host.shared)
         self._namespaces: Namespaces
         self._plan: ChildPlan
 
@@ -68,22 +68,22 @@ class Birth:
                     raise StepFailed(name, str(error), error.errno or 0) from error
                 mark(f"agent: {name}")
         finally:
-            self._opened.close()
+            self._fd_set.close()
 
     async def prepare(self) -> None:
         linux = self.spec.linux
-        self._namespaces = namespaces = Namespaces(linux.namespaces, self.host.overrides(), self._opened)
-        if namespaces.is_ours("user"):
+        self._namespaces = namespaces = Namespaces(linux.namespaces, self.host.overrides(), self._fd_set)
+        if namespaces.joins_own("user"):
             raise Refused("linux.namespaces[user].path", "is the agent's own, which gives the container nothing")
-        if namespaces.is_ours("mnt") or namespaces.is_machines():
+        if namespaces.joins_own("mnt") or namespaces.joins_host_mounts():
             raise Refused("linux.namespaces[mount].path", "is the machine's own: the container's root would take the place of everybody's")
         for path, _value in linux.sysctl:
             kind = sysctl_namespace(path)
-            if kind is not None and kind not in self.host.owned and namespaces.is_ours(kind):
+            if kind is not None and kind not in self.host.owned and namespaces.joins_own(kind):
                 raise Refused(f"linux.sysctl.{path.replace('/', '.')}", f"the {kind} namespace is not the container's own")
-        if linux.net_devices and namespaces.is_ours("net"):
+        if linux.net_devices and namespaces.joins_own("net"):
             raise Refused("linux.netDevices", "the network namespace is not the container's own")
-        self._plan = process_plan(self.process, self._opened.add(self.init.control_pair().detach()), linux.seccomp)
+        self._plan = process_plan(self.process, self._fd_set.add(self.init.control_pair().detach()), linux.seccomp)
         if namespaces.user_fd < 0:
             self._plan.owner = check_ids(self.process, self.uid_mappings, self.gid_mappings)
 
@@ -96,43 +96,45 @@ class Birth:
     async def complete_plan(self) -> None:
         assert self.cgroup is not None
         plan, namespaces, spec = self._plan, self._namespaces, self.spec
-        mounts = MountPlan(spec, str(self.cgroup.path), self._opened, namespaces.user_fd)
-        init_plan(spec, self.process, plan, mounts, self._opened)
+        mounts = MountPlan(spec, str(self.cgroup.path), self._fd_set, namespaces.user_fd)
+        init_plan(spec, self.process, plan, mounts, self._fd_set)
         plan.unshare = namespaces.unshare
         plan.new_root = "user" in spec.linux.namespaces
         plan.waits_for_parent = plan.new_root or bool(spec.linux.net_devices)
         plan.state = self.state.halves("created")
         plan.fail_at = self.host.fail_at
         self.warnings += plan.warnings + mounts.warnings
-        self.init.questions |= {b"mounted": self._leave_runtime, b"clocks": self._offset_clocks}
+        self.init.request_handlers |= {b"mounted": self._leave_runtime, b"clocks": self._offset_clocks}
 
     async def fork(self) -> None:
         assert self.cgroup is not None
-        plan, namespaces, opened = self._plan, self._namespaces, self._opened
+        plan, namespaces, fd_set = self._plan, self._namespaces, self._fd_set
         if namespaces.user_fd >= 0:
-            await self.init.fork_within(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, opened.fds, namespaces.through)
+            await self.init.fork_via_intermediate(
+                plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, fd_set.fds, namespaces.all_joined
+            )
         else:
-            borrowed = [] if namespaces.pid_fd is None else [(namespaces.pid_fd, p.CLONE_NEWPID)]
+            entered = [] if namespaces.pid_fd is None else [(namespaces.pid_fd, p.CLONE_NEWPID)]
             if namespaces.flags & p.CLONE_NEWUSER:
-                borrowed += namespaces.join
+                entered += namespaces.join
             else:
                 plan.join = namespaces.join
-            with Borrowed(borrowed):
-                self.init.fork(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, opened.fds)
+            with TemporaryNamespaces(entered):
+                self.init.fork(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, fd_set.fds)
         # Close the parent's copies. The child's end of the control socket is the important one: the
         # parent sees end of file (the child has executed its program, or died) only after its last
         # copy is closed.
-        opened.close_all_but(namespaces.fd_of("net"))
+        fd_set.close_all_but(namespaces.fd_of("net"))
 
     async def map_ids(self) -> None:
         if self._namespaces.user_fd >= 0:
             self._read_mappings()
-            self.init.own_streams(check_ids(self.process, self.uid_mappings, self.gid_mappings))
+            self.init.chown_stdio(check_ids(self.process, self.uid_mappings, self.gid_mappings))
         elif "user" in self.spec.linux.namespaces:
             self._write_mappings()
         if self._delegates():
             assert self.cgroup is not None
-            self.cgroup.delegate(outer_id(self.process.user.uid, self.uid_mappings, "process.user.uid"))
+            self.cgroup.delegate(host_id(self.process.user.uid, self.uid_mappings, "process.user.uid"))
 
     def _write_mappings(self) -> None:
         """Write the id mappings of the child's user namespace.
@@ -183,9 +185,9 @@ class Birth:
 
     async def await_created(self) -> None:
         if self._plan.waits_for_parent:
-            self.init.tell(b"go")
-        await self.init.created(hooks.patience(self.spec.hooks.create_container))
-        self.begun = True
+            self.init.send(b"go")
+        await self.init.wait_created(hooks.total_timeout(self.spec.hooks.create_container))
+        self.hooks_ran = True
 
     async def _leave_runtime(self, record: bytes) -> bytes:
         """Bind the device rules, then run the prestart and createRuntime hooks.
@@ -197,7 +199,7 @@ class Birth:
         self.cgroup.bind_devices(self.spec.linux.resources.devices)
         if not self._plan.has_hooks:
             return b"hooked"
-        self.begun = True
+        self.hooks_ran = True
         state = self.state.encode("created", self.init.pid)
         for listed in (self.spec.hooks.prestart, self.spec.hooks.create_runtime):
             await hooks.run(listed, state, self.state.bundle)
@@ -211,12 +213,12 @@ class Birth:
         return b"offset"
 
 
-STEPS: tuple[tuple[str, Callable[[Birth], Awaitable[None]], str], ...] = (
-    ("prepare", Birth.prepare, "what is to be joined is checked, and the filter compiled, before anything is made"),
-    ("make cgroup", Birth.make_cgroup, "limits hold before a process is in it"),
-    ("complete plan", Birth.complete_plan, "sources are opened here, once, in the agent's mount namespace"),
-    ("fork", Birth.fork, "into the cgroup and the new namespaces: there is no moment outside of them"),
-    ("map ids", Birth.map_ids, "only the parent may"),
-    ("move network devices", Birth.move_devices, "only the parent sees them"),
-    ("await created", Birth.await_created, "a failure of the child's becomes this call's"),
+STEPS: tuple[tuple[str, Callable[[ContainerBuilder], Awaitable[None]], str], ...] = (
+    ("prepare", ContainerBuilder.prepare, "what is to be joined is checked, and the filter compiled, before anything is made"),
+    ("make cgroup", ContainerBuilder.make_cgroup, "limits hold before a process is in it"),
+    ("complete plan", ContainerBuilder.complete_plan, "sources are opened here, once, in the agent's mount namespace"),
+    ("fork", ContainerBuilder.fork, "into the cgroup and the new namespaces: there is no moment outside of them"),
+    ("map ids", ContainerBuilder.map_ids, "only the parent may"),
+    ("move network devices", ContainerBuilder.move_devices, "only the parent sees them"),
+    ("await created", ContainerBuilder.await_created, "a failure of the child's becomes this call's"),
 )

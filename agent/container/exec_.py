@@ -12,11 +12,11 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.container.init import child
 from agent.container.init.plan import ChildPlan
-from agent.container.init.prepare import check_ids, memory_policy, process_plan, within
-from agent.container.namespaces import Borrowed
+from agent.container.init.prepare import check_ids, inherit_from_init, memory_policy, process_plan
+from agent.container.namespaces import TemporaryNamespaces
 from agent.container.process import ContainerProcess
 from agent.container.spec.process import NO_PROCESS, Process
 from agent.errors import Refused, StepFailed
@@ -35,23 +35,23 @@ async def join(container: "Container", added: ContainerProcess, process: Process
     `frozen`, the cgroup is frozen, and the process gets as long as it needs: thawing may come at
     any time.
     """
-    opened = Opened()
-    process = within(process, container.spec.process or NO_PROCESS)
+    fd_set = FdSet()
+    process = inherit_from_init(process, container.spec.process or NO_PROCESS)
     try:
-        plan = _plan(container, added, process, opened)
-        added.questions = {b"listener": partial(container.send_listener, added)}
-        _fork(container, added, process, plan, opened, group)
+        plan = _plan(container, added, process, fd_set)
+        added.request_handlers = {b"listener": partial(container.send_listener, added)}
+        _fork(container, added, process, plan, fd_set, group)
     except OSError as error:
         raise StepFailed("fork", str(error), error.errno or 0) from error
     finally:
-        opened.close()
-    await added.created(None if frozen else 0.0)
-    await added.start(patience=None if frozen else 0.0)
+        fd_set.close()
+    await added.wait_created(None if frozen else 0.0)
+    await added.start(hooks_timeout=None if frozen else 0.0)
 
 
-def _plan(container: "Container", added: ContainerProcess, process: Process, opened: Opened) -> ChildPlan:
+def _plan(container: "Container", added: ContainerProcess, process: Process, fd_set: FdSet) -> ChildPlan:
     spec, init = container.spec, container.init
-    control = opened.add(added.control_pair().detach())
+    control = fd_set.add(added.control_pair().detach())
     plan = process_plan(process, control, spec.linux.seccomp)
     plan.owner = check_ids(process, *container.mappings())
     plan.affinity = process.cpu_affinity[1] if process.cpu_affinity else ()
@@ -66,25 +66,25 @@ def _plan(container: "Container", added: ContainerProcess, process: Process, ope
         # The first process enters its time namespace only when it executes its program, so the
         # pidfd does not lead there yet. Join it before a user namespace, which may not own this
         # one.
-        plan.join.insert(0, (opened.add(procfs.open_link(f"{init.pid}/ns/time_for_children")), p.CLONE_NEWTIME))
+        plan.join.insert(0, (fd_set.add(procfs.open_link(f"{init.pid}/ns/time_for_children")), p.CLONE_NEWTIME))
     plan.becomes_root = bool(kinds & p.CLONE_NEWUSER)
     return plan
 
 
-def _fork(container: "Container", added: ContainerProcess, process: Process, plan: ChildPlan, opened: Opened, group: str | None) -> None:
+def _fork(container: "Container", added: ContainerProcess, process: Process, plan: ChildPlan, fd_set: FdSet, group: str | None) -> None:
     assert container.cgroup is not None
-    named = opened.add(_group_below(container.cgroup.fd, group)) if group else container.cgroup.fd
+    named = fd_set.add(_group_below(container.cgroup.fd, group)) if group else container.cgroup.fd
     init = container.init
-    inherited = [*opened.fds, init.pidfd]
+    inherited = [*fd_set.fds, init.pidfd]
     initial = process.cpu_affinity[0] if process.cpu_affinity else ()
-    borrowed = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
+    entered = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
     try:
-        with Borrowed(borrowed):
+        with TemporaryNamespaces(entered):
             added.fork(plan, child.EXEC_STEPS, 0, named, inherited, initial)
     except OSError as error:
         if error.errno != errno.EBUSY or group is not None:
             raise
-        with Borrowed(borrowed):
+        with TemporaryNamespaces(entered):
             leaf = container.cgroup.group_of(init.pid)
             try:
                 added.fork(plan, child.EXEC_STEPS, 0, leaf, inherited, initial)

@@ -10,7 +10,7 @@ from dataclasses import fields
 from agent.container import create
 from agent.container.cgroup.device_program import rules_of
 from agent.container.cgroup.plan import writes
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.container.host import HostContext
 from agent.container.init import child
 from agent.container.init.plan import ChildPlan
@@ -36,11 +36,11 @@ def plan_lines(spec: Spec, host: HostContext, id: str = "ID") -> Iterator[str]:
     Raises Refused in the same words as creating the container would.
     """
     process = spec.process or NO_PROCESS
-    opened = Opened(dry=True)
+    fd_set = FdSet(dry=True)
     root, name = host.group_of(spec.linux.cgroups_path, spec.linux.cgroup_absolute, id)
     plan = process_plan(process, DRY, spec.linux.seccomp)
-    mounts = MountPlan(spec, str(root / name), opened)
-    init_plan(spec, process, plan, mounts, opened)
+    mounts = MountPlan(spec, str(root / name), fd_set)
+    init_plan(spec, process, plan, mounts, fd_set)
     yield from [f"warning: {warning}" for warning in (*spec.warnings, *plan.warnings, *mounts.warnings)]
     yield from _section("namespaces", _namespaces(spec, host))
     yield from _section(f"cgroup {root / name}", _cgroup(spec, process))

@@ -8,7 +8,7 @@ from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 
 
-class Opened:
+class FdSet:
     """The descriptors of one plan. The caller closes them after the fork, or after an error.
 
     With `dry` the plan is only printed: nothing is opened, and every descriptor is -1. `shared` are

@@ -57,7 +57,7 @@ def command(hook: Hook, environment: tuple[str, ...] = ()) -> Command:
     return Command(hook.field, os.fsencode(hook.path), p.vector(encode(hook.args)), p.vector(encode(env)), hook.timeout)
 
 
-def patience(hooks: tuple[Hook, ...]) -> float | None:
+def total_timeout(hooks: tuple[Hook, ...]) -> float | None:
     """Return the sum of the hooks' timeouts in seconds, or None if one has no timeout."""
     total = 0.0
     for hook in hooks:

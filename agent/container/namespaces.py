@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.errors import Refused
 from agent.linux import process as p
 
@@ -27,7 +27,7 @@ class Namespaces:
     with unshare(2), and `pid_fd` is the pid namespace in which it is born.
     """
 
-    def __init__(self, listed: Mapping[str, str | None], overrides: Mapping[str, str], opened: Opened) -> None:
+    def __init__(self, listed: Mapping[str, str | None], overrides: Mapping[str, str], fd_set: FdSet) -> None:
         self.flags = 0
         self.join: list[tuple[int, int]] = []
         self.unshare = 0
@@ -38,7 +38,7 @@ class Namespaces:
             flag = p.NAMESPACE_FLAGS[kind]
             path = listed_path or overrides.get(kind)
             if path is not None:
-                joined[kind] = opened.add(open_namespace(kind, path))
+                joined[kind] = fd_set.add(open_namespace(kind, path))
             elif kind in ("cgroup", "time"):
                 # A cgroup namespace has its root where the process is at that moment. A time
                 # namespace takes its offsets only as long as no process is in it.
@@ -51,7 +51,7 @@ class Namespaces:
         self.join = [(joined[kind], p.NAMESPACE_FLAGS[kind]) for kind in ORDER if kind in joined]
 
     @property
-    def through(self) -> list[tuple[int, int]]:
+    def all_joined(self) -> list[tuple[int, int]]:
         """Everything that is joined, the user namespace last.
 
         From inside the user namespace, namespaces that it does not own could not be joined any
@@ -61,13 +61,13 @@ class Namespaces:
         pid = [] if self.pid_fd is None else [(self.pid_fd, p.CLONE_NEWPID)]
         return [*pid, *[entry for entry in self.join if entry[1] != user], *[entry for entry in self.join if entry[1] == user]]
 
-    def is_ours(self, kind: str) -> bool:
+    def joins_own(self, kind: str) -> bool:
         """Return whether a namespace that is joined is the agent's own."""
         if kind not in self._joined:
             return False
         return os.fstat(self._joined[kind]).st_ino == os.stat(f"/proc/self/ns/{kind}").st_ino
 
-    def is_machines(self) -> bool:
+    def joins_host_mounts(self) -> bool:
         """Return whether the joined mount namespace is that of pid 1, or the kernel's first one."""
         if "mnt" not in self._joined:
             return False
@@ -106,8 +106,8 @@ def open_namespace(kind: str, path: str) -> int:
 RETURN_TRIES = 100
 
 
-class Borrowed:
-    """Context manager: setns(2) into `wanted`, so that a child forked inside starts there.
+class TemporaryNamespaces:
+    """Context manager: setns(2) into `namespaces`, so that a child forked inside starts there.
 
     Each of the original namespaces is opened before it is left, so that only setns(2) itself can
     fail on the way back. Used for the pid namespace, which applies to children only. Also used when
@@ -115,33 +115,33 @@ class Borrowed:
     inside its user namespace the child could not join them any more.
     """
 
-    def __init__(self, wanted: list[tuple[int, int]]) -> None:
-        self._wanted = wanted
-        self._own: list[tuple[int, int]] = []
+    def __init__(self, namespaces: list[tuple[int, int]]) -> None:
+        self._namespaces = namespaces
+        self._originals: list[tuple[int, int]] = []
 
-    def __enter__(self) -> "Borrowed":
+    def __enter__(self) -> "TemporaryNamespaces":
         names = {flag: kind for kind, flag in p.NAMESPACE_FLAGS.items()}
         try:
-            for fd, flag in self._wanted:
-                self._own.append((os.open(f"/proc/self/ns/{names[flag]}", os.O_RDONLY), flag))
+            for fd, flag in self._namespaces:
+                self._originals.append((os.open(f"/proc/self/ns/{names[flag]}", os.O_RDONLY), flag))
                 p.setns(fd, flag)
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def own(self, flag: int) -> int:
+    def original(self, flag: int) -> int:
         """Return a descriptor of the original namespace of a kind that the caller has left."""
-        return next(fd for fd, kind in self._own if kind == flag)
+        return next(fd for fd, kind in self._originals if kind == flag)
 
     def __exit__(self, *error: object) -> None:
-        while self._own:
-            fd, flag = self._own.pop()
-            _return(fd, flag)
+        while self._originals:
+            fd, flag = self._originals.pop()
+            _restore(fd, flag)
             os.close(fd)
 
 
-def _return(fd: int, flag: int) -> None:
+def _restore(fd: int, flag: int) -> None:
     """Go back to the original namespace.
 
     This fails only if the kernel is out of memory. To stay in the container's namespace would be

@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from agent.container.namespaces import Borrowed
+from agent.container.namespaces import TemporaryNamespaces
 from agent.container.spec.reader import SpecReader, text
 from agent.errors import Refused, StepFailed
 from agent.linux.netlink import Attributes, Route
@@ -65,7 +65,7 @@ def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
     with Route() as here:
         sources = [(device, _index(device)) for device in devices]
         addresses = [here.permanent_addresses(index) for _device, index in sources]
-        with Borrowed([(namespace, CLONE_NEWNET)]) as borrowed, Route() as inside:
+        with TemporaryNamespaces([(namespace, CLONE_NEWNET)]) as entered, Route() as inside:
             moved: list[tuple[NetDevice, int]] = []
             try:
                 for (device, index), given in zip(sources, addresses, strict=True):
@@ -73,7 +73,7 @@ def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
                     _settle(moved[-1][1], given, inside)
             except (OSError, Refused) as error:
                 for device, index in moved:
-                    inside.move_link(index, borrowed.own(CLONE_NEWNET), device.name)
+                    inside.move_link(index, entered.original(CLONE_NEWNET), device.name)
                 if isinstance(error, Refused):
                     raise
                 raise StepFailed("move network devices", f"{device.name}: {error.strerror}", error.errno or 0) from error

@@ -6,7 +6,7 @@ message. The child sends
 * `created` when it is contained, and then waits for `start` (or for a connection to its start
   socket),
 * `terminal` with the master of its terminal as a descriptor,
-* requests, such as `mounted`, which block it until a handler in `questions` has answered,
+* requests, such as `mounted`, which block it until a handler in `request_handlers` has answered,
 * `hooked` when the startContainer hooks are done,
 * an error record (agent.container.init.report) if a step fails.
 
@@ -42,7 +42,7 @@ SETUP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ProcessIO:
     """What a process inherits from its creator.
 
     Streams in place of new pipes, descriptors that stay open in the program, and the listening
@@ -52,11 +52,11 @@ class Given:
     stdio: Stdio | None = None
     preserved: tuple[int, ...] = ()
     start_socket: int = -1
-    left: bool = False
+    detached: bool = False
     """Detached: it will be reparented when this process exits, so it is not reaped here."""
 
 
-NOTHING_GIVEN = Given()
+DEFAULT_IO = ProcessIO()
 UNKNOWN_STATUS = -1
 """The exit status of a process that another process reaps."""
 
@@ -67,19 +67,19 @@ class ContainerProcess:
     `exit_status` is the shell's number once the process has ended.
     """
 
-    def __init__(self, exec_id: str, terminal: bool, given: Given = NOTHING_GIVEN) -> None:
+    def __init__(self, exec_id: str, terminal: bool, io: ProcessIO = DEFAULT_IO) -> None:
         self.exec_id = exec_id
         self.terminal = terminal
         self.pid = 0
         self._pidfd: loop.Fd | None = None
         self.started = False
         self.exit_status: int | None = None
-        self.stdio = given.stdio or Stdio(terminal)
-        self._given = given
+        self.stdio = io.stdio or Stdio(terminal)
+        self._io = io
         self._ended = loop.Event()
         self._control: loop.Socket | None = None
         self._child: Child | None = None
-        self.questions: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {}
+        self.request_handlers: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {}
         """Handlers of the child's requests, by the first word of the record.
 
         A handler returns the answer, which the child waits for.
@@ -91,7 +91,7 @@ class ContainerProcess:
 
         `pidfd` is -1 if the process has ended.
         """
-        process = cls(exec_id, True, Given(Stdio(True)))
+        process = cls(exec_id, True, ProcessIO(Stdio(True)))
         process.pid, process.started = pid, started
         if pidfd < 0:
             process._ends(UNKNOWN_STATUS)
@@ -107,7 +107,7 @@ class ContainerProcess:
 
     # set-up
 
-    def start_by(self, control: socket.socket) -> None:
+    def use_start_connection(self, control: socket.socket) -> None:
         """Take over a connection to the start socket of an attached process."""
         self._control = loop.Socket.of(control)
 
@@ -123,18 +123,18 @@ class ContainerProcess:
         steps: tuple[child.Step, ...],
         flags: int,
         cgroup: int | None,
-        opened: list[int],
+        fds: list[int],
         affinity: tuple[int, ...] = (),
     ) -> None:
         """Fork the child, which runs `steps`.
 
-        `opened` are descriptors that the plan uses and the child must keep until exec. `affinity`
+        `fds` are descriptors that the plan uses and the child must keep until exec. `affinity`
         are the processors on which the child starts, in force before its cgroup applies. The child
         inherits them from the caller, which changes its own for the moment of the fork.
         """
-        self._prepare(plan, opened)
+        self._prepare(plan, fds)
         if plan.owner:
-            self.stdio.give_to(plan.owner)
+            self.stdio.chown(plan.owner)
         own = _change_processors(affinity) if affinity else ()
         try:
             with p.SignalsBlocked():
@@ -147,64 +147,64 @@ class ContainerProcess:
         self._adopt(pidfd)
         self.stdio.close_child_ends()
 
-    async def fork_within(
+    async def fork_via_intermediate(
         self,
         plan: ChildPlan,
         steps: tuple[child.Step, ...],
         flags: int,
         cgroup: int | None,
-        opened: list[int],
+        fds: list[int],
         namespaces: list[tuple[int, int]],
     ) -> None:
         """Fork the child inside existing namespaces. Raises StepFailed.
 
         A short-lived intermediate process joins them and forks the child as its sibling. Which uid
-        the program's user has outside is known only after that, so `own_streams` then gives it the
-        streams.
+        the program's user has outside is known only after that, so the caller then calls
+        `chown_stdio`.
         """
-        self._prepare(plan, opened)
+        self._prepare(plan, fds)
         # Inside a cgroup namespace that is joined the cgroup may be out of reach. The intermediate
-        # process is then born in the cgroup, and the child inherits it.
-        between_there = any(kind == p.CLONE_NEWCGROUP for _fd, kind in namespaces)
+        # process is then created in the cgroup, and the child inherits it.
+        intermediate_in_cgroup = any(kind == p.CLONE_NEWCGROUP for _fd, kind in namespaces)
         with p.SignalsBlocked():
-            pid, pidfd = p.clone3(0, cgroup if between_there else None)
+            pid, pidfd = p.clone3(0, cgroup if intermediate_in_cgroup else None)
             if pid == 0:
-                child.run_within(plan, steps, flags, None if between_there else cgroup, namespaces)
-        between = reaper.adopt(pid, pidfd)
+                child.run_intermediate(plan, steps, flags, None if intermediate_in_cgroup else cgroup, namespaces)
+        intermediate = reaper.adopt(pid, pidfd)
         os.close(plan.control)
-        opened.remove(plan.control)
+        fds.remove(plan.control)
         try:
             record, fds = await self._receive(SETUP_SECONDS)
         finally:
-            await end_child(between)
-        if not record.startswith(b"born ") or len(fds) != 1:
+            await end_child(intermediate)
+        if not record.startswith(b"forked ") or len(fds) != 1:
             for fd in fds:
                 os.close(fd)
             raise await self._failure(record)
         self.pid = int(record.split()[1])
         self._adopt(fds[0])
 
-    def _prepare(self, plan: ChildPlan, opened: list[int]) -> None:
+    def _prepare(self, plan: ChildPlan, fds: list[int]) -> None:
         plan.stdio = self.stdio.child_fds
-        plan.preserved, plan.start_socket = self._given.preserved, self._given.start_socket
-        kept = {plan.control, plan.start_socket, procfs.handle(), *opened, *self.stdio.child_fds, *plan.preserved}
+        plan.preserved, plan.start_socket = self._io.preserved, self._io.start_socket
+        kept = {plan.control, plan.start_socket, procfs.handle(), *fds, *self.stdio.child_fds, *plan.preserved}
         plan.keep = sorted(kept - {-1})
 
-    def own_streams(self, owner: int) -> None:
-        """Make the program's user the owner of the streams, after `fork_within`.
+    def chown_stdio(self, owner: int) -> None:
+        """Make the program's user the owner of the streams, after `fork_via_intermediate`.
 
         `owner` is its uid as the agent sees it.
         """
         if owner:
-            self.stdio.give_to(owner)
+            self.stdio.chown(owner)
         self.stdio.close_child_ends()
 
     def _adopt(self, pidfd: int) -> None:
         self._pidfd = loop.Fd(pidfd)
-        self._child = None if self._given.left else reaper.adopt(self.pid, pidfd)
+        self._child = None if self._io.detached else reaper.adopt(self.pid, pidfd)
         loop.spawn(self._watch(), name=f"watch {self.pid}")
 
-    def tell(self, word: bytes) -> None:
+    def send(self, word: bytes) -> None:
         """Send the child one word."""
         assert self._control is not None
         try:
@@ -213,23 +213,24 @@ class ContainerProcess:
             # The child has ended. Its last record is still to be read.
             pass
 
-    async def created(self, patience: float | None = 0.0) -> None:
+    async def wait_created(self, hooks_timeout: float | None = 0.0) -> None:
         """Wait until the child is contained and waits for its start. Raises StepFailed.
 
-        `patience` is the timeout of hooks in seconds, on top of the set-up's own. None: no timeout.
+        `hooks_timeout` is that of the hooks in seconds, on top of the set-up's own. None: no
+        timeout.
         """
-        record = await self._next(patience)
+        record = await self._next(hooks_timeout)
         if record != b"created":
             raise await self._failure(record)
 
-    async def start(self, hooks: bool = False, patience: float | None = 0.0) -> None:
+    async def start(self, hooks: bool = False, hooks_timeout: float | None = 0.0) -> None:
         """Let the program run. Return when exec has happened. Raises StepFailed.
 
-        With `hooks`, the child has startContainer hooks to run first. `patience` is their timeout
-        in seconds, None for no timeout.
+        With `hooks`, the child has startContainer hooks to run first. `hooks_timeout` is theirs in
+        seconds, None for no timeout.
         """
-        self.tell(b"start")
-        record = await self._next(patience)
+        self.send(b"start")
+        record = await self._next(hooks_timeout)
         if hooks and record == b"hooked":
             record = await self._next(0.0)
         elif hooks and not record:
@@ -241,18 +242,18 @@ class ContainerProcess:
             raise await self._failure(record)
         self.started = True
 
-    async def _next(self, patience: float | None) -> bytes:
+    async def _next(self, hooks_timeout: float | None) -> bytes:
         """Return the child's next record that is not a request.
 
         Returns b"" when the child has executed its program, or died.
         """
         while True:
-            record, fds = await self._receive(None if patience is None else SETUP_SECONDS + patience)
+            record, fds = await self._receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
             for fd in fds:
-                self.stdio.take_master(fd)
-            answer = self.questions.get(record.partition(b" ")[0])
+                self.stdio.set_pty_master(fd)
+            answer = self.request_handlers.get(record.partition(b" ")[0])
             if answer is not None:
-                self.tell(await answer(record))
+                self.send(await answer(record))
             elif record != b"terminal":
                 return record
 

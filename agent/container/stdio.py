@@ -124,7 +124,7 @@ class Stdio:
             _enlarge(self._stderr.fileno(), self._pipe_size)
         self._out, self._err = Reader(self._stdout), Reader(self._stderr)
 
-    def give_to(self, owner: int) -> None:
+    def chown(self, owner: int) -> None:
         """Make the program's user the owner of its ends.
 
         Otherwise it could not open them again by /proc/self/fd.
@@ -132,7 +132,7 @@ class Stdio:
         for fd in self.child_fds:
             os.fchown(fd, owner, -1)
 
-    def take_master(self, fd: int) -> None:
+    def set_pty_master(self, fd: int) -> None:
         """Take over the master of the terminal, which the child has sent."""
         self._stdin = self._stdout = Fd(fd)
         os.set_blocking(fd, False)
@@ -231,7 +231,7 @@ class InheritedStdio(Stdio):
         self.terminal = False
         self.child_fds = tuple([fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in (0, 1, 2)])
 
-    def give_to(self, owner: int) -> None:
+    def chown(self, owner: int) -> None:
         """chown(2) pipes, files and terminals to the program's user.
 
         Skips /dev/null, which all processes share, and sockets. Ignores EPERM, EINVAL and EROFS.

@@ -37,7 +37,7 @@ class ConsoleSocket(Stdio):
             self._socket.close()
             raise Refused("--console-socket", f"{path}: {error.strerror}") from error
 
-    def take_master(self, fd: int) -> None:
+    def set_pty_master(self, fd: int) -> None:
         """Send the master to the socket. Raises StepFailed."""
         try:
             socket.send_fds(self._socket, [b"/dev/ptmx"], [fd])
@@ -63,7 +63,7 @@ def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
     return None if terminal else InheritedStdio()
 
 
-def own_terminal() -> int:
+def open_controlling_terminal() -> int:
     """Return a descriptor of this process's terminal. The caller closes it.
 
     It is a standard stream that is a terminal, else the controlling terminal. Raises Refused if
@@ -92,7 +92,7 @@ def sized(process: Process, parsed: Parsed) -> Process:
     """
     if not process.terminal or parsed.text("console-socket") or parsed.switch("detach"):
         return process
-    terminal = own_terminal()
+    terminal = open_controlling_terminal()
     try:
         return replace(process, console_size=_size(terminal))
     finally:
@@ -131,7 +131,7 @@ class Carrier:
 
     def __init__(self, process: ContainerProcess) -> None:
         self._process = process
-        self._terminal = own_terminal()
+        self._terminal = open_controlling_terminal()
         self._before = termios.tcgetattr(self._terminal)
         self._typed = b""
         self._tasks: list[loop.Task[None]] = []

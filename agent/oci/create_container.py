@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.container.container import Container
 from agent.container.host import HostContext
-from agent.container.process import Given
+from agent.container.process import ProcessIO
 from agent.container.spec.document import Spec, check_id, parse_spec
 from agent.container.spec.reader import Document
 from agent.oci import bundle, console, descriptors, pidfd_socket
@@ -65,7 +65,7 @@ def read(context: Context, parsed: Parsed) -> Wanted:
 
 
 @contextmanager
-def given(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, started_later: bool) -> Iterator[tuple[Given, Spec]]:
+def process_io(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, started_later: bool) -> Iterator[tuple[ProcessIO, Spec]]:
     """Yield what the first process inherits, and the specification with its environment.
 
     The descriptors are closed afterwards, because the child has its own copies.
@@ -78,7 +78,7 @@ def given(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, start
     stdio = console.streams(parsed, process is not None and process.terminal, detached)
     listener = place.listen() if started_later else None
     try:
-        yield Given(stdio, fds, listener.fileno() if listener else -1, left=detached), spec
+        yield ProcessIO(stdio, fds, listener.fileno() if listener else -1, detached=detached), spec
     finally:
         if listener is not None:
             listener.close()
@@ -95,15 +95,15 @@ async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bo
         place.save_config(wanted.document)
         place.save(record)
         with pidfd_socket.connected(parsed) as receiver:
-            with given(parsed, wanted, place, detached=detached, started_later=started_later) as (inheritance, spec):
-                container = await Container.create(wanted.id, wanted.id, spec, wanted.host, inheritance)
+            with process_io(parsed, wanted, place, detached=detached, started_later=started_later) as (io, spec):
+                container = await Container.create(wanted.id, wanted.id, spec, wanted.host, io)
             warn(context, container)
             try:
                 _keep(place, record, container, parsed.text("pid-file"))
                 receiver.send(b"standard", container.init.pidfd)
                 if started_later:
                     # From here on it waits for another process and not for this one.
-                    container.init.tell(b"kept")
+                    container.init.send(b"kept")
             except BaseException:
                 await container.remove()
                 raise

@@ -134,7 +134,7 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
     program does, or with Refused if it names no program. Raises AlreadyExists, Refused or
     StepFailed.
     """
-    from agent.container.fd_set import Opened
+    from agent.container.fd_set import FdSet
     from agent.container.init import child
     from agent.container.init.prepare import process_plan
     from agent.container.process import ContainerProcess
@@ -159,14 +159,14 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
     added = ContainerProcess(request.exec_id, process.terminal)
     # As for an exec, the id is taken before the first await: a second call with it is refused.
     sandbox.shell_processes[request.exec_id] = added
-    opened = Opened()
+    fd_set = FdSet()
     try:
         try:
-            control = opened.add(added.control_pair().detach())
-            added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, opened.fds)
+            control = fd_set.add(added.control_pair().detach())
+            added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, fd_set.fds)
         finally:
-            opened.close()  # our copy of the child's end: the last close means that it runs
-        await added.created()
+            fd_set.close()  # our copy of the child's end: the last close means that it runs
+        await added.wait_created()
         await added.start()
     except BaseException:
         await shield(_end_shell(sandbox, added))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.init.prepare import process_plan, within
+from agent.container.init.prepare import inherit_from_init, process_plan
 from agent.container.spec import labels
 from agent.container.spec.document import parse_process
 from agent.errors import Refused
@@ -128,12 +128,12 @@ def test_mounts_of_the_containers_own_bear_its_label() -> None:
 def test_an_executed_process_has_its_containers_profile_unless_it_has_its_own() -> None:
     init = parse_process({"args": ["t"], "apparmorProfile": "mine"})
     for asked, profile in (("", "mine"), ("unconfined", "unconfined"), ("innkeeper-default", "innkeeper-default")):
-        executed = within(parse_process({"args": ["t"], "apparmorProfile": asked}), init)
+        executed = inherit_from_init(parse_process({"args": ["t"], "apparmorProfile": asked}), init)
         assert executed.apparmor_profile == profile
 
 
 @pytest.mark.usefixtures("selinux")
 def test_an_executed_process_has_its_containers_context_unless_it_has_its_own() -> None:
     init = parse_process({"args": ["t"], "selinuxLabel": CONTEXT})
-    assert within(parse_process({"args": ["t"]}), init).selinux_label == CONTEXT
-    assert within(parse_process({"args": ["t"], "selinuxLabel": "system_u:r:t:s0"}), init).selinux_label == "system_u:r:t:s0"
+    assert inherit_from_init(parse_process({"args": ["t"]}), init).selinux_label == CONTEXT
+    assert inherit_from_init(parse_process({"args": ["t"], "selinuxLabel": "system_u:r:t:s0"}), init).selinux_label == "system_u:r:t:s0"

@@ -100,7 +100,7 @@ def test_the_end_of_a_terminal_under_a_writer_and_a_reader() -> None:
     async def main() -> None:
         stdio = Stdio(True)
         ours, far = loop.socket_pair()
-        stdio.take_master(ours.detach())
+        stdio.set_pty_master(ours.detach())
         write, read = loop.spawn(stdio.write_stdin(bytes(8 << 20)), name="write"), loop.spawn(stdio.read_stdout(1), name="read")
         await loop.sleep(0)
         stdio.close()

@@ -21,12 +21,12 @@ from agent.container.hooks import run_here
 from agent.container.init.plan import ChildPlan
 from agent.container.init.privileges import drop_privileges, install_filter, label_program, set_capabilities
 from agent.container.init.program import (
+    chown_tty,
     enter_cwd,
     enter_cwd_as_user,
     find_program,
     not_executable,
     open_terminal,
-    own_terminal,
     schedule,
 )
 from agent.container.init.setup import (
@@ -73,7 +73,7 @@ def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
         os._exit(127)
 
 
-def run_within(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int | None, namespaces: list[tuple[int, int]]) -> None:
+def run_intermediate(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int | None, namespaces: list[tuple[int, int]]) -> None:
     """Join namespaces, then fork the process that is to be contained, as a sibling. Never returns.
 
     The user namespace is joined last. An existing user namespace owns the new namespaces of a child
@@ -90,7 +90,7 @@ def run_within(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int
             run(plan, steps)
         # A copy, because leaving the `with` closes the socket.
         with socket.socket(fileno=os.dup(plan.control)) as control:
-            control.sendmsg([b"born %d" % pid], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
+            control.sendmsg([b"forked %d" % pid], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
     # Outermost frame of a process, as in `run`.
     except BaseException as error:  # noqa: BLE001
         _report(plan, name, error)
@@ -200,7 +200,7 @@ INIT_STEPS: tuple[Step, ...] = (
     ("run createContainer hooks", run_container_hooks, "in the container's namespaces, found in the old root"),
     ("enter root", enter_root, "the old root is gone after this"),
     ("open terminal", open_terminal, "of the container's own devpts"),
-    ("own terminal", own_terminal, "the program may reopen it as its user; pipes were given to it by the parent"),
+    ("own terminal", chown_tty, "the program may reopen it as its user; pipes were given to it by the parent"),
     ("name host", name_host, "the uts namespace is the container's"),
     ("set sysctls", set_sysctls, "before /proc/sys turns read-only"),
     ("make working directory", make_cwd, "before the root turns read-only"),
@@ -220,7 +220,7 @@ EXEC_STEPS: tuple[Step, ...] = (
     ("join namespaces", join_namespaces, "all of the container's, by the pidfd of its first process"),
     ("make session keyring", new_keyring, "a shared one leaks keys"),
     ("open terminal", open_terminal, "of the container's own devpts"),
-    ("own terminal", own_terminal, "the program may reopen it as its user; pipes were given to it by the parent"),
+    ("own terminal", chown_tty, "the program may reopen it as its user; pipes were given to it by the parent"),
     ("enter working directory", enter_cwd, "verified, before a filter may deny getcwd; a program may be named relative to it"),
     ("find program", find_program, "a missing program fails exec"),
     ("close descriptors", close_descriptors, "whatever is still open ends at exec"),

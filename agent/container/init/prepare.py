@@ -1,6 +1,6 @@
 """From a `Spec` to a `ChildPlan`: the parent's half of the containment.
 
-Opens, compiles and encodes. Creates nothing that lasts. Its descriptors are in `Opened`, which the
+Opens, compiles and encodes. Creates nothing that lasts. Its descriptors are in `FdSet`, which the
 caller closes after the fork or after an error.
 """
 
@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.container.hooks import command
 from agent.container.init.plan import ChildPlan
 from agent.container.rootfs.idmap import Mappings
@@ -33,7 +33,7 @@ def bits(mask: int) -> Iterable[int]:
     return [number for number in range(mask.bit_length()) if mask >> number & 1]
 
 
-def outer_id(inner: int, mappings: Mappings, field: str) -> int:
+def host_id(inner: int, mappings: Mappings, field: str) -> int:
     """Return a container's id as the agent sees it. Without mappings it is the same.
 
     Raises Refused for an id that is not mapped.
@@ -52,8 +52,8 @@ def check_ids(process: Process, uid_mappings: Mappings, gid_mappings: Mappings) 
     Raises Refused for ids that the user namespace does not map.
     """
     for gid in (process.user.gid, *process.user.groups):
-        outer_id(gid, gid_mappings, "process.user.gid")
-    return outer_id(process.user.uid, uid_mappings, "process.user.uid")
+        host_id(gid, gid_mappings, "process.user.gid")
+    return host_id(process.user.uid, uid_mappings, "process.user.uid")
 
 
 def granted(capabilities: Capabilities, warnings: list[str]) -> Capabilities:
@@ -131,7 +131,7 @@ def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> Chi
     return plan
 
 
-def within(process: Process, init: Process) -> Process:
+def inherit_from_init(process: Process, init: Process) -> Process:
     """Return an exec's process with its unset fields taken from the container's first process.
 
     What is set is the caller's decision, and may exceed what the first process has (`docker exec
@@ -151,11 +151,11 @@ def within(process: Process, init: Process) -> Process:
     )
 
 
-def init_plan(spec: Spec, process: Process, plan: ChildPlan, mounts: MountPlan, opened: Opened) -> None:
+def init_plan(spec: Spec, process: Process, plan: ChildPlan, mounts: MountPlan, fd_set: FdSet) -> None:
     """Complete the plan of a container's first process. Raises Refused, OSError."""
     linux = spec.linux
-    if not opened.dry:
-        plan.root = _open_root(spec, opened)
+    if not fd_set.dry:
+        plan.root = _open_root(spec, fd_set)
     plan.hostname = os.fsencode(spec.hostname)
     plan.domainname = os.fsencode(spec.domainname)
     plan.sysctl = [(path, os.fsencode(value)) for path, value in linux.sysctl]
@@ -178,13 +178,13 @@ def memory_policy(spec: Spec) -> tuple[int, NodeMask | None] | None:
     return None if policy is None else (policy.mode, node_mask(policy.nodes))
 
 
-def _open_root(spec: Spec, opened: Opened) -> int:
+def _open_root(spec: Spec, fd_set: FdSet) -> int:
     """Return a detached copy of the root's mounts. Raises Refused if it is not a directory.
 
     The type is checked on the descriptor: the path may lead elsewhere in the meantime.
     """
     try:
-        root = opened.tree(spec.root_path, AT_RECURSIVE, follow=False)
+        root = fd_set.tree(spec.root_path, AT_RECURSIVE, follow=False)
     except OSError as error:
         raise Refused("root.path", f"{spec.root_path}: {os.strerror(error.errno or 0)}") from error
     if not stat.S_ISDIR(os.fstat(root).st_mode):

@@ -41,7 +41,7 @@ def open_terminal(plan: ChildPlan) -> None:
     os.close(slave)
 
 
-def own_terminal(plan: ChildPlan) -> None:
+def chown_tty(plan: ChildPlan) -> None:
     if plan.terminal and plan.uid:
         os.fchown(0, plan.uid, -1)
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.container.fd_set import Opened
+from agent.container.fd_set import FdSet
 from agent.container.rootfs.devices import DEFAULT_PATHS, DefaultDevices, MakeDevice
 from agent.container.rootfs.idmap import Mappings, mapped_namespace
 from agent.container.rootfs.mounts import BindMount, BindWithin, NewMount, PlaceRoot, Remount
@@ -30,10 +30,10 @@ SYSFS = "/sys"
 class MountPlan:
     """Makes the operations of one spec. `user_fd` is the user namespace to join, -1 for none."""
 
-    def __init__(self, spec: Spec, cgroup_path: str, opened: Opened, user_fd: int = -1) -> None:
+    def __init__(self, spec: Spec, cgroup_path: str, fd_set: FdSet, user_fd: int = -1) -> None:
         self._spec = spec
         self._cgroup_path = cgroup_path
-        self._opened = opened
+        self._fd_set = fd_set
         self._user_fd = user_fd
         self._namespaces: dict[tuple[Mappings, Mappings], int] = {}
         self.warnings: list[str] = []
@@ -104,7 +104,7 @@ class MountPlan:
 
     def _bind(self, mount: Mount, source: str) -> BindMount:
         tree = self._tree(mount, source, AT_RECURSIVE if mount.recursive else 0)
-        if self._opened.dry:
+        if self._fd_set.dry:
             return BindMount(mount, tree, True)
         if mount.idmap or mount.uid_mappings:
             self._translate(mount, tree)
@@ -112,7 +112,7 @@ class MountPlan:
 
     def _tree(self, mount: Mount, source: str, flags: int) -> int:
         try:
-            return self._opened.tree(source, flags)
+            return self._fd_set.tree(source, flags)
         except OSError as error:
             raise Refused(f"{mount.field}.source", f"{source}: {os.strerror(error.errno or 0)}") from error
 
@@ -133,7 +133,7 @@ class MountPlan:
             return self._user_fd
         fd = self._namespaces.get((uids, gids))
         if fd is None:
-            fd = self._namespaces[uids, gids] = self._opened.add(mapped_namespace(uids, gids))
+            fd = self._namespaces[uids, gids] = self._fd_set.add(mapped_namespace(uids, gids))
         return fd
 
     # devices
@@ -168,7 +168,7 @@ class MountPlan:
 
     def _node(self, path: str, field: str) -> int:
         try:
-            return self._opened.tree(path)
+            return self._fd_set.tree(path)
         except OSError as error:
             raise Refused(field, f"{path}: {os.strerror(error.errno or 0)}, and a user namespace cannot make devices") from error
 

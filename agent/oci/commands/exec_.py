@@ -6,7 +6,7 @@ from typing import Any
 
 from agent import loop
 from agent.container.lifecycle import Status
-from agent.container.process import Given
+from agent.container.process import ProcessIO
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, WrongState
 from agent.oci import console, descriptors, pidfd_socket
@@ -66,11 +66,11 @@ def exec_(context: Context, parsed: Parsed) -> int:
             process = replace(console.sized(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
             foreground = None if detached else Foreground()
-            given = Given(console.streams(parsed, process.terminal, detached), fds, left=detached)
+            io = ProcessIO(console.streams(parsed, process.terminal, detached), fds, detached=detached)
             with pidfd_socket.connected(parsed) as receiver:
                 # The first process's exec id is the container's id. This one contains a space, so
                 # that it is never an id of a container.
-                added = await container.exec(f"{place.id} exec", process, given, group, parsed.switch("ignore-paused"))
+                added = await container.exec(f"{place.id} exec", process, io, group, parsed.switch("ignore-paused"))
                 place.unlock()
                 try:
                     if parsed.has("pid-file"):

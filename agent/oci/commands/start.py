@@ -21,7 +21,7 @@ def start(context: Context, parsed: Parsed) -> int:
             connection = place.connect()
             if connection is None:
                 raise WrongState(f"cannot start container {place.id!r}: it is {condition.status.value}, not created")
-            container.init.start_by(connection)
+            container.init.use_start_connection(connection)
             await interruptible(container.start(), "start")
             warn(context, container)
             place.forget_socket()
