@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-ROOT = DOCS.parent
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs"
 NEEDS = {
     "registry": "pulls an image from a registry",
     "cluster": "talks to a Kubernetes cluster",

@@ -12,7 +12,9 @@ import grpc_tools
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
-WIRE = Path(__file__).resolve().parent.parent / "innkeeper" / "wire"
+from tests.paths import ROOT
+
+WIRE = ROOT / "innkeeper" / "wire"
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 SOURCES = ["google/protobuf/any.proto", "google/protobuf/empty.proto"]
 WIDTH = 120

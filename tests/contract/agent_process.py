@@ -13,8 +13,8 @@ from pathlib import Path
 from innkeeper.client import Client, connect
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 from tests.contract.wire_kit import answers, request_frame
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 """Seconds after which a test that waits has failed; no test expects anything within a time."""
 

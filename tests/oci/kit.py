@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.container.spec.reader import Document
+from tests.paths import ROOT
 from tests.root.container_kit import cgroup2, document
 
-PROJECT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
 SCRIPT = """#!{python} -I
 import sys
@@ -25,7 +25,7 @@ sys.exit(main())
 def script(folder: Path) -> Path:
     """The command as one program that runs this source tree, as an installed console script would be."""
     program = folder / "innkeeper-oci"
-    program.write_text(SCRIPT.format(python=sys.executable, project=str(PROJECT)))
+    program.write_text(SCRIPT.format(python=sys.executable, project=str(ROOT)))
     program.chmod(0o755)
     return program
 

@@ -3,12 +3,12 @@
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.oci import command_table, main
 from agent.oci.arguments import Option
+from tests.paths import ROOT
 
-DOCS = Path(__file__).resolve().parents[2] / "docs/oci.md"
+DOCS = ROOT / "docs/oci.md"
 HEAD = "| verb | option | runc | crun | ours | why different |"
 GLOBAL = "(before the verb)"
 OF_THE_PARSERS = frozenset(("help", "usage", "version"))

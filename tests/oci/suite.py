@@ -18,9 +18,9 @@ from threading import Lock
 import pytest
 
 from tests import go_kit
+from tests.paths import ROOT
 
-PROJECT = Path(__file__).resolve().parents[2]
-SOURCE = PROJECT / "tests/runtime_tools"
+SOURCE = ROOT / "tests/runtime_tools"
 MODULE = "github.com/opencontainers/runtime-tools"
 """Its programs with the helper that they run in containers, and, beside them in the module, root file systems for those."""
 HELPER = "runtimetest"

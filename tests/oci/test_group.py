@@ -14,6 +14,7 @@ from agent.errors import Refused
 from agent.oci import bundle as bundles
 from tests.needs import needs
 from tests.oci.kit import Bundle, Runtime, wait_for
+from tests.paths import ROOT
 from tests.root.container_kit import cgroup2
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox", "mount", "unshare")]
@@ -128,8 +129,7 @@ def test_the_hierarchy_is_the_one_at_its_usual_place(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from agent.oci import bundle\nbundle.CGROUP_PLACES = tuple(sys.argv[2:])\nprint(bundle.cgroup_mount())"
     )
-    project = Path(__file__).resolve().parents[2]
-    python = f'{sys.executable} -c "$1" {project}'
+    python = f'{sys.executable} -c "$1" {ROOT}'
     moves = (
         f"mkdir {place}/innkeeper-part-{os.getpid()}; mount --bind {place}/innkeeper-part-{os.getpid()} {tmp_path}/part;"
         f"mount --bind {place} {tmp_path}/later; {python} {place}; {python}; umount -l {place};"

@@ -15,10 +15,11 @@ from innkeeper import programs
 from tests.needs import needs
 from tests.oci import suite
 from tests.oci.suite import TABLE, Subject, Verdict
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "runc", "crun", "go", "unshare")]
 
-EXPLAINED = suite.PROJECT / "docs/runtime-tools.toml"
+EXPLAINED = ROOT / "docs/runtime-tools.toml"
 KINDS = ("suite", "machine", "choice")
 OURS = "innkeeper-oci"
 

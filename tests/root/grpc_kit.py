@@ -14,8 +14,8 @@ import grpc
 
 from innkeeper.client import Agent, connect
 from innkeeper.wire.pb import guest_pb2
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 """Seconds after which a test that waits has failed; no test expects anything within a time."""
 GRPC_FOLDER = "/run/innkeeper"

@@ -28,7 +28,8 @@ from tests.contract.agent_process import AgentProcess, Raw, running_agent
 from tests.contract.wire_kit import request_frame
 from tests.eventually import eventually
 from tests.needs import needs
-from tests.root.agent_kit import ROOT, shim_document
+from tests.paths import ROOT
+from tests.root.agent_kit import shim_document
 from tests.root.container_kit import PATH
 from tests.root.hostile import POOLS, STRANGE, Maker
 

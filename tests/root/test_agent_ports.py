@@ -20,6 +20,7 @@ import pytest
 from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.needs import needs
+from tests.paths import ROOT
 from tests.root.agent_kit import NativeAgent, native_agent, read_to_end, shim_document
 from tests.root.container_kit import PATH
 
@@ -105,7 +106,7 @@ def test_debug_console_without_a_shell(tmp_path: Path, dial: Dial) -> None:
     patch.write_text("import os\nreal = os.path.exists\nos.path.exists = lambda path: path != '/bin/sh' and real(path)\n")
     file = tmp_path / "agent.toml"
     file.write_text(f'server_addr = "unix://{tmp_path}/agent.sock"\ndebug_console = true\ndebug_console_vport = 1026\n')
-    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
+    paths = os.pathsep.join((str(tmp_path), str(ROOT)))
     with native_agent(tmp_path, "-c", str(file), env={"PYTHONPATH": paths}) as guest, dial(guest, 1026) as client:
         assert read_to_end(lambda: client.recv(4096)) == f"{sentence}\r\n"
 
@@ -204,6 +205,6 @@ def _command(entry: Path) -> str:
 def test_version_and_arguments() -> None:
     for word in ("--version", "-v"):
         told = subprocess.run(
-            [sys.executable, "-m", "agent", word], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+            [sys.executable, "-m", "agent", word], capture_output=True, text=True, check=True, cwd=ROOT
         )
         assert told.stdout == "innkeeper agent, version 4.1.0 and API version 0.0.1 of Kata's agent\n"

@@ -14,7 +14,8 @@ from innkeeper.client import Agent, RpcError, connect
 from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
 from tests.needs import needs
-from tests.root.agent_kit import ROOT, NativeAgent, native_agent, shim_document
+from tests.paths import ROOT
+from tests.root.agent_kit import NativeAgent, native_agent, shim_document
 from tests.root.container_kit import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]

@@ -10,14 +10,14 @@ import pytest
 
 from innkeeper.image import Image, resolve
 from tests.needs import needs
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.root, needs("buildah", "skopeo", "loop")]
-HERE = Path(__file__).parent
 
 
 def run(*command: str | Path) -> dict[str, dict[str, Any]]:
     """Run a program of ours in a mount namespace of its own, and read the JSON it prints."""
-    done = subprocess.run(["unshare", "--mount", *map(str, command)], check=True, stdout=subprocess.PIPE, cwd=HERE.parents[1])
+    done = subprocess.run(["unshare", "--mount", *map(str, command)], check=True, stdout=subprocess.PIPE, cwd=ROOT)
     result: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return result
 
@@ -25,7 +25,7 @@ def run(*command: str | Path) -> dict[str, dict[str, Any]]:
 def scan_device(device: Path, place: Path) -> dict[str, dict[str, Any]]:
     place.mkdir(exist_ok=True)
     script = f'mount -t erofs -o loop,ro "$1" "$2" && exec {sys.executable} "$3" "$2"'
-    return run("sh", "-c", script, "sh", device, place, HERE / "image_scan.py")
+    return run("sh", "-c", script, "sh", device, place, ROOT / "tests/root/image_scan.py")
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.image import resolve
 from tests import images
 from tests.needs import needs
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.root, needs("buildah", "skopeo", "busybox")]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ python -m tests.unit.import_rules      write the table into docs/architecture.md
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 DOCUMENT = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- imports: begin (python -m tests.unit.import_rules) -->", "<!-- imports: end -->"
 

@@ -14,8 +14,8 @@ from innkeeper import programs
 from innkeeper.cli import doctor, health
 from innkeeper.cli.test import PARTS
 from tests.needs import OF_MARKER
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RUN_CODE = ("innkeeper/engine", "innkeeper/image", "innkeeper/vm", "innkeeper/client")
 """What `run`, `exec` and the other subcommands about containers consist of."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from innkeeper.engine import attach
-from tests.vm.command import ARGV, ROOT, environment
+from tests.paths import ROOT
+from tests.vm.command import ARGV, environment
 
 SHOW = """
 import os, sys

@@ -3,10 +3,10 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 HEADER = "| id | behaviour | docker | ours | why | test |"
 SAME = "same"
 

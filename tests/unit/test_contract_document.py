@@ -2,7 +2,6 @@
 
 import ast
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,8 +11,8 @@ from agent.pod import devices
 from agent.service import methods
 from agent.storage import manager
 from innkeeper.wire.pb import agent_pb2
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SERVED, REFUSED, NO_EFFECT = "served", "refused", "no effect"
 HEALTH = ("Check", "Version")
 

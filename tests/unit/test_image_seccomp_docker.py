@@ -22,12 +22,13 @@ from innkeeper.image.seccomp import GUEST_KERNEL, load_profile
 from innkeeper.image.seccomp_default import read_profile
 from tests.debian_package import unpacked
 from tests.needs import needs
+from tests.paths import ROOT
 from tests.unit.classic_bpf import Program
 from tests.unit.container_documents import parsed
 
 PACKAGE = "golang-github-docker-docker-dev"
 PROFILE = "usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json"
-SECURITY = Path(__file__).resolve().parents[2] / "docs/security.md"
+SECURITY = ROOT / "docs/security.md"
 pytestmark = needs("libseccomp.so.2", "module:pyseccomp", f"debian:{PACKAGE}")
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000

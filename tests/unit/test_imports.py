@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.unit.import_rules import DOCUMENT, PACKAGES, insert
-
-ROOT = Path(__file__).resolve().parents[2]
 
 ALLOWED = {package.name: package.imports for package in PACKAGES}
 """The longest matching prefix decides. A module may always import from its own package."""

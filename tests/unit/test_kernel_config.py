@@ -1,13 +1,13 @@
 """Kernel configuration fragments: what the parser refuses, how they are put together, and that ours have what is promised."""
 
-from pathlib import Path
 
 import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import kconfig
+from tests.paths import ROOT
 
-FRAGMENTS = Path(__file__).resolve().parents[2] / "kernel-config"
+FRAGMENTS = ROOT / "kernel-config"
 
 # Symbols that Kata's shim with QEMU needs, topic by topic, and those the agent insists on.
 CONTRACT = """

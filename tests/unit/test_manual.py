@@ -16,8 +16,8 @@ import typer
 from manual import commands, man, proto
 from manual.__main__ import GENERATED, REFERENCE
 from tests import docs_blocks
-from tests.docs_blocks import ROOT
 from tests.needs import needs
+from tests.paths import ROOT
 
 COLUMNS = 100
 UPDATE = "INNKEEPER_UPDATE_DOCS"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.needs import NOT_IN_CI
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TESTS = """
 import pytest
 from tests.needs import needs

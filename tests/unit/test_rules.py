@@ -14,8 +14,9 @@ from agent.policy.parser import RULES, Policy, parse
 from agent.policy.policy_set import Book
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import oci_pb2 as oci
+from tests.paths import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs/policy.md"
+DOCS = ROOT / "docs/policy.md"
 HASH = "a" * 64
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 FOLDERS = (".ci", "agent", "docs", "innkeeper", "kernel-config", "rootfs", "tests")
 OUTSIDE = re.compile(r"\.\./shared|__file__\)\.resolve\(\)\.parents\[3\]|PROJECT\.parent\b|project_root\(\)\.parent\b")
 """Ways to name a folder beside the source tree, from a file two folders deep."""

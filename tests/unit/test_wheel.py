@@ -14,8 +14,8 @@ from innkeeper.guest.store import Store
 from innkeeper.image.defaults import CAPABILITIES
 from innkeeper.image.seccomp import load_profile
 from tests.needs import needs
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("agent", "docs", "innkeeper", "kernel-config", "manual", "rootfs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 BACKEND = "setuptools>=70.1"
 """What pyproject.toml names, at the version that makes wheels by itself."""

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 ARGV = [sys.executable, "-m", "innkeeper.cli"]
 PATIENCE = 300
 """Seconds after which a command counts as hung; nothing is asserted about time."""

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from tests.images import python_image
-from tests.vm.command import ROOT, innkeeper
+from tests.paths import ROOT
+from tests.vm.command import innkeeper
 
 pytestmark = pytest.mark.vm
 RIGHTS = ("--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined")

@@ -14,8 +14,9 @@ import pytest
 
 from innkeeper import paths
 from tests import docs_blocks
-from tests.docs_blocks import ROOT, Block
+from tests.docs_blocks import Block
 from tests.needs import needs
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.vm, needs("busybox", "curl", "virtiofsd")]
 
