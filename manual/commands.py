@@ -93,9 +93,9 @@ def innkeeper_oci() -> list[Command]:
     from agent.oci import command_table, main
 
     listed = [_from_table(main.NAME, "VERB ...", "Run containers as an OCI runtime command, with runc's verbs and options.", main.OPTIONS)]
-    for name in command_table.FILES:
-        verb = command_table.find(name)
-        listed.append(_from_table(f"{main.NAME} {name}", verb.words, _sentence(verb.summary), verb.options))
+    for name in command_table.MODULES:
+        command = command_table.find(name)
+        listed.append(_from_table(f"{main.NAME} {name}", command.arguments, _sentence(command.summary), command.options))
     return listed
 
 

@@ -44,10 +44,10 @@ NO_REGEX = Option("regex", "every container whose id matches", short="r", refuse
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A parsed command line: the values of its options, and the other words."""
+    """A parsed command line: the values of its options, and the other arguments."""
 
     values: Mapping[str, list[str]] = field(default_factory=dict)
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     def text(self, name: str, default: str = "") -> str:
         """Return the last value of an option."""

@@ -9,7 +9,7 @@ from agent.oci.arguments import Option, Parsed, UsageError
 from agent.oci.log import Log
 
 # Modules are imported on demand, so that `state` does not load what only `create` needs.
-FILES = {
+MODULES = {
     "create": "create",
     "run": "run",
     "start": "start",
@@ -44,17 +44,17 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class Command:
     """One subcommand.
 
-    `words` names its arguments: optional ones in brackets, `...` for any number. `action` returns
-    the exit status.
+    `arguments` names them: optional ones in brackets, `...` for any number. `action` returns the
+    exit status.
     """
 
     name: str
     summary: str
     action: Callable[[Context, Parsed], int]
-    words: str = "ID"
+    arguments: str = "ID"
     options: tuple[Option, ...] = ()
     interleaved: bool = True
     failure: int = 1
@@ -62,20 +62,20 @@ class Verb:
     contains: bool = False
     """Whether it makes processes that a container can see before they execute its program."""
 
-    def check_words(self, parsed: Parsed) -> None:
-        """Raise UsageError if there are too few or too many words."""
-        wanted = self.words.split()
+    def check_arguments(self, parsed: Parsed) -> None:
+        """Raise UsageError if there are too few or too many arguments."""
+        wanted = self.arguments.split()
         least = len([word for word in wanted if not word.startswith("[")])
-        if len(parsed.words) < least:
-            raise UsageError(f"{self.name}: needs {self.words}")
-        if len(parsed.words) > len(wanted) and not self.words.endswith("...]"):
-            raise UsageError(f"{self.name}: takes {self.words or 'no argument'}, and {parsed.words[len(wanted)]!r} is one too many")
+        if len(parsed.arguments) < least:
+            raise UsageError(f"{self.name}: needs {self.arguments}")
+        if len(parsed.arguments) > len(wanted) and not self.arguments.endswith("...]"):
+            raise UsageError(f"{self.name}: takes {self.arguments or 'no argument'}, and {parsed.arguments[len(wanted)]!r} is one too many")
 
 
-def find(name: str) -> Verb:
+def find(name: str) -> Command:
     """Return the subcommand of that name. Raises UsageError."""
-    if name not in FILES:
+    if name not in MODULES:
         raise UsageError(f"{name}: unknown verb")
-    module = importlib.import_module(f"agent.oci.commands.{FILES[name]}")
-    verbs: tuple[Verb, ...] = module.VERBS
-    return next(verb for verb in verbs if verb.name == name)
+    module = importlib.import_module(f"agent.oci.commands.{MODULES[name]}")
+    commands: tuple[Command, ...] = module.COMMANDS
+    return next(command for command in commands if command.name == name)

@@ -20,7 +20,7 @@ from agent.oci import bundle, console, descriptors, pidfd_socket
 from agent.oci.arguments import Option, Parsed
 from agent.oci.command_table import Context
 from agent.oci.pids import start_time
-from agent.oci.state_dir import Place, Record
+from agent.oci.state_dir import Record, StateDir
 
 NO_PIVOT = "a root that is only chroot(2)ed to can be left; put it on a mount that can be pivoted to"
 OPTIONS = (
@@ -37,7 +37,7 @@ OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CreateRequest:
     """A container that is to be created: everything that is known before."""
 
     id: str
@@ -53,30 +53,32 @@ class Wanted:
         return root / name
 
 
-def read(context: Context, parsed: Parsed) -> Wanted:
+def read(context: Context, parsed: Parsed) -> CreateRequest:
     """Return what the options and the bundle request. Raises Refused."""
-    id = check_id(parsed.words[0])
+    id = check_id(parsed.arguments[0])
     folder = Path(parsed.text("bundle") or ".").absolute()
     document = bundle.load(folder, parsed.text("config", bundle.CONFIG))
     spec = parse_spec(document)
     for warning in spec.warnings:
         context.log.warning(warning)
-    return Wanted(id, folder, document, spec, bundle.host(context.root, folder))
+    return CreateRequest(id, folder, document, spec, bundle.host(context.root, folder))
 
 
 @contextmanager
-def process_io(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, started_later: bool) -> Iterator[tuple[ProcessIO, Spec]]:
+def process_io(
+    parsed: Parsed, request: CreateRequest, state_dir: StateDir, *, detached: bool, started_later: bool
+) -> Iterator[tuple[ProcessIO, Spec]]:
     """Yield what the first process inherits, and the specification with its environment.
 
     The descriptors are closed afterwards, because the child has its own copies.
     """
     fds, environment = descriptors.preserved(parsed)
-    spec, process = wanted.spec, wanted.spec.process
+    spec, process = request.spec, request.spec.process
     if process is not None:
         process = process if started_later else console.sized(process, parsed)
         spec = replace(spec, process=replace(process, env=(*process.env, *environment)))
     stdio = console.streams(parsed, process is not None and process.terminal, detached)
-    listener = place.listen() if started_later else None
+    listener = state_dir.listen() if started_later else None
     try:
         yield ProcessIO(stdio, fds, listener.fileno() if listener else -1, detached=detached), spec
     finally:
@@ -84,22 +86,24 @@ def process_io(parsed: Parsed, wanted: Wanted, place: Place, *, detached: bool, 
             listener.close()
 
 
-async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bool, started_later: bool) -> tuple[Place, Container]:
+async def create(
+    context: Context, parsed: Parsed, request: CreateRequest, *, detached: bool, started_later: bool
+) -> tuple[StateDir, Container]:
     """Create the container. Return its state directory, locked, and the container.
 
     Raises Refused, AlreadyExists, StepFailed, and then leaves nothing behind.
     """
-    place = Place.make(context.root, wanted.id)
+    state_dir = StateDir.create(context.root, request.id)
     try:
-        record = _record(wanted)
-        place.save_config(wanted.document)
-        place.save(record)
+        record = _record(request)
+        state_dir.save_config(request.document)
+        state_dir.save(record)
         with pidfd_socket.connected(parsed) as receiver:
-            with process_io(parsed, wanted, place, detached=detached, started_later=started_later) as (io, spec):
-                container = await Container.create(wanted.id, wanted.id, spec, wanted.host, io)
+            with process_io(parsed, request, state_dir, detached=detached, started_later=started_later) as (io, spec):
+                container = await Container.create(request.id, request.id, spec, request.host, io)
             warn(context, container)
             try:
-                _keep(place, record, container, parsed.text("pid-file"))
+                _save_init(state_dir, record, container, parsed.text("pid-file"))
                 receiver.send(b"standard", container.init.pidfd)
                 if started_later:
                     # From here on it waits for another process and not for this one.
@@ -108,10 +112,10 @@ async def make(context: Context, parsed: Parsed, wanted: Wanted, *, detached: bo
                 await container.remove()
                 raise
     except BaseException:
-        place.remove()
-        place.close()
+        state_dir.remove()
+        state_dir.close()
         raise
-    return place, container
+    return state_dir, container
 
 
 def warn(context: Context, container: Container) -> None:
@@ -120,28 +124,28 @@ def warn(context: Context, container: Container) -> None:
         context.log.warning(container.warnings.pop(0))
 
 
-def _record(wanted: Wanted) -> Record:
-    group = wanted.cgroup()
+def _record(request: CreateRequest) -> Record:
+    group = request.cgroup()
     missing = [path for path in (group, *group.parents) if not path.exists()]
     return Record(
-        id=wanted.id,
-        version=wanted.spec.version,
-        bundle=str(wanted.bundle),
-        rootfs=os.path.normpath(wanted.spec.root_path),
+        id=request.id,
+        version=request.spec.version,
+        bundle=str(request.bundle),
+        rootfs=os.path.normpath(request.spec.root_path),
         created=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
         owner=pwd.getpwuid(os.geteuid()).pw_name,
-        annotations=dict(wanted.spec.annotations),
+        annotations=dict(request.spec.annotations),
         cgroup=str(group),
         made=tuple([str(path) for path in reversed(missing)]),
     )
 
 
-def _keep(place: Place, record: Record, container: Container, pid_file: str) -> None:
+def _save_init(state_dir: StateDir, record: Record, container: Container, pid_file: str) -> None:
     """Record the first process, and write the file of --pid-file."""
     init = container.init
     assert container.cgroup is not None
     made = tuple([str(path) for path in container.cgroup.made])
-    place.save(replace(record, made=made, pid=init.pid, start_time=start_time(init.pid)))
+    state_dir.save(replace(record, made=made, pid=init.pid, start_time=start_time(init.pid)))
     if pid_file:
         write_pid(pid_file, init.pid)
 

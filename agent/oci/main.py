@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.errors import AgentError, Refused
 from agent.oci import cloned_binary, command_table
 from agent.oci.arguments import Option, Parsed, UsageError, parse
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 from agent.oci.log import Log
 
 NAME = "innkeeper-oci"
@@ -45,26 +45,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     log = Log()
-    verb: Verb | None = None
+    command: Command | None = None
     try:
-        given = parse(words, OPTIONS, interleaved=False)
-        log = Log(given.text("log"), given.text("log-format") == "json", given.switch("debug") or given.text("log-level") == "debug")
-        if given.switch("version"):
+        parsed = parse(words, OPTIONS, interleaved=False)
+        log = Log(parsed.text("log"), parsed.text("log-format") == "json", parsed.switch("debug") or parsed.text("log-level") == "debug")
+        if parsed.switch("version"):
             return _print_version()
-        if given.switch("help") or not given.words or given.words[0] in ("help", "-h"):
-            return _print_help(given.words[1:])
-        context = _context(given, log)
-        name, *rest = given.words
+        if parsed.switch("help") or not parsed.arguments or parsed.arguments[0] in ("help", "-h"):
+            return _print_help(parsed.arguments[1:])
+        context = _context(parsed, log)
+        name, *rest = parsed.arguments
         if name in command_table.REFUSED:
             raise Refused(name, command_table.REFUSED[name])
-        verb = command_table.find(name)
+        command = command_table.find(name)
         if "--help" in rest[:1] or "-h" in rest[:1]:
             return _print_help([name])
-        parsed = parse(rest, verb.options, interleaved=verb.interleaved)
-        verb.check_words(parsed)
-        if verb.contains:
+        parsed = parse(rest, command.options, interleaved=command.interleaved)
+        command.check_arguments(parsed)
+        if command.contains:
             cloned_binary.require()
-        return verb.action(context, parsed)
+        return command.action(context, parsed)
     except (AgentError, OSError) as error:
         log.error(_text(error))
     except KeyboardInterrupt:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(": ".join(["internal error", type(error).__name__, str(error)]))
         if log.debug_too:
             sys.excepthook(type(error), error, error.__traceback__)
-    return verb.failure if verb is not None else 1
+    return command.failure if command is not None else 1
 
 
 def _text(error: BaseException) -> str:
@@ -94,16 +94,16 @@ def _open_standard_streams() -> None:
     os.close(fd)
 
 
-def _context(given: Parsed, log: Log) -> Context:
-    if given.switch("systemd-cgroup") or given.text("cgroup-manager") == "systemd":
-        option = "--systemd-cgroup" if given.switch("systemd-cgroup") else "--cgroup-manager"
+def _context(parsed: Parsed, log: Log) -> Context:
+    if parsed.switch("systemd-cgroup") or parsed.text("cgroup-manager") == "systemd":
+        option = "--systemd-cgroup" if parsed.switch("systemd-cgroup") else "--cgroup-manager"
         raise Refused(option, NOT_BY_SYSTEMD if os.path.isdir("/run/systemd/system") else NO_SYSTEMD)
-    if given.text("cgroup-manager") == "disabled":
+    if parsed.text("cgroup-manager") == "disabled":
         raise Refused("--cgroup-manager", "a container without a cgroup of its own could not be ended whole")
-    if given.text("rootless") == "true" or os.geteuid() != 0:
+    if parsed.text("rootless") == "true" or os.geteuid() != 0:
         raise Refused("--rootless", "this runtime needs root")
-    root = given.text("root") or DEFAULT_ROOT
-    return Context(Path(root).absolute(), log, given.has("root"))
+    root = parsed.text("root") or DEFAULT_ROOT
+    return Context(Path(root).absolute(), log, parsed.has("root"))
 
 
 def _print_version() -> int:
@@ -115,12 +115,12 @@ def _print_version() -> int:
 
 def _print_help(words: Sequence[str]) -> int:
     if words:
-        verb = command_table.find(words[0])
-        print(f"{NAME} [OPTIONS] {verb.name} [OPTIONS] {verb.words}\n\n{verb.summary}\n")
-        options: Sequence[Option] = verb.options
+        command = command_table.find(words[0])
+        print(f"{NAME} [OPTIONS] {command.name} [OPTIONS] {command.arguments}\n\n{command.summary}\n")
+        options: Sequence[Option] = command.options
     else:
         print(f"{NAME} [OPTIONS] VERB [OPTIONS] ...\n\nAn OCI container runtime.\n")
-        for name in command_table.FILES:
+        for name in command_table.MODULES:
             print(f"  {name:<10} {command_table.find(name).summary}")
         print()
         options = OPTIONS

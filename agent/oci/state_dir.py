@@ -32,7 +32,7 @@ from agent.oci.pids import open_process, start_time
 STATE, CONFIG, SOCKET, HOLDER = "state.json", "config.json", "start.sock", "holder.json"
 BACKLOG = 16
 CONNECT_SECONDS = 10.0
-PATIENCE, LAST_PATIENCE = 10.0, 20.0
+KILL_SECONDS, GIVE_UP_SECONDS = 10.0, 20.0
 """Seconds until a holder that was asked to release the lock is killed, and until we give up."""
 
 
@@ -59,7 +59,7 @@ class Record:
     resources: Document = field(default_factory=dict)
     """Limits by `update`, which replace those of the specification."""
 
-    def owns_group(self) -> bool:
+    def owns_cgroup(self) -> bool:
         """Return whether the processes in the cgroup are the container's.
 
         Before the container has a first process, a cgroup that already existed may have processes
@@ -68,7 +68,7 @@ class Record:
         return bool(self.pid) or self.cgroup in self.made
 
 
-class Place:
+class StateDir:
     """The state directory of one container. `fd` is its descriptor.
 
     Close it with `close`, or by `with`.
@@ -78,10 +78,10 @@ class Place:
         self.id = path.name
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        self._ours = False
+        self._lock_held = False
 
     @classmethod
-    def make(cls, root: Path, id: str) -> "Place":
+    def create(cls, root: Path, id: str) -> "StateDir":
         """Create a state directory and lock it. Raises Refused, AlreadyExists."""
         path = root / check_id(id)
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -89,12 +89,12 @@ class Place:
             path.mkdir(mode=0o700)
         except FileExistsError:
             raise AlreadyExists(f"container {id!r} exists already") from None
-        place = cls(path)
-        place.lock()
-        return place
+        state_dir = cls(path)
+        state_dir.lock()
+        return state_dir
 
     @classmethod
-    def find(cls, root: Path, id: str) -> "Place":
+    def open(cls, root: Path, id: str) -> "StateDir":
         """Open the state directory of an existing container. Raises Refused, NotFound."""
         path = root / check_id(id)
         try:
@@ -102,7 +102,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"container {id!r} does not exist") from None
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "StateDir":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -125,7 +125,7 @@ class Place:
     def lock_by_force(self) -> None:
         """Lock the container as `lock` does, but make the lock's holder end.
 
-        The holder gets SIGTERM, and after PATIENCE seconds SIGKILL. Raises NotFound, StepFailed.
+        The holder gets SIGTERM, and SIGKILL after KILL_SECONDS. Raises NotFound, StepFailed.
         """
         begun, asked = time.monotonic(), False
         while True:
@@ -133,9 +133,9 @@ class Place:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waited = time.monotonic() - begun
-                if waited > LAST_PATIENCE:
+                if waited > GIVE_UP_SECONDS:
                     raise StepFailed("lock", f"another process does not let go of container {self.id!r}", errno.EBUSY) from None
-                if not asked or waited > PATIENCE:
+                if not asked or waited > KILL_SECONDS:
                     self._signal_holder(signal.SIGTERM if not asked else signal.SIGKILL)
                     asked = True
                 time.sleep(0.02)
@@ -146,7 +146,7 @@ class Place:
     def _locked(self) -> None:
         if not os.fstat(self.fd).st_nlink:
             raise NotFound(f"container {self.id!r} does not exist")
-        self._ours = True
+        self._lock_held = True
         self._write(HOLDER, {"pid": os.getpid(), "start_time": start_time(os.getpid())})
 
     def _signal_holder(self, signum: int) -> None:
@@ -162,11 +162,11 @@ class Place:
     def unlock(self) -> None:
         """Release the lock."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
-        self._ours = False
+        self._lock_held = False
 
     def is_locked(self) -> bool:
         """Return whether another process changes this container now."""
-        if self._ours:
+        if self._lock_held:
             return False
         try:
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -257,7 +257,7 @@ class Place:
             raise StepFailed("connect to the first process", error.strerror or str(error), error.errno or errno.ETIMEDOUT) from error
         return connection
 
-    def forget_socket(self) -> None:
+    def remove_socket(self) -> None:
         """Remove the socket's name, because no process listens any more."""
         try:
             os.unlink(SOCKET, dir_fd=self.fd)
@@ -272,7 +272,7 @@ class Place:
         return f"/proc/self/fd/{self.fd}/{SOCKET}"
 
 
-def places(root: Path) -> Iterator[Place]:
+def state_dirs(root: Path) -> Iterator[StateDir]:
     """Yield the state directory of each container. It is open until the next one."""
     try:
         names = sorted(os.listdir(root))
@@ -280,16 +280,16 @@ def places(root: Path) -> Iterator[Place]:
         return
     for name in names:
         try:
-            place = Place(root / name)
+            state_dir = StateDir(root / name)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        with place:
-            yield place
+        with state_dir:
+            yield state_dir
 
 
 @contextmanager
-def locked(root: Path, id: str) -> Iterator[Place]:
+def locked(root: Path, id: str) -> Iterator[StateDir]:
     """Context manager: open and lock a container's state directory. Raises Refused, NotFound."""
-    with Place.find(root, id) as place:
-        place.lock()
-        yield place
+    with StateDir.open(root, id) as state_dir:
+        state_dir.lock()
+        yield state_dir

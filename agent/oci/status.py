@@ -11,11 +11,11 @@ from typing import Any
 from agent.container.lifecycle import Status
 from agent.errors import NotFound
 from agent.oci.pids import open_process
-from agent.oci.state_dir import Place, Record
+from agent.oci.state_dir import Record, StateDir
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ObservedState:
     """A container's record and its present status."""
 
     record: Record
@@ -42,26 +42,26 @@ class Condition:
         }
 
 
-def condition_of(place: Place) -> Condition:
+def observe(state_dir: StateDir) -> ObservedState:
     """Return the record and the status of a container. Raises NotFound."""
     try:
-        record = place.load()
+        record = state_dir.load()
     except NotFound:
-        if not place.is_locked():
+        if not state_dir.is_locked():
             raise
         # Its creator has made the directory, and nothing else yet.
-        return Condition(Record(place.id, "", "", "", "", "", {}, ""), Status.CREATING)
-    return Condition(record, _status(place, record))
+        return ObservedState(Record(state_dir.id, "", "", "", "", "", {}, ""), Status.CREATING)
+    return ObservedState(record, _status(state_dir, record))
 
 
-def _status(place: Place, record: Record) -> Status:
+def _status(state_dir: StateDir, record: Record) -> Status:
     if not record.pid:
-        return Status.CREATING if place.is_locked() else Status.STOPPED
-    pidfd = open_first(record)
+        return Status.CREATING if state_dir.is_locked() else Status.STOPPED
+    pidfd = open_init(record)
     if pidfd < 0:
         return Status.STOPPED
     os.close(pidfd)
-    connection = place.connect()
+    connection = state_dir.connect()
     if connection is not None:
         connection.close()
         return Status.CREATED
@@ -72,6 +72,6 @@ def _status(place: Place, record: Record) -> Status:
     return Status.PAUSED if frozen else Status.RUNNING
 
 
-def open_first(record: Record) -> int:
+def open_init(record: Record) -> int:
     """Return a pidfd of the first process, or -1 if it has ended (see `open_process`)."""
     return open_process(record.pid, record.start_time)

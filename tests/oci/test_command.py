@@ -50,7 +50,7 @@ def test_accepted_options(runtime: Runtime, bundle: Bundle) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert runtime("--version").splitlines()[0] == "innkeeper-oci version 0.1.0"
-    for name in command_table.FILES:
+    for name in command_table.MODULES:
         assert name in runtime("--help")
         assert command_table.find(name).summary in runtime(name, "--help")
 

@@ -104,7 +104,7 @@ def test_a_root_without_containers(runtime: Runtime, tmp_path: Path) -> None:
 def test_the_table_of_options_has_all_of_theirs(name: str) -> None:
     """What the help of the runtime that is here lists; a newer one may have more, which the table names by its version."""
     rows = options.rows()
-    for verb in (options.GLOBAL, *command_table.FILES):
+    for verb in (options.GLOBAL, *command_table.MODULES):
         seen = options.theirs(str(programs.require(name)), verb)
         said = {row.option: getattr(row, name) for row in rows if row.verb == verb}
         assert sorted(option for option in seen if said.get(option) != "yes") == [], verb

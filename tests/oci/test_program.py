@@ -35,7 +35,7 @@ def test_the_package_runs_where_it_is_unpacked(oci_program: Path, tmp_path: Path
 def test_every_verb_is_in_the_frozen_program(runtime: Runtime) -> None:
     from agent.oci import command_table
 
-    for name in command_table.FILES:
+    for name in command_table.MODULES:
         assert command_table.find(name).summary in runtime(name, "--help")
 
 

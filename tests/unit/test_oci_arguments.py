@@ -24,17 +24,17 @@ OPTIONS = (
 def test_values_and_words() -> None:
     parsed = parse(["-b", "x", "id", "--detach", "--env=A=1", "-e", "B", "more"], OPTIONS)
     assert (parsed.text("bundle"), parsed.switch("detach"), parsed.many("env")) == ("x", True, ["A=1", "B"])
-    assert parsed.words == ("id", "more")
+    assert parsed.arguments == ("id", "more")
     assert (parsed.text("format", "table"), parsed.has("format"), parsed.many("format")) == ("table", False, [])
     assert not parse(["--detach=false"], OPTIONS).switch("detach")
-    assert parse(["a", "--", "-b"], OPTIONS).words == ("a", "-b")
-    assert parse(["-"], OPTIONS).words == ("-",)
+    assert parse(["a", "--", "-b"], OPTIONS).arguments == ("a", "-b")
+    assert parse(["-"], OPTIONS).arguments == ("-",)
 
 
 def test_the_command_is_not_ours_to_read() -> None:
     parsed = parse(["-d", "id", "ls", "-b", "--", "--env"], OPTIONS, interleaved=False)
     assert (parsed.switch("detach"), parsed.has("bundle")) == (True, False)
-    assert parsed.words == ("id", "ls", "-b", "--", "--env")
+    assert parsed.arguments == ("id", "ls", "-b", "--", "--env")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_refused_by_name() -> None:
         with pytest.raises(Refused) as refusal:
             parse(words, OPTIONS)
         assert refusal.value.field == field
-    assert parse(["--no-pivot=false"], OPTIONS).words == ()
+    assert parse(["--no-pivot=false"], OPTIONS).arguments == ()
 
 
 def test_numbers() -> None:

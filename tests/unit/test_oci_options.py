@@ -8,7 +8,7 @@ from agent.oci.arguments import UsageError, parse
 from tests.oci import options
 from tests.oci.options import Row
 
-VERBS = [options.GLOBAL, *command_table.FILES]
+VERBS = [options.GLOBAL, *command_table.MODULES]
 
 
 @pytest.mark.parametrize("row", options.rows(), ids=lambda row: f"{row.verb} {row.option}")

@@ -6,11 +6,11 @@ from agent import loop
 from agent.container.lifecycle import Status
 from agent.errors import NotFound, WrongState
 from agent.oci.arguments import NO_REGEX, Option, Parsed
-from agent.oci.attached import attach
-from agent.oci.command_table import Context, Verb
+from agent.oci.attached import load_container
+from agent.oci.command_table import Command, Context
 from agent.oci.create_container import warn
-from agent.oci.state_dir import Place
-from agent.oci.status import condition_of
+from agent.oci.state_dir import StateDir
+from agent.oci.status import observe
 
 
 def delete(context: Context, parsed: Parsed) -> int:
@@ -20,29 +20,29 @@ def delete(context: Context, parsed: Parsed) -> int:
     """
     force = parsed.switch("force")
     try:
-        with Place.find(context.root, parsed.words[0]) as place:
+        with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
             if force:
-                _end(place)
-                place.lock_by_force()
+                _end(state_dir)
+                state_dir.lock_by_force()
             else:
-                place.lock()
-            loop.run(_delete(context, place, force))
+                state_dir.lock()
+            loop.run(_delete(context, state_dir, force))
     except NotFound:
         if not force:
             raise
     return 0
 
 
-def _end(place: Place) -> None:
+def _end(state_dir: StateDir) -> None:
     """Kill the container's processes before the lock is requested.
 
     The holder of the lock may be waiting for one of them.
     """
     try:
-        record = place.load()
+        record = state_dir.load()
     except NotFound:
         return
-    if not record.owns_group():
+    if not record.owns_cgroup():
         return
     try:
         Path(record.cgroup, "cgroup.kill").write_text("1", encoding="ascii")
@@ -50,24 +50,24 @@ def _end(place: Place) -> None:
         return
 
 
-async def _delete(context: Context, place: Place, force: bool) -> None:
+async def _delete(context: Context, state_dir: StateDir, force: bool) -> None:
     try:
-        condition = condition_of(place)
-        if condition.status is not Status.STOPPED and not force:
-            raise WrongState(f"cannot delete container {place.id!r} that is not stopped: {condition.status.value}")
-        container = attach(place, condition)
+        observed = observe(state_dir)
+        if observed.status is not Status.STOPPED and not force:
+            raise WrongState(f"cannot delete container {state_dir.id!r} that is not stopped: {observed.status.value}")
+        container = load_container(state_dir, observed)
     except NotFound:
         if force:
             # A creation that was interrupted before it had made anything.
-            place.remove()
+            state_dir.remove()
         raise
     await container.remove()
     warn(context, container)
-    place.remove()
+    state_dir.remove()
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "delete",
         "delete a stopped container",
         delete,

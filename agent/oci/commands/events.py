@@ -9,10 +9,10 @@ from agent.container.cgroup.stats import ContainerStats
 from agent.container.lifecycle import Status
 from agent.errors import WrongState
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import attach
-from agent.oci.command_table import Context, Verb
-from agent.oci.state_dir import Place
-from agent.oci.status import condition_of
+from agent.oci.attached import load_container
+from agent.oci.command_table import Command, Context
+from agent.oci.state_dir import StateDir
+from agent.oci.status import observe
 from agent.oci.tables import compact
 
 LAST_SECONDS = 1.0
@@ -27,18 +27,18 @@ def events(context: Context, parsed: Parsed) -> int:
     interval = seconds(parsed.text("interval", "5s"))
 
     async def main() -> None:
-        with Place.find(context.root, parsed.words[0]) as place:
-            condition = condition_of(place)
-            if condition.status in (Status.STOPPED, Status.CREATING):
-                raise WrongState(f"container {place.id!r} is {condition.status.value}: container not running")
-            container = attach(place, condition)
+        with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
+            observed = observe(state_dir)
+            if observed.status in (Status.STOPPED, Status.CREATING):
+                raise WrongState(f"container {state_dir.id!r} is {observed.status.value}: container not running")
+            container = load_container(state_dir, observed)
             if parsed.switch("stats"):
-                _print("stats", place.id, figures(container.stats()))
+                _print("stats", state_dir.id, statistics(container.stats()))
                 return
-            memory = loop.spawn(container.watch_oom(lambda kills: _out_of_memory(place.id, kills)), name="memory")
+            memory = loop.spawn(container.watch_oom(lambda kills: _out_of_memory(state_dir.id, kills)), name="memory")
             ended = loop.spawn(container.init.wait(), name="end")
             while not ended.done:
-                _print("stats", place.id, figures(container.stats()))
+                _print("stats", state_dir.id, statistics(container.stats()))
                 try:
                     with loop.timeout(interval):
                         await ended.wait()
@@ -77,7 +77,7 @@ def seconds(word: str) -> float:
     return result
 
 
-def figures(stats: ContainerStats) -> dict[str, Any]:
+def statistics(stats: ContainerStats) -> dict[str, Any]:
     """Return the statistics in runc's format: nanoseconds and bytes."""
     return {
         "cpu": {
@@ -110,11 +110,11 @@ def figures(stats: ContainerStats) -> dict[str, Any]:
     }
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "events",
-        "print a container's figures and events as JSON",
+        "print a container's statistics and events as JSON",
         events,
-        options=(Option("stats", "the figures once"), Option("interval", "time between figures (5s)", "TIME")),
+        options=(Option("stats", "the statistics once"), Option("interval", "time between statistics (5s)", "TIME")),
     ),
 )

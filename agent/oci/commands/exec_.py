@@ -11,13 +11,13 @@ from agent.container.spec.document import parse_process
 from agent.errors import Refused, WrongState
 from agent.oci import console, descriptors, pidfd_socket
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import attach
+from agent.oci.attached import load_container
 from agent.oci.bundle import read_json
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 from agent.oci.create_container import write_pid
 from agent.oci.foreground import Foreground
-from agent.oci.state_dir import Place
-from agent.oci.status import condition_of
+from agent.oci.state_dir import StateDir
+from agent.oci.status import observe
 
 SETS = ("bounding", "effective", "permitted")
 
@@ -49,19 +49,19 @@ def exec_(context: Context, parsed: Parsed) -> int:
     """
 
     async def main() -> int:
-        with Place.find(context.root, parsed.words[0]) as place:
-            place.lock()
-            condition = condition_of(place)
-            if condition.status is Status.STOPPED:
-                raise WrongState(f"cannot exec in container {place.id!r}: container not running")
-            document = _document(parsed, place)
+        with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
+            state_dir.lock()
+            observed = observe(state_dir)
+            if observed.status is Status.STOPPED:
+                raise WrongState(f"cannot exec in container {state_dir.id!r}: container not running")
+            document = _document(parsed, state_dir)
             process = parse_process(document)
-            container = attach(place, condition)
+            container = load_container(state_dir, observed)
             group = _group(parsed)
-            if parsed.switch("ignore-paused") and condition.status is Status.PAUSED:
+            if parsed.switch("ignore-paused") and observed.status is Status.PAUSED:
                 # The process continues only when another command has resumed the container, which
                 # needs the lock.
-                place.unlock()
+                state_dir.unlock()
             fds, environment = descriptors.preserved(parsed)
             process = replace(console.sized(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
@@ -70,8 +70,8 @@ def exec_(context: Context, parsed: Parsed) -> int:
             with pidfd_socket.connected(parsed) as receiver:
                 # The first process's exec id is the container's id. This one contains a space, so
                 # that it is never an id of a container.
-                added = await container.exec(f"{place.id} exec", process, io, group, parsed.switch("ignore-paused"))
-                place.unlock()
+                added = await container.exec(f"{state_dir.id} exec", process, io, group, parsed.switch("ignore-paused"))
+                state_dir.unlock()
                 try:
                     if parsed.has("pid-file"):
                         write_pid(parsed.text("pid-file"), added.pid)
@@ -84,19 +84,19 @@ def exec_(context: Context, parsed: Parsed) -> int:
     return loop.run(main())
 
 
-def _document(parsed: Parsed, place: Place) -> dict[str, Any]:
+def _document(parsed: Parsed, state_dir: StateDir) -> dict[str, Any]:
     """Return the process: the caller's document, or the container's own with changes.
 
     The changes are another program and the options. Raises UsageError, Refused.
     """
     if parsed.has("process"):
-        if len(parsed.words) > 1:
+        if len(parsed.arguments) > 1:
             raise UsageError("exec: takes --process or a command, not both")
         return read_json(Path(parsed.text("process")), "--process")
-    if len(parsed.words) < 2:
+    if len(parsed.arguments) < 2:
         raise UsageError("exec: needs a command, or --process")
-    document = dict(place.load_config().get("process") or {})
-    document["args"] = list(parsed.words[1:])
+    document = dict(state_dir.load_config().get("process") or {})
+    document["args"] = list(parsed.arguments[1:])
     document["terminal"] = parsed.switch("tty")
     document["env"] = [*document.get("env", ()), *parsed.many("env")]
     for option, key in (("cwd", "cwd"), ("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
@@ -150,12 +150,12 @@ def _id(word: str, option: str) -> int:
     return int(word)
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "exec",
         "run one more process in a container",
         exec_,
-        words="ID [COMMAND...]",
+        arguments="ID [COMMAND...]",
         options=OPTIONS,
         interleaved=False,
         failure=255,

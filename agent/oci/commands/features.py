@@ -5,7 +5,7 @@ import json
 from agent.container.features import features
 from agent.oci import bundle
 from agent.oci.arguments import Parsed
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 
 
 def print_features(context: Context, parsed: Parsed) -> int:
@@ -14,4 +14,4 @@ def print_features(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-VERBS = (Verb("features", "print what is supported here as JSON", print_features, words=""),)
+COMMANDS = (Command("features", "print what is supported here as JSON", print_features, arguments=""),)

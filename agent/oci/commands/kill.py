@@ -8,11 +8,11 @@ from agent.container.lifecycle import Status
 from agent.errors import Refused, WrongState
 from agent.linux.process import pidfd_send_signal
 from agent.oci.arguments import NO_REGEX, Option, Parsed
-from agent.oci.attached import attach
-from agent.oci.command_table import Context, Verb
+from agent.oci.attached import load_container
+from agent.oci.command_table import Command, Context
 from agent.oci.commands.ps import pids_of
-from agent.oci.state_dir import Place
-from agent.oci.status import condition_of, open_first
+from agent.oci.state_dir import StateDir
+from agent.oci.status import observe, open_init
 
 SIGNALS = {name: getattr(signal, name).value for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_")}
 
@@ -37,24 +37,24 @@ def kill(context: Context, parsed: Parsed) -> int:
 
     It takes no lock: the signal may be meant for what the lock's holder waits for.
     """
-    signum = number(parsed.words[1] if len(parsed.words) > 1 else "TERM")
+    signum = number(parsed.arguments[1] if len(parsed.arguments) > 1 else "TERM")
 
     async def main() -> None:
-        with Place.find(context.root, parsed.words[0]) as place:
-            condition = condition_of(place)
-            if parsed.switch("all") and condition.status is Status.STOPPED:
-                _kill_left(condition.record.cgroup, signum)
+        with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
+            observed = observe(state_dir)
+            if parsed.switch("all") and observed.status is Status.STOPPED:
+                _kill_left(observed.record.cgroup, signum)
                 return
-            if condition.status not in (Status.CREATED, Status.RUNNING, Status.PAUSED):
-                raise WrongState(f"cannot kill container {place.id!r}: container not running ({condition.status.value})")
-            container = attach(place, condition)
+            if observed.status not in (Status.CREATED, Status.RUNNING, Status.PAUSED):
+                raise WrongState(f"cannot kill container {state_dir.id!r}: container not running ({observed.status.value})")
+            container = load_container(state_dir, observed)
             shared = container.spec.linux.namespaces.get("pid", "") is not None
             if parsed.switch("all") or (shared and signum == signal.SIGKILL):
                 container.signal_all(signum)
                 return
-            pidfd = open_first(condition.record)
+            pidfd = open_init(observed.record)
             if pidfd < 0:
-                raise WrongState(f"cannot kill container {place.id!r}: container not running")
+                raise WrongState(f"cannot kill container {state_dir.id!r}: container not running")
             pidfd_send_signal(pidfd, signum)
             os.close(pidfd)
 
@@ -74,12 +74,12 @@ def _kill_left(group: str, signum: int) -> None:
             continue
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "kill",
         "send a signal (TERM) to the first process of a container",
         kill,
-        words="ID [SIGNAL]",
+        arguments="ID [SIGNAL]",
         options=(Option("all", "to every process of the container", short="a"), NO_REGEX),
     ),
 )

@@ -2,18 +2,18 @@
 
 from agent import loop
 from agent.oci.arguments import Parsed
-from agent.oci.attached import attach
-from agent.oci.command_table import Context, Verb
+from agent.oci.attached import load_container
+from agent.oci.command_table import Command, Context
 from agent.oci.state_dir import locked
-from agent.oci.status import condition_of
+from agent.oci.status import observe
 
 
 def pause(context: Context, parsed: Parsed) -> int:
     """Run `pause`. Return the exit status."""
 
     async def main() -> None:
-        with locked(context.root, parsed.words[0]) as place:
-            await attach(place, condition_of(place)).pause()
+        with locked(context.root, parsed.arguments[0]) as state_dir:
+            await load_container(state_dir, observe(state_dir)).pause()
 
     loop.run(main())
     return 0
@@ -23,14 +23,14 @@ def resume(context: Context, parsed: Parsed) -> int:
     """Run `resume`. Return the exit status."""
 
     async def main() -> None:
-        with locked(context.root, parsed.words[0]) as place:
-            await attach(place, condition_of(place)).resume()
+        with locked(context.root, parsed.arguments[0]) as state_dir:
+            await load_container(state_dir, observe(state_dir)).resume()
 
     loop.run(main())
     return 0
 
 
-VERBS = (
-    Verb("pause", "freeze every process of a container", pause),
-    Verb("resume", "thaw a paused container", resume),
+COMMANDS = (
+    Command("pause", "freeze every process of a container", pause),
+    Command("resume", "thaw a paused container", resume),
 )

@@ -6,9 +6,9 @@ from pathlib import Path
 from agent.container.cgroup.manager import Cgroup
 from agent.errors import NotFound, Refused
 from agent.oci.arguments import Option, Parsed
-from agent.oci.command_table import Context, Verb
-from agent.oci.state_dir import Place
-from agent.oci.status import condition_of
+from agent.oci.command_table import Command, Context
+from agent.oci.state_dir import StateDir
+from agent.oci.status import observe
 from agent.oci.tables import compact
 
 
@@ -18,13 +18,13 @@ def ps(context: Context, parsed: Parsed) -> int:
     Words after the id, else -ef, go to the host's ps(1). Its output is then filtered by the PID
     column.
     """
-    with Place.find(context.root, parsed.words[0]) as place:
-        record = condition_of(place).record
+    with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
+        record = observe(state_dir).record
     pids = pids_of(record.cgroup)
     if parsed.text("format", "table") == "json":
         print(compact(pids or None))
     else:
-        print(_by_ps(pids, parsed.words[1:] or ("-ef",)))
+        print(_by_ps(pids, parsed.arguments[1:] or ("-ef",)))
     return 0
 
 
@@ -54,12 +54,12 @@ def _by_ps(pids: list[int], options: tuple[str, ...]) -> str:
     return "\n".join([head, *[line for line in lines if line.split(None, column + 1)[column] in wanted]])
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "ps",
         "list the processes of a container",
         ps,
-        words="ID [OPTION...]",
+        arguments="ID [OPTION...]",
         options=(Option("format", "table or json", "FORMAT", short="f", choices=("table", "json")),),
         interleaved=False,
     ),

@@ -8,9 +8,9 @@ from agent.container.container import Container
 from agent.linux.process import set_child_subreaper
 from agent.oci import create_container
 from agent.oci.arguments import Option, Parsed
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 from agent.oci.foreground import Foreground, interruptible
-from agent.oci.state_dir import Place
+from agent.oci.state_dir import StateDir
 
 OPTIONS = (
     *create_container.OPTIONS,
@@ -24,37 +24,37 @@ def run(context: Context, parsed: Parsed) -> int:
 
     It is that of the container's program, 128 + n if signal n ended it, or 0 with --detach.
     """
-    wanted = create_container.read(context, parsed)
+    request = create_container.read(context, parsed)
     detached = parsed.switch("detach")
     if not detached and not parsed.switch("no-subreaper"):
         set_child_subreaper()
 
     async def main() -> int:
-        work = create_container.make(context, parsed, wanted, detached=detached, started_later=False)
-        place, container = await interruptible(work, "create")
+        work = create_container.create(context, parsed, request, detached=detached, started_later=False)
+        state_dir, container = await interruptible(work, "create")
         foreground = None if detached else Foreground()
-        with place:
+        with state_dir:
             try:
                 await container.start()
-                place.unlock()
+                state_dir.unlock()
                 if foreground is None:
                     return 0
                 status = await foreground.until_end(container.init)
             except BaseException:
-                await _delete(context, place, container)
+                await _delete(context, state_dir, container)
                 raise
             if not parsed.switch("keep"):
-                await _delete(context, place, container)
+                await _delete(context, state_dir, container)
             return status
 
     return loop.run(main())
 
 
-async def _delete(context: Context, place: Place, container: Container) -> None:
-    place.lock()
+async def _delete(context: Context, state_dir: StateDir, container: Container) -> None:
+    state_dir.lock()
     await container.remove()
     create_container.warn(context, container)
-    place.remove()
+    state_dir.remove()
 
 
-VERBS = (Verb("run", "create and start a container, wait for its end and delete it", run, options=OPTIONS, contains=True),)
+COMMANDS = (Command("run", "create and start a container, wait for its end and delete it", run, options=OPTIONS, contains=True),)

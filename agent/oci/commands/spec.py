@@ -9,7 +9,7 @@ from agent.errors import AlreadyExists, NotFound
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 from agent.oci.arguments import Option, Parsed
 from agent.oci.bundle import CONFIG
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 from agent.oci.tables import indented
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -106,12 +106,12 @@ def spec(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-VERBS = (
-    Verb(
+COMMANDS = (
+    Command(
         "spec",
         "write a config.json to begin a bundle with",
         spec,
-        words="",
+        arguments="",
         options=(
             Option("bundle", "folder to write it to (the current one)", "DIR", short="b"),
             Option("file", "its name, if not config.json", "FILE", short="f"),

@@ -2,16 +2,16 @@
 
 from agent.errors import NotFound
 from agent.oci.arguments import Option, Parsed
-from agent.oci.command_table import Context, Verb
-from agent.oci.state_dir import Place, places
-from agent.oci.status import Condition, condition_of
+from agent.oci.command_table import Command, Context
+from agent.oci.state_dir import StateDir, state_dirs
+from agent.oci.status import ObservedState, observe
 from agent.oci.tables import compact, indented, table
 
 
 def state(context: Context, parsed: Parsed) -> int:
     """Run `state`. Return the exit status."""
-    with Place.find(context.root, parsed.words[0]) as place:
-        print(indented(condition_of(place).document(), "  "))
+    with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
+        print(indented(observe(state_dir).document(), "  "))
     return 0
 
 
@@ -22,17 +22,17 @@ def list_(context: Context, parsed: Parsed) -> int:
     """
     if context.root_given and not context.root.is_dir():
         raise NotFound(f"--root: {context.root} is not a directory that is there")
-    found: list[Condition] = []
-    for place in places(context.root):
+    found: list[ObservedState] = []
+    for state_dir in state_dirs(context.root):
         try:
-            found.append(condition_of(place))
+            found.append(observe(state_dir))
         except NotFound:
             continue  # it has just been deleted
     if parsed.switch("quiet"):
-        for condition in found:
-            print(condition.record.id)
+        for observed in found:
+            print(observed.record.id)
     elif parsed.text("format", "table") == "json":
-        print(compact([condition.document() for condition in found] or None))
+        print(compact([observed.document() for observed in found] or None))
     else:
         rows = [[c.record.id, str(c.pid), c.status.value, c.record.bundle, c.record.created, c.record.owner] for c in found]
         print(table(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows))
@@ -40,7 +40,7 @@ def list_(context: Context, parsed: Parsed) -> int:
 
 
 FORMAT = Option("format", "table or json", "FORMAT", short="f", choices=("table", "json"))
-VERBS = (
-    Verb("state", "print the state of a container as JSON", state),
-    Verb("list", "list containers", list_, words="", options=(FORMAT, Option("quiet", "ids only", short="q"))),
+COMMANDS = (
+    Command("state", "print the state of a container as JSON", state),
+    Command("list", "list containers", list_, arguments="", options=(FORMAT, Option("quiet", "ids only", short="q"))),
 )

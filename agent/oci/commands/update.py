@@ -9,11 +9,11 @@ from agent import loop
 from agent.container.spec.document import parse_resources
 from agent.container.spec.reader import Document
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import attach
+from agent.oci.attached import load_container
 from agent.oci.bundle import read_json
-from agent.oci.command_table import Context, Verb
+from agent.oci.command_table import Command, Context
 from agent.oci.state_dir import locked
-from agent.oci.status import condition_of
+from agent.oci.status import observe
 
 # option -> (object, key) of linux.resources
 NUMBERS = {
@@ -51,12 +51,12 @@ def update(context: Context, parsed: Parsed) -> int:
     changes = _changes(parsed)
 
     async def main() -> None:
-        with locked(context.root, parsed.words[0]) as place:
-            condition = condition_of(place)
-            record = condition.record
-            now = record.resources or (place.load_config().get("linux") or {}).get("resources") or {}
-            await attach(place, condition).update(parse_resources(_with_memory(changes, now)))
-            place.save(replace(record, resources=merged(now, changes)))
+        with locked(context.root, parsed.arguments[0]) as state_dir:
+            observed = observe(state_dir)
+            record = observed.record
+            now = record.resources or (state_dir.load_config().get("linux") or {}).get("resources") or {}
+            await load_container(state_dir, observed).update(parse_resources(_with_memory(changes, now)))
+            state_dir.save(replace(record, resources=merged(now, changes)))
 
     loop.run(main())
     return 0
@@ -100,4 +100,4 @@ def merged(now: Document, changes: Document) -> Document:
     return result
 
 
-VERBS = (Verb("update", "change the limits of a container", update, options=OPTIONS),)
+COMMANDS = (Command("update", "change the limits of a container", update, options=OPTIONS),)
