@@ -3,7 +3,7 @@
     python -m tests.spec_fields
 
 The table is spec_fields.toml. That it is complete, by the specification's list and by what the parser asks for, and that its tests exist,
-is a test itself: tests/unit/test_spec_fields.py.
+is a test itself: tests/unit/container/test_spec_fields.py.
 """
 
 import sys

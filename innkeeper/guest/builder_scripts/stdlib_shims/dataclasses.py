@@ -2,7 +2,7 @@
 
 The original compiles six functions a class, a quarter of what loading costs. Here all but `__init__` serve every class, and `__init__` is
 compiled when the first object is made. What the agent does not use (order, unsafe_hash, kw_only, InitVar, ClassVar) is not there;
-`tests/unit/test_small_dataclasses.py` holds each of the agent's classes against the original.
+`tests/unit/guest/test_small_dataclasses.py` holds each of the agent's classes against the original.
 """
 
 MISSING = object()

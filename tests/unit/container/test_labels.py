@@ -9,7 +9,7 @@ from agent.container.spec import labels
 from agent.container.spec.document import parse_process
 from agent.errors import Refused
 from agent.linux import lsm
-from tests.unit.container_documents import parsed
+from tests.unit.container.documents import parsed
 
 CONTEXT = "system_u:system_r:container_t:s0:c1,c2"
 

@@ -12,7 +12,7 @@ from agent.container.state import VERSION
 from agent.linux import mount as m
 from agent.linux import numa
 from agent.linux import seccomp as floor
-from tests.unit.container_documents import changed
+from tests.unit.container.documents import changed
 
 pytestmark = pytest.mark.needs("module:pyseccomp")
 

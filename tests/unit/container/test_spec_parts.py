@@ -9,7 +9,7 @@ from agent.container.spec.process import home_of
 from agent.container.spec.scheduling import cpu_list
 from agent.container.spec.seccomp import ACTIONS
 from agent.linux import mount as m
-from tests.unit.container_documents import parsed
+from tests.unit.container.documents import parsed
 
 MOUNT: dict[str, Any] = {"destination": "/d", "type": "tmpfs", "source": "t"}
 
@@ -92,7 +92,7 @@ def test_cgroups_path(path: str, cleaned: str) -> None:
 
 def test_time_offsets() -> None:
     from agent.container.spec.document import parse_spec
-    from tests.unit.container_documents import changed
+    from tests.unit.container.documents import changed
 
     document = changed("linux.timeOffsets", {"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 60}})
     document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "time"}]

@@ -9,7 +9,7 @@ from agent.container.seccomp import compile_profile
 from agent.container.spec.seccomp import Seccomp
 from agent.errors import Refused
 from tests.unit.classic_bpf import Program
-from tests.unit.container_documents import parsed
+from tests.unit.container.documents import parsed
 
 pytestmark = [pytest.mark.needs("module:pyseccomp"), pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of x86-64")]
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_imports import PID1, STANDARD
+from tests.unit.tree.test_imports import PID1, STANDARD
 
 
 def _small() -> ModuleType:

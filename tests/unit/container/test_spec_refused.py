@@ -6,7 +6,7 @@ import pytest
 
 from agent.container.spec.document import check_id, parse_process, parse_spec
 from agent.errors import Refused
-from tests.unit.container_documents import SMALL, changed
+from tests.unit.container.documents import SMALL, changed
 
 IPC = [{"type": "mount"}, {"type": "ipc"}]
 NET = [{"type": "mount"}, {"type": "network"}]

@@ -14,7 +14,7 @@ from agent.service.gateway import Gateway
 from agent.service.server import Answer, Peer, serve
 from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
-from tests.unit.vsock_listener import GUEST, HOST, LOCAL, VsockListener
+from tests.unit.service.vsock_listener import GUEST, HOST, LOCAL, VsockListener
 
 ELSEWHERE = (LOCAL, GUEST, 0, 0xFFFFFFFF)
 

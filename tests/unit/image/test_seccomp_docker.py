@@ -24,7 +24,7 @@ from tests.debian_package import unpacked
 from tests.needs import needs
 from tests.paths import ROOT
 from tests.unit.classic_bpf import Program
-from tests.unit.container_documents import parsed
+from tests.unit.container.documents import parsed
 
 PACKAGE = "golang-github-docker-docker-dev"
 PROFILE = "usr/share/gocode/src/github.com/docker/docker/profiles/seccomp/default.json"
