@@ -1,4 +1,4 @@
-"""Rounds of exec, close and cancel at random, for an agent wherever it runs; `test_agent_churn` and `test_guest_churn` use them."""
+"""Rounds of exec, close and cancel at random, for an agent wherever it runs; tests/root/agent/test_churn.py and tests/vm/test_guest_churn.py use them."""
 
 import random
 from collections.abc import Callable

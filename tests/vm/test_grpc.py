@@ -17,7 +17,7 @@ from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2, oci_p
 from tests import grpcurl_kit
 from tests.images import busybox_image
 from tests.needs import needs
-from tests.root.grpc_kit import client_options
+from tests.root.grpc.grpc_kit import client_options
 from tests.vm.command import ARGV, PATIENCE, detached, environment, innkeeper, inspected, succeed
 
 pytestmark = [pytest.mark.vm, needs("busybox", "mke2fs", "go")]

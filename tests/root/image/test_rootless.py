@@ -12,7 +12,7 @@ import pytest
 
 from innkeeper.image import resolve
 from tests.needs import needs
-from tests.root.test_image_exact import run
+from tests.root.image.test_exact import run
 
 pytestmark = [pytest.mark.root, needs("buildah", "skopeo")]
 NOBODY = 65534
@@ -49,7 +49,7 @@ def as_user(uid: int, home: Path, reference: str) -> int:
 def test_same_bits_as_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "make").mkdir()
     archive = f"oci-archive:{folder}/image.tar"
-    run(sys.executable, "-m", "tests.root.image_layers", folder / "make", archive)
+    run(sys.executable, "-m", "tests.root.image.image_layers", folder / "make", archive)
     (folder / "image.tar").chmod(0o644)
     home = folder / "home"
     home.mkdir()

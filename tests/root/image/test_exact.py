@@ -25,14 +25,14 @@ def run(*command: str | Path) -> dict[str, dict[str, Any]]:
 def scan_device(device: Path, place: Path) -> dict[str, dict[str, Any]]:
     place.mkdir(exist_ok=True)
     script = f'mount -t erofs -o loop,ro "$1" "$2" && exec {sys.executable} "$3" "$2"'
-    return run("sh", "-c", script, "sh", device, place, ROOT / "tests/root/image_scan.py")
+    return run("sh", "-c", script, "sh", device, place, ROOT / "tests/root/image/image_scan.py")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Any]], str]:
     folder = tmp_path_factory.mktemp("layers")
     archive = f"oci-archive:{folder}/image.tar"
-    return run(sys.executable, "-m", "tests.root.image_layers", folder, archive), archive
+    return run(sys.executable, "-m", "tests.root.image.image_layers", folder, archive), archive
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_fsck_finds_nothing(image: Image) -> None:
 
 
 def test_random_layers_merge_as_the_kernel_merges_them(tmp_path: Path) -> None:
-    cases: Any = run(sys.executable, "-m", "tests.root.image_overlay", tmp_path, "1", "150")
+    cases: Any = run(sys.executable, "-m", "tests.root.image.image_overlay", tmp_path, "1", "150")
     assert len(cases) == 150
     assert sum(len(expected) for _, expected in cases) > 1500
     for number, (ours, kernels) in enumerate(cases, 1):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.root.image_scan import scan
+from tests.root.image.image_scan import scan
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 ODD = b"caf\xe9 \xff"

@@ -10,8 +10,8 @@ import pytest
 
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.grpc import MAX_MESSAGE
-from tests.root.fake_agent import HANG_UP, FakeAgent, gateway
-from tests.root.grpc_kit import PATIENCE, client_options
+from tests.root.grpc.fake_agent import HANG_UP, FakeAgent, gateway
+from tests.root.grpc.grpc_kit import PATIENCE, client_options
 
 pytestmark = pytest.mark.root
 

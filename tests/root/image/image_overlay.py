@@ -1,6 +1,6 @@
 """Random layers, once read and merged by us and once laid over each other by the kernel: prints both trees of each case as JSON.
 
-python -m tests.root.image_overlay FOLDER SEED COUNT      in a mount namespace of its own
+python -m tests.root.image.image_overlay FOLDER SEED COUNT      in a mount namespace of its own
 """
 
 import ctypes

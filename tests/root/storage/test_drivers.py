@@ -121,7 +121,7 @@ CASES = (
 
 
 def test_no_driver_is_left_out() -> None:
-    """Those of layers have tests of their own, in test_storage_layers and tests/vm."""
+    """Those of layers have tests of their own, in `test_layers` and tests/vm."""
     assert {case.driver for case in CASES} == set(DRIVERS) - {LAYERS}
 
 

@@ -19,7 +19,7 @@ from innkeeper.wire.pb.guest_pb2 import AttachRequest, Event
 from tests import grpcurl_kit
 from tests.needs import needs
 from tests.root.container_kit import busybox_root, document
-from tests.root.grpc_kit import PATIENCE, GrpcAgent, attach, running_agent, unary, wait_for
+from tests.root.grpc.grpc_kit import PATIENCE, GrpcAgent, attach, running_agent, unary, wait_for
 
 pytestmark = pytest.mark.root
 

@@ -29,9 +29,9 @@ from tests.contract.wire_kit import request_frame
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.paths import ROOT
+from tests.root.agent.hostile import POOLS, STRANGE, Maker
 from tests.root.agent_kit import shim_document
 from tests.root.container_kit import PATH
-from tests.root.hostile import POOLS, STRANGE, Maker
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
