@@ -1,4 +1,4 @@
-"""Rounds of exec, close and cancel at random, for an agent wherever it runs; tests/root/agent/test_churn.py and tests/vm/test_guest_churn.py use them."""
+"""Rounds of exec, close and cancel at random, for an agent wherever it runs: in tests/root/agent and in tests/vm."""
 
 import random
 from collections.abc import Callable

@@ -13,7 +13,7 @@ import pytest
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import Forward, Machine, lifetime, network, registry
 from tests.vm.guest import machine_spec
-from tests.vm.test_machine_boot import TIMEOUT, everything_below, machines
+from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
 
 __all__ = ["machines"]
 
