@@ -1,18 +1,18 @@
-"""Mounting a disk: partition, formatting and dm-verity as the storage's options ask for.
+"""Storage drivers `blk`, `mmioblk`, `nvdimm` and `scsi`: a disk with a filesystem.
 
-All disk drivers (blk, mmioblk, nvdimm, scsi, erofs.multi-layer) share this module. They differ only
-in how they find the device node.
+The drivers differ only in how they find the device node (NODE_OF). The storage's options ask for a
+partition, formatting and dm-verity. Driver erofs.multi-layer mounts its layers by this module too.
 """
 
 import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.device.block import partition
+from agent.device.block import named_block, partition, scsi_block, virtio_block
 from agent.errors import Refused
-from agent.storage.driver import Context, Detach, bind, mount_in_worker, mounting, refuse_driver_options
-from agent.storage.mkfs import make_ext4
-from agent.storage.options import Options, parse
+from agent.storage.driver import Context, Detach, bind, mount_in_worker, mounting, options_without, refuse_driver_options
+from agent.storage.guest_program import run_program
+from agent.storage.options import Options
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ WORDS = frozenset(
 )
 """Known options for the agent, without the prefix `X-kata.`. verity.py has those of dm-verity."""
 MKFS_TYPE = "mkfs/"
+MKFS_ARGUMENTS = ("-F", "-q", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128")
+"""The options of Kata's agent: no journal, no reserved blocks, few and small inodes."""
+NODE_OF = {"blk": virtio_block, "mmioblk": named_block, "nvdimm": named_block, "scsi": scsi_block}
+"""Driver -> how the device node is found: by PCI path, by its own name (/dev/pmemN), or by ID:LUN."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -52,11 +56,8 @@ class Disk(NamedTuple):
 
 def read(storage: "Storage") -> Disk:
     """Parse and check a storage, before the agent waits for the disk. Raises Refused."""
-    parsed = parse(storage.options)
     raw = storage.fstype == RAW
-    for given, word in ((parsed.bind and not raw, "bind"), (parsed.remount, "remount")):
-        if given:
-            raise Refused(FIELD, f"{word} makes no sense with driver {storage.driver}")
+    parsed = options_without(storage, *(() if raw else ("bind",)), "remount")
     ours = [(key, value or "") for key, value in parsed.data if key.startswith(OURS)]
     options = parsed._replace(data=tuple((key, value) for key, value in parsed.data if not key.startswith(OURS)))
     verity = None
@@ -73,8 +74,15 @@ def read(storage: "Storage") -> Disk:
         raise Refused(FIELD, f"{options.data[0][0]} makes no sense for a disk that is not mounted")
     if verity is not None and format_ is not None:
         raise Refused(FIELD, "a disk that is verified cannot be formatted")
-    directories = tuple(value for key, value in ours if key == f"{OURS}mkdir.path")
-    return Disk(filesystem, options, _partition(words), verity, format_, words, directories)
+    return Disk(
+        filesystem=filesystem,
+        options=options,
+        partition=_partition(words),
+        verity=verity,
+        format=format_,
+        words=words,
+        directories=tuple(value for key, value in ours if key == f"{OURS}mkdir.path"),
+    )
 
 
 def _format(storage: "Storage", words: dict[str, str]) -> tuple[str, tuple[str, ...] | None]:
@@ -109,6 +117,13 @@ def _partition(words: dict[str, str]) -> int:
     return int(number)
 
 
+async def attach(storage: "Storage", context: Context) -> Detach | None:
+    """Wait for the disk, then mount it; see `mount_disk`."""
+    disk = read(storage)
+    node = await NODE_OF[storage.driver](context.devices, storage.source)
+    return await mount_disk(disk, node, storage.mount_point, context)
+
+
 async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) -> Detach:
     """Mount the disk at `node` and return the undo function.
 
@@ -118,7 +133,8 @@ async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) 
     if disk.partition:
         node = await partition(context.devices, node, disk.partition)
     if disk.format is not None:
-        await make_ext4(node, disk.format)
+        field = f"storage.driver_options: {CREATE_FILESYSTEM}"
+        await run_program("mkfs.ext4", (*MKFS_ARGUMENTS, *disk.format, node), field=field)
     if disk.verity is None:
         return await _mount(disk, node, mount_point)
     return await _mount_verified(disk, disk.verity, node, mount_point)

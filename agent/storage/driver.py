@@ -1,8 +1,7 @@
 """The interface of a storage driver, and the mount helpers that drivers share.
 
-A driver is a module with a NAME and a function `attach`:
+A driver is a module with a function `attach`, which the table of storage/manager.py lists by name:
 
-    NAME = "blk"
     async def attach(storage: Storage, context: Context) -> Detach | None
 
 `attach` mounts the storage at its mount point. It returns a function that undoes this, or None if
@@ -50,12 +49,7 @@ class Context(NamedTuple):
 
 
 class Driver(Protocol):
-    """A module of this package that implements one value of `Storage.driver`.
-
-    A module that also sets STAYS = True makes storages that last as long as the sandbox.
-    """
-
-    NAME: str
+    """A module of this package that implements one or more values of `Storage.driver`."""
 
     async def attach(self, storage: "Storage", context: Context) -> Detach | None:
         """Mount the storage and return its undo function; see the module's docstring."""
@@ -75,12 +69,16 @@ def refuse_driver_options(storage: "Storage", *known: str) -> dict[str, list[str
     return found
 
 
-def plain_options(storage: "Storage") -> Options:
-    """Return the parsed mount options. Raises Refused for `bind` and `remount`."""
+def options_without(storage: "Storage", *refused: str, data: bool = True) -> Options:
+    """Return the parsed mount options.
+
+    Raises Refused for an option in `refused` ("bind", "remount"), and without `data` for one of a
+    file system.
+    """
     parsed = mount_options.parse(storage.options)
-    for given, word in ((parsed.bind, "bind"), (parsed.remount, "remount")):
-        if given:
-            raise Refused("storage.options", f"{word} makes no sense with driver {storage.driver}")
+    wrong = [word for word in refused if getattr(parsed, word)] + [key for key, _ in parsed.data if not data]
+    if wrong:
+        raise Refused("storage.options", f"{wrong[0]} makes no sense with driver {storage.driver}")
     return parsed
 
 

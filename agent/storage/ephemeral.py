@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.storage.driver import Context, Detach, mount_filesystem, mount_in_worker, plain_options, refuse_driver_options, unmounting
+from agent.storage.driver import Context, Detach, mount_filesystem, mount_in_worker, options_without, refuse_driver_options, unmounting
 from agent.storage.local import give, number
 from agent.storage.options import Options
 from agent.worker import run_in_worker
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
 NAME = "ephemeral"
-STAYS = True
-"""A volume outlives the containers that use it, so that a restarted container finds its files."""
 HUGE_PAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
 
 
@@ -24,7 +22,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     worker, because no device or daemon is involved that could block.
     """
     refuse_driver_options(storage)
-    options = plain_options(storage)
+    options = options_without(storage, "bind", "remount")
     if storage.fstype == "hugetlbfs":
         return await _huge_pages(storage, options)
     if storage.fstype != "tmpfs":

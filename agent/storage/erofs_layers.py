@@ -9,10 +9,10 @@ container's own directory, and then an overlay of all of them at the mount point
 import os
 from typing import TYPE_CHECKING
 
-from agent.device.block import named_block, scsi_block, virtio_block
+from agent.device.block import scsi_block, virtio_block
 from agent.errors import AgentError, Refused
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
-from agent.storage.disk import Disk, mount_disk, read
+from agent.storage.disk import NODE_OF, Disk, mount_disk, read
 from agent.storage.driver import Context, Detach, mount_filesystem, mounting
 from agent.storage.mounted import Mounted
 from agent.storage.mountpoint import STRAIGHT
@@ -83,13 +83,13 @@ async def _node(layer: "Storage", context: Context) -> str:
     `ID:LUN` is a SCSI disk, anything else is a virtio disk. Raises Refused for other drivers.
     """
     source = layer.source
-    if layer.driver == "scsi" or (layer.driver == NAME and ":" in source and not source.startswith("/")):
-        return await scsi_block(context.devices, source)
-    if layer.driver in ("mmioblk", "nvdimm"):
-        return await named_block(context.devices, source)
-    if layer.driver in ("blk", NAME):
-        return await virtio_block(context.devices, source)
-    raise Refused("storage.driver", f"{layer.driver} is no disk, so no layer")
+    if layer.driver == NAME:
+        find = scsi_block if ":" in source and not source.startswith("/") else virtio_block
+    elif layer.driver in NODE_OF:
+        find = NODE_OF[layer.driver]
+    else:
+        raise Refused("storage.driver", f"{layer.driver} is no disk, so no layer")
+    return await find(context.devices, source)
 
 
 def directories(upper: Disk) -> list[tuple[str, int]]:

@@ -11,8 +11,6 @@ from agent.storage.mountpoint import STRAIGHT, open_directory
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
-NAME = "local"
-STAYS = True
 SETGID = 0o2000
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent import loop
 from agent.carried import carried
 from agent.errors import AgentError, Refused, StepFailed, Unimplemented, WrongState
-from agent.storage import ephemeral, local, virtio_fs
+from agent.storage import ephemeral, local, share
 from agent.storage.driver import Context, Detach, Driver
 from agent.storage.mountpoint import check_path
 
@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 
 LAYERS = "erofs.multi-layer"
 DRIVERS: Mapping[str, Driver | str] = {
-    "virtio-fs": virtio_fs,
+    "virtio-fs": share,
     "ephemeral": ephemeral,
     "local": local,
-    "9p": "agent.storage.nine_p",
+    "9p": share,
     "bind": "agent.storage.bind",
-    "blk": "agent.storage.blk",
-    "mmioblk": "agent.storage.mmioblk",
-    "nvdimm": "agent.storage.nvdimm",
+    "blk": "agent.storage.disk",
+    "mmioblk": "agent.storage.disk",
+    "nvdimm": "agent.storage.disk",
     "overlayfs": "agent.storage.overlayfs",
-    "scsi": "agent.storage.scsi",
+    "scsi": "agent.storage.disk",
     "watchable-bind": "agent.storage.watchable",
     LAYERS: "agent.storage.erofs_layers",
 }
 """Driver name -> module. Drivers that not every pod uses are given by module name and imported on
 first use."""
+PERSISTENT = frozenset((ephemeral.NAME, "local"))
+"""Drivers of volumes that outlive the containers that use them, so that a restarted container finds
+its files."""
 ABSENT = {
     "image_guest_pull": "images are pulled on the host: there is no Confidential Data Hub in this guest",
     "blk-ccw": "the channel subsystem is s390x's",
@@ -135,7 +138,7 @@ class StorageTable:
             raise StepFailed("storage", str(error)) from None
         if storage.HasField("fs_group"):
             await self._give_to_group(storage, entry)
-        entry.stays = storage.shared or getattr(driver, "STAYS", False)
+        entry.stays = storage.shared or storage.driver in PERSISTENT
         entry.ready = True
 
     async def _give_to_group(self, storage: "Storage", entry: Entry) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refused
 from agent.linux.openat2 import openat2
-from agent.storage.driver import Context, Detach, mount_filesystem, mounting, plain_options, refuse_driver_options
+from agent.storage.driver import Context, Detach, mount_filesystem, mounting, options_without, refuse_driver_options
 from agent.storage.mounted import Mounted
 from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
 from agent.storage.options import OVERLAY_RW, Options
@@ -14,7 +14,6 @@ from agent.worker import run_in_worker
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
-NAME = "overlayfs"
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
 CONTAINERS = "/run/kata-containers"
 
@@ -26,7 +25,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     the undo function removes.
     """
     made = refuse_driver_options(storage, CREATE_DIRECTORY).get(CREATE_DIRECTORY, [])
-    options = plain_options(storage)
+    options = options_without(storage, "bind", "remount")
     own: list[str] = []
     if (OVERLAY_RW, None) in options.data:
         options, own = _with_own_upper(options, context.container_id)

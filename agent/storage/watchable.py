@@ -13,11 +13,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from agent import loop
-from agent.errors import Refused, StepFailed
+from agent.errors import StepFailed
 from agent.linux.mount import clone_tree
 from agent.linux.openat2 import openat2
 from agent.storage import sync_tree
-from agent.storage.driver import Context, Detach, mount_filesystem, refuse_driver_options
+from agent.storage.driver import Context, Detach, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import mount_on, mounted_type, take_away
 from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import parse
@@ -27,7 +27,6 @@ from agent.worker import run_in_worker
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
-NAME = "watchable-bind"
 INTERVAL = 2.0
 PATIENCE = 30.0
 """Seconds after which a comparison of a share that does not answer is abandoned until the next."""
@@ -86,10 +85,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     """
     refuse_driver_options(storage)
     check_path("storage.source", storage.source)
-    options = parse(storage.options)
-    if options.remount or options.data:
-        word = "remount" if options.remount else options.data[0][0]
-        raise Refused("storage.options", f"{word} makes no sense with driver {NAME}")
+    options_without(storage, "remount", data=False)
     watched = Watched(storage.source, storage.mount_point.rstrip("/"))
     await watched.begin()
     return watched.end
