@@ -68,11 +68,10 @@ def _ordinary_process() -> int:
         from agent import standalone
 
         standalone.seal_program()
-    from agent import bootstrap, config
-    from agent.service.dispatch import AGENT_VERSION, API_VERSION
+    from agent import KATA_AGENT_VERSION, KATA_API_VERSION, bootstrap, config
 
     if config.version_asked(sys.argv[1:]):
-        print(f"innkeeper agent, version {AGENT_VERSION} and API version {API_VERSION} of Kata's agent")
+        print(f"innkeeper agent, version {KATA_AGENT_VERSION} and API version {KATA_API_VERSION} of Kata's agent")
         return 0
     settings = config.read(os.devnull, config.argument(sys.argv[1:]))
     listener = listen(settings.server_addr)

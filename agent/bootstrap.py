@@ -8,10 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from agent import config, log, loop, timeline
+from agent import KATA_AGENT_VERSION, KATA_API_VERSION, config, log, loop, timeline
 from agent.linux.reaper import reaper
 from agent.loop.sockets import listen
-from agent.service.dispatch import AGENT_VERSION, API_VERSION
 from agent.service.server import serve
 from innkeeper.wire.grpc import PORT as GRPC_PORT
 
@@ -124,7 +123,7 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
     except OSError as error:
         log.warn(f"no device events: {error}")
     if settings.log_vport or settings.debug_console or settings.passfd_listener_port:
-        from agent.ports.opening import open_ports
+        from agent.ports.vsock_ports import open_ports
 
         open_ports(settings, sandbox)
     if settings.dev_mode:
@@ -136,7 +135,7 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
     if grpc_address != "none":
         _offer_grpc(grpc_address, dispatcher)
     dispatcher.loaded.set()
-    log.info("announce", agent_version=AGENT_VERSION, api_version=API_VERSION, config=vars(settings))
+    log.info("announce", agent_version=KATA_AGENT_VERSION, api_version=KATA_API_VERSION, config=vars(settings))
     await sandbox.ended.wait()
 
 

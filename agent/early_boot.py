@@ -11,6 +11,7 @@ import resource
 import struct
 
 from agent import log
+from agent.linux.loopback import loopback_up
 from agent.linux.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -26,7 +27,6 @@ from agent.linux.mount import (
     set_attributes,
 )
 from agent.linux.mount_table import mount_table
-from agent.network.loopback import loopback_up
 
 PATH = "/bin:/sbin:/usr/bin:/usr/sbin"
 CGROUP_ROOT = "/sys/fs/cgroup"

@@ -5,16 +5,7 @@ Each has the status code that a client sees (google.rpc.Code; section 1.3 of the
 
 from errno import errorcode
 
-INVALID_ARGUMENT = 3
-DEADLINE_EXCEEDED = 4
-NOT_FOUND = 5
-ALREADY_EXISTS = 6
-PERMISSION_DENIED = 7
-RESOURCE_EXHAUSTED = 8
-FAILED_PRECONDITION = 9
-UNIMPLEMENTED = 12
-INTERNAL = 13
-
+from innkeeper.wire import status
 
 TEXT_MAX = 2000
 """Most characters of a part of a message.
@@ -30,7 +21,7 @@ class AgentError(Exception):
     empty reason code means that there are none.
     """
 
-    code = INTERNAL
+    code = status.INTERNAL
     reason_code = ""
 
     def metadata(self) -> "dict[str, str]":
@@ -44,7 +35,7 @@ class Refused(AgentError):
     `field` is the path of the cause, written as in the OCI spec.
     """
 
-    code = INVALID_ARGUMENT
+    code = status.INVALID_ARGUMENT
     reason_code = "REFUSED"
 
     def __init__(self, field: str, reason: str) -> None:
@@ -59,25 +50,25 @@ class Refused(AgentError):
 class NotFound(AgentError):
     """No object has this id."""
 
-    code = NOT_FOUND
+    code = status.NOT_FOUND
 
 
 class AlreadyExists(AgentError):
     """The id is in use."""
 
-    code = ALREADY_EXISTS
+    code = status.ALREADY_EXISTS
 
 
 class WrongState(AgentError):
     """The object exists, but its present state does not allow the operation."""
 
-    code = FAILED_PRECONDITION
+    code = status.FAILED_PRECONDITION
 
 
 class Unimplemented(AgentError):
     """This agent does not serve the method."""
 
-    code = UNIMPLEMENTED
+    code = status.UNIMPLEMENTED
 
 
 class StepFailed(AgentError):

@@ -8,6 +8,8 @@ import os
 import time
 from _json import encode_basestring_ascii as _quote  # the json package imports re: too slow
 
+from agent import VERSION
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,7 @@ def line(tag: str, message: str, subsystem: str, fields: "dict[str, object]") ->
         "source": "agent",
         "subsystem": subsystem,
         "pid": os.getpid(),
-        "version": "0.1.0",
+        "version": VERSION,
         **fields,
     }
     return ("{" + ",".join(f"{_quote(key)}:{_quote(str(value))}" for key, value in pairs.items()) + "}\n").encode()

@@ -99,6 +99,13 @@ class Sandbox:
             self._copies = FileCopies()
         return self._copies
 
+    def pass_streams(self) -> "Passthrough":
+        """Let processes have connections of the host as streams. Return what accepts these."""
+        from agent.pod.streams import Passthrough
+
+        self.streams = Passthrough()
+        return self.streams
+
     # the sandbox itself
 
     async def create(self, request: "CreateSandboxRequest") -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from agent.linux import mount as m
 from agent.linux import process as p
 from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
+from agent.linux.loopback import loopback_up
 from agent.linux.mount_table import mount_table
 from agent.linux.sealed import copy, is_sealed
-from agent.network.loopback import loopback_up
 
 PR_SET_PDEATHSIG = 1
 _NOSUID_NODEV = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV

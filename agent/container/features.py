@@ -14,13 +14,13 @@ from agent.container.spec import memory_policy, mounts
 from agent.container.spec import seccomp as spec_seccomp
 from agent.container.spec.hooks import KINDS
 from agent.container.spec.linux import NAMESPACES
-from agent.container.state import VERSION
+from agent.container.state import OCI_VERSION
 from agent.linux import landlock, lsm, numa
 from agent.linux import mount as m
 from agent.linux import seccomp as floor
 from agent.linux.capability import NAMES, last_capability
 
-VERSION_MIN = "1.0.0"
+OCI_VERSION_MIN = "1.0.0"
 OWN_NAMESPACES = "/proc/self/ns"
 FILESYSTEMS = "/proc/filesystems"
 CONTROLLERS, LANDLOCK = "innkeeper.cgroup.controllers", "innkeeper.landlock.abi"
@@ -41,8 +41,8 @@ def features(cgroup_root: Path | None = None) -> dict[str, Any]:
     controllers = _words(cgroup_root / "cgroup.controllers") if cgroup_root else []
     idmap = m.knows_attribute(m.MOUNT_ATTR_IDMAP)
     return {
-        "ociVersionMin": VERSION_MIN,
-        "ociVersionMax": VERSION,
+        "ociVersionMin": OCI_VERSION_MIN,
+        "ociVersionMax": OCI_VERSION,
         "hooks": list(KINDS),
         "mountOptions": _mount_options(idmap),
         "linux": {

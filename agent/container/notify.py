@@ -12,7 +12,7 @@ import socket
 
 from agent import loop
 from agent.container.spec.seccomp import Listener
-from agent.container.state import VERSION
+from agent.container.state import OCI_VERSION
 from agent.errors import StepFailed
 from agent.linux.process import pidfd_getfd
 
@@ -27,7 +27,7 @@ def process_state(listener: Listener, pid: int, state: dict[str, object]) -> byt
 
     `pid` is that of the process, `state` that of its container.
     """
-    document: dict[str, object] = {"ociVersion": VERSION, "fds": [FD_NAME], "pid": pid, "state": state}
+    document: dict[str, object] = {"ociVersion": OCI_VERSION, "fds": [FD_NAME], "pid": pid, "state": state}
     if listener.metadata:
         document["metadata"] = listener.metadata
     import json  # only for listeners; costs PID 1 250 kB

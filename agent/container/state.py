@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-VERSION = "1.3.0"
-"""Version of the specification that the document complies with."""
+OCI_VERSION = "1.3.0"
+"""Version of the OCI runtime specification that the document complies with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class State:
     def document(self, status: str, pid: int) -> dict[str, object]:
         """Return the document. `pid` is the process as the reader sees it, 0 for none."""
         return {
-            "ociVersion": VERSION,
+            "ociVersion": OCI_VERSION,
             "id": self.id,
             "status": status,
             "pid": pid,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent import VERSION
 from agent.errors import AgentError, Refused
 from agent.oci import cloned_binary, command_table
 from agent.oci.arguments import Option, Parsed, UsageError, parse
@@ -13,7 +14,6 @@ from agent.oci.command_table import Command, Context
 from agent.oci.log import Log
 
 NAME = "innkeeper-oci"
-VERSION = "0.1.0"
 DEFAULT_ROOT = "/run/innkeeper-oci"
 NO_SYSTEMD = "no systemd runs here; cgroups are written directly (the engine's cgroup manager must be cgroupfs)"
 PARTS = ("prctl", "_prctl", "pyseccomp")
@@ -107,9 +107,9 @@ def _context(parsed: Parsed, log: Log) -> Context:
 
 
 def _print_version() -> int:
-    from agent.container.state import VERSION as SPEC
+    from agent.container.state import OCI_VERSION
 
-    print(f"{NAME} version {VERSION}\nspec: {SPEC}")
+    print(f"{NAME} version {VERSION}\nspec: {OCI_VERSION}")
     return 0
 
 

@@ -5,8 +5,6 @@ The modules for hooks and vendor devices are imported only when a request needs 
 
 from typing import TYPE_CHECKING, Any
 
-from agent.pod.spec import of_the_guest
-
 if TYPE_CHECKING:
     from agent.config import Config
     from agent.container.spec.reader import Document
@@ -15,6 +13,9 @@ if TYPE_CHECKING:
 
 CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 CDI = "cdi.k8s.io/"
+NAMESPACES = ("pid", "mount", "cgroup")
+"""Namespaces that every container gets, whether or not the host lists them. The host's list is
+about its own namespaces."""
 
 
 class Adapter:
@@ -43,7 +44,7 @@ class Adapter:
         """
         from agent.pod import devices
 
-        document = of_the_guest(document, request.container_id)
+        document = _with_namespaces(document, request.container_id)
         found = await devices.find(request.devices, self._devices)
         document = devices.apply(document, found)
         if found.addresses:
@@ -79,6 +80,19 @@ class Adapter:
             listed = document.get("process", {}).get("env", ())
             names += [name for name in cdi.wanted_by_environment(listed) if name not in names]
         return await cdi.inject(document, names, self._settings.cdi_timeout)
+
+
+def _with_namespaces(document: "Document", container_id: str) -> "Document":
+    """Return the document with the guest's namespaces added.
+
+    If the host names no cgroup, the container id is used as its name.
+    """
+    linux = dict(document.get("linux", {}))
+    namespaces = list(linux.get("namespaces", ()))
+    kinds = {namespace.get("type") for namespace in namespaces}
+    linux["namespaces"] = namespaces + [{"type": kind} for kind in NAMESPACES if kind not in kinds]
+    linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
+    return {**document, "linux": linux}
 
 
 def _translated(process: "Document", addresses: dict[str, str]) -> "Document":

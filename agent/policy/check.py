@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import PERMISSION_DENIED, AgentError
+from agent.errors import AgentError
 from agent.policy.parser import Place, Policy
+from innkeeper.wire import status
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb import agent_pb2, oci_pb2
@@ -45,7 +46,7 @@ class Denied(AgentError):
     The message has at most three lines: the rule, what was asked, and what is allowed.
     """
 
-    code = PERMISSION_DENIED
+    code = status.PERMISSION_DENIED
 
     def __init__(self, method: str, policy: Policy, rule: str, asked: str, allowed: Iterable[str]) -> None:
         name = f" of policy {policy.name!r}" if policy.name else ""

@@ -7,13 +7,13 @@ from agent import loop
 from agent.container.spec.document import parse_resources
 from agent.errors import Refused
 from agent.service import convert
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.agent_pb2 import StatsContainerResponse, WaitProcessResponse
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.pod.streams import Streams
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 
@@ -137,7 +137,7 @@ def _refuse(request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRe
             raise Refused(field, "not supported yet")
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "CreateContainer": create_container,
     "StartContainer": start_container,
     "ExecProcess": exec_process,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refused
 from agent.linux.openat2 import openat2
-from agent.service.handler import Handlers
 from agent.storage.mountpoint import STRAIGHT
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import GetDiagnosticDataResponse
@@ -14,6 +13,7 @@ from innkeeper.wire.pb.agent_pb2 import GetDiagnosticDataResponse
 if TYPE_CHECKING:
     from agent.container.container import Container
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 TERMINATION_LOG = "termination_log"
@@ -61,4 +61,4 @@ def _termination_log(container: "Container") -> bytes:
         os.close(fd)
 
 
-METHODS: Handlers = {"GetDiagnosticData": get_diagnostic_data}
+METHODS: "Handlers" = {"GetDiagnosticData": get_diagnostic_data}

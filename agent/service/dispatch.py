@@ -4,7 +4,7 @@ Check and Version are answered here, with handwritten messages, so that they wor
 else is loaded.
 """
 
-from agent import log
+from agent import KATA_AGENT_VERSION, KATA_API_VERSION, log
 from agent.loop import Event, timeout
 from agent.service.server import Answer
 from innkeeper.wire import status
@@ -12,17 +12,22 @@ from innkeeper.wire.envelope import Response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
     from agent.service.methods import Methods
     from innkeeper.wire.envelope import Request
 
-AGENT_VERSION = "4.1.0"
-API_VERSION = "0.0.1"
+    Handler = Callable[[Any, Any], Awaitable[Any]]
+    """`async def name(sandbox, request) -> response`, with the messages of the method's name."""
+    Handlers = dict[str, Handler]
+    """A table of handlers by method name."""
 
 ONLY_WAIT = frozenset(("ReadStdout", "ReadStderr", "WaitProcess", "GetOOMEvent", "NextEvents", "ReleaseProcess"))
 """Calls that change nothing. They are cancelled when their client is gone."""
 
 _SERVING = b"\x08\x01"
-_VERSION = b"\x0a" + bytes((len(API_VERSION),)) + API_VERSION.encode() + b"\x12" + bytes((len(AGENT_VERSION),)) + AGENT_VERSION.encode()
+_VERSION = b"".join(tag + bytes((len(text),)) + text.encode() for tag, text in ((b"\x0a", KATA_API_VERSION), (b"\x12", KATA_AGENT_VERSION)))
 
 
 class Dispatcher:

@@ -6,15 +6,15 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from agent import KATA_AGENT_VERSION
 from agent.errors import Refused
-from agent.service.dispatch import AGENT_VERSION
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.agent_pb2 import AgentDetails, GuestDetailsResponse
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import ClockResponse
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 RNDADDTOENTCNT = 0x40045201
@@ -35,7 +35,7 @@ async def get_guest_details(sandbox: "Sandbox", request: "agent_pb2.GuestDetails
     from agent.storage.manager import DRIVERS
 
     details = AgentDetails(
-        version=AGENT_VERSION,
+        version=KATA_AGENT_VERSION,
         init_daemon=os.getpid() == 1,
         storage_handlers=sorted(DRIVERS),
         supports_seccomp=True,
@@ -84,10 +84,10 @@ def _read(path: str) -> str:
         return ""
 
 
-OWN_METHODS: Handlers = {"GetClock": get_clock}
+OWN_METHODS: "Handlers" = {"GetClock": get_clock}
 """Methods of innkeeper.v1.Guest."""
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "GetGuestDetails": get_guest_details,
     "SetGuestDateTime": set_guest_date_time,
     "ReseedRandomDev": reseed_random_dev,

@@ -9,12 +9,12 @@ from agent.carried import carried
 from agent.device.block import named_block, virtio_block
 from agent.errors import AgentError, Refused, WrongState
 from agent.linux.swap import swapon
-from agent.service.handler import Handlers
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 CPUS = "/sys/devices/system/cpu"
@@ -149,7 +149,7 @@ async def _swap_on(sandbox: "Sandbox", node: str) -> None:
     await carried(work(), f"swapon {node}")
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "OnlineCPUMem": online_cpu_mem,
     "MemHotplugByProbe": mem_hotplug_by_probe,
     "AddSwap": add_swap,

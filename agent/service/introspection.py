@@ -9,7 +9,6 @@ from agent.linux.capability import NAMES
 from agent.linux.reaper import reaper
 from agent.loop import shield
 from agent.sandbox import Status, check_id
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import (
     BootTimelineResponse,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from agent.container.container import Container
     from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -218,7 +218,7 @@ async def power_off(sandbox: "Sandbox", request: Empty) -> Empty:
     return Empty()
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "BootTimeline": boot_timeline,
     "Features": features,
     "ListContainers": list_containers,

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.service.handler import Handlers
 from agent.storage.guest_program import run_program
 from innkeeper.wire.pb.agent_pb2 import GetIPTablesResponse, SetIPTablesResponse
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 
@@ -32,7 +32,7 @@ async def set_ip_tables(sandbox: "Sandbox", request: "agent_pb2.SetIPTablesReque
     return SetIPTablesResponse(data=await run_program(program, ("--wait", "10"), request.data, field="is_ipv6"))
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "GetIPTables": get_ip_tables,
     "SetIPTables": set_ip_tables,
 }

@@ -12,15 +12,15 @@ from google.protobuf.message import DecodeError
 from agent import log
 from agent.errors import AgentError
 from agent.service import containers, guest, introspection, network, release, sandboxes, streams
-from agent.service.handler import Handler, Handlers
 from innkeeper.wire import error_info, status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handler, Handlers
 
-AGENT_SERVICE: Handlers = {
+AGENT_SERVICE: "Handlers" = {
     **sandboxes.METHODS,
     **containers.METHODS,
     **streams.METHODS,
@@ -58,7 +58,7 @@ class Methods:
         own = {**introspection.METHODS, **release.METHODS, **guest.OWN_METHODS}
         self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
 
-    def _add(self, service: str, handlers: Handlers, services: Any) -> None:
+    def _add(self, service: str, handlers: "Handlers", services: Any) -> None:
         for method, handler in handlers.items():
             self._table[service, method] = handler, services[service][method][0]
 
@@ -105,7 +105,7 @@ def _details(error: AgentError) -> "list[tuple[str, bytes]]":
     return [error_info.encode(error.reason_code, error.metadata())] if error.reason_code else []
 
 
-def _late(module: str, method: str) -> Handler:
+def _late(module: str, method: str) -> "Handler":
     """Return a handler that imports `module` and runs its handler of `method`."""
 
     async def handler(sandbox: "Sandbox", request: Any) -> Any:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.linux.mount_table import mount_table
-from agent.service.handler import Handlers
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import Metrics
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 Labels = tuple[tuple[str, str], ...]
@@ -210,4 +210,4 @@ def _labelled(values: dict[str, float]) -> Samples:
     return [((("item", key),), value) for key, value in values.items()]
 
 
-METHODS: Handlers = {"GetMetrics": get_metrics}
+METHODS: "Handlers" = {"GetMetrics": get_metrics}

@@ -5,12 +5,12 @@ The first of these calls imports the netlink code.
 
 from typing import TYPE_CHECKING
 
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.agent_pb2 import Interfaces, Routes
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2, types_pb2
 
 
@@ -50,7 +50,7 @@ async def add_arp_neighbors(sandbox: "Sandbox", request: "agent_pb2.AddARPNeighb
     return Empty()
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "UpdateInterface": update_interface,
     "UpdateRoutes": update_routes,
     "ListInterfaces": list_interfaces,

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from agent.policy.policy_set import Book
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 
@@ -22,4 +22,4 @@ async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") 
     return Empty()
 
 
-METHODS: Handlers = {"SetPolicy": set_policy}
+METHODS: "Handlers" = {"SetPolicy": set_policy}

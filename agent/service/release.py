@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from agent import loop
 from agent.errors import AgentError
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 DISCARD_SIZE = 1 << 20
@@ -100,4 +100,4 @@ async def _discard(read: "Callable[[int], Awaitable[bytes]]") -> None:
         pass  # closed: the terminal has hung up, or the container was removed
 
 
-METHODS: Handlers = {"ReleaseProcess": release_process}
+METHODS: "Handlers" = {"ReleaseProcess": release_process}

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from agent import log, loop
 from agent.errors import AgentError
 from agent.linux.mount_table import mount_table
-from agent.service.handler import Handlers
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import OOMEvent
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 STALE_SECONDS = 5.0
@@ -75,7 +75,7 @@ def _look_at_shares() -> None:
                 continue  # stale: the kernel has dropped it now
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "CreateSandbox": create_sandbox,
     "DestroySandbox": destroy_sandbox,
     "CopyFile": copy_file,

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.service.handler import Handlers
 from innkeeper.wire.pb.agent_pb2 import ReadStreamResponse, WriteStreamResponse
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 MAX_READ = 1 << 20
@@ -63,7 +63,7 @@ async def tty_win_resize(sandbox: "Sandbox", request: "agent_pb2.TtyWinResizeReq
     return Empty()
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "WriteStdin": write_stdin,
     "ReadStdout": read_stdout,
     "ReadStderr": read_stderr,

@@ -9,7 +9,6 @@ from agent.errors import Refused
 from agent.linux import resize_fs
 from agent.linux.mount import reconfigure, set_attributes
 from agent.linux.openat2 import openat2
-from agent.service.handler import Handlers
 from agent.storage import ephemeral
 from agent.storage.driver import refuse_driver_options
 from agent.storage.mounted import mounted_type
@@ -21,6 +20,7 @@ from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
+    from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 FIELD = "volume_guest_path"
@@ -104,7 +104,7 @@ def _change(storage: "agent_pb2.Storage") -> tuple[str, Options]:
     return storage.mount_point, options._replace(data=tuple(item for item in options.data if item[0] != "fsgid"))
 
 
-METHODS: Handlers = {
+METHODS: "Handlers" = {
     "GetVolumeStats": get_volume_stats,
     "ResizeVolume": resize_volume,
     "UpdateEphemeralMounts": update_ephemeral_mounts,

@@ -9,7 +9,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from innkeeper import paths, progress
+from innkeeper import __version__, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.builder import OLDER_SUITE, Builder
 from innkeeper.guest.freeze import INSIDE, PACKAGES, copy_source, install_packages
@@ -18,7 +18,6 @@ from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 FOLDER, PACKAGE = "innkeeper-oci", "innkeeper-oci.deb"
 PROGRAM = f"{FOLDER}/usr/bin/innkeeper-oci"
-VERSION = "0.1.0"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 SOURCES = [
     "agent/__init__.py",
@@ -30,6 +29,9 @@ SOURCES = [
     "agent/container/**/*.py",
     "agent/linux/**/*.py",
     "agent/oci/**/*.py",
+    "innkeeper/__init__.py",
+    "innkeeper/wire/__init__.py",
+    "innkeeper/wire/status.py",
 ]
 
 _FREEZE = """
@@ -72,7 +74,7 @@ def freeze_command(store: Store, project: Path) -> Path:
         "inside": hash_tree(INSIDE / "oci"),
         "licence": hash_file(project / "LICENSE"),
         "script": _FREEZE,
-        "version": VERSION,
+        "version": __version__,
     }
 
     def make(out: Path) -> None:
@@ -86,7 +88,7 @@ def freeze_command(store: Store, project: Path) -> Path:
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
                 "INNKEEPER_SOURCE": "/src",
-                "VERSION": VERSION,
+                "VERSION": __version__,
                 "ARCHITECTURE": architecture,
             }
             builder.run(["sh", "-c", _FREEZE], mounts=binds, env=env, log=store.log_of(out))

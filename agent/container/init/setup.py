@@ -4,10 +4,7 @@ Also the host name, the session keyring and the masked paths. Nothing is importe
 fork.
 """
 
-import fcntl
 import os
-import socket
-import struct
 
 from agent.container.hooks import run_here
 from agent.container.init.plan import ChildPlan
@@ -15,9 +12,8 @@ from agent.linux import lsm, procfs
 from agent.linux import mount as m
 from agent.linux import process as p
 from agent.linux.keyring import new_session_keyring
+from agent.linux.loopback import loopback_up
 from agent.linux.openat2 import make_directory_in_root
-
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 
 def join_namespaces(plan: ChildPlan) -> None:
@@ -55,8 +51,7 @@ def new_keyring(plan: ChildPlan) -> None:
 
 def bring_up_loopback(plan: ChildPlan) -> None:
     if plan.loopback:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+        loopback_up()
 
 
 def place_mounts(plan: ChildPlan) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.container.state import VERSION
+from agent.container.state import OCI_VERSION
 from agent.errors import AlreadyExists, NotFound
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 from agent.oci.arguments import Option, Parsed
@@ -53,7 +53,7 @@ def template(rootless: bool) -> dict[str, Any]:
     linux["maskedPaths"] = [os.path.join("/proc", name) for name in MASKED]
     linux["readonlyPaths"] = [os.path.join("/proc", name) for name in READONLY]
     return {
-        "ociVersion": VERSION,
+        "ociVersion": OCI_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

@@ -11,9 +11,9 @@ import pytest
 from agent import loop
 from agent.device.watch import DeviceWatch
 from agent.errors import Refused
+from agent.linux.loopback import loopback_up
 from agent.network.interface import list_interfaces, update_interface
 from agent.network.link import LinkMissing
-from agent.network.loopback import loopback_up
 from agent.network.neighbour import add_arp_neighbors
 from agent.network.route import list_routes, update_routes
 from innkeeper.wire.pb.types_pb2 import ARPNeighbor, Interface, IPAddress, Route

@@ -8,7 +8,7 @@ import pytest
 from agent.container.features import features
 from agent.container.spec import seccomp as spec_seccomp
 from agent.container.spec.document import parse_spec
-from agent.container.state import VERSION
+from agent.container.state import OCI_VERSION
 from agent.linux import mount as m
 from agent.linux import numa
 from agent.linux import seccomp as floor
@@ -21,7 +21,7 @@ def test_versions_are_those_the_parser_takes() -> None:
     document = features()
     for key in ("ociVersionMin", "ociVersionMax"):
         assert parse_spec(changed("ociVersion", document[key])).version == document[key]
-    assert document["ociVersionMax"] == VERSION
+    assert document["ociVersionMax"] == OCI_VERSION
 
 
 def test_every_mount_option_is_taken() -> None:

@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 
 from agent import loop
-from agent.errors import INVALID_ARGUMENT, Refused, StepFailed
+from agent.errors import Refused, StepFailed
 from agent.linux.reaper import reaper
 from agent.worker import MAX_OUTCOME, NotStarted, run_in_worker
+from innkeeper.wire import status
 from tests.needs import needs
 
 pytestmark = needs("module:prctl")
@@ -62,7 +63,7 @@ def test_errors_carry_the_steps_name(error: BaseException, text: str, number: in
 def test_a_refusal_keeps_its_code() -> None:
     with pytest.raises(StepFailed, match="field: no good") as caught:
         loop.run(run_in_worker(lambda: _fail(Refused("field", "no good")), "step"))
-    assert caught.value.code == INVALID_ARGUMENT
+    assert caught.value.code == status.INVALID_ARGUMENT
 
 
 def test_a_worker_that_is_killed() -> None:

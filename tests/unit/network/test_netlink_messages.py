@@ -110,7 +110,7 @@ def test_the_library_is_not_loaded_for_its_messages() -> None:
 
 def test_loopback_needs_no_netlink_code() -> None:
     script = (
-        "import sys; before = set(sys.modules); import agent.network.loopback\n"
+        "import sys; before = set(sys.modules); import agent.linux.loopback\n"
         "new = {name for name in set(sys.modules) - before if not name.startswith('agent')}\n"
         "assert new <= {'_socket', 'fcntl', 'struct', '_struct'}, new\n"
     )

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import PERMISSION_DENIED, Refused
+from agent.errors import Refused
 from agent.policy.check import PARTS, Denied, check
 from agent.policy.parser import RULES, Policy, parse
 from agent.policy.policy_set import Book
+from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import oci_pb2 as oci
 from tests.paths import ROOT
@@ -32,7 +33,7 @@ def spec(**fields: Any) -> pb.CreateContainerRequest:
 def denial(policy: str, method: str, request: Any, service: str = "grpc.AgentService") -> Denied:
     with pytest.raises(Denied) as caught:
         check(parse(f"version = 1\n{policy}"), service, method, request)
-    assert caught.value.code == PERMISSION_DENIED
+    assert caught.value.code == status.PERMISSION_DENIED
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert all(len(line) <= 160 for line in lines)

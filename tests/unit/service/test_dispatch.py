@@ -9,7 +9,6 @@ from agent import errors, loop
 from agent.loop import Cancelled, Event, run, sleep, spawn
 from agent.service import methods as service_methods
 from agent.service.dispatch import Dispatcher
-from agent.service.handler import Handlers
 from agent.service.methods import Methods
 from agent.service.server import Answer
 from innkeeper.wire import error_info, status
@@ -23,9 +22,8 @@ SANDBOX = SimpleNamespace(rules=None)
 def methods(**handlers: Any) -> Methods:
     """The table with these handlers in place of the real ones."""
     made = Methods(cast("Any", SANDBOX))
-    table: Handlers = handlers
     made._table.clear()
-    made._add(AGENT, table, agent_pb2.SERVICES)
+    made._add(AGENT, handlers, agent_pb2.SERVICES)
     return made
 
 
