@@ -178,8 +178,8 @@ def _known(package: str) -> bool:
     apt_cache = shutil.which("apt-cache", path=os.pathsep.join(_SEARCH))
     if apt_cache is None:
         return True
-    told = subprocess.run([apt_cache, "policy", package], capture_output=True, text=True, check=False, env=_c_locale())
-    return any(line.strip().startswith("Candidate:") and "(none)" not in line for line in told.stdout.splitlines())
+    output = subprocess.run([apt_cache, "policy", package], capture_output=True, text=True, check=False, env=_c_locale())
+    return any(line.strip().startswith("Candidate:") and "(none)" not in line for line in output.stdout.splitlines())
 
 
 def _c_locale() -> dict[str, str]:

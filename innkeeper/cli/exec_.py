@@ -24,7 +24,7 @@ def exec_(
     user: Annotated[str | None, typer.Option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")] = None,
 ) -> int:
     """Run a command in a running container. The exit status is the command's."""
-    from innkeeper.engine import exec_ as joining
+    from innkeeper.engine import exec_ as execution
 
-    request = joining.Request(command, interactive, tty, detach, env or [], env_file or [], workdir, user)
-    return joining.run(name, request)
+    request = execution.ExecRequest(command, interactive, tty, detach, env or [], env_file or [], workdir, user)
+    return execution.run(name, request)

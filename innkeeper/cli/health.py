@@ -162,10 +162,10 @@ def _version(path: Path) -> str:
         return str(path)
     word = _VERSION_WORD.get(path.name, "--version")
     try:
-        told = subprocess.run([path, word], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
+        output = subprocess.run([path, word], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return str(path)
-    lines = [line.strip() for line in (told.stdout + told.stderr).splitlines() if any(letter.isdigit() for letter in line)]
+    lines = [line.strip() for line in (output.stdout + output.stderr).splitlines() if any(letter.isdigit() for letter in line)]
     return lines[0][:100] if lines else str(path)
 
 

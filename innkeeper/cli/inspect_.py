@@ -38,7 +38,7 @@ def _known(container: "records.Container") -> dict[str, Any]:
     if container.facts.status == RUNNING:
         try:
             with guest_agent.connected(container) as agent:
-                known["guest"] = guest_agent.figures(agent, container.id)
+                known["guest"] = guest_agent.statistics(agent, container.id)
         except InnkeeperError as error:
             known["guest"] = {"error": error.message}
     return known

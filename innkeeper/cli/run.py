@@ -115,7 +115,7 @@ def run(
     if shm_size:
         options.shm_size = parse.parse_size(shm_size, "--shm-size")
     parse.parse_security_opts(security_opt or [], options)
-    wish = resolve.Wish(
+    request = resolve.RunRequest(
         reference=image,
         name=name,
         detached=detach,
@@ -127,5 +127,5 @@ def run(
         timeout=timeout,
         guest=resolve.guest_variant(guest_variant, debug_guest),
     )
-    plan = resolve.make(wish, options)
-    return monitor.start(plan) if detach else foreground.run(plan)
+    resolved = resolve.resolve_run(request, options)
+    return monitor.start(resolved) if detach else foreground.run(resolved)

@@ -35,4 +35,4 @@ def shell(
         )
         process = guest_agent.Process(agent, "guest", exec_id)
         process.hold()
-        return attach.attend(process, interactive=True, tty=tty)
+        return attach.attach_streams(process, interactive=True, tty=tty)

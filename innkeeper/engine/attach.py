@@ -18,7 +18,7 @@ from innkeeper.engine.guest_agent import Process
 from innkeeper.errors import InnkeeperError, Interrupted
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-IMPATIENCE = 3
+SIGNALS_BEFORE_EXIT = 3
 """SIGINT and SIGTERM that end this process even if the container ignores them, as docker does."""
 
 
@@ -28,7 +28,7 @@ def check_terminal(interactive: bool, tty: bool) -> None:
         raise InnkeeperError("the input device is not a terminal", hint="leave -t out to pipe data in")
 
 
-def attend(process: Process, *, interactive: bool, tty: bool) -> int:
+def attach_streams(process: Process, *, interactive: bool, tty: bool) -> int:
     """Carry the streams and signals of `process` until it ends. Return its exit status.
 
     Returns 128 + SIGPIPE, after killing the process, if nobody reads our output any more.
@@ -47,7 +47,7 @@ def attend(process: Process, *, interactive: bool, tty: bool) -> int:
             process.close_stdin()
         try:
             for pump in outputs:
-                _join(pump)
+                _join_interruptibly(pump)
         except BrokenPipeError:
             # Nobody reads our output any more. SIGPIPE would kill a local program here.
             process.signal(signal.SIGKILL)
@@ -55,7 +55,7 @@ def attend(process: Process, *, interactive: bool, tty: bool) -> int:
         return process.wait()
 
 
-def _join(pump: streams.Pump) -> None:
+def _join_interruptibly(pump: streams.Pump) -> None:
     """Join `pump` with a timeout, again and again, then raise what ended it.
 
     Python runs signal handlers in the main thread, between two bytecodes. A join without a timeout
@@ -76,12 +76,12 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
     another call.
     """
     pending: queue.SimpleQueue[int] = queue.SimpleQueue()
-    asked = 0
+    received = 0
 
     def receive(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += signum in (signal.SIGINT, signal.SIGTERM)
-        if asked >= IMPATIENCE:
+        nonlocal received
+        received += signum in (signal.SIGINT, signal.SIGTERM)
+        if received >= SIGNALS_BEFORE_EXIT:
             raise Interrupted(signum)
         pending.put(signum)
 
@@ -89,8 +89,8 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
     before = {signum: handler for signum, handler in before.items() if handler != signal.SIG_IGN}
     for signum in before:
         signal.signal(signum, receive)
-    courier = threading.Thread(target=_deliver, args=(process, pending), name="signals", daemon=True)
-    courier.start()
+    forwarder = threading.Thread(target=_forward, args=(process, pending), name="signals", daemon=True)
+    forwarder.start()
     try:
         yield pending
     finally:
@@ -99,7 +99,7 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
         pending.put(0)
 
 
-def _deliver(process: Process, pending: "queue.SimpleQueue[int]") -> None:
+def _forward(process: Process, pending: "queue.SimpleQueue[int]") -> None:
     """Send the signals in `pending` to the process, until a 0 or until it is gone."""
     while signum := pending.get():
         try:

@@ -18,30 +18,30 @@ INTERVAL = 2.0
 """Seconds between two comparisons."""
 TOLERANCE_NS = 500_000_000
 """Nanoseconds that the guest's clock may differ from the host's."""
-HOPELESS = (status.UNIMPLEMENTED, status.PERMISSION_DENIED)
+PERMANENT = (status.UNIMPLEMENTED, status.PERMISSION_DENIED)
 """Status codes that will not change: the guest is older, or its policy forbids the call."""
 
 
 @contextmanager
-def kept_right(agent: Agent) -> Iterator[None]:
+def synchronized(agent: Agent) -> Iterator[None]:
     """Context manager: compare the clocks and set the guest's when it is off.
 
     Stops at the end of the `with`, or earlier if the guest is gone.
     """
     ended = threading.Event()
-    threading.Thread(target=_keep, args=(agent, ended), name="clock", daemon=True).start()
+    threading.Thread(target=_synchronize, args=(agent, ended), name="clock", daemon=True).start()
     try:
         yield
     finally:
         ended.set()  # a comparison in progress ends with the connection
 
 
-def _keep(agent: Agent, ended: threading.Event) -> None:
+def _synchronize(agent: Agent, ended: threading.Event) -> None:
     while not ended.wait(INTERVAL):
         try:
             correct(agent)
         except RpcError as error:
-            if error.lost or error.code in HOPELESS:
+            if error.lost or error.code in PERMANENT:
                 return
 
 
@@ -52,9 +52,9 @@ def correct(agent: Agent) -> bool:
     accepted if it lies between our two readings, give or take the tolerance. A guest that is
     stopped in between is caught by the next comparison. Raises RpcError.
     """
-    asked = time.time_ns()
+    before = time.time_ns()
     there = agent.get_clock()
-    if asked - TOLERANCE_NS <= there <= time.time_ns() + TOLERANCE_NS:
+    if before - TOLERANCE_NS <= there <= time.time_ns() + TOLERANCE_NS:
         return False
     seconds, rest = divmod(time.time_ns(), 1_000_000_000)
     agent.set_guest_date_time(seconds, rest // 1000)

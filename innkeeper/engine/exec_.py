@@ -17,7 +17,7 @@ from innkeeper.errors import InnkeeperError
 
 
 @dataclass(frozen=True)
-class Request:
+class ExecRequest:
     """The flags of `exec`."""
 
     command: Sequence[str]
@@ -30,7 +30,7 @@ class Request:
     user: str | None = None
 
 
-def run(name: str, request: Request) -> int:
+def run(name: str, request: ExecRequest) -> int:
     """Start the process and, unless detached, attend to it. Return its exit status."""
     from innkeeper.image import process_to_proto
 
@@ -39,21 +39,21 @@ def run(name: str, request: Request) -> int:
     container = records.lookup(name)
     with guest_agent.connected(container) as agent:
         spec = json.loads((container.folder / "spec.json").read_text())
-        document = process(spec, request)
+        document = process_document(spec, request)
         exec_id = f"exec-{secrets.token_hex(6)}"
         try:
             agent.exec_process(container.id, exec_id, process_to_proto(document), request.user or "")
         except RpcError as error:
-            raise session.refusal(error) from error
+            raise session.agent_error(error) from error
         added = guest_agent.Process(agent, container.id, exec_id)
         if request.detach:
             added.release()
             return 0
         added.hold()
-        return attach.attend(added, interactive=request.interactive, tty=request.tty)
+        return attach.attach_streams(added, interactive=request.interactive, tty=request.tty)
 
 
-def process(spec: dict[str, Any], request: Request) -> dict[str, Any]:
+def process_document(spec: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
     """Return the OCI process: the container's own, with `request` applied.
 
     It keeps the container's capabilities, limits and settings. The user is not resolved here but in
@@ -71,11 +71,11 @@ def process(spec: dict[str, Any], request: Request) -> dict[str, Any]:
     return own
 
 
-def _environment(inherited: Sequence[str], request: Request) -> list[str]:
+def _environment(inherited: Sequence[str], request: ExecRequest) -> list[str]:
     from innkeeper.image.parse import resolve_env
 
-    asked = resolve_env(request.env, request.env_files, os.environ)
+    requested = resolve_env(request.env, request.env_files, os.environ)
     if request.tty:
-        asked = [f"TERM={os.environ.get('TERM', 'xterm')}", *asked]
-    variables = dict(entry.partition("=")[::2] for entry in [*inherited, *asked])
+        requested = [f"TERM={os.environ.get('TERM', 'xterm')}", *requested]
+    variables = dict(entry.partition("=")[::2] for entry in [*inherited, *requested])
     return [f"{name}={value}" for name, value in variables.items()]

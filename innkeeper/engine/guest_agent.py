@@ -126,7 +126,7 @@ def oom_killed(agent: Agent, container_id: str) -> bool:
         return False  # the guest is gone: the process that owns it reports why
 
 
-def figures(agent: Agent, container_id: str) -> dict[str, Any]:
+def statistics(agent: Agent, container_id: str) -> dict[str, Any]:
     """Return the guest's statistics of a container, and the timeline of its boot.
 
     Memory in bytes, times in nanoseconds.

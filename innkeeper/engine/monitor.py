@@ -19,7 +19,7 @@ from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 
 if TYPE_CHECKING:
-    from innkeeper.engine.resolve import Plan
+    from innkeeper.engine.resolve import ResolvedRun
     from innkeeper.engine.session import Session
 
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("keeper", hidden=True)(keeper)
 
 
-def start(plan: "Plan") -> int:
+def start(resolved: "ResolvedRun") -> int:
     """Start a keeper for `plan` and print the container's id once it runs. Return 0.
 
     Raises InnkeeperError with the keeper's error, or if the keeper ends without an answer.
@@ -40,7 +40,7 @@ def start(plan: "Plan") -> int:
     line = b""
     try:
         with process.stdin:
-            pickle.dump(plan, process.stdin)
+            pickle.dump(resolved, process.stdin)
         line = process.stdout.readline()
     except BrokenPipeError:
         pass  # it ended at once: its error is already on our standard error
@@ -49,12 +49,12 @@ def start(plan: "Plan") -> int:
             process.terminate()
     if not line:
         raise InnkeeperError(f"the keeper of the container ended with status {process.wait()} and no answer")
-    answer = json.loads(line)
-    if "id" not in answer:
-        error = InnkeeperError(answer["message"], hint=answer["hint"])
-        error.exit_status = answer["exit_status"]
+    reply = json.loads(line)
+    if "id" not in reply:
+        error = InnkeeperError(reply["message"], hint=reply["hint"])
+        error.exit_status = reply["exit_status"]
         raise error
-    print(answer["id"])
+    print(reply["id"])
     return 0
 
 
@@ -64,34 +64,34 @@ def keeper() -> int:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    plan: Plan = pickle.load(sys.stdin.buffer)
+    resolved: ResolvedRun = pickle.load(sys.stdin.buffer)
     answered = False
     try:
-        with session.opened(plan) as opened:
+        with session.opened(resolved) as opened:
             opened.start()
-            _answer({"id": opened.id})
+            _reply({"id": opened.id})
             answered = True
-            _let_go(opened)
-            status = _attend(opened)
+            _detach(opened)
+            status = _log_output(opened)
             opened.finish(status)
     except InnkeeperError as error:
         if answered:
             raise
-        _answer({"message": error.message, "hint": error.hint, "exit_status": error.exit_status})
+        _reply({"message": error.message, "hint": error.hint, "exit_status": error.exit_status})
     return 0
 
 
-def _answer(answer: dict[str, object]) -> None:
+def _reply(reply: dict[str, object]) -> None:
     """Send `answer` to `start`, then replace the pipes on descriptors 0 and 1 with /dev/null."""
     with os.fdopen(os.dup(1), "w") as pipe:
-        pipe.write(json.dumps(answer) + "\n")
+        pipe.write(json.dumps(reply) + "\n")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
 
 
-def _let_go(opened: "Session") -> None:
+def _detach(opened: "Session") -> None:
     """Detach from the process that started us: log to keeper.log, and leave its folder.
 
     Otherwise the keeper would hold the terminal open and keep the folder's file system busy.
@@ -102,7 +102,7 @@ def _let_go(opened: "Session") -> None:
     os.chdir("/")
 
 
-def _attend(opened: "Session") -> int:
+def _log_output(opened: "Session") -> int:
     """Copy the output of the container to its log until it ends. Return its exit status.
 
     Its standard input is closed. With -i or -t it stays open, though nothing is written to it.
@@ -112,9 +112,9 @@ def _attend(opened: "Session") -> int:
     log = logfile.LogWriter(opened.folder / records.LOG)
     process = opened.process
     pumps = [streams.output(process.read_stdout, log.stream("stdout"), "stdout")]
-    if not opened.plan.options.tty:
+    if not opened.resolved.options.tty:
         pumps.append(streams.output(process.read_stderr, log.stream("stderr"), "stderr"))
-        if not opened.plan.options.interactive:
+        if not opened.resolved.options.interactive:
             process.close_stdin()
     try:
         for pump in pumps:

@@ -1,7 +1,7 @@
 """The command line's records of containers: a view of `innkeeper.vm.registry`.
 
 Each VM holds one container, whose facts are stored in the VM's state under "container". The process
-that owns a container (`run` in the foreground, or its keeper) holds the VM's lock for its whole
+that owns a container (`run` in the foreground, or its monitor) holds the VM's lock for its whole
 life. A record whose lock nobody holds has ended, whatever its state says.
 """
 
@@ -152,10 +152,10 @@ def _timestamp(at: float) -> str:
     return rfc3339(at) if at else "0001-01-01T00:00:00Z"
 
 
-def _view(record: registry.Record) -> Container:
+def _container(record: registry.Record) -> Container:
     known = {f.name for f in dataclasses.fields(Facts)}
-    noted = record.state.get("container", {})
-    facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in noted.items() if key in known}})
+    recorded = record.state.get("container", {})
+    facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in recorded.items() if key in known}})
     if not record.alive and facts.status in (STARTING, RUNNING):
         facts.status, facts.error = FAILED, facts.error or "its owner was killed"
         facts.exit_status = LOST if facts.exit_status is None else facts.exit_status
@@ -164,7 +164,7 @@ def _view(record: registry.Record) -> Container:
 
 def all_containers() -> list[Container]:
     """Return every container, oldest first. VMs without one (`doctor`, `bench`) are left out."""
-    return [_view(record) for record in registry.list_machines() if "container" in record.state]
+    return [_container(record) for record in registry.list_machines() if "container" in record.state]
 
 
 def lookup(name: str) -> Container:

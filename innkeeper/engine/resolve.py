@@ -1,6 +1,6 @@
-"""Turn the user's request into a plan.
+"""Turn the user's request into a resolved run.
 
-The process that owns the container (this one, or a keeper) can carry out the plan without further
+The process that owns the container (this one, or a monitor) can carry it out without further
 input.
 """
 
@@ -22,7 +22,7 @@ OVERHEAD_MIB = 256
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """The settings of the VM and of the command line, beside those of the container.
 
     Sizes in bytes, times in seconds.
@@ -41,10 +41,10 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A wish and all its inputs: the guest is built and the image is in the cache."""
+class ResolvedRun:
+    """A request and all its inputs: the guest is built and the image is in the cache."""
 
-    wish: Wish
+    request: RunRequest
     options: RunOptions
     image: Image
     artifacts: Artifacts
@@ -52,8 +52,8 @@ class Plan:
     @property
     def memory_mib(self) -> int:
         """Memory of the VM in MiB."""
-        if self.wish.vm_memory is not None:
-            return self.wish.vm_memory >> 20
+        if self.request.vm_memory is not None:
+            return self.request.vm_memory >> 20
         if self.options.memory is not None:
             return max(512, (self.options.memory >> 20) + OVERHEAD_MIB)
         return DEFAULT_MEMORY_MIB
@@ -65,21 +65,21 @@ class Plan:
         return min(host, math.ceil(self.options.cpus)) if self.options.cpus else min(host, 2)
 
 
-def make(wish: Wish, options: RunOptions) -> Plan:
-    """Build the guest and fetch the image if the caches lack them. Return the plan.
+def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
+    """Build the guest and fetch the image if the caches lack them. Return the resolved run.
 
     Raises InnkeeperError.
     """
     registry.sweep()
-    if wish.name:
-        _check_name(wish.name)
-    if options.ports and not wish.network:
+    if request.name:
+        _check_name(request.name)
+    if options.ports and not request.network:
         raise InnkeeperError("-p needs a network", hint="leave out --network none")
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
-    image = resolve(wish.reference)
-    artifacts = build.build(None, wish.guest)
-    return Plan(wish, options, image, artifacts)
+    image = resolve(request.reference)
+    artifacts = build.build(None, request.guest)
+    return ResolvedRun(request, options, image, artifacts)
 
 
 def _check_name(name: str) -> None:
@@ -119,7 +119,7 @@ def mandatory_access_control(guest: Variant) -> str:
     return "selinux" if guest == "selinux" else "apparmor"
 
 
-def boot_words(guest: Variant) -> tuple[str, ...]:
+def kernel_parameters(guest: Variant) -> tuple[str, ...]:
     """Return the kernel parameters that this variant adds.
 
     The kernel's default is AppArmor (kernel-config/security.conf).

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper.client import Agent
-from innkeeper.engine.resolve import Plan
+from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.image import to_proto
 from innkeeper.image.parse import HOST_GATEWAY
 from innkeeper.image.plan import RunPlan
@@ -17,18 +17,18 @@ from innkeeper.vm import network
 from innkeeper.wire.pb import agent_pb2, types_pb2
 
 
-def prepare(agent: Agent, plan: Plan, run: RunPlan, container_id: str) -> None:
+def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str) -> None:
     """Make every call up to and including CreateContainer."""
     hostname = str(run.document["hostname"])
     now = time.time()
     agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
     agent.reseed_random(os.urandom(64))
-    if plan.wish.network:
+    if resolved.request.network:
         _network(agent)
-    servers = _resolv_conf(plan)
+    servers = _resolv_conf(resolved)
     request = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=servers.splitlines(), sandbox_id=container_id)
     agent.create_sandbox(request)
-    hosts = hosts_file(hostname, own_address(plan), plan.options.add_hosts)
+    hosts = hosts_file(hostname, own_address(resolved), resolved.options.add_hosts)
     contents = {"resolv.conf": servers, "hostname": f"{hostname}\n", "hosts": hosts}
     for name, place in run.copied_files.items():
         data = contents[name].encode()
@@ -44,13 +44,13 @@ def _network(agent: Agent) -> None:
     agent.update_routes([types_pb2.Route(dest="", gateway=network.GATEWAY, device="eth0")])
 
 
-def _resolv_conf(plan: Plan) -> str:
+def _resolv_conf(resolved: ResolvedRun) -> str:
     """Return the text of the container's /etc/resolv.conf, or "" without network and --dns.
 
     QEMU's name server forwards queries to the host's, so the search domains of the host are kept.
     """
-    options = plan.options
-    if not plan.wish.network and not options.dns:
+    options = resolved.options
+    if not resolved.request.network and not options.dns:
         return ""
     try:
         host = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
@@ -90,6 +90,6 @@ def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = (
     )
 
 
-def own_address(plan: Plan) -> str:
+def own_address(resolved: ResolvedRun) -> str:
     """Return the address of the container's own name: Debian's 127.0.1.1 without a network."""
-    return network.GUEST_ADDRESS if plan.wish.network else "127.0.1.1"
+    return network.GUEST_ADDRESS if resolved.request.network else "127.0.1.1"

@@ -13,7 +13,7 @@ from innkeeper import guest as build
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine import clock, guest_agent, records, resolve, sandbox, signals
-from innkeeper.engine.resolve import Plan
+from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
 from innkeeper.image.plan import Share as PlannedShare
@@ -22,7 +22,7 @@ from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
 """Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
-SETTLE = 3.0
+CAUSE_SECONDS = 3.0
 """Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
 
 PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
@@ -34,8 +34,8 @@ NOT_FOUND, CANNOT_INVOKE = 127, 126
 class Session:
     """The container `id` in its VM, created but not started."""
 
-    def __init__(self, plan: Plan, entry: registry.Entry, machine: Machine, agent: Agent) -> None:
-        self.plan = plan
+    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, machine: Machine, agent: Agent) -> None:
+        self.resolved = resolved
         self.id = entry.id
         self.name = entry.name
         self.folder = entry.folder
@@ -55,9 +55,9 @@ class Session:
         With volumes, also remove the container, destroy the sandbox and wait for the guest to power
         off: it may still hold unwritten data of the host's folders.
         """
-        ran_out = guest_agent.oom_killed(self.agent, self.id)
-        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=ran_out)
-        if self.plan.options.volumes:
+        oom_killed = guest_agent.oom_killed(self.agent, self.id)
+        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=oom_killed)
+        if self.resolved.options.volumes:
             self.agent.remove_container(self.id)
             try:
                 self.agent.destroy_sandbox()
@@ -71,26 +71,26 @@ class Session:
 
 
 @contextmanager
-def opened(plan: Plan) -> Iterator[Session]:
+def opened(resolved: ResolvedRun) -> Iterator[Session]:
     """Boot a VM and create the container of `plan` in it.
 
     At the end of the `with` the VM is gone, and with --rm the record too. If the guest dies in the
     meantime, the error becomes an InnkeeperError with the console's last lines.
     """
-    entry = registry.create(plan.wish.name or None)
+    entry = registry.create(resolved.request.name or None)
     try:
-        run = plan_run(plan.image, plan.options, entry.id)
-        spec = _machine_spec(plan, run, entry.folder)
-        entry.update(keep=not plan.wish.remove, container=_facts(plan, run))
-        _write_down(run, entry.folder)
+        run = plan_run(resolved.image, resolved.options, entry.id)
+        spec = _machine_spec(resolved, run, entry.folder)
+        entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
+        _write_spec(run, entry.folder)
         with Machine(spec, entry) as machine:
-            with _explained(machine, entry):
-                _boot(machine, plan.wish.timeout)
-                with connect(machine.address(AGENT_PORT), timeout=plan.wish.timeout) as client:
+            with _failures_recorded(machine, entry):
+                _boot(machine, resolved.request.timeout)
+                with connect(machine.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
                     agent = Agent(client)
-                    sandbox.prepare(agent, plan, run, entry.id)
-                    with clock.kept_right(agent):
-                        yield Session(plan, entry, machine, agent)
+                    sandbox.prepare(agent, resolved, run, entry.id)
+                    with clock.synchronized(agent):
+                        yield Session(resolved, entry, machine, agent)
     finally:
         entry.release()
 
@@ -102,12 +102,12 @@ def _boot(machine: Machine, timeout: float) -> None:
 
 
 @contextmanager
-def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
+def _failures_recorded(machine: Machine, entry: registry.Entry) -> Iterator[None]:
     """Context manager: turn any failure of the session into one InnkeeperError and record it."""
     try:
         yield
     except (RpcError, OSError) as error:
-        failure = _why(machine, error)
+        failure = _cause(machine, error)
         _note_failure(entry, failure, out_of_memory=console.ran_out_of_memory(machine.console_path))
         raise failure from error
     except InnkeeperError as error:
@@ -118,15 +118,15 @@ def _explained(machine: Machine, entry: registry.Entry) -> Iterator[None]:
         raise
 
 
-def _why(machine: Machine, error: Exception) -> InnkeeperError:
-    """Return the cause of `error`: the agent's refusal, or what ended the guest.
+def _cause(machine: Machine, error: Exception) -> InnkeeperError:
+    """Return the cause of `error`: the agent's error, or what ended the guest.
 
     A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
-    little later, so wait up to SETTLE seconds for it.
+    little later, so wait for it, up to CAUSE_SECONDS.
     """
     if isinstance(error, RpcError) and not error.lost:
-        return refusal(error)
-    until = time.monotonic() + SETTLE
+        return agent_error(error)
+    until = time.monotonic() + CAUSE_SECONDS
     while time.monotonic() < until:
         if (failure := machine.failure()) is not None:
             return failure
@@ -134,15 +134,15 @@ def _why(machine: Machine, error: Exception) -> InnkeeperError:
     return InnkeeperError(f"the guest's agent is gone: {error}")
 
 
-def refusal(error: RpcError) -> InnkeeperError:
+def agent_error(error: RpcError) -> InnkeeperError:
     """Return the agent's error as an InnkeeperError.
 
     A command that cannot be run gets the exit status that a shell would give.
     """
-    answer = InnkeeperError(error.message)
+    failure = InnkeeperError(error.message)
     if error.reason == error_info.STEP_FAILED and error.metadata.get("step") in PROGRAM_STEPS:
-        answer.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
-    return answer
+        failure.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
+    return failure
 
 
 def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:
@@ -158,44 +158,44 @@ def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memo
     entry.update(container={**facts, **changed, "oom_killed": out_of_memory})
 
 
-def _write_down(run: RunPlan, folder: Path) -> None:
+def _write_spec(run: RunPlan, folder: Path) -> None:
     """Write the OCI spec, which `exec` reads if another process owns the container."""
     (folder / "spec.json").write_text(json.dumps(run.document) + "\n")
 
 
-def _facts(plan: Plan, run: RunPlan) -> dict[str, Any]:
+def _facts(resolved: ResolvedRun, run: RunPlan) -> dict[str, Any]:
     """Return the record of a container that is about to start."""
     process: Any = run.document["process"]
     facts = records.Facts(
-        image=plan.wish.reference,
-        digest=plan.image.id,
+        image=resolved.request.reference,
+        digest=resolved.image.id,
         command=list(process["args"]),
-        volumes=[f"{volume.host}:{volume.destination}{':ro' if volume.read_only else ''}" for volume in plan.options.volumes],
+        volumes=[f"{volume.host}:{volume.destination}{':ro' if volume.read_only else ''}" for volume in resolved.options.volumes],
         stop_signal=signals.parse(run.stop_signal),
-        terminal=plan.options.tty,
-        detached=plan.wish.detached,
-        remove=plan.wish.remove,
-        debug_guest=plan.wish.guest == "debug",
+        terminal=resolved.options.tty,
+        detached=resolved.request.detached,
+        remove=resolved.request.remove,
+        debug_guest=resolved.request.guest == "debug",
     )
     return dataclasses.asdict(facts)
 
 
-def _machine_spec(plan: Plan, run: RunPlan, folder: Path) -> MachineSpec:
+def _machine_spec(resolved: ResolvedRun, run: RunPlan, folder: Path) -> MachineSpec:
     """Return the VM's configuration.
 
     The order of the disks is that of `plan_run`: the image is /dev/vdb, the scratch disk /dev/vdc.
     """
     return MachineSpec(
-        kernel=plan.artifacts.vmlinux,
-        root=plan.artifacts.rootfs,
-        memory_mib=plan.memory_mib,
-        cpus=plan.cpus,
-        disks=(Disk(plan.image.erofs, read_only=True), Disk(_scratch_disk(folder, plan.wish.scratch), volatile=True)),
+        kernel=resolved.artifacts.vmlinux,
+        root=resolved.artifacts.rootfs,
+        memory_mib=resolved.memory_mib,
+        cpus=resolved.cpus,
+        disks=(Disk(resolved.image.erofs, read_only=True), Disk(_scratch_disk(folder, resolved.request.scratch), volatile=True)),
         shares=tuple(_share(share) for share in run.shares),
-        network=plan.wish.network,
+        network=resolved.request.network,
         forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
-        accel=plan.wish.accel,
-        cmdline=resolve.boot_words(plan.wish.guest),
+        accel=resolved.request.accel,
+        cmdline=resolve.kernel_parameters(resolved.request.guest),
     )
 
 

@@ -132,7 +132,7 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
         file.truncate(1 << 30)
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(resolved.erofs, read_only=True), Disk(scratch, volatile=True))
-    words = planning.boot_words(variant)
+    words = planning.kernel_parameters(variant)
     with Machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)

@@ -45,7 +45,7 @@ def test_a_clock_that_is_off_is_set(offset: int, corrected: bool) -> None:
 def test_it_is_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "INTERVAL", 0.01)
     guest = Guest()
-    with clock.kept_right(agent_of(guest)):
+    with clock.synchronized(agent_of(guest)):
         for offset in (-5_000_000_000, 7_000_000_000):
             guest.offset = offset
             for _ in range(3):
@@ -64,7 +64,7 @@ def test_a_guest_that_will_not_answer_is_left_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(clock, "INTERVAL", 0.01)
     guest = Guest()
     guest.refusal = refusal
-    with clock.kept_right(agent_of(guest)):
+    with clock.synchronized(agent_of(guest)):
         assert guest.asked.acquire(timeout=30)
         for thread in threading.enumerate():
             if thread.name == "clock":

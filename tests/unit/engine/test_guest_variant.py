@@ -21,5 +21,5 @@ def test_a_guest_has_one_variant() -> None:
 
 
 def test_the_kernels_word_and_the_module_belong_together() -> None:
-    told = {guest: (resolve.mandatory_access_control(guest), resolve.boot_words(guest)) for guest in ("release", "debug", "selinux")}
+    told = {guest: (resolve.mandatory_access_control(guest), resolve.kernel_parameters(guest)) for guest in ("release", "debug", "selinux")}
     assert told == {"release": ("apparmor", ()), "debug": ("apparmor", ()), "selinux": ("selinux", ("lsm=landlock,selinux",))}

@@ -6,13 +6,13 @@ import os
 import pytest
 
 from innkeeper.client import RpcError
-from innkeeper.engine.session import refusal
+from innkeeper.engine.session import agent_error
 from innkeeper.wire import error_info, status
 
 
 def refused(step: str, number: int, reason: str = error_info.STEP_FAILED) -> int:
     metadata = {"step": step, "errno": errno.errorcode[number]}
-    return refusal(RpcError(status.INTERNAL, f"{step}: x: {os.strerror(number)}", reason=reason, metadata=metadata)).exit_status
+    return agent_error(RpcError(status.INTERNAL, f"{step}: x: {os.strerror(number)}", reason=reason, metadata=metadata)).exit_status
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ def test_status_of_a_step(step: str, number: int, exit_status: int) -> None:
 
 
 def test_the_message_is_for_people_alone() -> None:
-    assert refusal(RpcError(status.INTERNAL, "find program: x: No such file or directory")).exit_status == 125
+    assert agent_error(RpcError(status.INTERNAL, "find program: x: No such file or directory")).exit_status == 125
     assert refused("find program", errno.ENOENT, reason="REFUSED") == 125
