@@ -12,7 +12,7 @@ from pathlib import Path
 
 from innkeeper.client import Client, connect
 from innkeeper.wire.pb import agent_pb2, empty_pb2
-from tests.contract.wire_kit import answers, request_frame
+from tests.contract.wire_helpers import answers, request_frame
 from tests.paths import ROOT
 
 PATIENCE = 60.0

@@ -14,7 +14,7 @@ from innkeeper.wire.envelope import Response
 from innkeeper.wire.pb import agent_pb2, empty_pb2, health_pb2
 from tests.contract.agent_process import PATIENCE, AgentProcess
 from tests.contract.fake_agent import FakeAgent, fake_agent
-from tests.contract.wire_kit import header
+from tests.contract.wire_helpers import header
 
 AGENT = "grpc.AgentService"
 

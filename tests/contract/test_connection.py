@@ -13,7 +13,7 @@ from innkeeper.wire.connection import (
     StreamsExhausted,
 )
 from innkeeper.wire.envelope import Request, Response
-from tests.contract.wire_kit import answers, header, request_frame, split
+from tests.contract.wire_helpers import answers, header, request_frame, split
 
 LIMIT = frames.MAX_PAYLOAD
 TOO_LONG = "message is over the limit of 4194304 bytes"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from innkeeper.wire import frames
 from innkeeper.wire.connection import CLIENT, SERVER, Connection, Event, RequestReceived, ResponseReceived
 from innkeeper.wire.envelope import Request, Response
-from tests.contract.wire_kit import answers, header, request_frame
+from tests.contract.wire_helpers import answers, header, request_frame
 
 LIMIT = 4 << 20
 

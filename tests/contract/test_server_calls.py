@@ -6,7 +6,7 @@ from innkeeper.wire import frames, status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2
 from tests.contract.agent_process import CHECK_ANSWER, AgentProcess
-from tests.contract.wire_kit import header, request_frame, split
+from tests.contract.wire_helpers import header, request_frame, split
 
 AGENT, GUEST = "grpc.AgentService", "innkeeper.v1.Guest"
 LIMIT = frames.MAX_PAYLOAD

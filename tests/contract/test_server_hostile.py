@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from innkeeper.wire import frames, status
 from tests.contract.agent_process import PATIENCE, AgentProcess, Raw
-from tests.contract.wire_kit import header, request_frame
+from tests.contract.wire_helpers import header, request_frame
 
 AGENT = "grpc.AgentService"
 WAITING = request_frame(1, AGENT, "GetOOMEvent")

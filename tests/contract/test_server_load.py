@@ -7,7 +7,7 @@ from pathlib import Path
 from innkeeper.wire import frames, status
 from innkeeper.wire.pb import agent_pb2
 from tests.contract.agent_process import AgentProcess, running_agent
-from tests.contract.wire_kit import header, request_frame
+from tests.contract.wire_helpers import header, request_frame
 
 AGENT = "grpc.AgentService"
 CONNECTIONS = 200

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from innkeeper import paths
 from innkeeper.guest.store import JSON, Store
-from tests import go_kit
+from tests import go_helpers
 
 SOURCE = Path(__file__).resolve().parents[1] / "gvisor"
 PACKAGES = ("gvisor.dev/gvisor/runsc", "gvisor.dev/gvisor/shim")
@@ -44,7 +44,7 @@ _UID_MAP = "0 0 65536\n"
 
 def _programs() -> Path:
     """The folder of runsc and the shim. Go 1.21 or later fetches the release that their module asks for."""
-    return go_kit.build("test-gvisor", SOURCE, *PACKAGES, toolchain="auto")
+    return go_helpers.build("test-gvisor", SOURCE, *PACKAGES, toolchain="auto")
 
 
 def shim() -> Path:

@@ -13,7 +13,7 @@ from innkeeper.bench.node import IMAGE as IMAGE
 from innkeeper.bench.node import RUNTIME as RUNTIME
 from innkeeper.bench.node import SECONDS as SECONDS
 from innkeeper.bench.node import Guest, harness_folder
-from tests import go_kit
+from tests import go_helpers
 from tests.vm.guest import artifacts
 
 HARNESS = harness_folder() / "interop"
@@ -78,7 +78,7 @@ class Node(bench.Node):
 
 def crictl() -> Path:
     """Return CRI's client, built from the module that tests/cri_tools pins."""
-    return go_kit.build("test-crictl", CRI_TOOLS, "sigs.k8s.io/cri-tools/cmd/crictl") / "crictl"
+    return go_helpers.build("test-crictl", CRI_TOOLS, "sigs.k8s.io/cri-tools/cmd/crictl") / "crictl"
 
 
 PLACES = (b"/run/vc/", b"/run/kata-containers/")

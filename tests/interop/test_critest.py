@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import go_kit
+from tests import go_helpers
 from tests.interop.configurations import changed
 from tests.interop.node import CRI_TOOLS, IMAGE, SECONDS, Node
 from tests.interop.standing import standing
@@ -53,7 +53,7 @@ def node() -> Iterator[Node]:
 
 
 def test_checks_of_pods_and_containers(node: Node, tmp_path: Path) -> None:
-    program = go_kit.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
+    program = go_helpers.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
     images = tmp_path / "images.yaml"
     images.write_text(f"defaultTestContainerImage: {IMAGE}\nwebServerTestImage: {IMAGE}\n")
     focus = f"runtime should support ({'|'.join(CHECKS)}) \\[Conformance\\]"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.oci.kit import Bundle, Runtime
+from tests.oci.oci_helpers import Bundle, Runtime
 from tests.oci.suite import TABLE
-from tests.root.container_kit import busybox_root, cgroup2
+from tests.root.container_helpers import busybox_root, cgroup2
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from threading import Lock
 
 import pytest
 
-from tests import go_kit
+from tests import go_helpers
 from tests.paths import ROOT
 
 SOURCE = ROOT / "tests/runtime_tools"
@@ -65,7 +65,7 @@ ALONE = re.compile(r"linux_cgroups_.*|delete_.*")
 def build() -> Path:
     """Return the folder with the suite's programs, `runtimetest` among them, and the root file systems."""
     packages = (f"{MODULE}/validation/...", f"{MODULE}/cmd/{HELPER}")
-    return go_kit.build("test-runtime-tools", SOURCE, *packages, data=f"{MODULE} rootfs-*.tar.gz")
+    return go_helpers.build("test-runtime-tools", SOURCE, *packages, data=f"{MODULE} rootfs-*.tar.gz")
 
 
 def names(built: Path) -> list[str]:

@@ -8,8 +8,8 @@ import pytest
 from agent.container import features
 from agent.oci import command_table
 from tests.needs import needs
-from tests.oci.kit import Bundle, Runtime
-from tests.root.container_kit import cgroup2
+from tests.oci.oci_helpers import Bundle, Runtime
+from tests.root.container_helpers import cgroup2
 from tests.vm.command import innkeeper
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]

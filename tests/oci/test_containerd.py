@@ -10,8 +10,8 @@ import pytest
 from tests.needs import needs
 from tests.oci import images
 from tests.oci.containerd import Ctr, containerd
-from tests.oci.kit import SECONDS, wait_for
-from tests.root.container_kit import cgroup2
+from tests.oci.oci_helpers import SECONDS, wait_for
+from tests.root.container_helpers import cgroup2
 
 pytestmark = [
     pytest.mark.root,

@@ -13,9 +13,9 @@ import pytest
 from agent.errors import Refused
 from agent.oci import bundle as bundles
 from tests.needs import needs
-from tests.oci.kit import Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime, wait_for
 from tests.paths import ROOT
-from tests.root.container_kit import cgroup2
+from tests.root.container_helpers import cgroup2
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox", "mount", "unshare")]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.needs import needs
-from tests.oci.kit import Bundle, Runtime
+from tests.oci.oci_helpers import Bundle, Runtime
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.needs import needs
-from tests.oci.kit import Bundle, Runtime, sealed_program_of, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime, sealed_program_of, wait_for
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 

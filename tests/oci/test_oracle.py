@@ -13,7 +13,7 @@ from agent.oci import command_table
 from innkeeper import programs
 from tests.needs import needs
 from tests.oci import options
-from tests.oci.kit import Bundle, Runtime
+from tests.oci.oci_helpers import Bundle, Runtime
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox", "runc", "crun")]
 

@@ -14,9 +14,9 @@ import pytest
 from innkeeper import programs
 from tests.needs import needs
 from tests.oci import images
-from tests.oci.kit import SECONDS, wait_for
+from tests.oci.oci_helpers import SECONDS, wait_for
 from tests.oci.podman import Podman
-from tests.root.container_kit import cgroup2
+from tests.root.container_helpers import cgroup2
 
 pytestmark = [
     pytest.mark.root,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.needs import needs
-from tests.oci.kit import Bundle, Runtime, script, sealed_program_of
+from tests.oci.oci_helpers import Bundle, Runtime, script, sealed_program_of
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 

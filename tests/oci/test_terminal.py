@@ -14,7 +14,7 @@ import pexpect
 import pytest
 
 from tests.needs import needs
-from tests.oci.kit import SECONDS, Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import SECONDS, Bundle, Runtime, wait_for
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "module:pexpect", "busybox")]
 

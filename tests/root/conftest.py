@@ -8,7 +8,7 @@ import pytest
 
 from agent.container.cgroup import device_program
 from agent.container.host import HostContext
-from tests.root.container_kit import FIRST, Box, busybox_root, cgroup2, open_parents
+from tests.root.container_helpers import FIRST, Box, busybox_root, cgroup2, open_parents
 
 
 @pytest.fixture(scope="session")

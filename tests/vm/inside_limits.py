@@ -13,7 +13,7 @@ from agent import loop
 from agent.container.container import Container
 from agent.container.spec.document import parse_resources
 from agent.errors import Refused
-from tests.root.container_kit import Box, Document, execute, finish
+from tests.root.container_helpers import Box, Document, execute, finish
 
 MIB = 1 << 20
 

@@ -14,10 +14,10 @@ import pytest
 
 from innkeeper.image.proto import process_to_proto
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2, oci_pb2
-from tests import grpcurl_kit
+from tests import grpcurl_helpers
 from tests.images import busybox_image
 from tests.needs import needs
-from tests.root.grpc.grpc_kit import client_options
+from tests.root.grpc.grpc_helpers import client_options
 from tests.vm.command import ARGV, PATIENCE, detached, environment, innkeeper, inspected, succeed
 
 pytestmark = [pytest.mark.vm, needs("busybox", "mke2fs", "go")]
@@ -58,13 +58,13 @@ def check(channel: grpc.Channel) -> int:
 def test_grpcurl_through_the_proxy(image: str, tmp_path: Path) -> None:
     with detached(image, "sleep", "1000") as id, proxied(id, "--socket", str(tmp_path / "guest.sock")) as socket:
         assert socket == str(tmp_path / "guest.sock")
-        listed = grpcurl_kit.call(socket, "list")
+        listed = grpcurl_helpers.call(socket, "list")
         assert {"grpc.AgentService", "grpc.Health", "innkeeper.v1.Guest"} <= set(listed.stdout.split()), listed.stderr
-        assert "rpc WaitProcess" in grpcurl_kit.call(socket, "describe", "grpc.AgentService").stdout
-        told = grpcurl_kit.call(socket, "innkeeper.v1.Guest/ListContainers")
+        assert "rpc WaitProcess" in grpcurl_helpers.call(socket, "describe", "grpc.AgentService").stdout
+        told = grpcurl_helpers.call(socket, "innkeeper.v1.Guest/ListContainers")
         containers = json.loads(told.stdout)["containers"]
         assert [(entry["id"], entry["status"]) for entry in containers] == [(id, "running")]
-        late = grpcurl_kit.call(socket, "grpc.AgentService/GetOOMEvent", options=("-max-time", "3"))
+        late = grpcurl_helpers.call(socket, "grpc.AgentService/GetOOMEvent", options=("-max-time", "3"))
         assert "DeadlineExceeded" in late.stderr
 
 

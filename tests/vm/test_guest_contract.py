@@ -18,8 +18,8 @@ from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import types_pb2
 from innkeeper.wire.pb.csi_pb2 import VolumeStatsResponse
 from tests.needs import needs
-from tests.root.agent_kit import read_to_end
-from tests.vm.contract_kit import BRIDGE, MIB, SHARED, TIMEOUT, Guest, container, disk, empty, guest_with, root_disk, with_mount
+from tests.root.agent_helpers import read_to_end
+from tests.vm.contract_helpers import BRIDGE, MIB, SHARED, TIMEOUT, Guest, container, disk, empty, guest_with, root_disk, with_mount
 
 pytestmark = [pytest.mark.vm, needs("veritysetup", "mkswap", "sfdisk", "mke2fs", "mkfs.erofs", "busybox")]
 

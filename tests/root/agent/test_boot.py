@@ -15,7 +15,7 @@ from agent import early_boot
 from agent.linux import mount as m
 from tests.forked import CLONE_NEWNET, CLONE_NEWNS, forked
 from tests.needs import needs
-from tests.root.container_kit import cgroup2
+from tests.root.container_helpers import cgroup2
 
 pytestmark = [pytest.mark.root, needs("cgroup2")]
 

@@ -17,7 +17,7 @@ from innkeeper.wire.pb.csi_pb2 import VolumeStatsResponse, VolumeUsage
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import StartShellRequest
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "iptables-save", "module:prctl", "module:pyseccomp")]
 

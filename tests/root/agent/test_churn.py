@@ -8,7 +8,7 @@ import pytest
 
 from tests.churn import GROWTH, ROUNDS, WARM, churn
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

@@ -9,7 +9,7 @@ import pytest
 from innkeeper.client import RpcError
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "loop", "module:prctl", "module:pyseccomp")]
 

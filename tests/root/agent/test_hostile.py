@@ -25,13 +25,13 @@ from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import guest_pb2, health_pb2
 from innkeeper.wire.pb.empty_pb2 import Empty
 from tests.contract.agent_process import AgentProcess, Raw, running_agent
-from tests.contract.wire_kit import request_frame
+from tests.contract.wire_helpers import request_frame
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.paths import ROOT
 from tests.root.agent.hostile import POOLS, STRANGE, Maker
-from tests.root.agent_kit import shim_document
-from tests.root.container_kit import PATH
+from tests.root.agent_helpers import shim_document
+from tests.root.container_helpers import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

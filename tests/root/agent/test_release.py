@@ -15,8 +15,8 @@ from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
 from tests.needs import needs
 from tests.paths import ROOT
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document
-from tests.root.container_kit import PATH
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
+from tests.root.container_helpers import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

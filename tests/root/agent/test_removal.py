@@ -13,8 +13,8 @@ from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document, until
-from tests.root.container_kit import PATH
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document, until
+from tests.root.container_helpers import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

@@ -8,7 +8,7 @@ from innkeeper.client import RpcError
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2
 from tests.needs import needs
-from tests.root.agent_kit import native_agent, shim_document
+from tests.root.agent_helpers import native_agent, shim_document
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

@@ -15,7 +15,7 @@ from agent.linux.reaper import reaper
 from agent.service.introspection import start_shell
 from innkeeper.wire.pb.guest_pb2 import StartShellRequest
 from tests.needs import needs
-from tests.root.container_kit import PATH, Box
+from tests.root.container_helpers import PATH, Box
 
 pytestmark = [pytest.mark.root, needs("busybox", "module:prctl")]
 

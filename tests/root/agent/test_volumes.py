@@ -15,7 +15,7 @@ import pytest
 
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.needs import needs
-from tests.root.agent_kit import NativeAgent, native_agent, shim_document, until
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document, until
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

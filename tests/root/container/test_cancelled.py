@@ -21,7 +21,7 @@ from agent.container.spec.document import parse_process, parse_resources
 from agent.container.spec.resources import Resources
 from agent.errors import AgentError
 from tests.needs import needs
-from tests.root.container_kit import PATH, Box, execute
+from tests.root.container_helpers import PATH, Box, execute
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 

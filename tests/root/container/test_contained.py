@@ -8,7 +8,7 @@ import pytest
 
 from agent.container.container import Container
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import DOCKER_CAPABILITIES, Box, execute, finish
+from tests.root.container_helpers import DOCKER_CAPABILITIES, Box, execute, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 DOCKER_MASK = 0xA80425FB

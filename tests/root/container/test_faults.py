@@ -15,7 +15,7 @@ from agent.container.container import Container
 from agent.errors import AgentError
 from tests.root.conftest import _children, _descriptors
 from tests.root.container.faults import Faults
-from tests.root.container_kit import Box, Document, execute, with_users
+from tests.root.container_helpers import Box, Document, execute, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

@@ -18,7 +18,7 @@ from agent.container.host import HostContext
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import numa
-from tests.root.container_kit import FIRST, Box, Document, execute, finish, open_parents, with_users
+from tests.root.container_helpers import FIRST, Box, Document, execute, finish, open_parents, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 SIOCGIFFLAGS, IFF_UP = 0x8913, 1

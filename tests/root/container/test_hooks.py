@@ -13,7 +13,7 @@ from agent.container.container import Container
 from agent.container.host import HostContext
 from agent.container.lifecycle import Status
 from agent.errors import StepFailed, WrongState
-from tests.root.container_kit import Box, Document, finish
+from tests.root.container_helpers import Box, Document, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 OUTSIDE = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")

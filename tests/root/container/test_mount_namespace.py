@@ -10,7 +10,7 @@ import pytest
 from agent.container.container import Container
 from agent.errors import Refused
 from tests.needs import needs
-from tests.root.container_kit import Box, Document, execute
+from tests.root.container_helpers import Box, Document, execute
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "module:prctl", "busybox", "unshare")]
 

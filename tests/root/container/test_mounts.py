@@ -10,7 +10,7 @@ import pytest
 from agent.container.container import Container
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import COUNT, FIRST, Box, Document, execute, open_parents, with_users
+from tests.root.container_helpers import COUNT, FIRST, Box, Document, execute, open_parents, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

@@ -15,7 +15,7 @@ from agent.container.container import Container
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
 from tests.needs import needs
-from tests.root.container_kit import Box, Document, busybox_root, execute
+from tests.root.container_helpers import Box, Document, busybox_root, execute
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "busybox", "mount", "nsenter")]
 

@@ -11,7 +11,7 @@ from agent.container.container import Container
 from agent.container.host import HostContext
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import Box, execute
+from tests.root.container_helpers import Box, execute
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

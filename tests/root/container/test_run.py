@@ -10,7 +10,7 @@ from agent.container.container import Container
 from agent.container.lifecycle import Status
 from agent.container.spec.document import parse_process
 from agent.errors import AlreadyExists, NotFound, StepFailed, WrongState
-from tests.root.container_kit import PATH, Box, execute, finish
+from tests.root.container_helpers import PATH, Box, execute, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

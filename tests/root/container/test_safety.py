@@ -16,7 +16,7 @@ from agent.container.host import HostContext
 from agent.container.init import child
 from agent.container.spec.document import parse_process, parse_resources
 from agent.errors import AgentError, Refused, StepFailed, WrongState
-from tests.root.container_kit import PATH, Box, Document, execute, with_users
+from tests.root.container_helpers import PATH, Box, Document, execute, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

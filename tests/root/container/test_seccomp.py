@@ -17,7 +17,7 @@ import pytest
 
 from agent.container.container import Container
 from agent.errors import Refused, StepFailed
-from tests.root.container_kit import Box, Document, execute
+from tests.root.container_helpers import Box, Document, execute
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2", "module:pyseccomp")]
 NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101

@@ -7,7 +7,7 @@ import pytest
 
 from agent.container.container import Container
 from agent.errors import Refused
-from tests.root.container_kit import COUNT, FIRST, Box, Document, execute, finish, with_users
+from tests.root.container_helpers import COUNT, FIRST, Box, Document, execute, finish, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 

@@ -13,7 +13,7 @@ from innkeeper.wire.connection import SERVER, Connection, RequestReceived
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.grpc import MAX_FRAME
 from tests.paths import ROOT
-from tests.root.grpc.grpc_kit import PATIENCE
+from tests.root.grpc.grpc_helpers import PATIENCE
 
 HANG_UP = Response()
 """An answer that is none: the agent closes the connection."""

@@ -17,7 +17,7 @@ from agent.linux.process import CLONE_NEWNS, setns
 from innkeeper.wire.grpc import MAX_MESSAGE
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2
 from tests.forked import forked
-from tests.root.grpc.grpc_kit import GRPC_FOLDER, PATIENCE, GrpcAgent, running_agent, unary, wait_for
+from tests.root.grpc.grpc_helpers import GRPC_FOLDER, PATIENCE, GrpcAgent, running_agent, unary, wait_for
 
 pytestmark = pytest.mark.root
 

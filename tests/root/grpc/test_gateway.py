@@ -11,7 +11,7 @@ import pytest
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.grpc import MAX_MESSAGE
 from tests.root.grpc.fake_agent import HANG_UP, FakeAgent, gateway
-from tests.root.grpc.grpc_kit import PATIENCE, client_options
+from tests.root.grpc.grpc_helpers import PATIENCE, client_options
 
 pytestmark = pytest.mark.root
 

@@ -16,10 +16,10 @@ import pytest
 from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2
 from innkeeper.wire.pb.guest_pb2 import AttachRequest, Event
-from tests import grpcurl_kit
+from tests import grpcurl_helpers
 from tests.needs import needs
-from tests.root.container_kit import busybox_root, document
-from tests.root.grpc.grpc_kit import PATIENCE, GrpcAgent, attach, running_agent, unary, wait_for
+from tests.root.container_helpers import busybox_root, document
+from tests.root.grpc.grpc_helpers import PATIENCE, GrpcAgent, attach, running_agent, unary, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -268,19 +268,19 @@ def test_the_life_of_a_container(agent: GrpcAgent, tmp_path: Path) -> None:
 @needs("go")
 def test_grpcurl_lists_describes_and_calls(agent: GrpcAgent) -> None:
     path = agent.grpc_path
-    listed = grpcurl_kit.call(path, "list").stdout.split()
+    listed = grpcurl_helpers.call(path, "list").stdout.split()
     assert listed == [
         *("grpc.AgentService", "grpc.Health", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "innkeeper.v1.Guest"),
     ]
     for service in listed:
-        assert f"{service} is a service:" in grpcurl_kit.call(path, "describe", service).stdout
-    assert "rpc Attach ( stream .innkeeper.v1.AttachRequest )" in grpcurl_kit.call(path, "describe", "innkeeper.v1.Guest.Attach").stdout
-    assert "string container_id = 1" in grpcurl_kit.call(path, "describe", "grpc.WaitProcessRequest").stdout
+        assert f"{service} is a service:" in grpcurl_helpers.call(path, "describe", service).stdout
+    assert "rpc Attach ( stream .innkeeper.v1.AttachRequest )" in grpcurl_helpers.call(path, "describe", "innkeeper.v1.Guest.Attach").stdout
+    assert "string container_id = 1" in grpcurl_helpers.call(path, "describe", "grpc.WaitProcessRequest").stdout
     for service in ("grpc.Health", "grpc.health.v1.Health"):
-        assert json.loads(grpcurl_kit.call(path, f"{service}/Check").stdout) == {"status": "SERVING"}
-    refused = grpcurl_kit.call(path, "grpc.AgentService/PauseContainer", options=("-d", '{"container_id": "x"}'))
+        assert json.loads(grpcurl_helpers.call(path, f"{service}/Check").stdout) == {"status": "SERVING"}
+    refused = grpcurl_helpers.call(path, "grpc.AgentService/PauseContainer", options=("-d", '{"container_id": "x"}'))
     assert (refused.returncode != 0, "Code: NotFound" in refused.stderr) == (True, True)
-    late = grpcurl_kit.call(path, "grpc.AgentService/GetOOMEvent", options=("-max-time", "0.5"))
+    late = grpcurl_helpers.call(path, "grpc.AgentService/GetOOMEvent", options=("-max-time", "0.5"))
     assert "DeadlineExceeded" in late.stderr
 
 
@@ -289,7 +289,7 @@ def test_grpcurl_attaches(agent: GrpcAgent) -> None:
     with agent.channel() as channel:
         start(channel, "curled", "/bin/sh", "-c", "cat; exit 6")
     messages = '{"process": {"container_id": "guest", "exec_id": "curled"}} {"stdin": "aGVsbG8K"} {"close_stdin": {}}'
-    done = grpcurl_kit.call(agent.grpc_path, "innkeeper.v1.Guest/Attach", options=("-d", "@"), data=messages)
+    done = grpcurl_helpers.call(agent.grpc_path, "innkeeper.v1.Guest/Attach", options=("-d", "@"), data=messages)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(part) for part in done.stdout.replace("}\n{", "}\0{").split("\0")]
     assert answers == [{"stdout": "aGVsbG8K"}, {"exitStatus": 6}]

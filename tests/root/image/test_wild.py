@@ -9,7 +9,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import resolve
-from tests.image_kit import ARCHITECTURE, LAYER, MANIFEST, Layout, file, layer, tar
+from tests.image_helpers import ARCHITECTURE, LAYER, MANIFEST, Layout, file, layer, tar
 
 pytestmark = pytest.mark.root
 

@@ -11,7 +11,7 @@ from agent.loop import readable, run
 from agent.loop.task import running_loop
 from agent.service.dispatch import Dispatcher
 from tests.contract.agent_process import CHECK_ANSWER
-from tests.contract.wire_kit import request_frame
+from tests.contract.wire_helpers import request_frame
 
 FIRST = "vsock://-1:1024"
 

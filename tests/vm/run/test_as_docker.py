@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.image_kit import ARCHITECTURE, Layout, busybox_root, file, layer, tar
+from tests.image_helpers import ARCHITECTURE, Layout, busybox_root, file, layer, tar
 from tests.vm.command import detached, innkeeper, succeed
 
 pytestmark = pytest.mark.vm

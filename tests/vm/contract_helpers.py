@@ -15,8 +15,8 @@ from innkeeper import programs
 from innkeeper.client import Agent, connect
 from innkeeper.client.address import dial
 from innkeeper.vm import AGENT_PORT, Machine, qemu
-from tests.root.agent_kit import Calls
-from tests.root.container_kit import busybox_root, document
+from tests.root.agent_helpers import Calls
+from tests.root.container_helpers import busybox_root, document
 from tests.vm.guest import machine_spec
 
 TIMEOUT = 300

@@ -14,7 +14,7 @@ from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2
 from innkeeper.wire.pb.empty_pb2 import Empty
 from tests.paths import ROOT
-from tests.root.container_kit import PATH, Result, document
+from tests.root.container_helpers import PATH, Result, document
 
 R = TypeVar("R")
 START_SECONDS = 30.0

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.container.spec.reader import Document
 from tests.paths import ROOT
-from tests.root.container_kit import cgroup2, document
+from tests.root.container_helpers import cgroup2, document
 
 SECONDS = 60.0
 SCRIPT = """#!{python} -I

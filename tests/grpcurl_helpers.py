@@ -4,7 +4,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests import go_kit
+from tests import go_helpers
 
 SOURCE = Path(__file__).resolve().parent / "grpcurl"
 PACKAGE = "github.com/fullstorydev/grpcurl/cmd/grpcurl"
@@ -15,7 +15,7 @@ PATIENCE = 240.0
 @cache
 def grpcurl() -> Path:
     """The program. Go 1.19 is enough."""
-    return go_kit.build("grpcurl", SOURCE, PACKAGE) / "grpcurl"
+    return go_helpers.build("grpcurl", SOURCE, PACKAGE) / "grpcurl"
 
 
 def call(socket: Path | str, *arguments: str, options: tuple[str, ...] = (), data: str = "") -> "subprocess.CompletedProcess[str]":
