@@ -11,9 +11,9 @@ import pytest
 
 from innkeeper import programs
 from tests.escape.canary import tree
-from tests.escape.ground import Ground
-from tests.escape.ground_guest import Guest
-from tests.escape.ground_native import Native
+from tests.escape.target import Target
+from tests.escape.target_guest import Guest
+from tests.escape.target_native import Native
 
 SOURCES = Path(__file__).resolve().parents[1] / "payload"
 SETTLE_SECONDS = 20.0
@@ -32,31 +32,31 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def native(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
     """One agent for the whole suite, so that whatever stays behind adds up."""
-    ground = Native(tmp_path_factory.mktemp("escape"), payload)
-    yield ground
-    ground.close()
+    target = Native(tmp_path_factory.mktemp("escape"), payload)
+    yield target
+    target.close()
 
 
 @pytest.fixture(scope="session")
 def guest(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """One machine for the whole suite."""
-    ground = Guest(tmp_path_factory.mktemp("escape-guest"), payload)
-    yield ground
-    ground.close()
+    target = Guest(tmp_path_factory.mktemp("escape-guest"), payload)
+    yield target
+    target.close()
 
 
 @pytest.fixture(scope="session", params=["native", pytest.param("guest", marks=pytest.mark.vm)])
-def battlefield(request: pytest.FixtureRequest) -> Ground:
+def shared_target(request: pytest.FixtureRequest) -> Target:
     """Each in turn. Of the session, so that all tests of one run together."""
-    ground: Ground = request.getfixturevalue(request.param)
-    ground.settle()
-    return ground
+    target: Target = request.getfixturevalue(request.param)
+    target.settle()
+    return target
 
 
 @pytest.fixture
-def ground(battlefield: Ground) -> Iterator[Ground]:
+def target(shared_target: Target) -> Iterator[Target]:
     """The agent under attack, held to what it had before."""
-    yield from _held(battlefield)
+    yield from _held(shared_target)
 
 
 @pytest.fixture
@@ -73,23 +73,23 @@ def inside(guest: Guest) -> Iterator[Guest]:
     yield from _held(guest)
 
 
-G = TypeVar("G", bound=Ground)
+G = TypeVar("G", bound=Target)
 
 
-def _held(ground: G) -> Iterator[G]:
+def _held(target: G) -> Iterator[G]:
     """Run a test between two looks at the agent, the canary and the kernel's settings. What one test left is not held against the next."""
-    before = ground.before or (ground.holdings(), tree(ground.canary))
-    ground.before = None
-    yield ground
-    assert ground.agent.check(SETTLE_SECONDS) == 1
+    before = target.before or (target.holdings(), tree(target.canary))
+    target.before = None
+    yield target
+    assert target.agent.check(SETTLE_SECONDS) == 1
     deadline = time.monotonic() + SETTLE_SECONDS
-    after = (ground.holdings(), tree(ground.canary))
+    after = (target.holdings(), tree(target.canary))
     while (after[0] - before[0] or after[1] != before[1]) and time.monotonic() < deadline:
         time.sleep(0.05)
-        after = (ground.holdings(), tree(ground.canary))
+        after = (target.holdings(), tree(target.canary))
     assert after[0] - before[0] == Counter(), "stayed behind"
     gone = before[0] - after[0]
     # What others of this machine unmount goes here too. That the canary is whole says the rest.
     assert [holding for holding in gone if not holding.startswith("mount")] == [], "is gone"
     assert after[1] == before[1]
-    ground.before = after
+    target.before = after

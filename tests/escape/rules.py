@@ -1,7 +1,7 @@
 """What past escapes teach: the rules that the suite holds, each with where it comes from.
 
-A test says which rule it holds by `@pytest.mark.escape("E01")`; that none is without a test is a test too (test_table).
-`docs/escapes.md` is this table and those tests, written by `python -m tests.escape.table`.
+A test says which rule it holds by `@pytest.mark.escape("E01")`; that none is without a test is a test too (test_matrix).
+`docs/escapes.md` is this table and those tests, written by `python -m tests.escape.matrix`.
 """
 
 from dataclasses import dataclass

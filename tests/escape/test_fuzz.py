@@ -18,8 +18,8 @@ from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 from tests.escape.fuzz import Case, documents, mangled, messages
 from tests.escape.fuzz_documents import WHOLE, everything
-from tests.escape.ground import Ground
-from tests.escape.ground_native import Native
+from tests.escape.target import Target
+from tests.escape.target_native import Native
 
 COUNT, COUNT_LONG = 10_000, 100_000
 LIVE_COUNT, LIVE_LONG = 5000, 50_000
@@ -72,40 +72,40 @@ def test_no_part_is_more_than_refused(part: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def target(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
+def read_only_agent(payload: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
     """An agent for which this machine is read-only but for the test's own folder: a root path may be any."""
-    ground = Native(tmp_path_factory.mktemp("fuzz"), payload, read_only=True)
-    yield ground
-    ground.close()
+    target = Native(tmp_path_factory.mktemp("fuzz"), payload, read_only=True)
+    yield target
+    target.close()
 
 
 class Attempts:
     """Sends specifications, and looks now and then whether the agent still is what it was."""
 
-    def __init__(self, ground: Ground) -> None:
-        self.ground = ground
-        self.root = ground.make_root("fuzzed")
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.root = target.make_root("fuzzed")
         (self.root / "link").symlink_to("/etc")
         (self.root / "up").symlink_to("../../../../../..")
-        (self.root / "absolute").symlink_to(f"{ground.inner(ground.canary)}/open")
+        (self.root / "absolute").symlink_to(f"{target.inner(target.canary)}/open")
         (self.root / "loop").symlink_to("loop")
-        self.document = everything(ground.inner(self.root), ground.inner(ground.plain / "etc/passwd"))
+        self.document = everything(target.inner(self.root), target.inner(target.plain / "etc/passwd"))
         self.made = self.refused = 0
-        ground.settle()
+        target.settle()
         self.send(agent_pb2.CreateContainerRequest(OCI=to_proto(self.document)), start=True)
         assert self.made == 1, "the specification to start from is refused"
-        self.before = ground.holdings()
+        self.before = target.holdings()
         self.resident = 0
 
     def send(self, request: agent_pb2.CreateContainerRequest, start: bool) -> None:
         """Create, perhaps start, remove."""
-        id = self.ground.new_id()
+        id = self.target.new_id()
         request.container_id = request.exec_id = id
         self.send_bytes(id, request, start)
 
     def send_bytes(self, id: str, request: Any, start: bool) -> None:
         """`request` is anything that can be serialised."""
-        agent = self.ground.agent
+        agent = self.target.agent
         try:
             agent.client.call("grpc.AgentService", "CreateContainer", request, empty_pb2.Empty, SECONDS)
         except RpcError as refusal:
@@ -122,30 +122,30 @@ class Attempts:
 
     def _start(self, id: str) -> None:
         try:
-            self.ground.agent.start_container(id)
+            self.target.agent.start_container(id)
         except RpcError as refusal:
             assert not refusal.lost and refusal.code != status.DEADLINE_EXCEEDED, refusal
 
     def _remove(self, id: str) -> None:
         """By its own id; a request whose bytes were changed may have made one of another."""
-        for other in {id, *[container.id for container in self.ground.agent.list_containers()]} - {"observer"}:
+        for other in {id, *[container.id for container in self.target.agent.list_containers()]} - {"observer"}:
             try:
-                self.ground.agent.remove_container(other)
+                self.target.agent.remove_container(other)
             except RpcError as refusal:
                 assert other != id or refusal.code == status.NOT_FOUND, refusal
 
     def look(self) -> None:
         """Nothing stays, and memory has not grown since the first thousand."""
-        assert self.ground.agent.check(SECONDS) == 1
+        assert self.target.agent.check(SECONDS) == 1
         end = time.monotonic() + 10
-        while (left := self.ground.holdings() - self.before) and time.monotonic() < end:
+        while (left := self.target.holdings() - self.before) and time.monotonic() < end:
             time.sleep(0.05)
         assert not left
         # The heap is trimmed in its own time: it goes up and down by megabytes, and what stays is meant.
         for _ in range(LOOKS):
             for _ in range(PLAIN):
-                self.ground.run(self.ground.document("identity"))
-            resident = self.ground.resident()
+                self.target.run(self.target.document("identity"))
+            resident = self.target.resident()
             self.resident = self.resident or resident
             if resident - self.resident < GROWTH_KB:
                 return
@@ -162,9 +162,9 @@ class Raw:
         return self.data
 
 
-def attack(ground: Ground, count: int) -> None:
+def attack(target: Target, count: int) -> None:
     """`count` specifications; a tenth of them as changed bytes."""
-    attempts = Attempts(ground)
+    attempts = Attempts(target)
     valid = agent_pb2.CreateContainerRequest(OCI=to_proto(attempts.document))
 
     @settings(BASE, max_examples=count * 9 // 10)
@@ -184,16 +184,16 @@ def attack(ground: Ground, count: int) -> None:
     attempts.look()
     assert attempts.made > count // 50, "hardly anything is valid enough to get anywhere"
     assert attempts.refused > count // 50
-    assert "Traceback" not in ground.log()
+    assert "Traceback" not in target.log()
 
 
 @pytest.mark.root
 @pytest.mark.needs("root", "cgroup2")
-def test_whatever_is_sent_the_agent_is_what_it_was(target: Native, request: pytest.FixtureRequest) -> None:
-    attack(target, LIVE_LONG if request.config.getoption("--long") else LIVE_COUNT)
-    assert os.listdir(target.canary / "open") == ["inner"]
+def test_whatever_is_sent_the_agent_is_what_it_was(read_only_agent: Native, request: pytest.FixtureRequest) -> None:
+    attack(read_only_agent, LIVE_LONG if request.config.getoption("--long") else LIVE_COUNT)
+    assert os.listdir(read_only_agent.canary / "open") == ["inner"]
 
 
 @pytest.mark.vm
-def test_whatever_is_sent_to_a_guest_it_is_what_it_was(inside: Ground) -> None:
+def test_whatever_is_sent_to_a_guest_it_is_what_it_was(inside: Target) -> None:
     attack(inside, GUEST_COUNT)

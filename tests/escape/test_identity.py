@@ -12,7 +12,7 @@ from agent.errors import Refused
 from innkeeper.client import RpcError
 from innkeeper.wire.accounts import AccountError, resolve_user
 from tests.escape.documents import EXEC, IDENTITIES, PROGRAM, ROOT, USER
-from tests.escape.ground import Ground
+from tests.escape.target import Target
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -23,29 +23,29 @@ PRIVILEGED = ("/setuid", "/setgid", "/capable", "/granted")
 SETS = ("inheritable", "permitted", "effective", "bounding", "ambient")
 
 
-def sets(seen: Any) -> dict[str, int]:
+def sets(report: Any) -> dict[str, int]:
     """The five sets as masks."""
-    values = seen.values("identity")
+    values = report.values("identity")
     return {name: int(values[name], 16) for name in SETS}
 
 
 @pytest.mark.escape("E24")
 @everyone
-def test_nothing_is_inheritable_or_ambient(ground: Ground, who: str) -> None:
+def test_nothing_is_inheritable_or_ambient(target: Target, who: str) -> None:
     held = 0 if who == USER else DEFAULT
     expected = {"inheritable": 0, "permitted": held, "effective": held, "bounding": DEFAULT, "ambient": 0}
-    assert sets(ground.attack(who, "identity")) == expected
+    assert sets(target.attack(who, "identity")) == expected
 
 
 @pytest.mark.escape("E24")
-def test_exec_gets_no_more_than_its_caller_asks_for(ground: Ground) -> None:
+def test_exec_gets_no_more_than_its_caller_asks_for(target: Target) -> None:
     """Each set as it is listed, also beyond the container's: nothing is inheritable or ambient that is not listed there."""
     names, mask = ["CAP_SYS_ADMIN", "CAP_CHOWN"], 1 << 21 | 1
-    with ground.running(ground.document("hold")) as id:
+    with target.running(target.document("hold")) as id:
         listed = ("bounding", "effective", "permitted")
         expected = {name: mask if name in listed else 0 for name in SETS}
-        assert sets(ground.exec(id, "identity", capabilities=dict.fromkeys(listed, names))) == expected
-        assert sets(ground.exec(id, "identity", capabilities={})) == dict.fromkeys(SETS, 0)
+        assert sets(target.exec(id, "identity", capabilities=dict.fromkeys(listed, names))) == expected
+        assert sets(target.exec(id, "identity", capabilities={})) == dict.fromkeys(SETS, 0)
 
 
 def privileged_copies(root: Path) -> None:
@@ -60,42 +60,42 @@ def privileged_copies(root: Path) -> None:
 
 @pytest.mark.escape("E23")
 @pytest.mark.parametrize("program", PRIVILEGED)
-def test_no_program_gets_more_than_the_bounding_set(ground: Ground, program: str) -> None:
-    root = ground.make_root(f"privileged{program.replace('/', '-')}")
+def test_no_program_gets_more_than_the_bounding_set(target: Target, program: str) -> None:
+    root = target.make_root(f"privileged{program.replace('/', '-')}")
     privileged_copies(root)
-    doc = ground.document("run", program, "identity", who=USER, root=root)
+    doc = target.document("run", program, "identity", who=USER, root=root)
     doc["process"]["noNewPrivileges"] = False
-    seen = ground.attempt(doc)
-    if isinstance(seen, RpcError):
-        raise seen
-    if not seen.all("identity"):  # all of a file's capabilities, or none of it: execve(2) says EPERM
-        assert seen.of("execve") == {program: "EPERM"}
+    report = target.attempt(doc)
+    if isinstance(report, RpcError):
+        raise report
+    if not report.all("identity"):  # all of a file's capabilities, or none of it: execve(2) says EPERM
+        assert report.of("execve") == {program: "EPERM"}
         return
-    found = sets(seen)
+    found = sets(report)
     assert (found["permitted"] | found["effective"] | found["bounding"]) & ~DEFAULT == 0
     assert (found["inheritable"], found["ambient"]) == (0, 0)
     if program == "/setuid":
-        assert seen.values("identity")["uid"].split()[1] == "0", "the program is not what the test thinks"
-    if program == "/granted" and not ground.slow:  # the guest's share does not carry them
+        assert report.values("identity")["uid"].split()[1] == "0", "the program is not what the test thinks"
+    if program == "/granted" and not target.slow:  # the guest's share does not carry them
         assert found["permitted"] == GRANTED
 
 
 @pytest.mark.escape("E25")
 @pytest.mark.parametrize("who", [USER, EXEC])
 @pytest.mark.parametrize("program", PRIVILEGED)
-def test_no_new_privileges_means_none(ground: Ground, who: str, program: str) -> None:
-    root = ground.make_root(f"no-new{program.replace('/', '-')}-{who}")
+def test_no_new_privileges_means_none(target: Target, who: str, program: str) -> None:
+    root = target.make_root(f"no-new{program.replace('/', '-')}-{who}")
     privileged_copies(root)
     args = ("run", program, "identity")
     if who == EXEC:
-        with ground.running(ground.document("hold", root=root)) as id:
-            seen = ground.exec(id, *args, user={"uid": 1000, "gid": 1000}, capabilities={}, noNewPrivileges=False)
+        with target.running(target.document("hold", root=root)) as id:
+            report = target.exec(id, *args, user={"uid": 1000, "gid": 1000}, capabilities={}, noNewPrivileges=False)
     else:
-        seen = ground.run(ground.document(*args, who=USER, root=root))
-    if not seen.all("identity"):  # all of what a file grants, or nothing: a smaller bounding set makes execve(2) fail
-        assert seen.of("execve") == {program: "EPERM"}
+        report = target.run(target.document(*args, who=USER, root=root))
+    if not report.all("identity"):  # all of what a file grants, or nothing: a smaller bounding set makes execve(2) fail
+        assert report.of("execve") == {program: "EPERM"}
         return
-    values = seen.values("identity")
+    values = report.values("identity")
     assert (values["no_new_privs"], values["uid"], values["gid"]) == ("1", "1000 1000 1000", "1000 1000 1000")
     assert (int(values["permitted"], 16), int(values["effective"], 16)) == (0, 0)
 
@@ -103,30 +103,30 @@ def test_no_new_privileges_means_none(ground: Ground, who: str, program: str) ->
 @pytest.mark.escape("E42")
 @pytest.mark.parametrize("groups", [[], [5, 29], [1000], [5, 5]], ids=str)
 @pytest.mark.parametrize("who", [ROOT, USER, EXEC])
-def test_groups_are_exactly_those_listed(ground: Ground, who: str, groups: list[int]) -> None:
-    root = ground.plain
+def test_groups_are_exactly_those_listed(target: Target, who: str, groups: list[int]) -> None:
+    root = target.plain
     user = {"uid": 1000, "gid": 1000, "additionalGids": groups}
     if who == EXEC:
-        with ground.running(ground.document("hold", root=root)) as id:
-            seen = ground.exec(id, "identity", user=user)
+        with target.running(target.document("hold", root=root)) as id:
+            report = target.exec(id, "identity", user=user)
     else:
-        seen = ground.attack(who, "identity", change=lambda doc: doc["process"].update(user=user))
-    assert sorted(seen.values("identity")["groups"].split()) == sorted(map(str, groups))
+        report = target.attack(who, "identity", change=lambda doc: doc["process"].update(user=user))
+    assert sorted(report.values("identity")["groups"].split()) == sorted(map(str, groups))
 
 
 @pytest.mark.escape("E43")
 @pytest.mark.parametrize("id", [0, 1, 65534, 1 << 31, (1 << 32) - 2])
-def test_an_id_is_the_number_that_is_given(ground: Ground, id: int) -> None:
-    seen = ground.attack(ROOT, "identity", change=lambda doc: doc["process"].update(user={"uid": id, "gid": id}))
-    assert (seen.values("identity")["uid"], seen.values("identity")["gid"]) == (f"{id} {id} {id}",) * 2
+def test_an_id_is_the_number_that_is_given(target: Target, id: int) -> None:
+    report = target.attack(ROOT, "identity", change=lambda doc: doc["process"].update(user={"uid": id, "gid": id}))
+    assert (report.values("identity")["uid"], report.values("identity")["gid"]) == (f"{id} {id} {id}",) * 2
 
 
 @pytest.mark.escape("E43")
 @pytest.mark.parametrize("key", ["uid", "gid"])
-def test_the_id_that_means_no_change_is_refused(ground: Ground, key: str) -> None:
+def test_the_id_that_means_no_change_is_refused(target: Target, key: str) -> None:
     """setresuid(-1) leaves root as it is."""
     with pytest.raises(RpcError, match=rf"process.user.{key}"):
-        ground.attack(ROOT, "identity", change=lambda doc: doc["process"]["user"].update({key: (1 << 32) - 1}))
+        target.attack(ROOT, "identity", change=lambda doc: doc["process"]["user"].update({key: (1 << 32) - 1}))
 
 
 @pytest.mark.escape("E43")
@@ -145,9 +145,9 @@ def test_an_id_that_is_no_number_in_range_is_refused(key: str, value: object) ->
 
 
 @pytest.mark.escape("E43")
-def test_a_name_is_refused_where_numbers_are_due(ground: Ground) -> None:
+def test_a_name_is_refused_where_numbers_are_due(target: Target) -> None:
     with pytest.raises(RpcError, match="username"):
-        ground.attack(ROOT, "identity", change=lambda doc: doc["process"]["user"].update(username="root"))
+        target.attack(ROOT, "identity", change=lambda doc: doc["process"]["user"].update(username="root"))
 
 
 @pytest.mark.escape("E43")

@@ -9,7 +9,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions
 from innkeeper.image.plan import plan_run
 from tests.escape.documents import ROOT
-from tests.escape.ground import Ground
+from tests.escape.target import Target
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -38,9 +38,9 @@ def test_an_images_configuration_steers_nothing() -> None:
 
 
 @pytest.mark.escape("E45")
-def test_no_file_of_an_image_steers_the_agent(ground: Ground) -> None:
-    root = ground.make_root("configured")
-    secret = f"{ground.inner(ground.canary)}/secret"
+def test_no_file_of_an_image_steers_the_agent(target: Target) -> None:
+    root = target.make_root("configured")
+    secret = f"{target.inner(target.canary)}/secret"
     for name in (
         ".krun_config.json",
         ".krun_vm.json",
@@ -56,7 +56,7 @@ def test_no_file_of_an_image_steers_the_agent(ground: Ground) -> None:
     (root / "etc/innkeeper/config.json").write_text('{"seccomp": "unconfined", "capabilities": "all"}')
     (root / "etc/ld.so.preload").write_text("/evil.so\n")
     verbs = ("identity", "+", "sockets", "38", "+", "env")
-    assert ground.attack(ROOT, *verbs, root=root).answers == ground.attack(ROOT, *verbs).answers
+    assert target.attack(ROOT, *verbs, root=root).answers == target.attack(ROOT, *verbs).answers
 
 
 PASSWDS = (
@@ -85,13 +85,13 @@ def make_passwd(file: Path, kind: str, canary: str) -> None:
 
 @pytest.mark.escape("E40")
 @pytest.mark.parametrize("kind", PASSWDS)
-def test_the_images_passwd_is_read_inside_its_root(ground: Ground, kind: str) -> None:
+def test_the_images_passwd_is_read_inside_its_root(target: Target, kind: str) -> None:
     """Bounded, without waiting, for the one thing that the agent wants of it: the home directory."""
-    root = ground.make_root(f"passwd-{kind.replace(' ', '-')}")
+    root = target.make_root(f"passwd-{kind.replace(' ', '-')}")
     (root / "etc/passwd").unlink()
-    make_passwd(root / "etc/passwd", kind, ground.inner(ground.canary))
-    before = ground.resident()
-    seen = ground.attack(ROOT, "env", root=root)
-    home = [answer.value for answer in seen.all("environment") if answer.value.startswith("HOME=")]
+    make_passwd(root / "etc/passwd", kind, target.inner(target.canary))
+    before = target.resident()
+    report = target.attack(ROOT, "env", root=root)
+    home = [answer.value for answer in report.all("environment") if answer.value.startswith("HOME=")]
     assert home == ["HOME=/a\u00ffb" if kind == "no text" else "HOME=/"]
-    assert ground.resident() - before < 8 << 10
+    assert target.resident() - before < 8 << 10

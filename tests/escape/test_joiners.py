@@ -9,8 +9,8 @@ import pytest
 
 from innkeeper.client import RpcError
 from tests.escape.documents import EXEC, IDENTITIES, PROGRAM, ROOT, USER, USERNS
-from tests.escape.ground import Ground
-from tests.escape.ground_native import Native
+from tests.escape.target import Target
+from tests.escape.target_native import Native
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -24,29 +24,29 @@ UNWRITABLE = frozenset(("EPERM", "EACCES", "EROFS", "ETXTBSY", "ENOENT"))
 
 @pytest.mark.escape("E01")
 @pytest.mark.parametrize("who", [ROOT, USERNS, USER, STRONG])
-def test_a_joiner_cannot_be_traced_or_read(ground: Ground, who: str) -> None:
+def test_a_joiner_cannot_be_traced_or_read(target: Target, who: str) -> None:
     """While one exec follows the other, a process inside attaches to, and opens all of, every new process that it can see."""
-    doc = ground.document("hunt-joiners", who=USERNS if who == STRONG else who)
+    doc = target.document("hunt-joiners", who=USERNS if who == STRONG else who)
     if who == STRONG:
-        ground.all_capabilities(doc)
-    with ground.running(doc) as id:
-        for _ in range(ground.rounds(200)):
-            ground.exec(id, "status", "Name")
-        seen = ground.finish(id, id)
-    assert seen.all("foreign") == []
-    assert int(seen.values("denied")["/proc"]) > 0, "no joiner was ever seen"
+        target.all_capabilities(doc)
+    with target.running(doc) as id:
+        for _ in range(target.rounds(200)):
+            target.exec(id, "status", "Name")
+        report = target.finish(id, id)
+    assert report.all("foreign") == []
+    assert int(report.values("denied")["/proc"]) > 0, "no joiner was ever report"
 
 
 @pytest.mark.escape("E01", "E54")
-def test_a_joiner_cannot_be_read_in_a_shared_pid_namespace(ground: Ground) -> None:
+def test_a_joiner_cannot_be_read_in_a_shared_pid_namespace(target: Target) -> None:
     """Two containers in one pid namespace, as a pod may ask for: the other's first process is seen, the agent is not."""
-    with ground.running(ground.document("hunt-joiners")) as id:
-        pid = next(container.pid for container in ground.agent.list_containers() if container.id == id)
-        doc = ground.document("list", "/proc", "+", "look", "/proc")
+    with target.running(target.document("hunt-joiners")) as id:
+        pid = next(container.pid for container in target.agent.list_containers() if container.id == id)
+        doc = target.document("list", "/proc", "+", "look", "/proc")
         doc["linux"]["namespaces"][0] = {"type": "pid", "path": f"/proc/{pid}/ns/pid"}
-        for _ in range(ground.rounds(40)):
-            second = ground.run(doc)
-        first = ground.finish(id, id)
+        for _ in range(target.rounds(40)):
+            second = target.run(doc)
+        first = target.finish(id, id)
     processes = [name for name in second.values("list")["/proc"].split() if name.isdigit()]
     assert "1" in processes and len(processes) == 2
     assert first.all("foreign") == []
@@ -64,71 +64,71 @@ def working_directories(highest: int) -> list[str]:
 
 
 @pytest.mark.escape("E02")
-def test_no_working_directory_leads_out(ground: Ground) -> None:
-    root = ground.make_root("leaking-cwd")
+def test_no_working_directory_leads_out(target: Target) -> None:
+    root = target.make_root("leaking-cwd")
     (root / "leak").symlink_to("/proc/self/fd/7")
-    doc = ground.document("walk-up", "canary", root=root)
-    for cwd in working_directories(12 if ground.slow else HIGHEST):
+    doc = target.document("walk-up", "canary", root=root)
+    for cwd in working_directories(12 if target.slow else HIGHEST):
         doc["process"]["cwd"] = cwd
         with pytest.raises(RpcError):
-            ground.run(doc)
+            target.run(doc)
 
 
 @pytest.mark.escape("E02")
-def test_no_working_directory_leads_out_in_exec(ground: Ground) -> None:
-    root = ground.make_root("leaking-cwd-of-exec")
+def test_no_working_directory_leads_out_in_exec(target: Target) -> None:
+    root = target.make_root("leaking-cwd-of-exec")
     (root / "leak").symlink_to("/proc/self/fd/7")
-    with ground.running(ground.document("hold", root=root)) as id:
-        for cwd in working_directories(12 if ground.slow else HIGHEST):
+    with target.running(target.document("hold", root=root)) as id:
+        for cwd in working_directories(12 if target.slow else HIGHEST):
             with pytest.raises(RpcError):
-                ground.exec(id, "walk-up", "canary", cwd=cwd)
+                target.exec(id, "walk-up", "canary", cwd=cwd)
 
 
 @pytest.mark.escape("E02")
 @everyone
-def test_nothing_is_above_the_root(ground: Ground, who: str) -> None:
-    seen = ground.attack(who, "walk-up", "canary")
-    assert seen.values("getcwd") == {".": "/"}
-    assert seen.all("found above") == []
+def test_nothing_is_above_the_root(target: Target, who: str) -> None:
+    report = target.attack(who, "walk-up", "canary")
+    assert report.values("getcwd") == {".": "/"}
+    assert report.all("found above") == []
 
 
 @pytest.mark.escape("E03")
 @everyone
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
-def test_only_the_standard_streams_are_open(ground: Ground, who: str, terminal: bool) -> None:
+def test_only_the_standard_streams_are_open(target: Target, who: str, terminal: bool) -> None:
     if who == EXEC:
-        with ground.running(ground.document("hold")) as id:
-            seen = ground.exec(id, "fds", terminal=terminal)
+        with target.running(target.document("hold")) as id:
+            report = target.exec(id, "fds", terminal=terminal)
     else:
-        doc = ground.document("fds", who=who)
+        doc = target.document("fds", who=who)
         doc["process"]["terminal"] = terminal
-        seen = ground.run(doc)
-    assert sorted(seen.of("descriptor")) == STANDARD
-    streams = {seen.values("descriptor")[number].partition(":")[0] for number in STANDARD[:3]}
+        report = target.run(doc)
+    assert sorted(report.of("descriptor")) == STANDARD
+    streams = {report.values("descriptor")[number].partition(":")[0] for number in STANDARD[:3]}
     assert streams == ({"/dev/pts/0"} if terminal else {"pipe"})
 
 
 @pytest.mark.escape("E03")
-def test_only_the_standard_streams_are_open_beside_many_containers(ground: Ground) -> None:
+def test_only_the_standard_streams_are_open_beside_many_containers(target: Target) -> None:
     with ExitStack() as others:
-        for _ in range(8 if ground.slow else 50):
-            id = others.enter_context(ground.running(ground.document("hold")))
-        assert sorted(ground.exec(id, "fds").of("descriptor")) == STANDARD
-        assert sorted(ground.run(ground.document("fds")).of("descriptor")) == STANDARD
+        for _ in range(8 if target.slow else 50):
+            id = others.enter_context(target.running(target.document("hold")))
+        assert sorted(target.exec(id, "fds").of("descriptor")) == STANDARD
+        assert sorted(target.run(target.document("fds")).of("descriptor")) == STANDARD
 
 
 @pytest.mark.escape("E03")
-def test_a_program_that_is_missing_leaves_nothing_open(ground: Ground) -> None:
+def test_a_program_that_is_missing_leaves_nothing_open(target: Target) -> None:
     """Error paths too: what they leave in the agent, the fixture counts."""
-    doc = ground.document("fds")
+    doc = target.document("fds")
     doc["process"]["args"] = ["/missing"]
-    with ground.running(ground.document("hold")) as id:
+    with target.running(target.document("hold")) as id:
         for _ in range(5):
             with pytest.raises(RpcError, match="missing"):
-                ground.run(doc)
+                target.run(doc)
             with pytest.raises(RpcError, match="missing"):
-                ground.exec(id, "fds", args=["/missing"])
-        assert sorted(ground.exec(id, "fds").of("descriptor")) == STANDARD
+                target.exec(id, "fds", args=["/missing"])
+        assert sorted(target.exec(id, "fds").of("descriptor")) == STANDARD
 
 
 def interpreters() -> dict[str, bytes]:
@@ -143,39 +143,39 @@ def interpreters() -> dict[str, bytes]:
 
 @pytest.mark.escape("E04")
 @everyone
-def test_the_agents_program_is_not_started_by_a_container(ground: Ground, who: str) -> None:
+def test_the_agents_program_is_not_started_by_a_container(target: Target, who: str) -> None:
     for program in ("/proc/self/exe", "/proc/thread-self/exe", "/link"):
-        root = ground.make_root(f"starts-{program.replace('/', '-')}-{who}")
+        root = target.make_root(f"starts-{program.replace('/', '-')}-{who}")
         (root / "link").symlink_to("/proc/self/exe")
         with pytest.raises(RpcError):
-            _run_as(ground, who, program, root)
+            _run_as(target, who, program, root)
 
 
-def _run_as(ground: Ground, who: str, program: str, root: Any) -> Any:
+def _run_as(target: Target, who: str, program: str, root: Any) -> Any:
     if who == EXEC:
-        with ground.running(ground.document("hold", root=root)) as id:
-            return ground.exec(id, args=[program])
-    doc = ground.document(who=who, root=root)
+        with target.running(target.document("hold", root=root)) as id:
+            return target.exec(id, args=[program])
+    doc = target.document(who=who, root=root)
     doc["process"]["args"] = [program]
-    return ground.run(doc)
+    return target.run(doc)
 
 
 @pytest.mark.escape("E04")
 @pytest.mark.parametrize("kind", ["script", "elf"])
-def test_the_agents_program_cannot_be_written(ground: Ground, kind: str) -> None:
+def test_the_agents_program_cannot_be_written(target: Target, kind: str) -> None:
     """A process inside holds the program of each joiner, and writes to it as soon as it has ended."""
-    root = ground.make_root(f"interpreter-{kind}")
+    root = target.make_root(f"interpreter-{kind}")
     (root / "interpreted").write_bytes(interpreters()[kind])
     (root / "interpreted").chmod(0o755)
-    with ground.running(ground.document("hunt-programs", root=root)) as id:
-        for _ in range(ground.rounds(80)):
+    with target.running(target.document("hunt-programs", root=root)) as id:
+        for _ in range(target.rounds(80)):
             try:
-                ground.exec(id, args=["/interpreted"])
+                target.exec(id, args=["/interpreted"])
             except RpcError as refusal:
                 assert not refusal.lost
-        seen = ground.finish(id, id)
+        report = target.finish(id, id)
     own = {"/interpreted", PROGRAM}
-    assert {answer.answer for answer in seen.all("write") if answer.on not in own} <= UNWRITABLE
+    assert {answer.answer for answer in report.all("write") if answer.on not in own} <= UNWRITABLE
 
 
 @pytest.mark.escape("E04")
@@ -191,14 +191,14 @@ def test_the_program_of_an_agent_outside_a_guest_is_a_sealed_copy(here: Native) 
 
 @pytest.mark.escape("E55")
 @everyone
-def test_the_environment_is_the_specifications(ground: Ground, who: str) -> None:
-    given = sorted(answer.value for answer in ground.attack(who, "env").all("environment"))
+def test_the_environment_is_the_specifications(target: Target, who: str) -> None:
+    given = sorted(answer.value for answer in target.attack(who, "env").all("environment"))
     assert given == (["HOME=/", "PATH=/bin"] if who == USER else ["HOME=/root", "PATH=/bin"])
 
 
 @pytest.mark.escape("E56")
 @everyone
-def test_signals_have_their_defaults(ground: Ground, who: str) -> None:
+def test_signals_have_their_defaults(target: Target, who: str) -> None:
     masks = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
-    seen = ground.attack(who, "status", *masks).values("status")
-    assert {name: int(mask, 16) for name, mask in seen.items()} == dict.fromkeys(masks, 0)
+    report = target.attack(who, "status", *masks).values("status")
+    assert {name: int(mask, 16) for name, mask in report.items()} == dict.fromkeys(masks, 0)

@@ -11,9 +11,9 @@ from innkeeper.client import Agent, RpcError, connect
 from innkeeper.image import to_proto
 from innkeeper.wire.pb import agent_pb2, oci_pb2
 from tests.escape.documents import ROOT, USER, USERNS
-from tests.escape.ground import PATIENCE, READ, Ground
-from tests.escape.ground_guest import Guest
-from tests.escape.ground_native import Native
+from tests.escape.target import PATIENCE, READ, Target
+from tests.escape.target_guest import Guest
+from tests.escape.target_native import Native
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -31,54 +31,54 @@ def test_a_fork_bomb_is_held_by_its_limit(inside: Guest) -> None:
         for _ in range(5):
             assert inside.agent.check(CHECK_SECONDS) == 1
         assert inside.agent.stats_container(id).cgroup_stats.pids_stats.current == 40
-    seen = inside.run(doc)
-    assert seen.of("fork") == {"": "EAGAIN"}
-    assert int(seen.values("fork")[""]) < 40
+    report = inside.run(doc)
+    assert report.of("fork") == {"": "EAGAIN"}
+    assert int(report.values("fork")[""]) < 40
 
 
 @pytest.mark.escape("E47")
 @pytest.mark.parametrize("who", [ROOT, USERNS, USER])
-def test_the_agent_answers_beside_a_fork_bomb(ground: Ground, who: str) -> None:
+def test_the_agent_answers_beside_a_fork_bomb(target: Target, who: str) -> None:
     """A few hundred processes without a limit of their group, then removed at once."""
-    with ground.running(ground.document("bomb", "60" if ground.slow else "400", who=who)):
+    with target.running(target.document("bomb", "60" if target.slow else "400", who=who)):
         for _ in range(10):
-            assert ground.agent.check(CHECK_SECONDS) == 1
+            assert target.agent.check(CHECK_SECONDS) == 1
 
 
 @pytest.mark.escape("E47")
-def test_a_limit_that_the_hierarchy_lacks_is_refused_by_name(ground: Ground) -> None:
-    doc = ground.document("identity")
+def test_a_limit_that_the_hierarchy_lacks_is_refused_by_name(target: Target) -> None:
+    doc = target.document("identity")
     doc["linux"]["resources"] = {"pids": {"limit": 10}, "memory": {"limit": 64 << 20}}
-    seen = ground.attempt(doc)
-    if isinstance(seen, RpcError):
-        assert "linux.resources.memory.limit" in seen.message or "linux.resources.pids.limit" in seen.message
-        assert not ground.slow, "the guest has every controller"
+    report = target.attempt(doc)
+    if isinstance(report, RpcError):
+        assert "linux.resources.memory.limit" in report.message or "linux.resources.pids.limit" in report.message
+        assert not target.slow, "the guest has every controller"
     else:
-        assert seen.status == 0
+        assert report.status == 0
 
 
 @pytest.mark.escape("E47", "E50")
 @pytest.mark.parametrize("who", [ROOT, USERNS, USER])
-def test_a_container_that_forks_for_ever_is_removed(ground: Ground, who: str) -> None:
+def test_a_container_that_forks_for_ever_is_removed(target: Target, who: str) -> None:
     """The process to kill is always gone already; the group's kill is not outrun."""
-    for _ in range(ground.rounds(10) if ground.slow else 5):
-        with ground.running(ground.document("fork-for-ever", who=who)):
-            assert ground.agent.check(CHECK_SECONDS) == 1
+    for _ in range(target.rounds(10) if target.slow else 5):
+        with target.running(target.document("fork-for-ever", who=who)):
+            assert target.agent.check(CHECK_SECONDS) == 1
 
 
 @pytest.mark.escape("E01", "E50")
-def test_a_container_that_traces_whoever_joins_is_removed(ground: Ground) -> None:
+def test_a_container_that_traces_whoever_joins_is_removed(target: Target) -> None:
     """A process that has ended while it is traced cannot be reaped. The agent does not wait for it, and goes on when the tracer is gone."""
-    id = ground.create(ground.document("trace-for-ever"))
+    id = target.create(target.document("trace-for-ever"))
     try:
-        ground.agent.start_container(id)
-        ground.agent.read_stdout(id, id, READ)
+        target.agent.start_container(id)
+        target.agent.read_stdout(id, id, READ)
         for _ in range(4):
-            ground.start_exec(id, "fds")
-        time.sleep(0.5 if ground.slow else 0.1)
-        assert ground.agent.check(CHECK_SECONDS) == 1
+            target.start_exec(id, "fds")
+        time.sleep(0.5 if target.slow else 0.1)
+        assert target.agent.check(CHECK_SECONDS) == 1
     finally:
-        ground.agent.remove_container(id)
+        target.agent.remove_container(id)
 
 
 @pytest.mark.escape("E48")
@@ -87,10 +87,10 @@ def test_a_container_that_traces_whoever_joins_is_removed(ground: Ground) -> Non
 def test_too_little_memory_is_an_error_and_no_hang(inside: Guest, kibibytes: int) -> None:
     doc = inside.document("identity")
     doc["linux"]["resources"] = {"memory": {"limit": kibibytes << 10}}
-    seen = inside.attempt(doc)
+    report = inside.attempt(doc)
     assert inside.agent.check(CHECK_SECONDS) == 1
-    if isinstance(seen, RpcError):
-        assert seen.message
+    if isinstance(report, RpcError):
+        assert report.message
 
 
 @pytest.mark.escape("E48")
@@ -98,38 +98,38 @@ def test_too_little_memory_is_an_error_and_no_hang(inside: Guest, kibibytes: int
 def test_an_allocation_over_the_limit_ends_the_container_alone(inside: Guest) -> None:
     doc = inside.document("eat", "64")
     doc["linux"]["resources"] = {"memory": {"limit": 24 << 20}}
-    seen = inside.run(doc)
-    assert (seen.status, seen.answers) == (137, [])
+    report = inside.run(doc)
+    assert (report.status, report.answers) == (137, [])
     assert inside.agent.get_oom_event().startswith("attack-")
     assert inside.agent.check(CHECK_SECONDS) == 1
 
 
 @pytest.mark.escape("E49")
 @pytest.mark.parametrize("who", [ROOT, USER])
-def test_output_that_nobody_reads_stays_in_the_pipe(ground: Ground, who: str, request: pytest.FixtureRequest) -> None:
-    doc = ground.document("flood", who=who)
-    before = ground.resident()
-    with ground.running(doc) as id:
-        exec_id = ground.start_exec(id, "flood")
+def test_output_that_nobody_reads_stays_in_the_pipe(target: Target, who: str, request: pytest.FixtureRequest) -> None:
+    doc = target.document("flood", who=who)
+    before = target.resident()
+    with target.running(doc) as id:
+        exec_id = target.start_exec(id, "flood")
         end = time.monotonic() + (60 if request.config.getoption("--long") else 1)
         while time.monotonic() < end:
-            assert ground.agent.check(CHECK_SECONDS) == 1
+            assert target.agent.check(CHECK_SECONDS) == 1
             time.sleep(0.05)
-        assert ground.resident() - before < 4 << 10
-        ground.agent.signal_process(id, exec_id, 9)
-        assert ground.agent.wait_process(id, exec_id, PATIENCE) == 137
+        assert target.resident() - before < 4 << 10
+        target.agent.signal_process(id, exec_id, 9)
+        assert target.agent.wait_process(id, exec_id, PATIENCE) == 137
 
 
 @pytest.mark.escape("E49")
-def test_a_reader_that_goes_away_leaves_nothing(ground: Ground) -> None:
+def test_a_reader_that_goes_away_leaves_nothing(target: Target) -> None:
     """A call that waits for output is given up with its connection, and what comes later goes to the next reader."""
-    with ground.running(ground.document("hold")) as id:
+    with target.running(target.document("hold")) as id:
         request = agent_pb2.ReadStreamRequest(container_id=id, exec_id=id, len=1)
         for _ in range(5):
-            with connect(ground.address, PATIENCE) as client, pytest.raises(RpcError, match=r"timeout|no answer"):
+            with connect(target.address, PATIENCE) as client, pytest.raises(RpcError, match=r"timeout|no answer"):
                 client.call("grpc.AgentService", "ReadStdout", request, agent_pb2.ReadStreamResponse, 0.3)
-        ground.agent.close_stdin(id, id)
-        assert ground.agent.read_stdout(id, id, READ) == b""
+        target.agent.close_stdin(id, id)
+        assert target.agent.read_stdout(id, id, READ) == b""
 
 
 @pytest.mark.escape("E47")

@@ -7,8 +7,8 @@ import pytest
 
 from innkeeper.image import defaults
 from tests.escape.documents import EXEC, IDENTITIES, ROOT, USERNS, map_users
-from tests.escape.ground import Ground
-from tests.escape.ground_guest import Guest
+from tests.escape.target import Target
+from tests.escape.target_guest import Guest
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -40,46 +40,46 @@ NODES = {
 
 @pytest.mark.escape("E19")
 @everyone
-def test_what_steers_the_machine_cannot_be_written(ground: Ground, who: str) -> None:
-    written = ground.attack(who, "write", *STEERING).of("write")
+def test_what_steers_the_machine_cannot_be_written(target: Target, who: str) -> None:
+    written = target.attack(who, "write", *STEERING).of("write")
     assert len(written) == len(STEERING)
     assert set(written.values()) <= REFUSED
 
 
 @pytest.mark.escape("E19", "E20")
 @everyone
-def test_no_mount_can_be_changed_or_taken_away(ground: Ground, who: str) -> None:
-    seen = ground.attack(who, "remounts")
-    assert len(seen.answers) > 50
-    assert {answer.answer for answer in seen.answers} <= {"EPERM", "EINVAL", "ENOENT"}
+def test_no_mount_can_be_changed_or_taken_away(target: Target, who: str) -> None:
+    report = target.attack(who, "remounts")
+    assert len(report.answers) > 50
+    assert {answer.answer for answer in report.answers} <= {"EPERM", "EINVAL", "ENOENT"}
 
 
 @pytest.mark.escape("E19", "E20")
-def test_root_of_a_user_namespace_cannot_steer_the_machine(ground: Ground) -> None:
+def test_root_of_a_user_namespace_cannot_steer_the_machine(target: Target) -> None:
     """Not even with every capability there: what it may do is to mount afresh, and the machine's settings are not its own."""
-    with_all = ground.attack(USERNS, "write", *STEERING, change=ground.all_capabilities)
+    with_all = target.attack(USERNS, "write", *STEERING, change=target.all_capabilities)
     assert set(with_all.of("write").values()) <= REFUSED
 
 
 @pytest.mark.escape("E20")
 @everyone
-def test_what_tells_of_the_machine_is_hidden(ground: Ground, who: str) -> None:
-    seen = ground.attack(who, "read", *TELLING, "+", "list", *HIDDEN_DIRECTORIES)
-    for path, answer in seen.of("read").items():
+def test_what_tells_of_the_machine_is_hidden(target: Target, who: str) -> None:
+    report = target.attack(who, "read", *TELLING, "+", "list", *HIDDEN_DIRECTORIES)
+    for path, answer in report.of("read").items():
         if path != "/proc/kallsyms":  # shows zeros to whoever may not see addresses
-            assert answer in REFUSED or seen.values("read")[path] == "", path
-    for path, answer in seen.of("list").items():
-        assert answer in ("ENOENT", "EACCES") or seen.values("list")[path] == "", path
+            assert answer in REFUSED or report.values("read")[path] == "", path
+    for path, answer in report.of("list").items():
+        assert answer in ("ENOENT", "EACCES") or report.values("list")[path] == "", path
 
 
 @pytest.mark.escape("E21")
 @everyone
-def test_devices_that_no_rule_names_cannot_be_opened(ground: Ground, who: str) -> None:
-    seen = ground.attack(who, "devices", "/tmp", *NODES.values())
-    made = seen.of("mknod")
+def test_devices_that_no_rule_names_cannot_be_opened(target: Target, who: str) -> None:
+    report = target.attack(who, "devices", "/tmp", *NODES.values())
+    made = report.of("mknod")
     assert len(made) == len(NODES)
     for attempt in ("open to read", "open to write", "open"):
-        opened = seen.all(attempt)
+        opened = report.all(attempt)
         assert {answer.answer for answer in opened} <= {"EPERM", "EACCES"}
         assert len(opened) == sum(answer == "ok" for answer in made.values())
     if who in (ROOT, EXEC):
@@ -87,37 +87,37 @@ def test_devices_that_no_rule_names_cannot_be_opened(ground: Ground, who: str) -
 
 
 @pytest.mark.escape("E21")
-def test_a_node_of_an_image_is_no_way_in(ground: Ground) -> None:
+def test_a_node_of_an_image_is_no_way_in(target: Target) -> None:
     """A container that may not make nodes can bring them, where its root is not mounted nodev."""
-    if ground.slow:  # the share of the test's folder makes no nodes: that is its own protection
-        seen = ground.attack(ROOT, "devices", "/volume", "c:1:1")
-        assert seen.of("mknod")["c:1:1"] in ("EPERM", "EACCES", "EOPNOTSUPP")
+    if target.slow:  # the share of the test's folder makes no nodes: that is its own protection
+        report = target.attack(ROOT, "devices", "/volume", "c:1:1")
+        assert report.of("mknod")["c:1:1"] in ("EPERM", "EACCES", "EOPNOTSUPP")
         return
     import os
     import stat
 
-    root = ground.make_root("with-nodes")
+    root = target.make_root("with-nodes")
     os.mknod(root / "mem", stat.S_IFCHR | 0o666, os.makedev(1, 1))
     os.mknod(root / "kmsg", stat.S_IFCHR | 0o666, os.makedev(1, 11))
-    seen = ground.attack(ROOT, "read", "/mem", "/kmsg", "+", "write", "/kmsg=x", root=root)
-    assert {*seen.of("read").values(), *seen.of("write").values()} == {"EPERM"}
+    report = target.attack(ROOT, "read", "/mem", "/kmsg", "+", "write", "/kmsg=x", root=root)
+    assert {*report.of("read").values(), *report.of("write").values()} == {"EPERM"}
 
 
 @pytest.mark.escape("E22", "E36")
 @everyone
-def test_disks_of_the_machine_cannot_be_opened(ground: Ground, who: str) -> None:
-    seen = ground.attack(who, "partitions", "/tmp")
-    assert seen.of("mknod")
-    opened = [*seen.all("open to read"), *seen.all("open to write"), *seen.all("open")]
+def test_disks_of_the_machine_cannot_be_opened(target: Target, who: str) -> None:
+    report = target.attack(who, "partitions", "/tmp")
+    assert report.of("mknod")
+    opened = [*report.all("open to read"), *report.all("open to write"), *report.all("open")]
     assert {answer.answer for answer in opened} <= {"EPERM", "EACCES"}
 
 
 @pytest.mark.escape("E22", "E36")
-def test_disks_are_refused_to_a_container_with_every_capability(ground: Ground) -> None:
+def test_disks_are_refused_to_a_container_with_every_capability(target: Target) -> None:
     """As `--privileged`, but for a rule that gives every device."""
-    seen = ground.attack(ROOT, "partitions", "/tmp", "+", "devices", "/tmp", *NODES.values(), change=ground.all_capabilities)
-    assert "ok" in seen.of("mknod").values()
-    opened = [*seen.all("open to read"), *seen.all("open to write"), *seen.all("open")]
+    report = target.attack(ROOT, "partitions", "/tmp", "+", "devices", "/tmp", *NODES.values(), change=target.all_capabilities)
+    assert "ok" in report.of("mknod").values()
+    opened = [*report.all("open to read"), *report.all("open to write"), *report.all("open")]
     assert {answer.answer for answer in opened} == {"EPERM"}
 
 
@@ -128,10 +128,10 @@ def test_the_guests_root_is_the_same_afterwards(inside: Guest) -> None:
     image = inside.machine.spec.root
     before = hashlib.sha256(image.read_bytes()).hexdigest()
     writing = ("/proc/1/root/usr/x=x", "/proc/1/exe=x", "/dev/vda=x", "/dev/mem=x")
-    seen = inside.attack(
+    report = inside.attack(
         ROOT, "partitions", "/tmp", "+", "devices", "/tmp", *NODES.values(), "+", "write", *writing, change=inside.all_capabilities
     )
-    assert set(seen.of("write").values()) <= {"EPERM", "EROFS", "ENOENT", "EACCES", "ETXTBSY"}
+    assert set(report.of("write").values()) <= {"EPERM", "EROFS", "ENOENT", "EACCES", "ETXTBSY"}
     assert hashlib.sha256(image.read_bytes()).hexdigest() == before
 
 
@@ -144,23 +144,23 @@ def writable_cgroup(doc: dict[str, Any]) -> None:
 
 @pytest.mark.escape("E17")
 @pytest.mark.parametrize("who", [ROOT, USERNS, EXEC])
-def test_no_group_above_the_containers_own_can_be_written(ground: Ground, who: str) -> None:
+def test_no_group_above_the_containers_own_can_be_written(target: Target, who: str) -> None:
     writing = ["/sys/fs/cgroup/../cgroup/cgroup.procs=1", "/sys/fs/cgroup/../../../cgroup.procs=0"]
-    seen = ground.attack(who, "make", "/sys/fs/cgroup", "+", "write", *writing, "+", "list", "/sys/fs/cgroup")
-    assert set(seen.of("mkdir").values()) <= {"EROFS", "EACCES"}
-    assert set(seen.of("write").values()) <= REFUSED
-    assert "innkeeper-agent" not in seen.values("list")["/sys/fs/cgroup"]
+    report = target.attack(who, "make", "/sys/fs/cgroup", "+", "write", *writing, "+", "list", "/sys/fs/cgroup")
+    assert set(report.of("mkdir").values()) <= {"EROFS", "EACCES"}
+    assert set(report.of("write").values()) <= REFUSED
+    assert "innkeeper-agent" not in report.values("list")["/sys/fs/cgroup"]
 
 
 @pytest.mark.escape("E17")
-def test_root_of_a_user_namespace_owns_no_group(ground: Ground) -> None:
+def test_root_of_a_user_namespace_owns_no_group(target: Target) -> None:
     def change(doc: dict[str, Any]) -> None:
         map_users(doc)
         writable_cgroup(doc)
 
-    seen = ground.attack(ROOT, "make", "/sys/fs/cgroup", "+", "write", "/sys/fs/cgroup/cgroup.procs=0", change=change)
-    assert set(seen.of("mkdir").values()) <= {"EROFS", "EACCES"}
-    assert set(seen.of("write").values()) <= {"EROFS", "EACCES"}
+    report = target.attack(ROOT, "make", "/sys/fs/cgroup", "+", "write", "/sys/fs/cgroup/cgroup.procs=0", change=change)
+    assert set(report.of("mkdir").values()) <= {"EROFS", "EACCES"}
+    assert set(report.of("write").values()) <= {"EROFS", "EACCES"}
 
 
 def test_the_lists_are_the_profiles_own() -> None:

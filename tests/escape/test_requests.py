@@ -13,19 +13,19 @@ from innkeeper.client import RpcError
 from innkeeper.kata import Plan
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ROOT, Document
-from tests.escape.ground import SHARED, Ground
+from tests.escape.target import SHARED, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
 
-def refused(ground: Ground, change: Callable[[Document], object], match: str) -> None:
+def refused(target: Target, change: Callable[[Document], object], match: str) -> None:
     """The changed default document is refused by the name of its field."""
     with pytest.raises(RpcError, match=match):
-        ground.attack(ROOT, "identity", change=change)
+        target.attack(ROOT, "identity", change=change)
 
 
 @pytest.mark.escape("E37")
-def test_annotations_steer_nothing(ground: Ground) -> None:
+def test_annotations_steer_nothing(target: Target) -> None:
     """Those that a hypervisor, a shim or another runtime would act on: the container is the same with them."""
     hostile = {
         "io.katacontainers.config.hypervisor.path": "/evil",
@@ -36,13 +36,13 @@ def test_annotations_steer_nothing(ground: Ground) -> None:
         "run.oci.handler": "krun",
         "run.oci.keep_original_groups": "1",
         "run.oci.seccomp.receiver": "/run/evil.sock",
-        "run.oci.hooks.stderr": f"{ground.inner(ground.canary)}/open/made",
+        "run.oci.hooks.stderr": f"{target.inner(target.canary)}/open/made",
         "org.systemd.property.DeviceAllow": "['*', 'rwm']",
         "innkeeper.seccomp": "unconfined",
     }
     verbs = ("identity", "+", "env", "+", "devices", "/tmp", "c:1:11", "+", "sockets", "38")
-    plain = ground.attack(ROOT, *verbs)
-    annotated = ground.attack(ROOT, *verbs, change=lambda doc: doc.update(annotations=hostile))
+    plain = target.attack(ROOT, *verbs)
+    annotated = target.attack(ROOT, *verbs, change=lambda doc: doc.update(annotations=hostile))
     assert annotated.answers == plain.answers
 
 
@@ -70,11 +70,11 @@ def test_what_a_node_is_given_lets_no_annotation_steer_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.escape("E35")
-def test_storages_of_a_refused_container_go(ground: Ground) -> None:
+def test_storages_of_a_refused_container_go(target: Target) -> None:
     """Those before one that cannot be had, and all of them when the container itself is refused. The fixture sees mounts and groups."""
     place = f"{SHARED}/containers/storages"
     good = [agent_pb2.Storage(driver="ephemeral", source="tmpfs", fstype="tmpfs", mount_point=f"{place}/{n}") for n in range(3)]
-    doc = ground.document("hold")
+    doc = target.document("hold")
     for bad, match in (
         (agent_pb2.Storage(driver="no-such", mount_point=f"{place}/x"), "no-such"),
         (agent_pb2.Storage(driver="ephemeral", source="tmpfs", fstype="tmpfs", mount_point=f"{place}/../../../x"), "mount_point"),
@@ -82,10 +82,10 @@ def test_storages_of_a_refused_container_go(ground: Ground) -> None:
         (agent_pb2.Storage(driver="bind", source="/no/such", mount_point=f"{place}/x", options=["bind"]), "no/such|No such"),
     ):
         with pytest.raises(RpcError, match=match):
-            ground.create(doc, storages=[*good, bad])
+            target.create(doc, storages=[*good, bad])
     doc["process"]["args"] = ["/missing"]
     with pytest.raises(RpcError, match="missing"):
-        ground.create(doc, storages=good)
+        target.create(doc, storages=good)
 
 
 LONG = "x" * 70_000
@@ -108,13 +108,13 @@ LONG = "x" * 70_000
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_lists_and_texts_have_bounds(ground: Ground, field: str, change: Callable[[Document], object]) -> None:
+def test_lists_and_texts_have_bounds(target: Target, field: str, change: Callable[[Document], object]) -> None:
     def with_users(doc: Document) -> None:
         if field == "uidMappings":
             doc["linux"]["namespaces"].append({"type": "user"})
         change(doc)
 
-    refused(ground, with_users, field)
+    refused(target, with_users, field)
 
 
 @pytest.mark.escape("E41")
@@ -142,59 +142,59 @@ COPIES = (
 
 @pytest.mark.escape("E39")
 @pytest.mark.parametrize("path", COPIES, ids=range(len(COPIES)))
-def test_copied_files_stay_in_their_directory(ground: Ground, path: str) -> None:
+def test_copied_files_stay_in_their_directory(target: Target, path: str) -> None:
     request = agent_pb2.CopyFileRequest(
         path=path.format(f"{SHARED}/containers"), file_mode=0o100644, dir_mode=0o755, data=b"x", file_size=1
     )
     with pytest.raises(RpcError, match="path"):
-        ground.agent.copy_file(request)
+        target.agent.copy_file(request)
 
 
 @pytest.mark.escape("E39")
-@pytest.mark.parametrize("target", ["/", "../../../..", "/run/kata-containers", "canary"])
-def test_copied_files_follow_no_link_out_of_their_directory(ground: Ground, target: str) -> None:
+@pytest.mark.parametrize("destination", ["/", "../../../..", "/run/kata-containers", "canary"])
+def test_copied_files_follow_no_link_out_of_their_directory(target: Target, destination: str) -> None:
     """A link first, then a file, a directory and a link through it."""
-    place = f"{SHARED}/containers/through{target.replace('/', '-')}"
-    link = f"{ground.inner(ground.canary)}/open" if target == "canary" else target
-    ground.agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o120777, dir_mode=0o755, data=link.encode()))
+    place = f"{SHARED}/containers/through{destination.replace('/', '-')}"
+    link = f"{target.inner(target.canary)}/open" if destination == "canary" else destination
+    target.agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o120777, dir_mode=0o755, data=link.encode()))
     for name, mode, data in (("file", 0o100644, b"x"), ("directory", 0o40777, b""), ("link", 0o120777, b"/etc")):
         request = agent_pb2.CopyFileRequest(path=f"{place}/copied-{name}", file_mode=mode, dir_mode=0o755, data=data, file_size=len(data))
         try:
-            ground.agent.copy_file(request)
+            target.agent.copy_file(request)
         except RpcError as refusal:
             assert not refusal.lost
-    assert not (ground.canary / "open" / "copied-file").exists()
+    assert not (target.canary / "open" / "copied-file").exists()
 
 
 @pytest.mark.escape("E39")
-def test_no_file_is_copied_into_a_containers_root(ground: Ground) -> None:
+def test_no_file_is_copied_into_a_containers_root(target: Target) -> None:
     """A link to the root of a container that runs, copied first, then a program through it: what CVE-2026-41326 did to workloads."""
     place = f"{SHARED}/containers/program"
-    with ground.running(ground.document("hold")):
-        link = ground.inner(ground.plain).encode()
-        ground.agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o120777, dir_mode=0o755, data=link))
+    with target.running(target.document("hold")):
+        link = target.inner(target.plain).encode()
+        target.agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o120777, dir_mode=0o755, data=link))
         request = agent_pb2.CopyFileRequest(path=f"{place}/copied", file_mode=0o100755, dir_mode=0o755, data=b"x", file_size=1)
         try:
-            ground.agent.copy_file(request)
+            target.agent.copy_file(request)
         except RpcError as refusal:
             assert not refusal.lost
-        assert not (ground.plain / "copied").exists()
+        assert not (target.plain / "copied").exists()
 
 
 @pytest.mark.escape("E39")
 @pytest.mark.parametrize("mode", [0o20666, 0o60666, 0o10666, 0o140777])
-def test_no_device_is_copied(ground: Ground, mode: int) -> None:
+def test_no_device_is_copied(target: Target, mode: int) -> None:
     request = agent_pb2.CopyFileRequest(path=f"{SHARED}/containers/device", file_mode=mode, dir_mode=0o755)
     with pytest.raises(RpcError, match="file_mode"):
-        ground.agent.copy_file(request)
+        target.agent.copy_file(request)
 
 
 @pytest.mark.escape("E34")
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
 @pytest.mark.parametrize("listed", [None, ["OF_THE=hook"]], ids=["no environment", "its own"])
-def test_hooks_do_not_get_the_containers_environment(ground: Ground, kind: str, listed: list[str] | None) -> None:
+def test_hooks_do_not_get_the_containers_environment(target: Target, kind: str, listed: list[str] | None) -> None:
     """What the container's process asks of a loader is no business of a program that runs outside. A failing hook's output is quoted."""
-    hook: dict[str, object] = {"path": ground.inner(ground.hook), "args": ["hook", "env", "+", "status", "Name", "+", "walk-up"]}
+    hook: dict[str, object] = {"path": target.inner(target.hook), "args": ["hook", "env", "+", "status", "Name", "+", "walk-up"]}
     if listed is not None:
         hook["env"] = listed
 
@@ -203,7 +203,7 @@ def test_hooks_do_not_get_the_containers_environment(ground: Ground, kind: str, 
         doc["hooks"] = {kind: [hook]}
 
     with pytest.raises(RpcError) as caught:
-        ground.attack(ROOT, "identity", change=change)
+        target.attack(ROOT, "identity", change=change)
     said = caught.value.message
     assert "Name" in said, "the hook has not run"
     assert "evil" not in said

@@ -14,7 +14,7 @@ class Answer:
     value: str
 
 
-class Seen:
+class Report:
     """All answers of one run, and how the program ended."""
 
     def __init__(self, output: bytes, errors: bytes, status: int) -> None:
@@ -30,7 +30,7 @@ class Seen:
         return found
 
     def values(self, attempt: str) -> dict[str, str]:
-        """Object -> what was seen there."""
+        """Return object -> what was seen there."""
         return {answer.on: answer.value for answer in self.answers if answer.attempt == attempt}
 
     def all(self, attempt: str) -> list[Answer]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from agent.linux.capability import NAMES, capget
 from innkeeper.client import Agent, Client, connect
-from tests.escape.ground import FACTS, PATIENCE, Ground
-from tests.escape.seen import Answer, parse
+from tests.escape.report import Answer, parse
+from tests.escape.target import FACTS, PATIENCE, Target
 
 READ_ONLY = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", 'mount --bind "$0" "$0"; mount -o remount,bind,ro /; exec "$@"')
 
 
-class Native(Ground):
+class Native(Target):
     """The agent as an ordinary process in namespaces of its own."""
 
     name = "native"

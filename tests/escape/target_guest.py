@@ -7,8 +7,8 @@ from innkeeper.image import defaults, process_to_proto, to_proto
 from innkeeper.vm import AGENT_PORT, Machine, Share
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ENVIRONMENT, PROGRAM, Document
-from tests.escape.ground import FACTS, PATIENCE, Ground
-from tests.escape.seen import Answer
+from tests.escape.report import Answer
+from tests.escape.target import FACTS, PATIENCE, Target
 from tests.vm.guest import machine_spec
 
 TAG = "escape"
@@ -17,7 +17,7 @@ OBSERVER = "observer"
 BOOT_SECONDS = 300
 
 
-class Guest(Ground):
+class Guest(Target):
     """The agent as PID 1 of a machine."""
 
     name = "guest"

@@ -1,4 +1,4 @@
-"""Where the attackers run: below an agent beside this machine's processes (ground_native), or in a guest (ground_guest)."""
+"""Where the attackers run: below an agent beside this machine's processes (target_native), or in a guest (target_guest)."""
 
 import itertools
 import shutil
@@ -15,7 +15,7 @@ from innkeeper.image.defaults import ALL_CAPABILITIES
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.canary import make_canary
 from tests.escape.documents import EXEC, PROGRAM, ROOT, Document, document, with_capabilities
-from tests.escape.seen import Answer, Seen, parse
+from tests.escape.report import Answer, Report, parse
 
 READ = 1 << 20
 PATIENCE = 120.0
@@ -27,7 +27,7 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"
 SHARED = "/run/kata-containers/shared"
 
 
-class Ground(ABC):
+class Target(ABC):
     """An agent, a folder that both it and the test see, and a way to look at what the agent has."""
 
     name = ""
@@ -104,7 +104,7 @@ class Ground(ABC):
         self.agent.create_container(request)
         return id
 
-    def run(self, doc: Document, stdin: bytes = b"") -> Seen:
+    def run(self, doc: Document, stdin: bytes = b"") -> Report:
         """Create, start, feed, read to the end, remove. Raises RpcError when it is refused."""
         id = self.create(doc)
         try:
@@ -113,7 +113,7 @@ class Ground(ABC):
         finally:
             self.agent.remove_container(id)
 
-    def finish(self, id: str, exec_id: str, stdin: bytes = b"", terminal: bool = False) -> Seen:
+    def finish(self, id: str, exec_id: str, stdin: bytes = b"", terminal: bool = False) -> Report:
         """Read a started process to its end."""
         if stdin:
             self.agent.write_stdin(id, exec_id, stdin)
@@ -121,7 +121,7 @@ class Ground(ABC):
             self.agent.close_stdin(id, exec_id)
         output = self._read(self.agent.read_stdout, id, exec_id)
         errors = b"" if terminal else self._read(self.agent.read_stderr, id, exec_id)
-        return Seen(output, errors, self.agent.wait_process(id, exec_id, PATIENCE))
+        return Report(output, errors, self.agent.wait_process(id, exec_id, PATIENCE))
 
     def _read(self, read: Callable[[str, str, int], bytes], id: str, exec_id: str) -> bytes:
         parts = []
@@ -147,7 +147,7 @@ class Ground(ABC):
         finally:
             self.agent.remove_container(id)
 
-    def exec(self, id: str, *args: str, **changes: Any) -> Seen:
+    def exec(self, id: str, *args: str, **changes: Any) -> Report:
         """One more run of the payload in a container."""
         exec_id = self.start_exec(id, *args, **changes)
         return self.finish(id, exec_id, terminal=bool(changes.get("terminal")))
@@ -159,7 +159,7 @@ class Ground(ABC):
         self.agent.exec_process(id, exec_id, process_to_proto(process))
         return exec_id
 
-    def attack(self, who: str, *args: str, change: Callable[[Document], object] | None = None, root: Path | None = None) -> Seen:
+    def attack(self, who: str, *args: str, change: Callable[[Document], object] | None = None, root: Path | None = None) -> Report:
         """What the payload sees as `who`: in a container of its own, or by exec in one that holds still. `change` edits the document."""
         doc = self.document(*(("hold",) if who == EXEC else args), who=who, root=root)
         if change is not None:
@@ -169,7 +169,7 @@ class Ground(ABC):
         with self.running(doc) as id:
             return self.exec(id, *args)
 
-    def attempt(self, doc: Document) -> Seen | RpcError:
+    def attempt(self, doc: Document) -> Report | RpcError:
         """A run, or the refusal: for races, in which either may come."""
         try:
             return self.run(doc)

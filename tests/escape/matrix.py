@@ -19,7 +19,7 @@ It does so below an agent that is an ordinary process, and below the agent in a 
 After every test the agent's descriptors, mounts, children, groups and files are what they were, and nothing outside of the container's
 root has changed.
 
-Written by `python -m tests.escape.table`; a test compares.
+Written by `python -m tests.escape.matrix`; a test compares.
 
 | rule | from | what holds | held by |
 |---|---|---|---|

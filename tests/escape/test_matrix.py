@@ -2,8 +2,8 @@
 
 import re
 
+from tests.escape.matrix import DOCUMENT, document, held_by
 from tests.escape.rules import RULES
-from tests.escape.table import DOCUMENT, document, held_by
 
 
 def test_every_rule_is_held_by_a_test() -> None:
