@@ -28,7 +28,6 @@ from agent.errors import Refused, StepFailed
 from agent.linux import mount as m
 from agent.linux import process as p
 from agent.linux import procfs
-from agent.linux.capability import CAP_MKNOD
 
 if TYPE_CHECKING:
     from agent.container.init.plan import ChildPlan
@@ -89,9 +88,8 @@ class ContainerBuilder:
 
     async def make_cgroup(self) -> None:
         linux = self.spec.linux
-        bounding = self.process.capabilities.bounding if self.process.capabilities else 0
         root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self._id)
-        self.cgroup = Cgroup.create(root, name, linux.resources, mknod=bool(bounding >> CAP_MKNOD & 1))
+        self.cgroup = Cgroup.create(root, name, linux.resources, mknod=self.process.has_mknod)
 
     async def complete_plan(self) -> None:
         assert self.cgroup is not None

@@ -22,7 +22,7 @@ from agent.container.spec.hooks import KINDS
 from agent.container.spec.linux import NAMESPACES
 from agent.container.spec.process import NO_PROCESS, Process
 from agent.container.spec.resources import DeviceRule
-from agent.linux.capability import CAP_MKNOD, NAMES
+from agent.linux.capability import NAMES
 
 DRY = -1
 SYSCTL_NAME = str.maketrans("/.", "./")
@@ -75,8 +75,7 @@ def _namespaces(spec: Spec, host: HostContext) -> list[str]:
 
 def _cgroup(spec: Spec, process: Process) -> list[str]:
     lines = [write.describe() for write in writes(spec.linux.resources)]
-    mknod = bool(process.capabilities and process.capabilities.bounding >> CAP_MKNOD & 1)
-    return lines + [_rule(rule) for rule in rules_of(spec.linux.resources.devices, mknod)]
+    return lines + [_rule(rule) for rule in rules_of(spec.linux.resources.devices, process.has_mknod)]
 
 
 def _rule(rule: DeviceRule) -> str:

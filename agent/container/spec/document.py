@@ -4,6 +4,7 @@ The document is parsed and checked before anything is created. An error names th
 `parse_spec` takes the JSON document. The parts are in the other modules of this package.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def _version(reader: SpecReader) -> str:
 
 
 def _below_bundle(path: str, bundle: str) -> str:
-    return absolute(f"{bundle}/{path}" if path and bundle and not path.startswith("/") else path, "root.path")
+    return absolute(os.path.join(bundle, path) if path else path, "root.path")
 
 
 def _host_name(reader: SpecReader, key: str) -> str:

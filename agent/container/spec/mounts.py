@@ -4,7 +4,7 @@ Each option becomes a mount attribute, a superblock flag, a propagation, or an o
 filesystem.
 """
 
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 
 from agent.container.spec.reader import U32, SpecReader
@@ -144,8 +144,8 @@ def parse_mount(reader: SpecReader, bundle: str) -> Mount:
     kind = reader.string("type")
     bind = options.bind or kind in BIND_TYPES
     source = reader.string("source")
-    if bind and bundle and source and not source.startswith("/"):
-        source = f"{bundle}/{source}"
+    if bind and source:
+        source = os.path.join(bundle, source)
     mount = Mount(
         reader.path,
         destination,
@@ -240,8 +240,3 @@ def parse_mappings(reader: SpecReader, key: str) -> tuple[tuple[int, int, int], 
 def mapping_lines(mappings: tuple[tuple[int, int, int], ...]) -> bytes:
     """Return mappings in the format of /proc/PID/uid_map."""
     return b"".join([b"%d %d %d\n" % entry for entry in mappings])
-
-
-def namespaced_destinations(mounts: tuple[Mount, ...]) -> Mapping[str, Mount]:
-    """Return the last mount of each cleaned destination."""
-    return {clean(mount.destination): mount for mount in mounts}

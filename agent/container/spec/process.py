@@ -77,6 +77,11 @@ class Process:
     apparmor_profile: str | None = None
     selinux_label: str = ""
 
+    @property
+    def has_mknod(self) -> bool:
+        """Whether CAP_MKNOD is in the bounding set."""
+        return bool(self.capabilities and self.capabilities.bounding >> capability.CAP_MKNOD & 1)
+
 
 def read_process(reader: SpecReader) -> Process:
     """Return `process` as an object. Raises Refused."""
