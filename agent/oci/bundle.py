@@ -1,7 +1,4 @@
-"""Converts a bundle to the core's input.
-
-config.json is read once, paths become absolute, and the cgroup's path is chosen.
-"""
+"""What the core needs besides a bundle's specification: JSON is read, the cgroup's path chosen."""
 
 import json
 import os
@@ -9,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.container.host import HostContext
-from agent.container.spec.mounts import BIND_TYPES
-from agent.container.spec.reader import Document
 from agent.errors import Refused
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 from agent.linux.mount_table import mount_table
@@ -18,8 +13,7 @@ from agent.linux.mount_table import mount_table
 CONFIG = "config.json"
 SIZE_MAX = 64 << 20
 """Bytes."""
-BINDS = ("bind", "rbind")
-CGROUP_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+CGROUP_MOUNTPOINTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def read_json(path: Path | int, field: str) -> dict[str, Any]:
@@ -40,35 +34,6 @@ def read_json(path: Path | int, field: str) -> dict[str, Any]:
     return document
 
 
-def load(bundle: Path, config: str = CONFIG) -> Document:
-    """Return the bundle's specification, with its relative paths made absolute.
-
-    `config` is the name of another file, relative to the bundle. Raises Refused.
-    """
-    return absolute_paths(read_json(bundle / config, config), bundle)
-
-
-def absolute_paths(document: Document, bundle: Path) -> Document:
-    """Return the document with the paths that are relative to the bundle made absolute."""
-    document = dict(document)
-    root = document.get("root")
-    if isinstance(root, dict) and isinstance(root.get("path"), str) and root["path"]:
-        document["root"] = {**root, "path": os.path.join(bundle, root["path"])}
-    mounts = document.get("mounts")
-    if isinstance(mounts, list):
-        document["mounts"] = [_mount(mount, bundle) for mount in mounts]
-    return document
-
-
-def _mount(mount: object, bundle: Path) -> object:
-    """Make the relative source of a bind mount absolute. Anything invalid is left to the parser."""
-    if not isinstance(mount, dict) or not isinstance(mount.get("source"), str) or not mount["source"]:
-        return mount
-    options = mount.get("options")
-    bound = mount.get("type") in BIND_TYPES or (isinstance(options, list) and any(option in BINDS for option in options))
-    return {**mount, "source": os.path.join(bundle, mount["source"])} if bound else mount
-
-
 def cgroup_mount() -> Path:
     """Return the mount point of the whole cgroup v2 hierarchy. Raises Refused.
 
@@ -76,19 +41,19 @@ def cgroup_mount() -> Path:
     first mount of the hierarchy's root that no other mount covers. It is never a mount of a part of
     the hierarchy, and never one that is only later in the list: that may be a container's.
     """
-    for place in CGROUP_PLACES:
-        if _is_hierarchy(place):
-            return Path(place)
+    for usual in CGROUP_MOUNTPOINTS:
+        if is_cgroup2(usual):
+            return Path(usual)
     for entry in mount_table():
-        if entry.filesystem == "cgroup2" and entry.root == "/" and _is_hierarchy(entry.mountpoint):
+        if entry.filesystem == "cgroup2" and entry.root == "/" and is_cgroup2(entry.mountpoint):
             return Path(entry.mountpoint)
     raise Refused("linux.cgroupsPath", "cgroup v2 is not mounted here")
 
 
-def _is_hierarchy(place: str) -> bool:
+def is_cgroup2(path: str) -> bool:
     """Return whether a path shows cgroup v2."""
     try:
-        fd = os.open(place, os.O_PATH | os.O_DIRECTORY)
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
     except OSError:
         return False
     magic = filesystem_magic(fd)

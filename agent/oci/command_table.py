@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.log import Log
+from agent.oci.output import Log
 
 # Modules are imported on demand, so that `state` does not load what only `create` needs.
 MODULES = {
     "create": "create",
-    "run": "run",
-    "start": "start",
+    "run": "create",
+    "start": "create",
     "state": "state",
     "list": "state",
     "kill": "kill",
@@ -24,7 +24,7 @@ MODULES = {
     "update": "update",
     "events": "events",
     "spec": "spec",
-    "features": "features",
+    "features": "explain",
     "explain": "explain",
 }
 REFUSED = {

@@ -1,10 +1,9 @@
-"""Terminals: sent to an engine's console socket, or relayed to this process's own terminal."""
+"""A container's terminal, relayed to the terminal of this process."""
 
 import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 import termios
 import tty
@@ -13,54 +12,12 @@ from dataclasses import replace
 from agent import loop
 from agent.container.process import ContainerProcess
 from agent.container.spec.process import Process
-from agent.container.stdio import InheritedStdio, Stdio
-from agent.errors import Refused, StepFailed, WrongState
+from agent.errors import Refused, WrongState
 from agent.oci.arguments import Parsed
 
 PIECE = 1 << 16
 LFLAG, CC = 3, 6
 """Indexes into the list of tcgetattr(3)."""
-
-
-class ConsoleSocket(Stdio):
-    """A terminal whose master is sent over a unix socket.
-
-    As runc does it: one descriptor with a name.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.connect(path)
-        except OSError as error:
-            self._socket.close()
-            raise Refused("--console-socket", f"{path}: {error.strerror}") from error
-
-    def set_pty_master(self, fd: int) -> None:
-        """Send the master to the socket. Raises StepFailed."""
-        try:
-            socket.send_fds(self._socket, [b"/dev/ptmx"], [fd])
-        except OSError as error:
-            raise StepFailed("send the terminal", f"to --console-socket: {error.strerror}", error.errno or 0) from error
-        finally:
-            os.close(fd)
-            self._socket.close()
-
-
-def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
-    """Return the streams of a process by its options. Raises Refused.
-
-    Returns None for a terminal that this process relays itself.
-    """
-    path = parsed.text("console-socket")
-    if terminal and path:
-        return ConsoleSocket(path)
-    if terminal and detached:
-        raise Refused("--console-socket", "a terminal without this process needs one to go to")
-    if path:
-        raise Refused("--console-socket", "the process has no terminal")
-    return None if terminal else InheritedStdio()
 
 
 def open_controlling_terminal() -> int:

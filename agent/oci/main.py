@@ -11,7 +11,7 @@ from agent.errors import AgentError, Refused
 from agent.oci import cloned_binary, command_table
 from agent.oci.arguments import Option, Parsed, UsageError, parse
 from agent.oci.command_table import Command, Context
-from agent.oci.log import Log
+from agent.oci.output import Log
 
 NAME = "innkeeper-oci"
 DEFAULT_ROOT = "/run/innkeeper-oci"

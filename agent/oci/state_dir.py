@@ -20,52 +20,21 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.container.lifecycle import Status
 from agent.container.spec.document import check_id
 from agent.container.spec.reader import Document
 from agent.errors import AlreadyExists, NotFound, StepFailed
-from agent.oci.pids import open_process, start_time
+from agent.oci.record import ObservedState, Record, open_process, start_time
 
 STATE, CONFIG, SOCKET, HOLDER = "state.json", "config.json", "start.sock", "holder.json"
 BACKLOG = 16
 CONNECT_SECONDS = 10.0
 KILL_SECONDS, GIVE_UP_SECONDS = 10.0, 20.0
 """Seconds until a holder that was asked to release the lock is killed, and until we give up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is stored of a container.
-
-    `pid` is 0 until the first process exists. `start_time` distinguishes it from a later process
-    with the same pid. `cgroup` is the path of its cgroup, `made` lists the directories that were
-    made for that. Both are known before anything is made.
-    """
-
-    id: str
-    version: str
-    bundle: str
-    rootfs: str
-    created: str
-    owner: str
-    annotations: dict[str, str]
-    cgroup: str
-    made: tuple[str, ...] = ()
-    pid: int = 0
-    start_time: int = 0
-    resources: Document = field(default_factory=dict)
-    """Limits by `update`, which replace those of the specification."""
-
-    def owns_cgroup(self) -> bool:
-        """Return whether the processes in the cgroup are the container's.
-
-        Before the container has a first process, a cgroup that already existed may have processes
-        of others.
-        """
-        return bool(self.pid) or self.cgroup in self.made
 
 
 class StateDir:
@@ -174,6 +143,37 @@ class StateDir:
             return True
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         return False
+
+    # status
+
+    def observe(self) -> ObservedState:
+        """Return the record and the status of a container. Raises NotFound."""
+        try:
+            record = self.load()
+        except NotFound:
+            if not self.is_locked():
+                raise
+            # Its creator has made the directory, and nothing else yet.
+            record = Record(id=self.id, version="", bundle="", rootfs="", created="", owner="", annotations={}, cgroup="")
+            return ObservedState(record, Status.CREATING)
+        return ObservedState(record, self._status(record))
+
+    def _status(self, record: Record) -> Status:
+        if not record.pid:
+            return Status.CREATING if self.is_locked() else Status.STOPPED
+        pidfd = record.open_init()
+        if pidfd < 0:
+            return Status.STOPPED
+        os.close(pidfd)
+        connection = self.connect()
+        if connection is not None:
+            connection.close()
+            return Status.CREATED
+        try:
+            frozen = Path(record.cgroup, "cgroup.freeze").read_text(encoding="ascii").strip() == "1"
+        except OSError:
+            frozen = False
+        return Status.PAUSED if frozen else Status.RUNNING
 
     # files
 

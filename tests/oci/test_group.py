@@ -127,7 +127,7 @@ def test_the_hierarchy_is_the_one_at_its_usual_place(tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from agent.oci import bundle\nbundle.CGROUP_PLACES = tuple(sys.argv[2:])\nprint(bundle.cgroup_mount())"
+        "from agent.oci import bundle\nbundle.CGROUP_MOUNTPOINTS = tuple(sys.argv[2:])\nprint(bundle.cgroup_mount())"
     )
     python = f'{sys.executable} -c "$1" {ROOT}'
     moves = (

@@ -6,11 +6,9 @@ from agent import loop
 from agent.container.lifecycle import Status
 from agent.errors import NotFound, WrongState
 from agent.oci.arguments import NO_REGEX, Option, Parsed
-from agent.oci.attached import load_container
 from agent.oci.command_table import Command, Context
-from agent.oci.create_container import warn
+from agent.oci.load_container import load_container
 from agent.oci.state_dir import StateDir
-from agent.oci.status import observe
 
 
 def delete(context: Context, parsed: Parsed) -> int:
@@ -52,7 +50,7 @@ def _end(state_dir: StateDir) -> None:
 
 async def _delete(context: Context, state_dir: StateDir, force: bool) -> None:
     try:
-        observed = observe(state_dir)
+        observed = state_dir.observe()
         if observed.status is not Status.STOPPED and not force:
             raise WrongState(f"cannot delete container {state_dir.id!r} that is not stopped: {observed.status.value}")
         container = load_container(state_dir, observed)
@@ -62,7 +60,7 @@ async def _delete(context: Context, state_dir: StateDir, force: bool) -> None:
             state_dir.remove()
         raise
     await container.remove()
-    warn(context, container)
+    context.log.warnings(container.warnings)
     state_dir.remove()
 
 

@@ -9,11 +9,10 @@ from agent.container.cgroup.stats import ContainerStats
 from agent.container.lifecycle import Status
 from agent.errors import WrongState
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import load_container
 from agent.oci.command_table import Command, Context
+from agent.oci.load_container import load_container
+from agent.oci.output import compact
 from agent.oci.state_dir import StateDir
-from agent.oci.status import observe
-from agent.oci.tables import compact
 
 LAST_SECONDS = 1.0
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -28,7 +27,7 @@ def events(context: Context, parsed: Parsed) -> int:
 
     async def main() -> None:
         with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
-            observed = observe(state_dir)
+            observed = state_dir.observe()
             if observed.status in (Status.STOPPED, Status.CREATING):
                 raise WrongState(f"container {state_dir.id!r} is {observed.status.value}: container not running")
             container = load_container(state_dir, observed)

@@ -9,15 +9,14 @@ from agent.container.lifecycle import Status
 from agent.container.process import ProcessIO
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, WrongState
-from agent.oci import console, descriptors, pidfd_socket
+from agent.oci import console, descriptors
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import load_container
 from agent.oci.bundle import read_json
 from agent.oci.command_table import Command, Context
-from agent.oci.create_container import write_pid
 from agent.oci.foreground import Foreground
+from agent.oci.load_container import load_container
+from agent.oci.output import write_pid
 from agent.oci.state_dir import StateDir
-from agent.oci.status import observe
 
 SETS = ("bounding", "effective", "permitted")
 
@@ -25,10 +24,10 @@ OPTIONS = (
     Option("process", "the process as a JSON document of the specification", "FILE", short="p"),
     Option("detach", "do not wait for its end", short="d"),
     Option("tty", "with a terminal", short="t"),
-    Option("console-socket", "unix socket that is sent the terminal's master", "PATH"),
+    descriptors.CONSOLE_SOCKET,
     Option("pid-file", "write its number to FILE", "FILE"),
-    pidfd_socket.OPTION,
-    descriptors.OPTION,
+    descriptors.PIDFD_SOCKET,
+    descriptors.PRESERVE_FDS,
     Option("cwd", "working directory", "DIR"),
     Option("env", "NAME=VALUE of its environment", "ENTRY", short="e", many=True),
     Option("user", "who runs it", "UID[:GID]", short="u"),
@@ -51,7 +50,7 @@ def exec_(context: Context, parsed: Parsed) -> int:
     async def main() -> int:
         with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
             state_dir.lock()
-            observed = observe(state_dir)
+            observed = state_dir.observe()
             if observed.status is Status.STOPPED:
                 raise WrongState(f"cannot exec in container {state_dir.id!r}: container not running")
             document = _document(parsed, state_dir)
@@ -66,8 +65,8 @@ def exec_(context: Context, parsed: Parsed) -> int:
             process = replace(console.sized(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
             foreground = None if detached else Foreground()
-            io = ProcessIO(console.streams(parsed, process.terminal, detached), fds, detached=detached)
-            with pidfd_socket.connected(parsed) as receiver:
+            io = ProcessIO(descriptors.streams(parsed, process.terminal, detached), fds, detached=detached)
+            with descriptors.pidfd_socket(parsed) as send_pidfd:
                 # The first process's exec id is the container's id. This one contains a space, so
                 # that it is never an id of a container.
                 added = await container.exec(f"{state_dir.id} exec", process, io, group, parsed.switch("ignore-paused"))
@@ -75,7 +74,7 @@ def exec_(context: Context, parsed: Parsed) -> int:
                 try:
                     if parsed.has("pid-file"):
                         write_pid(parsed.text("pid-file"), added.pid)
-                    receiver.send(b"setns", added.pidfd)
+                    send_pidfd(b"setns", added.pidfd)
                 except BaseException:
                     await added.kill()
                     raise

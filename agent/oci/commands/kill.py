@@ -8,11 +8,10 @@ from agent.container.lifecycle import Status
 from agent.errors import Refused, WrongState
 from agent.linux.process import pidfd_send_signal
 from agent.oci.arguments import NO_REGEX, Option, Parsed
-from agent.oci.attached import load_container
 from agent.oci.command_table import Command, Context
 from agent.oci.commands.ps import pids_of
+from agent.oci.load_container import load_container
 from agent.oci.state_dir import StateDir
-from agent.oci.status import observe, open_init
 
 SIGNALS = {name: getattr(signal, name).value for name in dir(signal) if name.startswith("SIG") and not name.startswith("SIG_")}
 
@@ -41,7 +40,7 @@ def kill(context: Context, parsed: Parsed) -> int:
 
     async def main() -> None:
         with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
-            observed = observe(state_dir)
+            observed = state_dir.observe()
             if parsed.switch("all") and observed.status is Status.STOPPED:
                 _kill_left(observed.record.cgroup, signum)
                 return
@@ -52,7 +51,7 @@ def kill(context: Context, parsed: Parsed) -> int:
             if parsed.switch("all") or (shared and signum == signal.SIGKILL):
                 container.signal_all(signum)
                 return
-            pidfd = open_init(observed.record)
+            pidfd = observed.record.open_init()
             if pidfd < 0:
                 raise WrongState(f"cannot kill container {state_dir.id!r}: container not running")
             pidfd_send_signal(pidfd, signum)

@@ -1,30 +1,29 @@
 """`pause` and `resume`: freeze and thaw every process of a container."""
 
+from collections.abc import Awaitable, Callable
+
 from agent import loop
+from agent.container.container import Container
 from agent.oci.arguments import Parsed
-from agent.oci.attached import load_container
 from agent.oci.command_table import Command, Context
+from agent.oci.load_container import load_container
 from agent.oci.state_dir import locked
-from agent.oci.status import observe
 
 
 def pause(context: Context, parsed: Parsed) -> int:
     """Run `pause`. Return the exit status."""
-
-    async def main() -> None:
-        with locked(context.root, parsed.arguments[0]) as state_dir:
-            await load_container(state_dir, observe(state_dir)).pause()
-
-    loop.run(main())
-    return 0
+    return _apply(Container.pause, context, parsed)
 
 
 def resume(context: Context, parsed: Parsed) -> int:
     """Run `resume`. Return the exit status."""
+    return _apply(Container.resume, context, parsed)
 
+
+def _apply(change: Callable[[Container], Awaitable[None]], context: Context, parsed: Parsed) -> int:
     async def main() -> None:
         with locked(context.root, parsed.arguments[0]) as state_dir:
-            await load_container(state_dir, observe(state_dir)).resume()
+            await change(load_container(state_dir, state_dir.observe()))
 
     loop.run(main())
     return 0

@@ -7,9 +7,8 @@ from agent.container.cgroup.manager import Cgroup
 from agent.errors import NotFound, Refused
 from agent.oci.arguments import Option, Parsed
 from agent.oci.command_table import Command, Context
+from agent.oci.output import compact
 from agent.oci.state_dir import StateDir
-from agent.oci.status import observe
-from agent.oci.tables import compact
 
 
 def ps(context: Context, parsed: Parsed) -> int:
@@ -19,7 +18,7 @@ def ps(context: Context, parsed: Parsed) -> int:
     column.
     """
     with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
-        record = observe(state_dir).record
+        record = state_dir.observe().record
     pids = pids_of(record.cgroup)
     if parsed.text("format", "table") == "json":
         print(compact(pids or None))

@@ -6,11 +6,10 @@ from typing import Any
 
 from agent.container.state import OCI_VERSION
 from agent.errors import AlreadyExists, NotFound
-from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 from agent.oci.arguments import Option, Parsed
-from agent.oci.bundle import CONFIG
+from agent.oci.bundle import CGROUP_MOUNTPOINTS, CONFIG, is_cgroup2
 from agent.oci.command_table import Command, Context
-from agent.oci.tables import indented
+from agent.oci.output import indented
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,7 +37,7 @@ def template(rootless: bool) -> dict[str, Any]:
     namespace.
     """
     namespaces = [kind for kind in NAMESPACES if not (rootless and kind == "network")]
-    if _is_v2_alone():
+    if is_cgroup2(CGROUP_MOUNTPOINTS[0]):  # and no v1 beside it
         namespaces.append("cgroup")
     linux: dict[str, Any]
     if rootless:
@@ -80,17 +79,6 @@ def _mount(destination: str, kind: str, source: str, options: tuple[str, ...], *
         options = tuple([option for option in options if not option.startswith("gid=")])
     mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
     return {**mount, "options": list(options)} if options else mount
-
-
-def _is_v2_alone() -> bool:
-    """Return whether the host has cgroup v2 without v1 beside it."""
-    try:
-        fd = os.open("/sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
-    except OSError:
-        return False
-    magic = filesystem_magic(fd)
-    os.close(fd)
-    return magic == CGROUP2_SUPER_MAGIC
 
 
 def spec(context: Context, parsed: Parsed) -> int:

@@ -3,15 +3,15 @@
 from agent.errors import NotFound
 from agent.oci.arguments import Option, Parsed
 from agent.oci.command_table import Command, Context
+from agent.oci.output import compact, indented, table
+from agent.oci.record import ObservedState
 from agent.oci.state_dir import StateDir, state_dirs
-from agent.oci.status import ObservedState, observe
-from agent.oci.tables import compact, indented, table
 
 
 def state(context: Context, parsed: Parsed) -> int:
     """Run `state`. Return the exit status."""
     with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
-        print(indented(observe(state_dir).document(), "  "))
+        print(indented(state_dir.observe().document(), "  "))
     return 0
 
 
@@ -25,7 +25,7 @@ def list_(context: Context, parsed: Parsed) -> int:
     found: list[ObservedState] = []
     for state_dir in state_dirs(context.root):
         try:
-            found.append(observe(state_dir))
+            found.append(state_dir.observe())
         except NotFound:
             continue  # it has just been deleted
     if parsed.switch("quiet"):

@@ -9,11 +9,10 @@ from agent import loop
 from agent.container.spec.document import parse_resources
 from agent.container.spec.reader import Document
 from agent.oci.arguments import Option, Parsed, UsageError
-from agent.oci.attached import load_container
 from agent.oci.bundle import read_json
 from agent.oci.command_table import Command, Context
+from agent.oci.load_container import load_container
 from agent.oci.state_dir import locked
-from agent.oci.status import observe
 
 # option -> (object, key) of linux.resources
 NUMBERS = {
@@ -52,7 +51,7 @@ def update(context: Context, parsed: Parsed) -> int:
 
     async def main() -> None:
         with locked(context.root, parsed.arguments[0]) as state_dir:
-            observed = observe(state_dir)
+            observed = state_dir.observe()
             record = observed.record
             now = record.resources or (state_dir.load_config().get("linux") or {}).get("resources") or {}
             await load_container(state_dir, observed).update(parse_resources(_with_memory(changes, now)))

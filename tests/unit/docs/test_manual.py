@@ -126,7 +126,7 @@ def test_paths_in_the_documentation_exist() -> None:
 
 
 def test_records_in_the_formats_page_are_those_of_the_code() -> None:
-    from agent.oci.state_dir import Record
+    from agent.oci.record import Record
     from agent.policy.parser import RULES
     from innkeeper.engine.records import Facts
 

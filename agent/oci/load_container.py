@@ -1,7 +1,4 @@
-"""The core's object for a container that another process has created.
-
-It consists of the container's record, its cgroup and its first process.
-"""
+"""The core's object for a container that another process has created."""
 
 from pathlib import Path
 
@@ -11,9 +8,8 @@ from agent.container.host import HostContext
 from agent.container.lifecycle import Status
 from agent.container.process import ContainerProcess
 from agent.container.spec.document import parse_resources, parse_spec
-from agent.linux.capability import CAP_MKNOD
+from agent.oci.record import ObservedState
 from agent.oci.state_dir import StateDir
-from agent.oci.status import ObservedState, open_init
 
 
 def load_container(state_dir: StateDir, observed: ObservedState) -> Container:
@@ -23,17 +19,17 @@ def load_container(state_dir: StateDir, observed: ObservedState) -> Container:
     longer exists is left out.
     """
     record = observed.record
-    spec = parse_spec(state_dir.load_config())
-    group = Path(record.cgroup)
-    mknod = bool(spec.process and spec.process.capabilities and spec.process.capabilities.bounding >> CAP_MKNOD & 1)
+    spec = parse_spec(state_dir.load_config(), bundle=record.bundle)
+    path = Path(record.cgroup)
+    mknod = spec.process is not None and spec.process.has_mknod
     resources = parse_resources(record.resources) if record.resources else spec.linux.resources
     cgroup = None
     if record.owns_cgroup():
         try:
-            cgroup = Cgroup.attach(group, [Path(path) for path in record.made], resources.devices, mknod)
+            cgroup = Cgroup.attach(path, [Path(made) for made in record.made], resources.devices, mknod)
         except FileNotFoundError:
             pass
     started = observed.status not in (Status.CREATING, Status.CREATED)
-    init = ContainerProcess.attach(record.id, record.pid, open_init(record), started)
-    host = HostContext(group.parent, state_dir.path.parent, bundle=Path(record.bundle))
+    init = ContainerProcess.attach(record.id, record.pid, record.open_init(), started)
+    host = HostContext(path.parent, state_dir.path.parent, bundle=Path(record.bundle))
     return Container.attach(spec, host, cgroup, init)
