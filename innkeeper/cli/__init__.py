@@ -8,14 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
+from innkeeper.engine import signals
 from innkeeper.errors import InnkeeperError, Interrupted
 from innkeeper.progress import printable
-
-
-def _interrupt(signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signum)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     open_standard_streams()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) != signal.SIG_IGN:
-            signal.signal(signum, _interrupt)
+    signals.raise_interrupted()
     try:
         return _invoke(words)
     except InnkeeperError as error:

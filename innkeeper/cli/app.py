@@ -30,9 +30,8 @@ VERBS = {
     "doctor": "doctor",
     "test": "test",
     "bench": "bench",
-    "keeper": "innkeeper.engine.monitor",
 }
-"""Command -> module in this package, or a dotted path, in the order of use."""
+"""Command -> module in this package, in the order of use."""
 
 
 class InOrder(TyperGroup):
@@ -86,7 +85,7 @@ def register(words: list[str]) -> None:
     named = next((word for word in words if not word.startswith("-")), "")
     modules = [VERBS[named]] if named in VERBS else VERBS.values()
     for module in modules:
-        importlib.import_module(module if "." in module else f"innkeeper.cli.{module}").register(app)
+        importlib.import_module(f"innkeeper.cli.{module}").register(app)
 
 
 def run_app(words: list[str]) -> int:

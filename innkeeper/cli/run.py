@@ -76,8 +76,7 @@ def run(
 
     Standard output carries the container's bytes and nothing else; the exit status is the container's.
     """
-    from innkeeper.cli import foreground
-    from innkeeper.engine import attach, monitor, resolve
+    from innkeeper.engine import attach, monitor, resolve, session
     from innkeeper.image import RunOptions, parse
 
     if not detach:
@@ -128,4 +127,7 @@ def run(
         guest=resolve.guest_variant(guest_variant, debug_guest),
     )
     resolved = resolve.resolve_run(request, options)
-    return monitor.start(resolved) if detach else foreground.run(resolved)
+    if not detach:
+        return session.run(resolved)
+    print(monitor.start(resolved))
+    return 0

@@ -1,7 +1,7 @@
-"""The process behind a detached container, which owns the VM.
+"""The monitor of a detached container: the process that owns its VM.
 
 It writes the container's output to the log and records its exit status. `start` launches it and
-waits for its answer, one line of JSON: an id, or an error. Until then it shares our standard error,
+waits for its reply, one line of JSON: an id, or an error. Until then it shares our standard error,
 so that progress is visible. After that it holds no descriptor of ours.
 """
 
@@ -11,30 +11,23 @@ import pickle
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-import typer
+from collections.abc import Sequence
 
 from innkeeper import progress
-from innkeeper.errors import InnkeeperError
+from innkeeper.engine import logfile, records, session, signals, streams
+from innkeeper.engine.resolve import ResolvedRun
+from innkeeper.engine.session import Session
+from innkeeper.errors import InnkeeperError, Interrupted
 
-if TYPE_CHECKING:
-    from innkeeper.engine.resolve import ResolvedRun
-    from innkeeper.engine.session import Session
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`. Only `start` uses it."""
-    app.command("keeper", hidden=True)(keeper)
+QUIET = "--quiet"
 
 
-def start(resolved: "ResolvedRun") -> int:
-    """Start a keeper for `plan` and print the container's id once it runs. Return 0.
+def start(resolved: ResolvedRun) -> str:
+    """Start a monitor for `resolved`. Return the container's id once the container runs.
 
-    Raises InnkeeperError with the keeper's error, or if the keeper ends without an answer.
+    Raises InnkeeperError with the monitor's error, or if the monitor ends without a reply.
     """
-    quiet = ["--quiet"] if progress.is_quiet() else []
-    argv = [sys.executable, "-m", "innkeeper.cli", *quiet, "keeper"]
+    argv = [sys.executable, "-m", "innkeeper.engine.monitor", *([QUIET] if progress.is_quiet() else [])]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin is not None and process.stdout is not None
     line = b""
@@ -48,41 +41,40 @@ def start(resolved: "ResolvedRun") -> int:
         if not line:
             process.terminate()
     if not line:
-        raise InnkeeperError(f"the keeper of the container ended with status {process.wait()} and no answer")
+        raise InnkeeperError(f"the container's monitor ended with status {process.wait()} before the container ran")
     reply = json.loads(line)
     if "id" not in reply:
         error = InnkeeperError(reply["message"], hint=reply["hint"])
         error.exit_status = reply["exit_status"]
         raise error
-    print(reply["id"])
-    return 0
+    return str(reply["id"])
 
 
-def keeper() -> int:
-    """Run a detached container from a plan on standard input."""
-    from innkeeper.engine import session
-
+def main(arguments: Sequence[str]) -> int:
+    """Run a detached container from the pickled ResolvedRun on standard input."""
+    progress.be_quiet(QUIET in arguments)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    resolved: ResolvedRun = pickle.load(sys.stdin.buffer)
-    answered = False
+    signals.raise_interrupted()
+    replied = False
     try:
-        with session.opened(resolved) as opened:
+        with session.opened(pickle.load(sys.stdin.buffer)) as opened:
             opened.start()
             _reply({"id": opened.id})
-            answered = True
+            replied = True
             _detach(opened)
-            status = _log_output(opened)
-            opened.finish(status)
+            opened.finish(_log_output(opened))
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
     except InnkeeperError as error:
-        if answered:
+        if replied:
             raise
         _reply({"message": error.message, "hint": error.hint, "exit_status": error.exit_status})
     return 0
 
 
 def _reply(reply: dict[str, object]) -> None:
-    """Send `answer` to `start`, then replace the pipes on descriptors 0 and 1 with /dev/null."""
+    """Send `reply` to `start`, then replace the pipes on descriptors 0 and 1 with /dev/null."""
     with os.fdopen(os.dup(1), "w") as pipe:
         pipe.write(json.dumps(reply) + "\n")
     null = os.open(os.devnull, os.O_RDWR)
@@ -91,30 +83,28 @@ def _reply(reply: dict[str, object]) -> None:
     os.close(null)
 
 
-def _detach(opened: "Session") -> None:
-    """Detach from the process that started us: log to keeper.log, and leave its folder.
+def _detach(opened: Session) -> None:
+    """Detach from the process that started us: log to monitor.log, and leave its folder.
 
-    Otherwise the keeper would hold the terminal open and keep the folder's file system busy.
+    Otherwise the monitor would hold the terminal open and keep the folder's file system busy.
     """
-    log = os.open(opened.folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(opened.folder / "monitor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 2)
     os.close(log)
     os.chdir("/")
 
 
-def _log_output(opened: "Session") -> int:
+def _log_output(opened: Session) -> int:
     """Copy the output of the container to its log until it ends. Return its exit status.
 
     Its standard input is closed. With -i or -t it stays open, though nothing is written to it.
     """
-    from innkeeper.engine import logfile, records, streams
-
     log = logfile.LogWriter(opened.folder / records.LOG)
-    process = opened.process
+    process, options = opened.process, opened.resolved.options
     pumps = [streams.output(process.read_stdout, log.stream("stdout"), "stdout")]
-    if not opened.resolved.options.tty:
+    if not options.tty:
         pumps.append(streams.output(process.read_stderr, log.stream("stderr"), "stderr"))
-        if not opened.resolved.options.interactive:
+        if not options.interactive:
             process.close_stdin()
     try:
         for pump in pumps:
@@ -122,3 +112,7 @@ def _log_output(opened: "Session") -> int:
         return process.wait()
     finally:
         log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from typing import Any
 from innkeeper import guest as build
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import clock, guest_agent, records, resolve, sandbox, signals
+from innkeeper.engine import attach, clock, guest_agent, records, resolve, sandbox, signals
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
@@ -93,6 +93,18 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
                         yield Session(resolved, entry, machine, agent)
     finally:
         entry.release()
+
+
+def run(resolved: ResolvedRun) -> int:
+    """Run the container in the foreground, to its end. Return its exit status.
+
+    This process owns the VM and connects its standard streams to the container.
+    """
+    with opened(resolved) as session:
+        session.start()
+        status = attach.attach_streams(session.process, interactive=resolved.options.interactive, tty=resolved.options.tty)
+        session.finish(status)
+        return status
 
 
 def _boot(machine: Machine, timeout: float) -> None:

@@ -69,6 +69,22 @@ def test_import_direction(name: str, path: Path) -> None:
     assert forbidden(name, path) == []
 
 
+PEOPLES = {"typer": ("innkeeper.cli", "innkeeper.bench"), "rich": ("innkeeper.cli", "innkeeper.bench", "innkeeper.progress")}
+"""Libraries that talk to people, and the only packages that may use each."""
+SILENT = ("innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine", "innkeeper.kata")
+"""Libraries: they return what they have to say, or report progress through innkeeper.progress."""
+
+
+@pytest.mark.parametrize(("name", "path"), _modules(), ids=[name for name, _ in _modules()])
+def test_only_the_command_line_talks_to_people(name: str, path: Path) -> None:
+    imported = set(_imports(name, path))
+    for library, packages in PEOPLES.items():
+        assert any(_below(name, package) for package in packages) or not any(_below(module, library) for module in imported)
+    if any(_below(name, package) for package in SILENT) and "builder_scripts" not in path.parts:
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"], f"{path} prints"
+
+
 STANDARD = ROOT / "innkeeper/guest/builder_scripts/stdlib_shims"
 PID1 = [
     (n, p)
