@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 
-    from agent.sandbox import Sandbox
     from agent.service.dispatch import Dispatcher
 else:
     import _signal as signal
@@ -128,7 +127,10 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
         open_ports(settings, sandbox)
     if settings.dev_mode:
         _keep_cores()
-    _read_rules(settings, sandbox)
+    if os.path.exists(IMAGE_RULES):
+        sandbox.read_policy(IMAGE_RULES)
+    if settings.policy_file:
+        sandbox.read_policy(settings.policy_file)
     dispatcher.methods = Methods(sandbox)
     _settle()
     timeline.mark("loaded")
@@ -158,21 +160,6 @@ def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
         await Gateway(GRPC_FOLDER, dispatcher.answer).serve(port)
 
     loop.spawn(serve(), name="grpc listener")
-
-
-def _read_rules(settings: config.Config, sandbox: "Sandbox") -> None:
-    """Read the policies of the image: the one at IMAGE_RULES and the one that the settings name.
-
-    Most images have none, and then the code for policies is not even imported.
-    """
-    paths = [IMAGE_RULES] if os.path.exists(IMAGE_RULES) else []
-    paths += [settings.policy_file] if settings.policy_file else []
-    if paths:
-        from agent.policy.policy_set import Book
-
-        sandbox.rules = Book()
-        for path in paths:
-            sandbox.rules.read(path)
 
 
 def _keep_cores() -> None:

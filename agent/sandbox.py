@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from agent.carried import carried
 from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host import HostContext
-from agent.container.lifecycle import Status
 from agent.container.process import DEFAULT_IO, ProcessIO
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
@@ -25,6 +25,7 @@ from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
+from agent.pod.shell import Shells
 from agent.pod.signals import would_drop
 from agent.pod.spec_translator import Adapter
 from agent.storage.manager import StorageTable, mount_storages
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from agent.container.spec.document import Spec
     from agent.container.spec.process import Process
     from agent.container.spec.reader import Document
-    from agent.pod.streams import Passthrough
+    from agent.pod.streams import Passthrough, Streams
     from agent.policy.policy_set import Book
     from agent.storage.copyfile import FileCopies
-    from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest, CreateSandboxRequest
+    from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest
 
 STATE = "/run/kata-containers"
 SHARED = f"{STATE}/shared"
@@ -60,32 +61,32 @@ class Sandbox:
     """The one sandbox of this guest. `cgroup_root` is the directory above containers' cgroups."""
 
     def __init__(self, settings: "Config", cgroup_root: Path) -> None:
-        self.settings = settings
+        self._settings = settings
         self.cgroup_root = cgroup_root
         self.id = ""
-        self.containers: dict[str, Container] = {}
-        self.created: dict[str, float] = {}
-        """Container id -> time of creation, in seconds since the epoch."""
-        self.shell_processes: dict[str, ContainerProcess] = {}
+        self.shells = Shells()
         """Processes of the pseudo-container "guest"."""
         self.devices = DeviceWatch(settings.hotplug_timeout)
         self.storages = StorageTable(self.devices)
-        self._copies: FileCopies | None = None
-        self.rules: Book | None = None
-        """The policies that requests are checked against, or None without a policy."""
-        self.streams: Passthrough | None = None
-        """The host's connections for the streams of processes, if the settings enable them."""
-        self.swaps: list[str] = []
-        """Device nodes of swap space that the host has added."""
         self.oom_events: loop.Queue[str] = loop.Queue()
         self.events = events.Events()
         self.ended = loop.Event()
         """Set when the sandbox is destroyed. The agent then exits once its answers are sent."""
+        self._containers: dict[str, Container] = {}
+        self._created: dict[str, float] = {}
+        """Container id -> time of creation, in seconds since the epoch."""
+        self._copies: FileCopies | None = None
+        self._policies: Book | None = None
+        """The policies that requests are checked against, or None without a policy."""
+        self._passthrough: Passthrough | None = None
+        """The host's connections for the streams of processes, if the settings enable them."""
+        self._swaps: list[str] = []
+        """Device nodes of swap space that the host has added."""
         self._namespaces = SharedNamespaces()
         self._adapter = Adapter(settings, self.devices)
         self._points: dict[str, list[str]] = {}
         self._creating: set[str] = set()
-        self._created = loop.Event()
+        self._creation_ended = loop.Event()
         """Set when the creation of a container has ended, with success or not."""
         self._removing: dict[str, loop.Event] = {}
         self._ending: loop.Task[None] | None = None
@@ -103,8 +104,33 @@ class Sandbox:
         """Let processes have connections of the host as streams. Return what accepts these."""
         from agent.pod.streams import Passthrough
 
-        self.streams = Passthrough()
-        return self.streams
+        self._passthrough = Passthrough()
+        return self._passthrough
+
+    # policies. Most guests have none, and then their code is not even imported.
+
+    def read_policy(self, path: str) -> None:
+        """Put a policy of the image in force, in addition to those before."""
+        from agent.policy.policy_set import Book
+
+        self._policies = self._policies or Book()
+        self._policies.read(path)
+
+    def set_policy(self, text: str) -> None:
+        """Put the host's policy in force, in place of the one that it has set before.
+
+        Raises Refused for a malformed policy, and then changes nothing.
+        """
+        from agent.policy.policy_set import Book
+
+        policies = self._policies or Book()
+        policies.set(text)
+        self._policies = policies
+
+    def check_policy(self, service: str, method: str, request: object) -> None:
+        """Raise Denied if a policy in force does not allow the request."""
+        if self._policies is not None:
+            self._policies.check(service, method, request)
 
     # the sandbox itself
 
@@ -150,23 +176,27 @@ class Sandbox:
     async def _destroy(self) -> None:
         try:
             await self._let_creations_end()
-            for container_id in reversed(list(self.containers)):
-                if container_id in self.containers:
+            for container_id in reversed(list(self._containers)):
+                if container_id in self._containers:
                     await self._logged(self.remove(container_id), f"container {container_id}")
             for step in (self._swap_off(), self.storages.clear()):
                 await self._logged(step, "destroy")
         finally:
             self.oom_events.close()
             self.devices.close()
-            self.ended.set()
+            self.end()
+
+    def end(self) -> None:
+        """End the agent, with the sandbox as it is."""
+        self.ended.set()
 
     async def _let_creations_end(self) -> None:
         """Wait up to CREATING_SECONDS for containers being created. No new ones are admitted."""
         try:
             with loop.timeout(CREATING_SECONDS):
                 while self._creating:
-                    self._created.clear()
-                    await self._created.wait()
+                    self._creation_ended.clear()
+                    await self._creation_ended.wait()
         except TimeoutError:
             log.error(f"containers still being created after {CREATING_SECONDS:g} s: {', '.join(sorted(self._creating))}", "sandbox")
 
@@ -177,19 +207,37 @@ class Sandbox:
         except (OSError, AgentError, TimeoutError) as error:
             log.error(f"{what}: {error}", "sandbox")
 
+    async def add_swap(self, node: str) -> None:
+        """Call swapon(2) and record the device, so that `destroy` can call swapoff(2).
+
+        Both are carried to their end even if the deadline of the client passes in between:
+        otherwise the device would be in use and nothing would release it.
+        """
+        from agent.linux.swap import swapon
+
+        async def work() -> None:
+            await run_in_worker(lambda: swapon(node), "swapon")
+            self._swaps.append(node)
+
+        await carried(work(), f"swapon {node}")
+
     async def _swap_off(self) -> None:
-        if self.swaps:
+        if self._swaps:
             from agent.linux.swap import swapoff
 
-            nodes, self.swaps = self.swaps, []
+            nodes, self._swaps = self._swaps, []
             await run_in_worker(lambda: swapoff(*nodes), "swapoff")
 
     # containers
 
+    def list_containers(self) -> "list[tuple[Container, float]]":
+        """Return each container with the time of its creation, in seconds since the epoch."""
+        return [(container, self._created[id_]) for id_, container in self._containers.items()]
+
     def container(self, container_id: str) -> Container:
         """Return the container with this id. Raises NotFound."""
         try:
-            return self.containers[container_id]
+            return self._containers[container_id]
         except KeyError:
             raise NotFound(f"container {container_id!r} not found") from None
 
@@ -198,17 +246,28 @@ class Sandbox:
 
         The container id "guest" stands for the guest itself, with the processes of its shell.
         """
-        if container_id == "guest" and container_id not in self.containers:
+        if container_id == "guest" and container_id not in self._containers:
             try:
-                return self.shell_processes[exec_id]
+                return self.shells.processes[exec_id]
             except KeyError:
                 raise NotFound(f"Process not found: {exec_id!r} in the guest") from None
         return self.container(container_id).process(exec_id)
 
-    async def create_container(self, request: "CreateContainerRequest", document: "Document") -> None:
+    async def claim_streams(self, request: "CreateContainerRequest | ExecProcessRequest", terminal: bool) -> "Streams | None":
+        """Return the host's connections for a process's streams, or None if the request names none.
+
+        Raises Refused if it names one and the passthrough port is not open.
+        """
+        if not (request.stdin_port or request.stdout_port or request.stderr_port):
+            return None
+        if self._passthrough is None:
+            raise Refused("stdin_port, stdout_port, stderr_port", "agent.passfd_listener_port is not set")
+        return await self._passthrough.claim(request.stdin_port, request.stdout_port, request.stderr_port, terminal)
+
+    async def create_container(self, request: "CreateContainerRequest", document: "Document") -> "ContainerProcess":
         """Mount the storages and create the container, without starting its program.
 
-        Raises AgentError, among them AlreadyExists, and WrongState once the sandbox is being
+        Returns its first process. Raises AgentError, among them AlreadyExists, and WrongState once the sandbox is being
         destroyed. A failed creation leaves nothing behind.
         """
         container_id = request.container_id
@@ -216,7 +275,7 @@ class Sandbox:
         check_id("exec_id", request.exec_id or container_id)
         if self._ending is not None:
             raise WrongState("the sandbox is at its end")
-        if container_id in self.containers or container_id in self._creating:
+        if container_id in self._containers or container_id in self._creating:
             raise AlreadyExists(f"container {container_id!r} exists")
         self._creating.add(container_id)
         points: list[str] = []
@@ -228,17 +287,19 @@ class Sandbox:
             points = await mount_storages(self.storages, request.storages, container_id=container_id)
             step_times.mark("agent: mount storages")
             container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns)
-            self.containers[container_id] = container
+            self._containers[container_id] = container
+            self._created[container_id] = time.time()
             self.storages.settle(points)
             self._points[container_id] = points
             self._publish_life(events.CREATED, container_id, "", container.init)
+            return container.init
         except BaseException:
             self._adapter.forget(container_id)
             await self.storages.release(points)
             raise
         finally:
             self._creating.discard(container_id)
-            self._created.set()
+            self._creation_ended.set()
 
     async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
         """Create the container with the sandbox's namespaces. The first of all is made alone."""
@@ -257,7 +318,7 @@ class Sandbox:
 
     def _io(self, process: "Process | None") -> ProcessIO:
         """Return the stdio of a new process, with pipes of the configured size."""
-        size = self.settings.container_pipe_size
+        size = self._settings.container_pipe_size
         return ProcessIO(Stdio(process.terminal, size)) if size and process is not None else DEFAULT_IO
 
     async def start(self, container_id: str) -> None:
@@ -296,8 +357,8 @@ class Sandbox:
         self.events.publish(kind, container_id, exec_id)
         loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}")
 
-    async def exec(self, container_id: str, exec_id: str, document: "Document") -> None:
-        """Start an additional process in a container.
+    async def exec(self, container_id: str, exec_id: str, document: "Document") -> "ContainerProcess":
+        """Start an additional process in a container, and return it.
 
         Properties that the document leaves out are those of the container's first process. Raises
         AgentError.
@@ -306,7 +367,9 @@ class Sandbox:
         container = self.container(container_id)
         process = parse_process(self._adapter.process(container_id, document))
         await container.exec(exec_id, process, self._io(process))
-        self._publish_life(events.STARTED, container_id, exec_id, container.process(exec_id))
+        started = container.process(exec_id)
+        self._publish_life(events.STARTED, container_id, exec_id, started)
+        return started
 
     async def wait(self, container_id: str, exec_id: str) -> int:
         """Wait for a process and return its exit status.
@@ -316,8 +379,8 @@ class Sandbox:
         that were already waiting. Raises NotFound.
         """
         process = self.process(container_id, exec_id)
-        container = self.containers.get(container_id)
-        table = self.shell_processes if container is None else container.processes
+        container = self._containers.get(container_id)
+        table = self.shells.processes if container is None else container.processes
         status = await process.wait()
         if (container is None or process is not container.init) and table.get(exec_id) is process:
             del table[exec_id]
@@ -336,13 +399,13 @@ class Sandbox:
         """
         if not 1 <= signum <= 64:
             raise Refused("signal", f"{signum} is not a signal")
-        if container_id in self.containers and not exec_id and signum == signal.SIGKILL:
-            self.containers[container_id].signal_all(signum)
+        if container_id in self._containers and not exec_id and signum == signal.SIGKILL:
+            self._containers[container_id].signal_all(signum)
             return
         process = self.process(container_id, exec_id)
         if process.exit_status is not None:
             return
-        is_init = container_id in self.containers and process is self.containers[container_id].init
+        is_init = container_id in self._containers and process is self._containers[container_id].init
         if is_init and signum == signal.SIGTERM and would_drop(process.pid, signum):
             signum = signal.SIGKILL
         try:
@@ -359,7 +422,7 @@ class Sandbox:
         container = self.container(container_id)
         while container_id in self._removing:
             await self._removing[container_id].wait()
-            if self.containers.get(container_id) is not container:
+            if self._containers.get(container_id) is not container:
                 return
         self._removing[container_id] = loop.Event()
         await carried(self._remove(container), f"remove {container_id}")
@@ -370,8 +433,8 @@ class Sandbox:
             await container.remove()
             _warn(container.id, container.warnings[told:])
             self._namespaces.removed(container)
-            self.containers.pop(container.id, None)
-            self.created.pop(container.id, None)
+            self._containers.pop(container.id, None)
+            self._created.pop(container.id, None)
             self.events.publish(events.REMOVED, container.id)
             self._adapter.forget(container.id)
             await self.storages.release(self._points.pop(container.id, []))
@@ -397,6 +460,3 @@ def _refuse_unsupported(request: "CreateSandboxRequest") -> None:
     for module in request.kernel_modules:
         if module.parameters or not os.path.isdir(f"/sys/module/{module.name}"):
             raise Refused("kernel_modules", f"{module.name}: this kernel loads no modules")
-
-
-__all__ = ["Sandbox", "Status", "check_id"]

@@ -10,13 +10,12 @@ from agent import log, loop
 from agent.errors import AgentError
 from agent.loop import Fd, Socket
 from agent.loop.sockets import CHUNK, accept, receive, send_all
+from agent.pod.shell import SHELL, Shells
 
 if TYPE_CHECKING:
     from agent.container.process import ContainerProcess
-    from agent.sandbox import Sandbox
 
 CONSOLE = "/dev/console"
-SHELL = "/bin/sh"
 RESTART_SECONDS = 1.0
 """Seconds until the shell on the console of the VM is started again."""
 NO_SHELL = "This guest is a release image: it has no shell. Build one that has: ./build.py build --debug"
@@ -28,8 +27,8 @@ MAX_SHELLS = 16
 class DebugConsole:
     """Shells in the guest, with all of its rights."""
 
-    def __init__(self, sandbox: "Sandbox") -> None:
-        self._sandbox = sandbox
+    def __init__(self, shells: Shells) -> None:
+        self._shells = shells
         self._number = 0
 
     async def serve(self, listener: Socket) -> None:
@@ -78,24 +77,14 @@ class DebugConsole:
                 await send_all(client, data)
         finally:
             await typing.stop()
-            await self._end(process)
+            await self._shells.end(process)
 
     async def _start(self) -> "ContainerProcess":
         """Start a shell on a terminal and return its process. Raises AgentError."""
-        from agent.service.introspection import start_shell
-        from innkeeper.wire.pb.guest_pb2 import StartShellRequest
-
-        if len(self._sandbox.shell_processes) >= MAX_SHELLS:
+        if len(self._shells.processes) >= MAX_SHELLS:
             raise AgentError(f"{MAX_SHELLS} shells are open already")
         self._number += 1
-        name = f"console-{self._number}"
-        await start_shell(self._sandbox, StartShellRequest(exec_id=name, terminal=True, rows=24, columns=80))
-        return self._sandbox.shell_processes[name]
-
-    async def _end(self, process: "ContainerProcess") -> None:
-        await process.kill()
-        process.close()
-        self._sandbox.shell_processes.pop(process.exec_id, None)
+        return await self._shells.start(f"console-{self._number}", terminal=True, size=(24, 80))
 
 
 async def _type(client: Socket, process: "ContainerProcess") -> None:

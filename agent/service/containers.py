@@ -1,6 +1,5 @@
 """Handlers of the calls about containers and their processes."""
 
-import time
 from typing import TYPE_CHECKING
 
 from agent import loop
@@ -11,29 +10,20 @@ from innkeeper.wire.pb.agent_pb2 import StatsContainerResponse, WaitProcessRespo
 from innkeeper.wire.pb.empty_pb2 import Empty
 
 if TYPE_CHECKING:
-    from agent.pod.streams import Streams
+    from collections.abc import Awaitable, Callable
+
+    from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
     from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 
 async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest") -> Empty:
-    """Create a container without starting its program. Raises AgentError.
-
-    The connections for its streams are closed if the creation fails.
-    """
+    """Create a container without starting its program. Raises AgentError."""
     _refuse(request, "string_user", "shared_mounts")
     document = convert.spec_document(request.OCI)
-    streams = await _streams(sandbox, request, request.OCI.Process.Terminal)
-    try:
-        await sandbox.create_container(request, document)
-    except BaseException:
-        _drop(streams)
-        raise
-    if streams is not None:
-        streams.couple(sandbox.container(request.container_id).init)
-    sandbox.created[request.container_id] = time.time()
-    return Empty()
+    terminal = request.OCI.Process.Terminal
+    return await _with_streams(sandbox, request, terminal, lambda: sandbox.create_container(request, document))
 
 
 async def start_container(sandbox: "Sandbox", request: "agent_pb2.StartContainerRequest") -> Empty:
@@ -52,34 +42,30 @@ async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessReques
         from agent.pod import users
 
         document = {**document, "user": await users.resolve(sandbox.container(request.container_id), request.string_user)}
-    streams = await _streams(sandbox, request, request.process.Terminal)
+    terminal = request.process.Terminal
+    return await _with_streams(sandbox, request, terminal, lambda: sandbox.exec(request.container_id, request.exec_id, document))
+
+
+async def _with_streams(
+    sandbox: "Sandbox",
+    request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest",
+    terminal: bool,
+    create: "Callable[[], Awaitable[ContainerProcess]]",
+) -> Empty:
+    """Create a process, and connect it to the host's connections for its streams, if there are any.
+
+    The connections are closed if the creation fails.
+    """
+    streams = await sandbox.claim_streams(request, terminal)
     try:
-        await sandbox.exec(request.container_id, request.exec_id, document)
+        process = await create()
     except BaseException:
-        _drop(streams)
+        if streams is not None:
+            streams.close()
         raise
     if streams is not None:
-        streams.couple(sandbox.process(request.container_id, request.exec_id))
+        streams.couple(process)
     return Empty()
-
-
-async def _streams(
-    sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", terminal: bool
-) -> "Streams | None":
-    """Return the host's connections for the streams of a process, or None if it names none.
-
-    Raises Refused if the request names a port and the passthrough port is not open.
-    """
-    if not (request.stdin_port or request.stdout_port or request.stderr_port):
-        return None
-    if sandbox.streams is None:
-        raise Refused("stdin_port, stdout_port, stderr_port", "agent.passfd_listener_port is not set")
-    return await sandbox.streams.claim(request.stdin_port, request.stdout_port, request.stderr_port, terminal)
-
-
-def _drop(streams: "Streams | None") -> None:
-    if streams is not None:
-        streams.close()
 
 
 async def signal_process(sandbox: "Sandbox", request: "agent_pb2.SignalProcessRequest") -> Empty:

@@ -5,10 +5,8 @@ import time
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
-from agent.carried import carried
 from agent.device.block import named_block, virtio_block
 from agent.errors import AgentError, Refused, WrongState
-from agent.linux.swap import swapon
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.empty_pb2 import Empty
 
@@ -114,7 +112,7 @@ async def add_swap(sandbox: "Sandbox", request: "agent_pb2.AddSwapRequest") -> E
     if not request.PCIPath:
         raise Refused("PCIPath", "is empty")
     path = "/".join(f"{slot:02x}" for slot in request.PCIPath)
-    await _swap_on(sandbox, await _appeared(virtio_block(sandbox.devices, path, "PCIPath")))
+    await sandbox.add_swap(await _appeared(virtio_block(sandbox.devices, path, "PCIPath")))
     return Empty()
 
 
@@ -123,7 +121,7 @@ async def add_swap_path(sandbox: "Sandbox", request: "agent_pb2.AddSwapPathReque
 
     Raises Refused, or AgentError if the disk does not appear in time.
     """
-    await _swap_on(sandbox, await _appeared(named_block(sandbox.devices, request.path, "path")))
+    await sandbox.add_swap(await _appeared(named_block(sandbox.devices, request.path, "path")))
     return Empty()
 
 
@@ -133,20 +131,6 @@ async def _appeared(node: Awaitable[str]) -> str:
         return await node
     except TimeoutError as error:
         raise AgentError(str(error)) from None
-
-
-async def _swap_on(sandbox: "Sandbox", node: str) -> None:
-    """Call swapon(2) and record the device, so that the end of the sandbox can call swapoff(2).
-
-    Both are carried to their end even if the deadline of the client passes in between: otherwise
-    the device would be in use and nothing would release it.
-    """
-
-    async def work() -> None:
-        await run_in_worker(lambda: swapon(node), "swapon")
-        sandbox.swaps.append(node)
-
-    await carried(work(), f"swapon {node}")
 
 
 METHODS: "Handlers" = {

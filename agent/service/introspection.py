@@ -4,11 +4,9 @@ import os
 from typing import TYPE_CHECKING
 
 from agent import timeline
-from agent.errors import AlreadyExists, Refused
-from agent.linux.capability import NAMES
+from agent.container.lifecycle import Status
 from agent.linux.reaper import reaper
-from agent.loop import shield
-from agent.sandbox import Status, check_id
+from agent.sandbox import check_id
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import (
     BootTimelineResponse,
@@ -22,16 +20,12 @@ from innkeeper.wire.pb.guest_pb2 import (
 if TYPE_CHECKING:
     from agent import events
     from agent.container.container import Container
-    from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
     from agent.service.dispatch import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-SHELL = "/bin/sh"
-SHELL_ENV = ("PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/", "TERM=linux")
-ALL_CAPABILITIES = ("bounding", "effective", "permitted")
 
 
 async def boot_timeline(sandbox: "Sandbox", request: Empty) -> BootTimelineResponse:
@@ -64,10 +58,10 @@ async def features(sandbox: "Sandbox", request: Empty) -> FeaturesResponse:
 
 async def list_containers(sandbox: "Sandbox", request: Empty) -> ListContainersResponse:
     """Return the containers of the sandbox."""
-    return ListContainersResponse(containers=[_container(sandbox, container) for container in sandbox.containers.values()])
+    return ListContainersResponse(containers=[_container(*each) for each in sandbox.list_containers()])
 
 
-def _container(sandbox: "Sandbox", container: "Container") -> ListContainersResponse.Container:
+def _container(container: "Container", created: float) -> ListContainersResponse.Container:
     status = container.status
     stopped = status is Status.STOPPED
     return ListContainersResponse.Container(
@@ -75,7 +69,7 @@ def _container(sandbox: "Sandbox", container: "Container") -> ListContainersResp
         status=status.value,
         pid=0 if stopped else container.init.pid,
         exit_status=container.init.exit_status or 0,
-        created=sandbox.created.get(container.id, 0.0),
+        created=created,
         annotations=dict(container.spec.annotations),
     )
 
@@ -128,66 +122,11 @@ def _boot_time() -> float:
 
 
 async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest") -> Empty:
-    """Start a process with all rights of the guest, outside of every container.
-
-    A release image ships no program that it could run. The call then fails as an exec of a missing
-    program does, or with Refused if it names no program. Raises AlreadyExists, Refused or
-    StepFailed.
-    """
-    from agent.container.fd_set import FdSet
-    from agent.container.init import child
-    from agent.container.init.prepare import process_plan
-    from agent.container.process import ContainerProcess
-    from agent.container.spec.document import parse_process
-
+    """Start a process with all rights of the guest; see `Shells.start`."""
     check_id("exec_id", request.exec_id)
-    if request.exec_id in sandbox.shell_processes:
-        raise AlreadyExists(f"process {request.exec_id!r} exists in the guest")
-    if not request.args and not os.path.exists(SHELL):
-        raise Refused("args", "this image has no shell; only the debug variant has")
-    own = _own_capabilities()
-    process = parse_process(
-        {
-            "args": list(request.args) or [SHELL],
-            "env": list(request.env) or list(SHELL_ENV),
-            "cwd": request.cwd or "/",
-            "terminal": request.terminal,
-            "consoleSize": {"height": request.rows, "width": request.columns},
-            "capabilities": dict.fromkeys(ALL_CAPABILITIES, own),
-        }
-    )
-    added = ContainerProcess(request.exec_id, process.terminal)
-    # As for an exec, the id is taken before the first await: a second call with it is refused.
-    sandbox.shell_processes[request.exec_id] = added
-    fd_set = FdSet()
-    try:
-        try:
-            control = fd_set.add(added.control_pair().detach())
-            added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, fd_set.fds)
-        finally:
-            fd_set.close()  # our copy of the child's end: the last close means that it runs
-        await added.wait_created()
-        await added.start()
-    except BaseException:
-        await shield(_end_shell(sandbox, added))
-        raise
+    size = request.rows, request.columns
+    await sandbox.shells.start(request.exec_id, request.args, request.env, request.cwd, terminal=request.terminal, size=size)
     return Empty()
-
-
-async def _end_shell(sandbox: "Sandbox", process: "ContainerProcess") -> None:
-    """Kill a shell that could not be started, and free its id."""
-    try:
-        await process.kill()
-    finally:
-        process.close()
-        sandbox.shell_processes.pop(process.exec_id, None)
-
-
-def _own_capabilities() -> list[str]:
-    """Return the names of the agent's permitted capabilities."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        mask = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm:"))
-    return [name for number, name in enumerate(NAMES) if mask >> number & 1]
 
 
 async def next_events(sandbox: "Sandbox", request: "guest_pb2.NextEventsRequest") -> NextEventsResponse:
@@ -214,7 +153,7 @@ def _event(event: "events.Event") -> Event:
 
 async def power_off(sandbox: "Sandbox", request: Empty) -> Empty:
     """End the agent. As PID 1 it powers the VM off after the answer."""
-    sandbox.ended.set()
+    sandbox.end()
     return Empty()
 
 

@@ -33,7 +33,6 @@ LATE = {
     "agent.service.iptables": ("GetIPTables", "SetIPTables"),
     "agent.service.metrics": ("GetMetrics",),
     "agent.service.diagnostics": ("GetDiagnosticData",),
-    "agent.service.policies": ("SetPolicy",),
 }
 """Modules that are imported by the first call of one of their methods.
 
@@ -82,8 +81,7 @@ class Methods:
             return Response(status.INVALID_ARGUMENT, f"{request.method}: undecodable request: {error}")
         request.payload = b""  # free the bytes: the message has the data, and the call may last
         try:
-            if self._sandbox.rules is not None:
-                self._sandbox.rules.check(request.service, request.method, message)
+            self._sandbox.check_policy(request.service, request.method, message)
             response = await handler(self._sandbox, message)
             return Response(payload=response.SerializeToString())
         except AgentError as error:

@@ -32,6 +32,15 @@ async def destroy_sandbox(sandbox: "Sandbox", request: "agent_pb2.DestroySandbox
     return Empty()
 
 
+async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") -> Empty:
+    """Apply a policy to all later calls.
+
+    If a policy is in force already, this call had to pass it, like every other call.
+    """
+    sandbox.set_policy(request.policy)
+    return Empty()
+
+
 async def copy_file(sandbox: "Sandbox", request: "agent_pb2.CopyFileRequest") -> Empty:
     """Write a piece of a file that the host copies into the guest."""
     await sandbox.copies.copy(request)
@@ -78,6 +87,7 @@ def _look_at_shares() -> None:
 METHODS: "Handlers" = {
     "CreateSandbox": create_sandbox,
     "DestroySandbox": destroy_sandbox,
+    "SetPolicy": set_policy,
     "CopyFile": copy_file,
     "GetOOMEvent": get_oom_event,
     "RemoveStaleVirtiofsShareMounts": remove_stale_virtiofs_share_mounts,

@@ -16,7 +16,7 @@ from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 
 AGENT = "grpc.AgentService"
-SANDBOX = SimpleNamespace(rules=None)
+SANDBOX = SimpleNamespace(check_policy=lambda *request: None)
 
 
 def methods(**handlers: Any) -> Methods:

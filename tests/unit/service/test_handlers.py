@@ -6,6 +6,7 @@ import pytest
 
 from agent.errors import AgentError, NotFound, Refused
 from agent.loop import Queue, run, sleep, spawn
+from agent.sandbox import Sandbox as RealSandbox
 from agent.service import containers, guest, sandboxes, streams
 from innkeeper.wire.pb import agent_pb2, oci_pb2
 
@@ -42,7 +43,9 @@ class Sandbox:
     def __init__(self) -> None:
         self.the_process = Process()
         self.oom_events: Queue[str] = Queue()
-        self.streams = None
+        self._passthrough = None
+
+    claim_streams = RealSandbox.claim_streams
 
     def process(self, container_id: str, exec_id: str) -> Process:
         if (container_id, exec_id) != ("c", "p"):
