@@ -57,7 +57,6 @@ def _plan(container: "Container", added: ContainerProcess, process: Process, fd_
     plan.affinity = process.cpu_affinity[1] if process.cpu_affinity else ()
     plan.personality = spec.linux.personality
     plan.memory_policy = memory_policy(spec)
-    plan.fail_at = container.host.fail_at
     kinds = 0
     for kind in spec.linux.namespaces:
         kinds |= p.NAMESPACE_FLAGS[kind]

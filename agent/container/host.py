@@ -32,8 +32,6 @@ class HostContext:
     """The bundle. None: the container's directory below `state_dir`."""
     shared: tuple[str, ...] = ()
     """Directories that others can write. Symbolic links in them are not followed out of them."""
-    fail_at: str = ""
-    """For tests: the name of the step, of the parent or of the child, that fails."""
 
     def overrides(self) -> Mapping[str, str]:
         """Return the paths of namespaces to join by kind, including `pid_namespace`."""

@@ -1,16 +1,24 @@
 """Real containers for tests: a busybox root, a document like docker's, and one call that runs it natively."""
 
+import errno
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent import loop
+from agent.container import create
 from agent.container.container import Container
 from agent.container.host import HostContext
+from agent.container.init import child
+from agent.container.init.plan import ChildPlan
 from agent.container.spec.document import parse_process, parse_spec
+from agent.errors import StepFailed
 
 Document = dict[str, Any]
 
@@ -35,6 +43,24 @@ def with_users(doc: Document) -> Document:
     for key in ("uidMappings", "gidMappings"):
         doc["linux"][key] = [{"containerID": 0, "hostID": FIRST, "size": COUNT}]
     return doc
+
+
+@contextmanager
+def failing_at(step: str) -> Iterator[None]:
+    """Have one step of creating a container or of exec fail, in the parent's table or the child's."""
+
+    async def in_parent(builder: create.ContainerBuilder) -> None:
+        raise StepFailed(step, "failure injected", errno.ECANCELED)
+
+    def in_child(plan: ChildPlan) -> None:
+        raise OSError(errno.ECANCELED, "failure injected")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(create, "STEPS", [(name, in_parent if name == step else run, why) for name, run, why in create.STEPS])
+        for table in ("INIT_STEPS", "EXEC_STEPS"):
+            steps = [(name, in_child if name == step else run, why) for name, run, why in getattr(child, table)]
+            patch.setattr(child, table, steps)
+        yield
 
 
 def open_parents(path: Path) -> None:

@@ -89,5 +89,4 @@ class ChildPlan:
     start_hooks: tuple[Command, ...] = ()
     state: tuple[bytes, bytes] = (b"", b"")
     """The container's state for hooks, before and after the pid."""
-    fail_at: str = ""
     warnings: list[str] = field(default_factory=list)

@@ -3,7 +3,6 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from agent.container.container import Container
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
 from tests.needs import needs
-from tests.root.container_helpers import Box, Document, busybox_root, execute
+from tests.root.container_helpers import Box, Document, busybox_root, execute, failing_at
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "busybox", "mount", "nsenter")]
 
@@ -117,7 +116,8 @@ def test_nothing_is_left_whatever_step_fails(ground: Ground, word: str) -> None:
 
 
 async def _life(box: Box, doc: Document, step: str) -> None:
-    container = await box.create(doc, replace(box.host, fail_at=step))
+    with failing_at(step):
+        container = await box.create(doc)
     try:
         await container.start()
     finally:

@@ -8,10 +8,9 @@ import pytest
 
 from agent import loop
 from agent.container.container import Container
-from agent.container.host import HostContext
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
-from tests.root.container_helpers import Box, execute
+from tests.root.container_helpers import Box, execute, failing_at
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -223,12 +222,12 @@ STEPS = [name for name, _, _ in child.INIT_STEPS]
 @pytest.mark.parametrize("step", STEPS)
 def test_a_failure_at_any_step_leaves_nothing(box: Box, step: str) -> None:
     """The `box` fixture looks for mounts, processes, descriptors and cgroups."""
-    host = HostContext(box.host.cgroup_root, box.host.state_dir, fail_at=step)
     doc = box.document("true")
     doc["linux"]["cgroupsPath"] = "/deep/er/group"
 
     async def main() -> None:
-        container = await box.create(doc, host)
+        with failing_at(step):
+            container = await box.create(doc)
         try:
             await container.start()
         finally:

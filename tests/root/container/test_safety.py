@@ -12,11 +12,10 @@ from agent import loop
 from agent.container import create
 from agent.container import process as process_module
 from agent.container.container import Container, Status
-from agent.container.host import HostContext
 from agent.container.init import child
 from agent.container.spec.document import parse_process, parse_resources
 from agent.errors import AgentError, Refused, StepFailed, WrongState
-from tests.root.container_helpers import PATH, Box, Document, execute, with_users
+from tests.root.container_helpers import PATH, Box, Document, execute, failing_at, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -40,12 +39,10 @@ def everything(box: Box, source: Path) -> Document:
     return with_users(doc)
 
 
-def failing(box: Box, step: str) -> HostContext:
-    return HostContext(box.host.cgroup_root, box.host.state_dir, fail_at=step)
-
-
-async def whole_life(box: Box, doc: Document, host: HostContext) -> None:
-    container = await box.create(doc, host)
+async def whole_life(box: Box, doc: Document, step: str = "") -> None:
+    """Create, start and remove a container. `step` fails, if it is not empty."""
+    with failing_at(step):
+        container = await box.create(doc)
     try:
         await container.start()
     finally:
@@ -56,13 +53,13 @@ async def whole_life(box: Box, doc: Document, host: HostContext) -> None:
 @pytest.mark.parametrize("step", [name for name, _, _ in (*create.STEPS, *child.INIT_STEPS)])
 def test_a_failure_at_any_step_of_either_leaves_nothing(mapped: Box, tmp_path: Path, step: str) -> None:
     with pytest.raises(StepFailed, match="failure injected") as caught:
-        loop.run(whole_life(mapped, everything(mapped, tmp_path), failing(mapped, step)))
+        loop.run(whole_life(mapped, everything(mapped, tmp_path), step))
     assert caught.value.step == step
 
 
 @pytest.mark.needs("module:pyseccomp")
 def test_without_a_failure_that_document_runs(mapped: Box, tmp_path: Path) -> None:
-    loop.run(whole_life(mapped, everything(mapped, tmp_path), mapped.host))
+    loop.run(whole_life(mapped, everything(mapped, tmp_path)))
 
 
 @pytest.mark.parametrize("step", [name for name, _, _ in child.EXEC_STEPS])
@@ -71,8 +68,7 @@ def test_a_failure_at_any_step_of_exec_leaves_nothing(box: Box, step: str) -> No
         container = await box.create(box.document("sleep", "100"))
         try:
             await container.start()
-            container.host = failing(box, step)
-            with pytest.raises(StepFailed, match="failure injected"):
+            with failing_at(step), pytest.raises(StepFailed, match="failure injected"):
                 await execute(container, "true")
             assert (list(container.processes), len(container.pids())) == (["box"], 1)
         finally:
@@ -89,7 +85,7 @@ def test_a_failure_while_a_user_namespace_is_joined_leaves_nothing(mapped: Box, 
             doc = mapped.document("true")
             doc["linux"]["namespaces"].append({"type": "user", "path": f"/proc/{first.init.pid}/ns/user"})
             with pytest.raises(StepFailed, match="failure injected"):
-                await whole_life(Box(mapped.root, mapped.host, "box2"), doc, failing(mapped, step))
+                await whole_life(Box(mapped.root, mapped.host, "box2"), doc, step)
         finally:
             await first.remove()
 
