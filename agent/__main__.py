@@ -43,9 +43,9 @@ async def guest() -> None:
     loop.spawn(serve(listen(address), dispatcher.answer), name="listener")
     timeline.mark_listening()
     if (port := os.environ.get("INNKEEPER_READY", "")).isdigit():
-        from agent.ready_notify import call_host
+        from agent.ready_notify import notify_ready
 
-        loop.spawn(call_host(int(port)), name="ready")
+        loop.spawn(notify_ready(int(port)), name="ready")
     try:
         with loop.timeout(FIRST_CHECK_WAIT):
             await dispatcher.checked.wait()

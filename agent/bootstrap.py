@@ -43,9 +43,9 @@ GRPC_FOLDER = "/run/innkeeper"
 """Directory of the sockets between PID 1 and the gateway."""
 
 
-IMAGE_RULES = "/etc/innkeeper/policy.toml"
+IMAGE_POLICY = "/etc/innkeeper/policy.toml"
 """Path of the policy that an image may ship."""
-LAST_WORDS = 0.3
+DRAIN_SECONDS = 0.3
 """Seconds that clients have to read the last response and disconnect."""
 
 
@@ -64,14 +64,14 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     timeline.mark("policy loaded")
     settings = config.read(file=config.argument(sys.argv[1:]))
     ptp_clock.start()
-    listen_where_told(settings, address, dispatcher)
+    listen_on_configured(settings, address, dispatcher)
     await _serve(dispatcher, settings, Path(early_boot.CGROUP_ROOT), settings.grpc_addr or GRPC_VSOCK)
-    await loop.sleep(LAST_WORDS)
+    await loop.sleep(DRAIN_SECONDS)
     log.info("power off")
     end_machine()
 
 
-def listen_where_told(settings: config.Config, address: str, dispatcher: "Dispatcher") -> None:
+def listen_on_configured(settings: config.Config, address: str, dispatcher: "Dispatcher") -> None:
     """Listen on the configured address too, if it is not `address`.
 
     The kernel command line can be read only after /proc is mounted, and the agent has begun to
@@ -102,7 +102,7 @@ async def as_process(dispatcher: "Dispatcher", settings: config.Config) -> None:
 
         record_to(path)
     await _serve(dispatcher, settings, cgroup_root, settings.grpc_addr or "none")
-    await loop.sleep(LAST_WORDS)
+    await loop.sleep(DRAIN_SECONDS)
 
 
 async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root: Path, grpc_address: str) -> None:
@@ -127,21 +127,21 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
         open_ports(settings, sandbox)
     if settings.dev_mode:
         _keep_cores()
-    if os.path.exists(IMAGE_RULES):
-        sandbox.read_policy(IMAGE_RULES)
+    if os.path.exists(IMAGE_POLICY):
+        sandbox.read_policy(IMAGE_POLICY)
     if settings.policy_file:
         sandbox.read_policy(settings.policy_file)
     dispatcher.methods = Methods(sandbox)
-    _settle()
+    _freeze_heap()
     timeline.mark("loaded")
     if grpc_address != "none":
-        _offer_grpc(grpc_address, dispatcher)
+        _listen_grpc(grpc_address, dispatcher)
     dispatcher.loaded.set()
     log.info("announce", agent_version=KATA_AGENT_VERSION, api_version=KATA_API_VERSION, config=vars(settings))
     await sandbox.ended.wait()
 
 
-def _offer_grpc(address: str, dispatcher: "Dispatcher") -> None:
+def _listen_grpc(address: str, dispatcher: "Dispatcher") -> None:
     """Listen for gRPC. An error is logged, because the agent works without it.
 
     A port that nobody uses costs one socket: the gateway is imported, and its process started, by
@@ -172,7 +172,7 @@ def _keep_cores() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def _settle() -> None:
+def _freeze_heap() -> None:
     """Collect garbage once, return free memory to the kernel, and freeze what is left (gc.freeze).
 
     Everything is imported by now. The collector does not touch frozen objects any more, so the

@@ -30,7 +30,7 @@ from agent.linux.mount_table import mount_table
 
 PATH = "/bin:/sbin:/usr/bin:/usr/sbin"
 CGROUP_ROOT = "/sys/fs/cgroup"
-OWN_GROUP = "agent"
+AGENT_CGROUP = "agent"
 """Name of the cgroup of the agent itself."""
 
 _NOSUID, _NODEV, _NOEXEC = MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC
@@ -155,7 +155,7 @@ def prepare_cgroups(root: str = CGROUP_ROOT) -> None:
 
     A controller that cannot be enabled is logged. Raises OSError.
     """
-    own = os.path.join(root, OWN_GROUP)
+    own = os.path.join(root, AGENT_CGROUP)
     os.makedirs(own, exist_ok=True)
     _write(os.path.join(own, "cgroup.procs"), "0")
     with open(os.path.join(root, "cgroup.controllers"), encoding="ascii") as file:

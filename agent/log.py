@@ -26,7 +26,7 @@ TAGS = {
     "trace": "TRCE",
 }
 _ORDER = ("CRIT", "ERRO", "WARN", "INFO", "DEBG", "TRCE")
-_PIECE = 1024
+_WRITE_MAX = 1024
 """Most bytes of one write(2)."""
 
 _sink: "Callable[[bytes], None] | None" = None
@@ -79,7 +79,7 @@ def _write(tag: str, message: str, subsystem: str, fields: "dict[str, object]") 
             return
     try:
         while data:
-            data = data[os.write(2, data[:_PIECE]) :]
+            data = data[os.write(2, data[:_WRITE_MAX]) :]
     except OSError:
         pass  # nothing can read the line, and that is no reason to fail
 

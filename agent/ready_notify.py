@@ -16,7 +16,7 @@ SECONDS = 5.0
 """Seconds that the host may take to accept the connection."""
 
 
-async def call_host(port: int) -> None:
+async def notify_ready(port: int) -> None:
     """Connect to `port` of the host and close the connection.
 
     A failure is logged and is no error: the host can connect to the agent nevertheless.

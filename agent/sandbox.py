@@ -27,8 +27,8 @@ from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.shell import Shells
 from agent.pod.signals import would_drop
-from agent.pod.spec_translator import Adapter
-from agent.storage.manager import StorageTable, mount_storages
+from agent.pod.spec_translator import SpecTranslator
+from agent.storage.manager import StorageManager, mount_storages
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.container.spec.process import Process
     from agent.container.spec.reader import Document
     from agent.pod.streams import Passthrough, Streams
-    from agent.policy.policy_set import Book
+    from agent.policy.policy_set import PolicySet
     from agent.storage.copyfile import FileCopies
     from innkeeper.wire.pb.agent_pb2 import CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest
 
@@ -67,7 +67,7 @@ class Sandbox:
         self.shells = Shells()
         """Processes of the pseudo-container "guest"."""
         self.devices = DeviceWatch(settings.hotplug_timeout)
-        self.storages = StorageTable(self.devices)
+        self.storages = StorageManager(self.devices)
         self.oom_events: loop.Queue[str] = loop.Queue()
         self.events = events.Events()
         self.ended = loop.Event()
@@ -76,14 +76,14 @@ class Sandbox:
         self._created: dict[str, float] = {}
         """Container id -> time of creation, in seconds since the epoch."""
         self._copies: FileCopies | None = None
-        self._policies: Book | None = None
+        self._policies: PolicySet | None = None
         """The policies that requests are checked against, or None without a policy."""
         self._passthrough: Passthrough | None = None
         """The host's connections for the streams of processes, if the settings enable them."""
         self._swaps: list[str] = []
         """Device nodes of swap space that the host has added."""
         self._namespaces = SharedNamespaces()
-        self._adapter = Adapter(settings, self.devices)
+        self._translator = SpecTranslator(settings, self.devices)
         self._points: dict[str, list[str]] = {}
         self._creating: set[str] = set()
         self._creation_ended = loop.Event()
@@ -111,9 +111,9 @@ class Sandbox:
 
     def read_policy(self, path: str) -> None:
         """Put a policy of the image in force, in addition to those before."""
-        from agent.policy.policy_set import Book
+        from agent.policy.policy_set import PolicySet
 
-        self._policies = self._policies or Book()
+        self._policies = self._policies or PolicySet()
         self._policies.read(path)
 
     def set_policy(self, text: str) -> None:
@@ -121,9 +121,9 @@ class Sandbox:
 
         Raises Refused for a malformed policy, and then changes nothing.
         """
-        from agent.policy.policy_set import Book
+        from agent.policy.policy_set import PolicySet
 
-        policies = self._policies or Book()
+        policies = self._policies or PolicySet()
         policies.set(text)
         self._policies = policies
 
@@ -155,7 +155,7 @@ class Sandbox:
 
                 set_dns(list(request.dns))
             if request.guest_hook_path:
-                self._adapter.use_hooks(request.guest_hook_path)
+                self._translator.use_hooks(request.guest_hook_path)
         except BaseException:
             self.id = ""
             await self.storages.release(points)
@@ -281,7 +281,7 @@ class Sandbox:
         points: list[str] = []
         try:
             step_times.mark("begin")
-            spec = parse_spec(await self._adapter.container(request, document), sandbox=OWN)
+            spec = parse_spec(await self._translator.container(request, document), sandbox=OWN)
             _warn(container_id, spec.warnings)
             step_times.mark("agent: parse specification")
             points = await mount_storages(self.storages, request.storages, container_id=container_id)
@@ -289,12 +289,12 @@ class Sandbox:
             container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns)
             self._containers[container_id] = container
             self._created[container_id] = time.time()
-            self.storages.settle(points)
+            self.storages.commit(points)
             self._points[container_id] = points
             self._publish_life(events.CREATED, container_id, "", container.init)
             return container.init
         except BaseException:
-            self._adapter.forget(container_id)
+            self._translator.forget(container_id)
             await self.storages.release(points)
             raise
         finally:
@@ -303,7 +303,7 @@ class Sandbox:
 
     async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
         """Create the container with the sandbox's namespaces. The first of all is made alone."""
-        async with self._namespaces.turn():
+        async with self._namespaces.creation_lock():
             pids = self._namespaces.pid() if shares_pids else None
             host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
             try:
@@ -337,9 +337,9 @@ class Sandbox:
 
     def _out_of_memory(self, container_id: str, kills: int) -> None:
         """Record one event per killed process. Events beyond MAX_EVENTS are dropped and logged."""
-        told = min(kills, MAX_EVENTS)
-        dropped = kills - told
-        for _ in range(told):
+        reported = min(kills, MAX_EVENTS)
+        dropped = kills - reported
+        for _ in range(reported):
             self.events.publish(events.OOM, container_id)
             if len(self.oom_events) < MAX_EVENTS and not self.oom_events.closed:
                 self.oom_events.put_nowait(container_id)
@@ -365,7 +365,7 @@ class Sandbox:
         """
         check_id("exec_id", exec_id)
         container = self.container(container_id)
-        process = parse_process(self._adapter.process(container_id, document))
+        process = parse_process(self._translator.process(container_id, document))
         await container.exec(exec_id, process, self._io(process))
         started = container.process(exec_id)
         self._publish_life(events.STARTED, container_id, exec_id, started)
@@ -429,14 +429,14 @@ class Sandbox:
 
     async def _remove(self, container: Container) -> None:
         try:
-            told = len(container.warnings)
+            reported = len(container.warnings)
             await container.remove()
-            _warn(container.id, container.warnings[told:])
+            _warn(container.id, container.warnings[reported:])
             self._namespaces.removed(container)
             self._containers.pop(container.id, None)
             self._created.pop(container.id, None)
             self.events.publish(events.REMOVED, container.id)
-            self._adapter.forget(container.id)
+            self._translator.forget(container.id)
             await self.storages.release(self._points.pop(container.id, []))
             step_times.finished()
         finally:

@@ -21,7 +21,7 @@ from agent.linux.sealed import copy, is_sealed
 PR_SET_PDEATHSIG = 1
 _NOSUID_NODEV = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV
 
-_group: Path | None = None
+_cgroup: Path | None = None
 """The cgroup for containers.
 
 It is named after the pid of the outer process, which removes what a killed inner process leaves.
@@ -48,8 +48,8 @@ def isolate() -> None:
     every container, because the kernel kills all processes of a pid namespace whose PID 1 ends. If
     the outer process is killed, PR_SET_PDEATHSIG kills the inner one. Raises OSError.
     """
-    global _group
-    _group = _make_group()
+    global _cgroup
+    _cgroup = _make_cgroup()
     p.unshare(p.CLONE_NEWNS | p.CLONE_NEWNET | p.CLONE_NEWUTS | p.CLONE_NEWIPC | p.CLONE_NEWPID)
     inner = os.fork()
     if inner:
@@ -63,9 +63,9 @@ def isolate() -> None:
 
 def cgroup_root() -> Path:
     """Return the cgroup for containers. Raises OSError if there is none."""
-    if _group is None:
+    if _cgroup is None:
         raise OSError("no cgroup2 mount, or not root")
-    return _group
+    return _cgroup
 
 
 def _mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]", target: str, attributes: int) -> None:
@@ -89,12 +89,12 @@ def _wait(inner: int) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, end)
     _, status = os.waitpid(inner, 0)
-    if _group is not None:
-        _remove_tree(_group)
+    if _cgroup is not None:
+        _remove_tree(_cgroup)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _make_group() -> Path | None:
+def _make_cgroup() -> Path | None:
     """Make a cgroup with every available controller, or return None without a cgroup2 mount.
 
     Raises OSError.
@@ -102,14 +102,14 @@ def _make_group() -> Path | None:
     mounts = [entry.mountpoint for entry in mount_table() if entry.filesystem == "cgroup2"]
     if not mounts:
         return None
-    group = Path(mounts[0]) / f"innkeeper-agent-{os.getpid()}"
-    group.mkdir()
-    for controller in (group / "cgroup.controllers").read_text(encoding="ascii").split():
+    cgroup = Path(mounts[0]) / f"innkeeper-agent-{os.getpid()}"
+    cgroup.mkdir()
+    for controller in (cgroup / "cgroup.controllers").read_text(encoding="ascii").split():
         try:
-            (group / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
+            (cgroup / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
         except OSError:
             continue  # it is in use elsewhere
-    return group
+    return cgroup
 
 
 def _remove_tree(root: Path) -> None:

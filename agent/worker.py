@@ -16,7 +16,7 @@ from agent.linux.process import close_all_but, pidfd_send_signal
 from agent.linux.reaper import Child, reaper
 from agent.loop import Fd
 
-CHUNK = 65536
+BUFFER_SIZE = 65536
 """Most bytes of one read."""
 MAX_OUTCOME = 1 << 20
 """Most bytes of an outcome."""
@@ -149,7 +149,7 @@ async def _read_all(fd: Fd) -> bytes:
     while len(data) <= MAX_OUTCOME:
         await loop.readable(fd)
         try:
-            piece = os.read(fd.fileno(), CHUNK)
+            piece = os.read(fd.fileno(), BUFFER_SIZE)
         except BlockingIOError:
             continue
         if not piece:

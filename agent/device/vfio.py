@@ -54,7 +54,7 @@ async def take_group(devices: DeviceWatch, addresses: list[str]) -> str:
     if len(set(groups.values())) != 1:
         raise Refused(FIELD, f"functions of several IOMMU groups: {', '.join(f'{bdf} of {group}' for bdf, group in groups.items())}")
     number = groups[addresses[0]]
-    return await devices.wait_for(lambda: devices.named(f"/class/vfio/{number}", f"vfio/{number}"), f"/dev/vfio/{number}")
+    return await devices.wait_for(lambda: devices.device_node(f"/class/vfio/{number}", f"vfio/{number}"), f"/dev/vfio/{number}")
 
 
 def _rebind(sys_root: str, bdf: str) -> None:

@@ -98,9 +98,9 @@ class DeviceWatch:
 
         Returns None until the node exists with the right device number.
         """
-        return self.named(block_directory, os.path.basename(block_directory).replace("!", "/"))
+        return self.device_node(block_directory, os.path.basename(block_directory).replace("!", "/"))
 
-    def named(self, directory: str, name: str) -> str | None:
+    def device_node(self, directory: str, name: str) -> str | None:
         """Return the path of a device's node, as `node` does, for a device of any type.
 
         `name` is the node's path relative to /dev.

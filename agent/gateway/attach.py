@@ -16,7 +16,7 @@ from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 from innkeeper.wire.pb.guest_pb2 import AttachRequest, AttachResponse
 
-PIECE = 256 << 10
+READ_MAX = 256 << 10
 """Most bytes of output in one message."""
 _AGENT = "grpc.AgentService"
 
@@ -72,7 +72,7 @@ class Attachment:
 
     async def _output(self, method: str, stream: str) -> None:
         """Send one output to its end. Raises Failed."""
-        request = agent_pb2.ReadStreamRequest(**self._ids, len=PIECE)
+        request = agent_pb2.ReadStreamRequest(**self._ids, len=READ_MAX)
         while True:
             try:
                 data = (await self._agent.ask(_AGENT, method, request, agent_pb2.ReadStreamResponse)).data

@@ -6,7 +6,7 @@ from agent import log
 from agent.loop.descriptors import Socket
 from agent.loop.waits import readable, sleep, writable
 
-CHUNK = 1 << 16
+BUFFER_SIZE = 1 << 16
 """Most bytes that one read returns."""
 VMADDR_CID_ANY = 0xFFFFFFFF
 VMADDR_CID_HOST = 2
@@ -80,12 +80,12 @@ async def send_all(client: Socket, data: bytes) -> None:
 
 
 async def receive(client: Socket) -> bytes:
-    """Return the bytes that have arrived, at most CHUNK, or b"" at the end of the stream.
+    """Return the bytes that have arrived, at most BUFFER_SIZE, or b"" at the end of the stream.
 
     Raises OSError when the client is gone.
     """
     while True:
         try:
-            return client.recv(CHUNK)
+            return client.recv(BUFFER_SIZE)
         except BlockingIOError:
             await readable(client)

@@ -52,20 +52,20 @@ def _names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-async def inject(document: "Document", names: list[str], patience: float, folders: Iterable[str] = FOLDERS) -> "Document":
+async def inject(document: "Document", names: list[str], timeout: float, folders: Iterable[str] = FOLDERS) -> "Document":
     """Return the document with the edits of each device applied.
 
     The CDI files may not have been written yet: they are read again every RETRY_SECONDS, for
-    `patience` seconds. Raises Refused.
+    `timeout` seconds. Raises Refused.
     """
-    deadline = patience
+    deadline = timeout
     while True:
         devices, common = load(folders)
         missing = [name for name in names if name not in devices]
         if not missing:
             break
         if deadline <= 0:
-            raise Refused(FIELD, f"no CDI device {missing[0]} in {' or '.join(folders)} after {patience:g} s")
+            raise Refused(FIELD, f"no CDI device {missing[0]} in {' or '.join(folders)} after {timeout:g} s")
         await loop.sleep(RETRY_SECONDS)
         deadline -= RETRY_SECONDS
     edits = [*(common[kind] for kind in dict.fromkeys(name.partition("=")[0] for name in names)), *(devices[name] for name in names)]

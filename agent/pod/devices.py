@@ -28,7 +28,7 @@ ABSENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class DeviceUpdate:
     """The guest's device node for an entry of linux.devices.
 
     `path` is the new path of the entry, or "" to keep its path.
@@ -40,20 +40,20 @@ class Update:
 
 
 @dataclass(slots=True)
-class Found:
+class GuestDevices:
     """The result of `find`. `addresses` maps PCI addresses on the host to those in the guest."""
 
-    updates: list[Update] = field(default_factory=list)
+    updates: list[DeviceUpdate] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
 
 
-async def find(requests: "Iterable[Device]", devices: "DeviceWatch") -> Found:
+async def find(requests: "Iterable[Device]", devices: "DeviceWatch") -> GuestDevices:
     """Wait for each device and return what was found.
 
     Raises Refused for a malformed request, Unimplemented for a type in ABSENT, and StepFailed if a
     device does not appear in time.
     """
-    found = Found()
+    found = GuestDevices()
     for device in requests:
         if device.type in ABSENT:
             raise Unimplemented(f"devices.type: {device.type} is not served: {ABSENT[device.type]}")
@@ -71,19 +71,19 @@ async def find(requests: "Iterable[Device]", devices: "DeviceWatch") -> Found:
     return found
 
 
-async def _virtio(device: "Device", devices: "DeviceWatch", found: Found) -> None:
-    found.updates.append(Update(device.container_path, await virtio_block(devices, device.id or device.vm_path, "devices.id")))
+async def _virtio(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
+    found.updates.append(DeviceUpdate(device.container_path, await virtio_block(devices, device.id or device.vm_path, "devices.id")))
 
 
-async def _named(device: "Device", devices: "DeviceWatch", found: Found) -> None:
-    found.updates.append(Update(device.container_path, await named_block(devices, device.vm_path or device.id, "devices.vm_path")))
+async def _named(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
+    found.updates.append(DeviceUpdate(device.container_path, await named_block(devices, device.vm_path or device.id, "devices.vm_path")))
 
 
-async def _scsi(device: "Device", devices: "DeviceWatch", found: Found) -> None:
-    found.updates.append(Update(device.container_path, await scsi_block(devices, device.id, "devices.id")))
+async def _scsi(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
+    found.updates.append(DeviceUpdate(device.container_path, await scsi_block(devices, device.id, "devices.id")))
 
 
-async def _driven_by_the_guest(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+async def _guest_driven(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
     """Find a PCI device that the guest's kernel drives, for example a network interface.
 
     It has no node in the container. Only its PCI address is translated.
@@ -91,16 +91,16 @@ async def _driven_by_the_guest(device: "Device", devices: "DeviceWatch", found: 
     await _addresses(device, devices, found)
 
 
-async def _handed_over(device: "Device", devices: "DeviceWatch", found: Found) -> None:
+async def _vfio_passthrough(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
     """Bind a PCI device to vfio-pci, for a program in the container to drive.
 
     The container gets the node of the IOMMU group, whose number is different in the guest.
     """
     node = await vfio.take_group(devices, await _addresses(device, devices, found))
-    found.updates.append(Update(device.container_path, node, node))
+    found.updates.append(DeviceUpdate(device.container_path, node, node))
 
 
-async def _addresses(device: "Device", devices: "DeviceWatch", found: Found) -> list[str]:
+async def _addresses(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> list[str]:
     """Return the guest's addresses of the device's PCI functions, and record them in `found`."""
     functions = [vfio.parse_option(option) for option in device.options]
     if not functions:
@@ -117,12 +117,12 @@ TYPES: dict[str, Callable[..., Awaitable[None]]] = {
     "mmioblk": _named,
     "scsi": _scsi,
     "nvdimm": _named,
-    "vfio-pci-gk": _driven_by_the_guest,
-    "vfio-pci": _handed_over,
+    "vfio-pci-gk": _guest_driven,
+    "vfio-pci": _vfio_passthrough,
 }
 
 
-def apply(document: "Document", found: Found) -> "Document":
+def apply(document: "Document", found: GuestDevices) -> "Document":
     """Return the document with the guest's device numbers in linux.devices and the device rules.
 
     Raises Refused for a device that the document does not list, and for two with one host number:

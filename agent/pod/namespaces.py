@@ -20,7 +20,7 @@ from agent.worker import run_in_worker
 if TYPE_CHECKING:
     from agent.container.container import Container
 
-PLACE = "/run/sandbox-ns"
+DIRECTORY = "/run/sandbox-ns"
 ENDING_SECONDS = 1.0
 """How long a process that has been killed may take to be gone."""
 
@@ -33,7 +33,7 @@ class SharedNamespaces:
         self._first: Container | None = None
         self._order = loop.Lock()
 
-    def turn(self) -> "loop.Lock":
+    def creation_lock(self) -> "loop.Lock":
         """Return the lock to hold while a container is created.
 
         Until the first container exists creations are serialised, because that container creates
@@ -42,16 +42,16 @@ class SharedNamespaces:
         """
         return self._order if self._first is None else loop.Lock()
 
-    async def make(self, hostname: str, place: str = PLACE) -> None:
+    async def make(self, hostname: str, directory: str = DIRECTORY) -> None:
         """Create the ipc and uts namespaces, with `hostname` if not empty. Raises StepFailed.
 
         A worker creates them, so that PID 1 itself stays in the guest's namespaces. A namespace
         ends with its last process unless it is mounted (namespaces(7)), so each is bind-mounted
-        below `place` before the worker exits.
+        below `directory` before the worker exits.
         """
-        os.makedirs(place, exist_ok=True)
-        paths = {kind: f"{place}/{kind}" for kind in ("ipc", "uts")}
-        self.unmake(place)
+        os.makedirs(directory, exist_ok=True)
+        paths = {kind: f"{directory}/{kind}" for kind in ("ipc", "uts")}
+        self.unmake(directory)
         for path in paths.values():
             with open(path, "w"):
                 pass
@@ -68,12 +68,12 @@ class SharedNamespaces:
         await run_in_worker(work, "sandbox namespaces")
         self.paths = paths
 
-    def unmake(self, place: str = PLACE) -> None:
+    def unmake(self, directory: str = DIRECTORY) -> None:
         """Unmount the ipc and uts namespaces. It is no error if they are not mounted."""
         self.paths = {}
         for kind in ("ipc", "uts"):
             try:
-                umount2(f"{place}/{kind}", MNT_DETACH | UMOUNT_NOFOLLOW)
+                umount2(f"{directory}/{kind}", MNT_DETACH | UMOUNT_NOFOLLOW)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT):
                     raise

@@ -18,7 +18,7 @@ NAMESPACES = ("pid", "mount", "cgroup")
 about its own namespaces."""
 
 
-class Adapter:
+class SpecTranslator:
     """The translator of one sandbox.
 
     It keeps the guest hooks, and each container's PCI addresses for processes added by exec.

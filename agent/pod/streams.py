@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from agent import log, loop
 from agent.errors import AgentError, Refused
 from agent.loop import Socket
-from agent.loop.sockets import CHUNK, accept, receive, send_all
+from agent.loop.sockets import BUFFER_SIZE, accept, receive, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agent.container.process import ContainerProcess
 
-PATIENCE = 10.0
+CONNECT_SECONDS = 10.0
 """Seconds to wait for a connection that a request names and that has not been accepted yet."""
 MAX_UNCLAIMED = 64
 """The number of connections kept that no request has named. The oldest is closed for a new one."""
@@ -42,7 +42,7 @@ class Streams:
     def __init__(self, stdin: Socket | None, stdout: Socket | None, stderr: Socket | None) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
-    def couple(self, process: "ContainerProcess") -> None:
+    def connect(self, process: "ContainerProcess") -> None:
         """Start to copy between the connections and the process. Each stream ends on its own."""
         if self.stdin is not None:
             loop.spawn(_feed(self.stdin, process), name="stdin passed on")
@@ -89,7 +89,7 @@ class Passthrough:
     async def claim(self, stdin: int, stdout: int, stderr: int, terminal: bool) -> Streams:
         """Return the connections of the given ports, 0 for no connection.
 
-        Waits up to PATIENCE seconds for all of them. Raises Refused if one is missing then, and for
+        Waits up to CONNECT_SECONDS seconds for all of them. Raises Refused if one is missing then, and for
         a port that is given twice or a standard error beside a terminal.
         """
         ports = [port for port in (stdin, stdout, stderr) if port]
@@ -99,7 +99,7 @@ class Passthrough:
             raise Refused("stderr_port", "a terminal has no standard error of its own")
         found: dict[int, Socket] = {}
         try:
-            with loop.timeout(PATIENCE):
+            with loop.timeout(CONNECT_SECONDS):
                 for port in ports:
                     found[port] = await self._claim(port)
         except BaseException as error:
@@ -141,7 +141,7 @@ async def _drain(client: Socket, read: "Callable[[int], Awaitable[bytes]]") -> N
     """
     gone = False
     try:
-        while data := await read(CHUNK):
+        while data := await read(BUFFER_SIZE):
             if not gone:
                 try:
                     await send_all(client, data)

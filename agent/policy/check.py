@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
-from agent.policy.parser import Place, Policy
+from agent.policy.parser import MountPattern, Policy
 from innkeeper.wire import status
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ def _rule(policy: Policy, rule: str) -> "tuple[Any, ...] | None":
 
 
 def _matches(thing: Any, entry: Any) -> bool:
-    if isinstance(entry, Place):
-        return _place_matches(thing, entry)
+    if isinstance(entry, MountPattern):
+        return _mount_matches(thing, entry)
     if isinstance(entry, tuple):
         return _command_matches(thing, entry)
     return fnmatchcase(thing, entry)
 
 
-def _place_matches(thing: Place, entry: Place) -> bool:
+def _mount_matches(thing: MountPattern, entry: MountPattern) -> bool:
     if entry.read_only and not thing.read_only:
         return False
     pairs = ((thing.destination, entry.destination), (thing.source, entry.source), (thing.type, entry.type))
@@ -126,7 +126,7 @@ def _command_matches(words: tuple[str, ...], entry: tuple[str, ...]) -> bool:
 def _show(entry: Any) -> str:
     if isinstance(entry, tuple):
         return " ".join(entry)
-    if isinstance(entry, Place):
+    if isinstance(entry, MountPattern):
         given = ((word, getattr(entry, word)) for word in ("destination", "source", "type"))
         return " ".join([f"{word}={value}" for word, value in given if value is not None] + ["read_only"] * entry.read_only)
     return str(entry)
@@ -163,18 +163,20 @@ def _mounts(request: "agent_pb2.CreateContainerRequest") -> Asked:
         kind = mount.type or ("bind" if {"bind", "rbind"} & set(mount.options) else "")
         if {"bind", "rbind"} & set(mount.options):
             kind = "bind"  # these options decide in the container's code too, not the type
-        place = Place(_straight(mount.destination), _straight(mount.source), kind, read_only)
-        yield place, _show(place)
+        asked = MountPattern(_normalized(mount.destination), _normalized(mount.source), kind, read_only)
+        yield asked, _show(asked)
 
 
 def _storages(request: "agent_pb2.CreateContainerRequest | agent_pb2.CreateSandboxRequest") -> Asked:
     for storage in request.storages:
         words = [word for option in storage.options for word in option.split(",")]
-        place = Place(_straight(storage.mount_point), _straight(storage.source), storage.driver, "ro" in words and "rw" not in words)
-        yield place, _show(place)
+        asked = MountPattern(
+            _normalized(storage.mount_point), _normalized(storage.source), storage.driver, "ro" in words and "rw" not in words
+        )
+        yield asked, _show(asked)
 
 
-def _straight(path: str) -> str:
+def _normalized(path: str) -> str:
     """Return an absolute path without `.`, `..` and double slashes. A trailing slash is kept.
 
     A pattern is thus matched against the path that will be used: `/run/kata-containers/../../etc`
@@ -186,7 +188,7 @@ def _straight(path: str) -> str:
 
 
 def _root(request: "agent_pb2.CreateContainerRequest") -> Asked:
-    path = _straight(request.OCI.Root.Path)
+    path = _normalized(request.OCI.Root.Path)
     yield path, path
 
 

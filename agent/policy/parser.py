@@ -16,7 +16,7 @@ _REGO = re.compile(r"^\s*(package|import|default)\s+[a-z]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MountPattern:
     """An entry of `mounts` or `storages`: patterns that must all match. None matches anything."""
 
     destination: str | None = None
@@ -36,8 +36,8 @@ class Policy:
     rpcs: tuple[str, ...] | None = None
     images: tuple[str, ...] | None = None
     layers: tuple[str, ...] | None = None
-    mounts: tuple[Place, ...] | None = None
-    storages: tuple[Place, ...] | None = None
+    mounts: tuple[MountPattern, ...] | None = None
+    storages: tuple[MountPattern, ...] | None = None
     capabilities: tuple[str, ...] | None = None
     commands: tuple[tuple[str, ...], ...] | None = None
     exec: tuple[tuple[str, ...], ...] | None = None
@@ -59,14 +59,14 @@ _MOUNTS = (
     ("/sys/fs/cgroup", "cgroup*"),
     ("/run", "tmpfs"),
 )
-STANDARD_PLACES = {
+STANDARD_MOUNTS = {
     "mounts": (
-        *(Place(destination, None, kind) for destination, kind in _MOUNTS),
-        Place("/dev/shm", "/run/kata-containers/sandbox/shm", "bind"),
+        *(MountPattern(destination, None, kind) for destination, kind in _MOUNTS),
+        MountPattern("/dev/shm", "/run/kata-containers/sandbox/shm", "bind"),
     ),
     "storages": (
-        Place("/run/kata-containers/shared/containers/", "kataShared", "virtio-fs"),
-        Place("/run/kata-containers/sandbox/shm", "shm", "ephemeral"),
+        MountPattern("/run/kata-containers/shared/containers/", "kataShared", "virtio-fs"),
+        MountPattern("/run/kata-containers/sandbox/shm", "shm", "ephemeral"),
     ),
 }
 
@@ -127,11 +127,11 @@ def _commands(key: str, value: object) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def _places(key: str, value: object) -> tuple[Place, ...]:
-    found: list[Place] = []
+def _mount_patterns(key: str, value: object) -> tuple[MountPattern, ...]:
+    found: list[MountPattern] = []
     for entry in _list(key, value):
         if entry == STANDARD:
-            found += STANDARD_PLACES[key]
+            found += STANDARD_MOUNTS[key]
             continue
         if not isinstance(entry, dict) or not entry:
             raise Refused(f"{FIELD}.{key}", f"has an entry that is neither {STANDARD!r} nor a table")
@@ -139,13 +139,13 @@ def _places(key: str, value: object) -> tuple[Place, ...]:
             wanted = bool if word == "read_only" else str
             if word not in ("destination", "source", "type", "read_only") or not isinstance(pattern, wanted):
                 raise Refused(f"{FIELD}.{key}.{word[:40]}", "is no pattern of destination, source or type, nor read_only")
-        found.append(Place(**entry))
+        found.append(MountPattern(**entry))
     return tuple(found)
 
 
 _READERS = {
-    "mounts": _places,
-    "storages": _places,
+    "mounts": _mount_patterns,
+    "storages": _mount_patterns,
     "capabilities": _capabilities,
     "commands": _commands,
     "exec": _commands,

@@ -9,7 +9,7 @@ from agent.policy.check import Denied, check
 from agent.policy.parser import Policy, parse
 
 
-class Book:
+class PolicySet:
     """The policies in force. Without any, every request is allowed."""
 
     def __init__(self) -> None:

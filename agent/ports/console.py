@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent import log, loop
 from agent.errors import AgentError
 from agent.loop import Fd, Socket
-from agent.loop.sockets import CHUNK, accept, receive, send_all
+from agent.loop.sockets import BUFFER_SIZE, accept, receive, send_all
 from agent.pod.shell import SHELL, Shells
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class DebugConsole:
             return
         typing = loop.spawn(_type(client, process), name="debug console input")
         try:
-            while data := await process.read_stdout(CHUNK):
+            while data := await process.read_stdout(BUFFER_SIZE):
                 await send_all(client, data)
         finally:
             await typing.stop()
@@ -108,7 +108,7 @@ async def _relay(console: Fd, pair: Socket) -> None:
         while True:
             await loop.readable(console)
             try:
-                data = os.read(console.fileno(), CHUNK)
+                data = os.read(console.fileno(), BUFFER_SIZE)
             except BlockingIOError:
                 continue
             if not data:

@@ -64,7 +64,7 @@ async def _with_streams(
             streams.close()
         raise
     if streams is not None:
-        streams.couple(process)
+        streams.connect(process)
     return Empty()
 
 

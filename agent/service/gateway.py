@@ -49,8 +49,8 @@ class Gateway:
         self._grpc_socket = f"{folder}/grpc.sock"
         self._answer = answer
         self._process: gateway_process.Process | None = None
-        self._dialling = Lock()
-        self._way_back: Socket | None = None
+        self._start_lock = Lock()
+        self._agent_listener: Socket | None = None
         self._connections = 0
         self._fewer = Event()
 
@@ -86,7 +86,7 @@ class Gateway:
         connections that come at the same time from starting two of them. Raises OSError,
         TimeoutError or GatewayFailed.
         """
-        async with self._dialling:
+        async with self._start_lock:
             process = await self._running()
             try:
                 return _connect(self._grpc_socket)
@@ -102,30 +102,30 @@ class Gateway:
         path.
         """
         if self._process is None or self._process.ended.is_set:
-            self._open_way_back()
+            self._listen_for_gateway()
             _remove(self._grpc_socket)
             self._process = None
             self._process = await gateway_process.start([self._agent_socket, self._grpc_socket])
         return self._process
 
-    def _open_way_back(self) -> None:
+    def _listen_for_gateway(self) -> None:
         """Listen for the gateway's calls. Does nothing if this has been done.
 
         The umask gives the socket the mode 0600 when bind(2) creates it, so there is no moment at
         which another user could connect.
         """
-        if self._way_back is not None:
+        if self._agent_listener is not None:
             return
         os.makedirs(self._folder, 0o700, exist_ok=True)
         _remove(self._agent_socket)
         mask = os.umask(0o177)
         try:
-            self._way_back = listen(f"unix://{self._agent_socket}")
+            self._agent_listener = listen(f"unix://{self._agent_socket}")
         finally:
             os.umask(mask)
-        spawn(self._take_calls(self._way_back), name="gateway's calls")
+        spawn(self._serve_gateway(self._agent_listener), name="gateway's calls")
 
-    async def _take_calls(self, listener: Socket) -> None:
+    async def _serve_gateway(self, listener: Socket) -> None:
         """Serve the calls of the gateway for ever, and close every other connection."""
         while True:
             sock = await accept(listener)

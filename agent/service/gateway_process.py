@@ -65,27 +65,27 @@ async def start(arguments: "Sequence[str]") -> Process:
 
     Raises OSError, TimeoutError or GatewayFailed. The process is gone in these cases.
     """
-    ready, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
-            process = _spawn(arguments, told)
+            process = _spawn(arguments, write_end)
         finally:
-            os.close(told)
+            os.close(write_end)
         try:
             with timeout(START_SECONDS):
-                await readable(ready)
-            if not os.read(ready, 1):
+                await readable(read_end)
+            if not os.read(read_end, 1):
                 raise GatewayFailed("the gateway ended before it listened")
         except BaseException:
             await process.kill()
             raise
     finally:
-        os.close(ready)
+        os.close(read_end)
     log.info("gateway started", "grpc", pid=process.pid)
     return process
 
 
-def _spawn(arguments: "Sequence[str]", told: int) -> Process:
+def _spawn(arguments: "Sequence[str]", write_end: int) -> Process:
     """Start the process in a session of its own.
 
     posix_spawn(3) does not copy the page tables of PID 1, as fork(2) does. Standard input is
@@ -99,7 +99,7 @@ def _spawn(arguments: "Sequence[str]", told: int) -> Process:
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, 2, 1),
-            (os.POSIX_SPAWN_DUP2, told, READY),
+            (os.POSIX_SPAWN_DUP2, write_end, READY),
         ],
         setsid=True,
         setsigmask=(),

@@ -95,8 +95,8 @@ def _agent(pid: int, scrapes: int) -> Iterator[Family]:
     """Yield the families about the agent's process."""
     stat = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     times = dict(zip(("utime", "stime", "cutime", "cstime"), map(float, stat[11:15]), strict=True))
-    said = {key.lower(): _number(value) for key, value in _pairs(f"/proc/{pid}/status")}
-    status = {item: said.get(item, 0.0) for item in STATUS_ITEMS.split()}
+    values = {key.lower(): _number(value) for key, value in _pairs(f"/proc/{pid}/status")}
+    status = {item: values.get(item, 0.0) for item in STATUS_ITEMS.split()}
     yield Family("kata_agent_io_stat", "Agent process IO statistics.", "gauge", _items(_pairs(f"/proc/{pid}/io")))
     yield Family("kata_agent_proc_stat", "Agent process statistics.", "gauge", _labelled(times))
     yield Family("kata_agent_proc_status", "Agent process status.", "gauge", _labelled(status))

@@ -15,9 +15,9 @@ from agent.loop import readable, sleep, spawn, writable
 if TYPE_CHECKING:
     from agent.loop import Socket
 
-PIECE = 64 << 10
+SPLICE_MAX = 64 << 10
 """Most bytes of one splice(2), the capacity of a pipe."""
-LINGER = 5.0
+HALF_CLOSE_SECONDS = 5.0
 """Seconds that the server has to finish after the client has ended its side."""
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
@@ -37,11 +37,11 @@ async def relay(client: "Socket", server: "Socket") -> None:
 async def _upward(client: "Socket", server: "Socket") -> None:
     """Copy from the client, then shut down the server's side.
 
-    The server sees the end of the stream, and has LINGER seconds to end by itself.
+    The server sees the end of the stream, and has HALF_CLOSE_SECONDS seconds to end by itself.
     """
     await _pump(client, server)
     _shut_down(server, SHUT_WR)
-    await sleep(LINGER)
+    await sleep(HALF_CLOSE_SECONDS)
     _shut_down(server, SHUT_RDWR)
 
 
@@ -59,7 +59,7 @@ async def _pump(source: "Socket", target: "Socket") -> None:
         while True:
             await readable(source)
             try:
-                piece = os.splice(source.fileno(), write_end, PIECE, flags=_FLAGS)
+                piece = os.splice(source.fileno(), write_end, SPLICE_MAX, flags=_FLAGS)
             except BlockingIOError:
                 continue
             if not piece:

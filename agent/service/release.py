@@ -41,7 +41,7 @@ async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcess
     process = sandbox.process(container_id, exec_id)
     if request.when_caller_goes:
         try:
-            await _forgotten(sandbox, container_id, exec_id, process)
+            await _until_fetched(sandbox, container_id, exec_id, process)
             return Empty()
         except loop.Cancelled:
             if process.terminal and _is_known(sandbox, container_id, exec_id, process):
@@ -53,7 +53,7 @@ async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcess
     return Empty()
 
 
-async def _forgotten(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+async def _until_fetched(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
     """Wait until the process has ended and its status was fetched."""
     await process.wait()
     while _is_known(sandbox, container_id, exec_id, process):
@@ -70,10 +70,10 @@ def _is_known(sandbox: "Sandbox", container_id: str, exec_id: str, process: "Con
 
 def _release(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
     """Discard the output and the status of a process, in a task of its own."""
-    loop.spawn(_run_down(sandbox, container_id, exec_id, process), name=f"released {exec_id}")
+    loop.spawn(_drain(sandbox, container_id, exec_id, process), name=f"released {exec_id}")
 
 
-async def _run_down(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
+async def _drain(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> None:
     """Discard the output of a process until it ends, then its status.
 
     Its container may be removed at any moment, which ends the streams.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.loop import Task
     from innkeeper.wire.envelope import Request
 
-TURN = 16 << 10
+READ_QUANTUM = 16 << 10
 """Bytes that are read from one client before the others are served.
 
 That is a few hundred small requests.
@@ -83,7 +83,7 @@ class Peer:
         self._connection = Connection(SERVER, limit)
         self._tasks: dict[Task[None], bool] = {}
         self._call_bytes = 0
-        self._turn = 0
+        self._quantum = 0
         self._writer: Task[None] | None = None
         self._drained = Event()
         self._gone = False
@@ -104,18 +104,18 @@ class Peer:
     async def _read(self) -> bool:
         """Read the available bytes and process the complete frames. Return False at the end.
 
-        After TURN bytes the task waits for the socket, even if it is readable already. That yields
+        After READ_QUANTUM bytes the task waits for the socket, even if it is readable already. That yields
         to the loop, so one client that never stops sending cannot starve the others.
         """
-        if self._turn <= 0:
+        if self._quantum <= 0:
             await readable(self._sock)
-            self._turn = TURN
+            self._quantum = READ_QUANTUM
         try:
-            data = self._sock.recv(min(max(self._connection.missing, TURN), LARGE_READ))
+            data = self._sock.recv(min(max(self._connection.missing, READ_QUANTUM), LARGE_READ))
         except BlockingIOError:
-            self._turn = 0
+            self._quantum = 0
             return not self._gone
-        self._turn -= len(data)
+        self._quantum -= len(data)
         for event in self._connection.receive_data(data):
             if isinstance(event, RequestReceived):
                 self._begin(event)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent.storage.driver import Context, Detach, bind, mounting, options_without, refuse_driver_options
+from agent.storage.driver import Context, Detach, bind, mount_async, options_without, refuse_driver_options
 from agent.storage.mountpoint import check_path
 
 if TYPE_CHECKING:
@@ -14,4 +14,4 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     refuse_driver_options(storage)
     check_path("storage.source", storage.source)
     options = options_without(storage, "remount", data=False)
-    return await mounting(lambda: bind(storage.source, storage.mount_point, options), storage.mount_point)
+    return await mount_async(lambda: bind(storage.source, storage.mount_point, options), storage.mount_point)

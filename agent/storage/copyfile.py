@@ -29,7 +29,7 @@ MAX_OPEN = 64
 PREFIX = ".copy-"
 
 
-class _Begun:
+class _PartialCopy:
     """A file of which not all parts have arrived. `size` and `received` are in bytes."""
 
     __slots__ = ("received", "size", "temporary")
@@ -45,13 +45,13 @@ class FileCopies:
 
     def __init__(self, root: str = SHARED_CONTAINERS) -> None:
         self.root = root
-        self._begun: dict[str, _Begun] = {}
+        self._partial: dict[str, _PartialCopy] = {}
 
     async def copy(self, request: "CopyFileRequest") -> None:
         """Create a directory or symbolic link, or write the next part of a file, as `request` says.
 
         Raises Refused for a path outside `root`, another type of file, or an offset and size that
-        do not fit. Raises WrongState for a part that is not the next one of a begun file.
+        do not fit. Raises WrongState for a part that is not the next one of a file in progress.
         """
         path = self._inside(request.path)
         for field, number in (("uid", request.uid), ("gid", request.gid)):
@@ -63,7 +63,7 @@ class FileCopies:
         elif kind == stat.S_IFLNK:
             await run_in_worker(lambda: _make_link(self.root, path, request), f"copy {request.path}")
         elif kind in (stat.S_IFREG, 0):
-            await self._take_part(path, request)
+            await self._write_part(path, request)
         else:
             raise Refused("file_mode", f"{request.file_mode:#o} is no directory, symbolic link or regular file")
 
@@ -74,35 +74,35 @@ class FileCopies:
             raise Refused("path", f"{path!r} is no plain path below {self.root}/")
         return path[len(self.root) + 1 :]
 
-    async def _take_part(self, path: str, request: "CopyFileRequest") -> None:
+    async def _write_part(self, path: str, request: "CopyFileRequest") -> None:
         """Check that a part is the next one, and write it. A failure discards the whole copy."""
         if request.offset < 0 or request.file_size < 0 or request.offset + len(request.data) > request.file_size:
             raise Refused("offset", f"{len(request.data)} bytes at {request.offset} are not within a file of {request.file_size}")
-        begun = await self._begin(path, request) if request.offset == 0 else self._begun.get(path)
-        if begun is None or begun.received != request.offset or begun.size != request.file_size:
+        partial = await self._begin(path, request) if request.offset == 0 else self._partial.get(path)
+        if partial is None or partial.received != request.offset or partial.size != request.file_size:
             raise WrongState(f"{request.path}: the part at {request.offset} is not the next one of a copy in progress")
         last = request.offset + len(request.data) == request.file_size
         if not last and not request.data:
             raise Refused("data", "is empty, and the file is not")
-        self._begun[path] = begun
+        self._partial[path] = partial
         try:
-            await run_in_worker(lambda: _write(self.root, path, begun.temporary, request, last), f"copy {request.path}")
+            await run_in_worker(lambda: _write(self.root, path, partial.temporary, request, last), f"copy {request.path}")
         except BaseException:
-            self._begun.pop(path, None)
+            self._partial.pop(path, None)
             raise
-        begun.received += len(request.data)
+        partial.received += len(request.data)
         if last:
-            self._begun.pop(path, None)
+            self._partial.pop(path, None)
 
-    async def _begin(self, path: str, request: "CopyFileRequest") -> _Begun:
+    async def _begin(self, path: str, request: "CopyFileRequest") -> _PartialCopy:
         """Begin a copy. Discard an unfinished copy of the same file and the oldest of too many."""
-        given_up = [path] if path in self._begun else []
-        if len(self._begun) >= MAX_OPEN:
-            given_up.append(next(iter(self._begun)))
-        for old in dict.fromkeys(given_up):
-            temporary = self._begun.pop(old).temporary
-            await run_in_worker(lambda old=old, temporary=temporary: _give_up(self.root, old, temporary), f"copy {old}")  # type: ignore[misc]
-        return _Begun(PREFIX + os.urandom(8).hex(), request.file_size)
+        discarded = [path] if path in self._partial else []
+        if len(self._partial) >= MAX_OPEN:
+            discarded.append(next(iter(self._partial)))
+        for old in dict.fromkeys(discarded):
+            temporary = self._partial.pop(old).temporary
+            await run_in_worker(lambda old=old, temporary=temporary: _discard(self.root, old, temporary), f"copy {old}")  # type: ignore[misc]
+        return _PartialCopy(PREFIX + os.urandom(8).hex(), request.file_size)
 
 
 # The functions below run in the worker. They leave descriptors open: the worker exits after its one
@@ -156,7 +156,7 @@ def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", las
         raise
 
 
-def _give_up(root: str, path: str, temporary: str) -> None:
+def _discard(root: str, path: str, temporary: str) -> None:
     """Remove the temporary file of an unfinished copy."""
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
     confine(directory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.device.block import named_block, partition, scsi_block, virtio_block
 from agent.errors import Refused
-from agent.storage.driver import Context, Detach, bind, mount_in_worker, mounting, options_without, refuse_driver_options
+from agent.storage.driver import Context, Detach, bind, mount_async, mount_in_worker, options_without, refuse_driver_options
 from agent.storage.guest_program import run_program
 from agent.storage.options import Options
 from agent.worker import run_in_worker
@@ -23,7 +23,7 @@ FIELD = "storage.options"
 RAW = "bind"
 """The `fstype` of a disk that is not mounted: the container gets the block device itself."""
 CREATE_FILESYSTEM = "create_filesystem"
-OURS = "X-kata."
+AGENT_OPTION = "X-kata."
 WORDS = frozenset(
     ("overlay-upper", "overlay-lower", "multi-layer", "gpt-partitioned", "partition-number", "mkdir.path", "mkfs", "mkfs.fs", "mkfs.uuid")
 )
@@ -58,17 +58,17 @@ def read(storage: "Storage") -> Disk:
     """Parse and check a storage, before the agent waits for the disk. Raises Refused."""
     raw = storage.fstype == RAW
     parsed = options_without(storage, *(() if raw else ("bind",)), "remount")
-    ours = [(key, value or "") for key, value in parsed.data if key.startswith(OURS)]
-    options = parsed._replace(data=tuple((key, value) for key, value in parsed.data if not key.startswith(OURS)))
+    agent_options = [(key, value or "") for key, value in parsed.data if key.startswith(AGENT_OPTION)]
+    options = parsed._replace(data=tuple((key, value) for key, value in parsed.data if not key.startswith(AGENT_OPTION)))
     verity = None
-    if any(key.startswith(f"{OURS}dmverity") for key, _ in ours):
+    if any(key.startswith(f"{AGENT_OPTION}dmverity") for key, _ in agent_options):
         from agent.storage.verity import parse as parse_verity
 
-        verity = parse_verity(dict(ours))
-    words = {key.removeprefix(OURS): value for key, value in ours if not key.startswith(f"{OURS}dmverity")}
+        verity = parse_verity(dict(agent_options))
+    words = {key.removeprefix(AGENT_OPTION): value for key, value in agent_options if not key.startswith(f"{AGENT_OPTION}dmverity")}
     for word in words:
         if word not in WORDS:
-            raise Refused(FIELD, f"{OURS}{word} is unknown")
+            raise Refused(FIELD, f"{AGENT_OPTION}{word} is unknown")
     filesystem, format_ = _format(storage, words)
     if raw and options.data:
         raise Refused(FIELD, f"{options.data[0][0]} makes no sense for a disk that is not mounted")
@@ -81,7 +81,7 @@ def read(storage: "Storage") -> Disk:
         verity=verity,
         format=format_,
         words=words,
-        directories=tuple(value for key, value in ours if key == f"{OURS}mkdir.path"),
+        directories=tuple(value for key, value in agent_options if key == f"{AGENT_OPTION}mkdir.path"),
     )
 
 
@@ -103,7 +103,7 @@ def _format(storage: "Storage", words: dict[str, str]) -> tuple[str, tuple[str, 
         raise Refused("storage.fstype", f"only ext4 is made here, not {filesystem}")
     uuid = words.get("mkfs.uuid", "").lower()
     if uuid and not _UUID.fullmatch(uuid):
-        raise Refused(FIELD, f"{OURS}mkfs.uuid={uuid[:40]}: no UUID")
+        raise Refused(FIELD, f"{AGENT_OPTION}mkfs.uuid={uuid[:40]}: no UUID")
     return filesystem, ("-U", uuid) if uuid else ()
 
 
@@ -111,9 +111,9 @@ def _partition(words: dict[str, str]) -> int:
     """Return the number of the partition to mount, 0 for the whole disk. Raises Refused."""
     number = words.get("partition-number", "0")
     if not number.isdecimal() or not 0 <= int(number) <= 128:
-        raise Refused(FIELD, f"{OURS}partition-number={number[:32]}: not of 1 to 128")
+        raise Refused(FIELD, f"{AGENT_OPTION}partition-number={number[:32]}: not of 1 to 128")
     if words.get("gpt-partitioned") == "true" and number == "0":
-        raise Refused(FIELD, f"{OURS}gpt-partitioned without {OURS}partition-number")
+        raise Refused(FIELD, f"{AGENT_OPTION}gpt-partitioned without {AGENT_OPTION}partition-number")
     return int(number)
 
 
@@ -142,7 +142,7 @@ async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) 
 
 async def _mount(disk: Disk, node: str, mount_point: str) -> Detach:
     if disk.filesystem == RAW:
-        return await mounting(lambda: bind(node, mount_point, disk.options), mount_point)
+        return await mount_async(lambda: bind(node, mount_point, disk.options), mount_point)
     return await mount_in_worker(disk.filesystem, node, mount_point, disk.options)
 
 

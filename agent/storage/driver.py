@@ -117,7 +117,7 @@ def bind(source: str, mount_point: str, options: Options) -> Mounted:
     return mount_on(mount, mount_point, options, directory)
 
 
-async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:
+async def mount_async(work: Callable[[], Mounted], mount_point: str) -> Detach:
     """Run `work`, which mounts something at `mount_point`, in a worker. Return the undo function.
 
     A worker is used because the device or the far side of a share may block the call.
@@ -135,7 +135,7 @@ async def mounting(work: Callable[[], Mounted], mount_point: str) -> Detach:
         except BaseException:
             await loop.shield(_undo(ours, mount_point, before))
             raise
-        return unmounting(Mounted.receive(ours), mount_point)
+        return unmounter(Mounted.receive(ours), mount_point)
 
 
 async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -> None:
@@ -149,15 +149,15 @@ async def _undo(ours: socket.socket, mount_point: str, before: frozenset[int]) -
     if mount_ids(mount_point) <= before:
         mounted.close()  # mount_filesystem() found this mount already there: it is not ours
         return
-    await unmounting(mounted, mount_point)()
+    await unmounter(mounted, mount_point)()
 
 
 async def mount_in_worker(filesystem: str, source: str, mount_point: str, options: Options) -> Detach:
-    """Run `mount_filesystem` in a worker and return the undo function; see `mounting`."""
-    return await mounting(lambda: mount_filesystem(filesystem, source, mount_point, options), mount_point)
+    """Run `mount_filesystem` in a worker and return the undo function; see `mount_async`."""
+    return await mount_async(lambda: mount_filesystem(filesystem, source, mount_point, options), mount_point)
 
 
-def unmounting(mounted: Mounted, mount_point: str) -> Detach:
+def unmounter(mounted: Mounted, mount_point: str) -> Detach:
     """Return a function that unmounts `mounted`. It raises StepFailed.
 
     The unmount runs in a worker that receives the last descriptors of the mount. A lazy unmount
@@ -168,10 +168,10 @@ def unmounting(mounted: Mounted, mount_point: str) -> Detach:
     async def detach() -> None:
         name = f"unmount {mount_point}"
         try:
-            await run_in_worker(mounted.take_away, name, given=(mounted.root, mounted.above))
+            await run_in_worker(mounted.unmount, name, given=(mounted.root, mounted.above))
         except NotStarted:
             try:
-                mounted.take_away()  # no worker: block here, since a mount left now is never removed
+                mounted.unmount()  # no worker: block here, since a mount left now is never removed
             except OSError as error:
                 raise StepFailed(name, error.strerror or str(error), error.errno or 0) from error
 

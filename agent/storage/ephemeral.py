@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.storage.driver import Context, Detach, mount_filesystem, mount_in_worker, options_without, refuse_driver_options, unmounting
-from agent.storage.local import give, number
+from agent.storage.driver import Context, Detach, mount_filesystem, mount_in_worker, options_without, refuse_driver_options, unmounter
+from agent.storage.local import parse_number, set_owner_and_mode
 from agent.storage.options import Options
 from agent.worker import run_in_worker
 
@@ -29,22 +29,22 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
         raise Refused("storage.fstype", f"{storage.fstype!r} is not tmpfs or hugetlbfs")
     group = options.value("fsgid")
     options = options._replace(data=tuple(item for item in options.data if item[0] != "fsgid"))
-    group_id = None if group is None else number("storage.options", f"fsgid={group}", group, 10)
+    group_id = None if group is None else parse_number("storage.options", f"fsgid={group}", group, 10)
     mounted = mount_filesystem("tmpfs", storage.source or "tmpfs", storage.mount_point, options)
     if group_id is not None:
         try:
-            give(storage.mount_point, None, group_id)
+            set_owner_and_mode(storage.mount_point, None, group_id)
         except OSError:
-            mounted.take_away()
+            mounted.unmount()
             raise
-    return unmounting(mounted, storage.mount_point)
+    return unmounter(mounted, storage.mount_point)
 
 
 async def _huge_pages(storage: "Storage", options: Options) -> Detach:
     """Make sure that enough huge pages are free, then mount. `pagesize` and `size` are in bytes."""
     sizes = []
     for key in ("pagesize", "size"):
-        sizes.append(number("storage.options", f"{key}={options.value(key)}", options.value(key) or "", 10))
+        sizes.append(parse_number("storage.options", f"{key}={options.value(key)}", options.value(key) or "", 10))
     page, size = sizes
     if not page or page % 1024:
         raise Refused("storage.options", f"pagesize={page} is no size of a page")

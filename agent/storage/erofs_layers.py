@@ -13,7 +13,7 @@ from agent.device.block import scsi_block, virtio_block
 from agent.errors import AgentError, Refused
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
 from agent.storage.disk import NODE_OF, Disk, mount_disk, read
-from agent.storage.driver import Context, Detach, mount_filesystem, mounting
+from agent.storage.driver import Context, Detach, mount_async, mount_filesystem
 from agent.storage.mounted import Mounted
 from agent.storage.mountpoint import STRAIGHT
 from agent.storage.options import parse
@@ -64,7 +64,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
             node = await _node(group[index], context)
             undo.append(await mount_disk(disks[index], node, places[index], context))
         lower = [places[index] for index in lowers]
-        undo.append(await mounting(lambda: _overlay(storage.mount_point, f"{base}/upper", lower, made), storage.mount_point))
+        undo.append(await mount_async(lambda: _overlay(storage.mount_point, f"{base}/upper", lower, made), storage.mount_point))
     except BaseException:
         await detach()
         raise

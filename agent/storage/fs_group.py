@@ -29,10 +29,12 @@ async def apply(storage: "Storage") -> None:
         return
     bits = READ_ONLY if mount_options.parse(storage.options).read_only else READ_WRITE
     group, policy = storage.fs_group.group_id, storage.fs_group.group_change_policy
-    await run_in_worker(lambda: _give_all(storage.mount_point, group, bits, policy == ON_ROOT_MISMATCH), f"group of {storage.mount_point}")
+    await run_in_worker(
+        lambda: _change_groups(storage.mount_point, group, bits, policy == ON_ROOT_MISMATCH), f"group of {storage.mount_point}"
+    )
 
 
-def _give_all(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -> None:
+def _change_groups(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -> None:
     root = openat2(-100, mount_point, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
     try:
         status = os.fstat(root)
@@ -41,13 +43,13 @@ def _give_all(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -
             return
         for _, directories, files, directory in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
             for name in (*directories, *files):
-                _give(name, directory, group, bits)
-        _give(".", root, group, bits)
+                _change_group(name, directory, group, bits)
+        _change_group(".", root, group, bits)
     finally:
         os.close(root)
 
 
-def _give(name: str, directory: int, group: int, bits: int) -> None:
+def _change_group(name: str, directory: int, group: int, bits: int) -> None:
     """Change the group and mode of one file or directory.
 
     The file is opened without following links and then changed through /proc/self/fd. A symbolic

@@ -49,7 +49,7 @@ def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become(path, arguments, (stdin, stdout, write_end))
+        _exec(path, arguments, (stdin, stdout, write_end))
     os.close(write_end)
     text = b""
     while piece := os.read(read_end, MAX_TEXT):
@@ -59,7 +59,7 @@ def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
         raise OSError(EIO, f"status {status}: {text.decode(errors='replace').strip()}")
 
 
-def _become(path: str, arguments: list[str], streams: tuple[int, int, int]) -> Never:
+def _exec(path: str, arguments: list[str], streams: tuple[int, int, int]) -> Never:
     """Replace this process by the program, with `streams` as its descriptors 0, 1 and 2."""
     try:
         for number, fd in enumerate(streams):

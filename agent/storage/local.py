@@ -24,17 +24,17 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     for option in storage.options:
         key, _, value = option.partition("=")
         if key == "mode":
-            mode = number("storage.options", option, value, 8)
+            mode = parse_number("storage.options", option, value, 8)
         elif key == "fsgid":
-            group = number("storage.options", option, value, 10)
+            group = parse_number("storage.options", option, value, 10)
         else:
             raise Refused("storage.options", f"{option} makes no sense with driver local")
     os.close(open_directory(storage.mount_point))
-    give(storage.mount_point, mode, group)
+    set_owner_and_mode(storage.mount_point, mode, group)
     return None
 
 
-def give(path: str, mode: int | None, group: int | None) -> None:
+def set_owner_and_mode(path: str, mode: int | None, group: int | None) -> None:
     """Set the mode and group of a directory unless None. A group also sets the setgid bit."""
     directory = openat2(-100, path, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
     try:
@@ -48,7 +48,7 @@ def give(path: str, mode: int | None, group: int | None) -> None:
         os.close(directory)
 
 
-def number(field: str, option: str, text: str, base: int) -> int:
+def parse_number(field: str, option: str, text: str, base: int) -> int:
     """Parse `text` as a number of 32 bits. Raises Refused, naming `field` and `option`."""
     try:
         value = int(text, base)

@@ -47,7 +47,7 @@ ABSENT = {
     "blk-ccw": "the channel subsystem is s390x's",
 }
 """Drivers that Kata's protocol defines and this agent does not implement -> reason."""
-OF_LAYERS = "X-kata.multi-layer=true"
+LAYER_OPTION = "X-kata.multi-layer=true"
 """The mount option that marks a storage as one layer of a multi-layer root."""
 
 
@@ -67,26 +67,26 @@ def driver_of(name: str) -> Driver:
     return driver
 
 
-class Entry:
+class StoredMount:
     """The state of one mount point: attached (`ready`), being attached, or being detached.
 
     State changes happen under `lock`. The entry stays in the table until its detach is over.
-    An entry with `stays` is kept until the sandbox ends, but only once it is `settled`, that is
+    A `persistent` entry is kept until the sandbox ends, but only once it is `committed`, that is
     once a container that uses it has been created. Before that, a failed request undoes it.
     """
 
-    __slots__ = ("detach", "lock", "ready", "settled", "stays", "users")
+    __slots__ = ("committed", "detach", "lock", "persistent", "ready", "users")
 
     def __init__(self) -> None:
         self.users = 0
-        self.stays = False
-        self.settled = False
+        self.persistent = False
+        self.committed = False
         self.detach: Detach | None = None
         self.ready = False
         self.lock = loop.Lock()
 
 
-class StorageTable:
+class StorageManager:
     """The sandbox's storages, reference-counted by mount point.
 
     A second request for an attached storage only increments its count. A request for one that is
@@ -98,7 +98,7 @@ class StorageTable:
     def __init__(self, devices: "DeviceWatch") -> None:
         self.devices = devices
         self.closed = False
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, StoredMount] = {}
 
     def users(self, mount_point: str) -> int:
         """Return the number of users of a mount point, 0 for an unknown one."""
@@ -118,7 +118,7 @@ class StorageTable:
         while True:
             if self.closed:
                 raise WrongState(f"storage {point}: the sandbox is at its end")
-            entry = self._entries.setdefault(point, Entry())
+            entry = self._entries.setdefault(point, StoredMount())
             async with entry.lock:
                 if self._entries.get(point) is not entry:
                     continue  # it was detached while we waited for the lock
@@ -131,17 +131,17 @@ class StorageTable:
                 entry.users += 1
                 return point
 
-    async def _attach(self, driver: Driver, storage: "Storage", entry: Entry, context: Context) -> None:
+    async def _attach(self, driver: Driver, storage: "Storage", entry: StoredMount, context: Context) -> None:
         try:
             entry.detach = await driver.attach(storage, context)
         except TimeoutError as error:
             raise StepFailed("storage", str(error)) from None
         if storage.HasField("fs_group"):
-            await self._give_to_group(storage, entry)
-        entry.stays = storage.shared or storage.driver in PERSISTENT
+            await self._apply_fs_group(storage, entry)
+        entry.persistent = storage.shared or storage.driver in PERSISTENT
         entry.ready = True
 
-    async def _give_to_group(self, storage: "Storage", entry: Entry) -> None:
+    async def _apply_fs_group(self, storage: "Storage", entry: StoredMount) -> None:
         from agent.storage import fs_group
 
         try:
@@ -151,16 +151,16 @@ class StorageTable:
                 await entry.detach()
             raise
 
-    def settle(self, mount_points: Sequence[str]) -> None:
-        """Mark storages as settled: the container that uses them has been created."""
+    def commit(self, mount_points: Sequence[str]) -> None:
+        """Mark storages as committed: the container that uses them has been created."""
         for point in mount_points:
             if point in self._entries:
-                self._entries[point].settled = True
+                self._entries[point].committed = True
 
     async def release(self, mount_points: Sequence[str]) -> None:
         """Remove one user from each mount point, in reverse order, and detach the unused ones.
 
-        A settled storage that stays is kept until `clear`. Once begun, the release runs to its end
+        A committed storage that is persistent is kept until `clear`. Once begun, the release runs to its end
         even if the caller is cancelled. Raises AgentError, the last failure, after all are done.
         """
         if mount_points:
@@ -176,7 +176,7 @@ class StorageTable:
                 if self._entries.get(point) is not entry:
                     continue  # `clear` detached it while we waited for the lock
                 entry.users -= 1
-                if entry.users <= 0 and not (entry.stays and entry.settled):
+                if entry.users <= 0 and not (entry.persistent and entry.committed):
                     failure = await self._detach(point, entry) or failure
         if failure is not None:
             raise failure
@@ -198,7 +198,7 @@ class StorageTable:
         if failure is not None:
             raise failure
 
-    async def _detach(self, point: str, entry: Entry) -> AgentError | None:
+    async def _detach(self, point: str, entry: StoredMount) -> AgentError | None:
         """Detach the entry and remove it from the table. Return the error, or None.
 
         The caller holds the entry's lock, so an `acquire` of this mount point waits until the
@@ -225,16 +225,16 @@ def grouped(requests: "Sequence[Storage]") -> "Iterator[Sequence[Storage]]":
     """
     layers: dict[str, list[Storage]] = {}
     for storage in requests:
-        if OF_LAYERS in storage.options or storage.driver == LAYERS:
+        if LAYER_OPTION in storage.options or storage.driver == LAYERS:
             layers.setdefault(storage.mount_point, []).append(storage)
     for storage in requests:
-        if OF_LAYERS not in storage.options and storage.driver != LAYERS:
+        if LAYER_OPTION not in storage.options and storage.driver != LAYERS:
             yield (storage,)
         elif storage.mount_point in layers:
             yield layers.pop(storage.mount_point)
 
 
-async def mount_storages(table: StorageTable, requests: "Sequence[Storage]", *, container_id: str = "") -> list[str]:
+async def mount_storages(table: StorageManager, requests: "Sequence[Storage]", *, container_id: str = "") -> list[str]:
     """Acquire all storages in order. Return their mount points, for `table.release`.
 
     If one fails, those acquired before it are released and its error is raised.
@@ -242,7 +242,7 @@ async def mount_storages(table: StorageTable, requests: "Sequence[Storage]", *, 
     acquired: list[str] = []
     try:
         for group in grouped(requests):
-            layers = group if len(group) > 1 or OF_LAYERS in group[0].options else ()
+            layers = group if len(group) > 1 or LAYER_OPTION in group[0].options else ()
             acquired.append(await table.acquire(group[0], container_id, layers))
     except BaseException:
         await table.release(acquired)

@@ -25,7 +25,7 @@ NAME_MAX = 255
 class Mounted(NamedTuple):
     """A mount: O_PATH descriptors of its root and of its parent directory, and its name there.
 
-    The holder owns the descriptors and must call `close` or `take_away`.
+    The holder owns the descriptors and must call `close` or `unmount`.
     """
 
     root: int
@@ -52,7 +52,7 @@ class Mounted(NamedTuple):
             raise OSError(errno.EINVAL, "nothing is mounted here", path)
         return mounted
 
-    def take_away(self) -> None:
+    def unmount(self) -> None:
         """Unmount the mount, remove its mount point if that is an empty directory, and close.
 
         It is no error if the mount is already gone. Raises OSError.
@@ -114,13 +114,13 @@ def mount_on(mount: int, path: str, options: Options, directory: bool = True) ->
         if options.propagation:
             set_propagation(mount, options.propagation, options.propagate_below)
     except BaseException:
-        mounted.take_away()
+        mounted.unmount()
         raise
     return mounted
 
 
-def take_away(path: str) -> None:
-    """Unmount `path` as `Mounted.take_away` does.
+def unmount(path: str) -> None:
+    """Unmount `path` as `Mounted.unmount` does.
 
     Does nothing if the path is missing, is not a mount or has a symbolic link in it.
     """
@@ -128,7 +128,7 @@ def take_away(path: str) -> None:
         mounted = Mounted.at(path)
     except OSError:
         return
-    mounted.take_away()
+    mounted.unmount()
 
 
 def mounted_type(path: str) -> str | None:

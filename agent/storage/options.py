@@ -50,7 +50,7 @@ They come from fstab(5) with a volume's options, and say when to mount and what 
 COMMENT = "x-"
 SHIM = "io.katacontainers.fs-opt."
 OVERLAY_RW = f"{SHIM}overlay-rw"
-_OF_THE_SHIM = (f"{SHIM}is-layer", f"{SHIM}block_device=file", f"{SHIM}layer=", f"{SHIM}layer-src-prefix=")
+_SHIM_OPTIONS = (f"{SHIM}is-layer", f"{SHIM}block_device=file", f"{SHIM}layer=", f"{SHIM}layer-src-prefix=")
 """Options by which a snapshotter instructs Kata's shim. The shim has acted on them and forwards
 them unchanged."""
 _PROPAGATION = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
@@ -143,7 +143,7 @@ def parse(options: Iterable[str]) -> Options:
             bind, recursive = True, recursive or word == "rbind"
         elif word == "remount":
             remount = True
-        elif not _passed_over(word):
+        elif not _ignored(word):
             data.append((key, (value.strip('"') if key in _QUOTED else value) if equals else None))
     return Options(attributes, cleared | _atime_field(attributes), propagation, propagate_below, bind, recursive, remount, tuple(data))
 
@@ -153,13 +153,13 @@ def _expanded(given: Iterable[str]) -> Iterable[str]:
         yield from _IMPLIED[word].split(",") if word in _IMPLIED else (word,)
 
 
-def _passed_over(word: str) -> bool:
+def _ignored(word: str) -> bool:
     """Return whether a word is to be dropped because it means nothing to the kernel.
 
     Raises Refused for an unknown option of Kata's shim, since dropping it could change the mount.
     """
     if word.startswith(SHIM) and word != OVERLAY_RW:
-        if not word.startswith(_OF_THE_SHIM):
+        if not word.startswith(_SHIM_OPTIONS):
             raise Refused("storage.options", f"{word[:80]} is unknown")
         return True
     return word in _FOR_MOUNT or word.startswith(COMMENT)

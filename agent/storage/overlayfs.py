@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refused
 from agent.linux.openat2 import openat2
-from agent.storage.driver import Context, Detach, mount_filesystem, mounting, options_without, refuse_driver_options
+from agent.storage.driver import Context, Detach, mount_async, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import Mounted
 from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
 from agent.storage.options import OVERLAY_RW, Options
@@ -43,7 +43,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
             remove(own)
             raise
 
-    unmount = await mounting(mount, storage.mount_point)
+    unmount = await mount_async(mount, storage.mount_point)
 
     async def detach() -> None:
         await unmount()

@@ -13,7 +13,7 @@ import stat
 
 from agent.storage.mountpoint import open_directory, remove_tree
 
-CHUNK = 1 << 16
+BUFFER_SIZE = 1 << 16
 TEMPORARY = ".innkeeper-new"
 _HERE = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -66,7 +66,7 @@ def _copy_directory(source: int, parent: int, name: str) -> None:
     target = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _HERE, dir_fd=parent)
     try:
         status = os.fstat(source)
-        _own(target, status)
+        _copy_owner_and_mode(target, status)
         names = _names(source)
         links = [name for name in names if _kind(source, name) == stat.S_IFLNK]
         for entry in (*[name for name in names if name not in links], *links):
@@ -99,11 +99,11 @@ def _copy_file(source: int, target: int, name: str) -> None:
     original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _HERE, dir_fd=source)
     try:
         status = os.fstat(original)
-        if _same(status, target, name):
+        if _unchanged(status, target, name):
             return
         fresh = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=target)
         try:
-            _fill(original, fresh, status)
+            _copy_content(original, fresh, status)
         finally:
             os.close(fresh)
         _replace(target, name)
@@ -121,11 +121,11 @@ def _copy_in_place(source: int, parent: int, name: str) -> None:
         status = os.fstat(original)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(22, "is neither a file nor a directory", name)
-        if _same(status, parent, name):
+        if _unchanged(status, parent, name):
             return
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=parent)
         try:
-            _fill(original, target, status)
+            _copy_content(original, target, status)
         finally:
             os.close(target)
     finally:
@@ -151,16 +151,16 @@ def _replace(directory: int, name: str) -> None:
     os.rename(TEMPORARY, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
-def _fill(source: int, target: int, status: os.stat_result) -> None:
-    """Copy the content, then owner and mode, then the times, by which `_same` compares."""
-    while piece := os.read(source, CHUNK):
+def _copy_content(source: int, target: int, status: os.stat_result) -> None:
+    """Copy the content, then owner and mode, then the times, by which `_unchanged` compares."""
+    while piece := os.read(source, BUFFER_SIZE):
         while piece:
             piece = piece[os.write(target, piece) :]
-    _own(target, status)
+    _copy_owner_and_mode(target, status)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _own(fd: int, status: os.stat_result) -> None:
+def _copy_owner_and_mode(fd: int, status: os.stat_result) -> None:
     current = os.fstat(fd)
     if (current.st_uid, current.st_gid) != (status.st_uid, status.st_gid):
         os.fchown(fd, status.st_uid, status.st_gid)
@@ -168,7 +168,7 @@ def _own(fd: int, status: os.stat_result) -> None:
         os.fchmod(fd, stat.S_IMODE(status.st_mode))
 
 
-def _same(status: os.stat_result, directory: int, name: str) -> bool:
+def _unchanged(status: os.stat_result, directory: int, name: str) -> bool:
     try:
         other = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:

@@ -131,9 +131,15 @@ def _read_superblock(node: str, verity: Verity) -> Verity:
     if len(data) < _SUPERBLOCK.size or not data.startswith(_MAGIC):
         raise Refused(FIELD, f"{PREFIX}hashoffset={verity.hash_offset}: {node} has no superblock of dm-verity there")
     _, version, hash_type, _, algorithm, block_size, hash_size, blocks, salt_size, salt = _SUPERBLOCK.unpack(data)
-    said = algorithm.rstrip(b"\0").decode("ascii", "replace")
-    if version != 1 or said != verity.algorithm or block_size not in BLOCK_SIZES or hash_size not in BLOCK_SIZES or salt_size > 256:
-        what = f"version {version}, {said[:32]}, blocks of {block_size}, hashes in blocks of {hash_size}"
+    algorithm_name = algorithm.rstrip(b"\0").decode("ascii", "replace")
+    if (
+        version != 1
+        or algorithm_name != verity.algorithm
+        or block_size not in BLOCK_SIZES
+        or hash_size not in BLOCK_SIZES
+        or salt_size > 256
+    ):
+        what = f"version {version}, {algorithm_name[:32]}, blocks of {block_size}, hashes in blocks of {hash_size}"
         raise Refused(FIELD, f"{node}: a superblock of dm-verity that cannot be used: {what}")
     found_salt = salt[:salt_size].hex() or "-"
     if verity.salt not in ("-", found_salt):
@@ -143,7 +149,7 @@ def _read_superblock(node: str, verity: Verity) -> Verity:
         hash_offset=-(-(verity.hash_offset + _SUPERBLOCK.size) // hash_size) * hash_size,
         block_size=block_size,
         hash_size=hash_size,
-        algorithm=said,
+        algorithm=algorithm_name,
         salt=found_salt,
         hash_type=hash_type,
         superblock=False,

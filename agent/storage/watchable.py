@@ -18,7 +18,7 @@ from agent.linux.mount import clone_tree
 from agent.linux.openat2 import openat2
 from agent.storage import sync_tree
 from agent.storage.driver import Context, Detach, mount_filesystem, options_without, refuse_driver_options
-from agent.storage.mounted import mount_on, mounted_type, take_away
+from agent.storage.mounted import mount_on, mounted_type, unmount
 from agent.storage.mountpoint import STRAIGHT, check_path
 from agent.storage.options import parse
 from agent.storage.overlayfs import remove
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
 INTERVAL = 2.0
-PATIENCE = 30.0
+SYNC_SECONDS = 30.0
 """Seconds after which a comparison of a share that does not answer is abandoned until the next."""
 LIMIT_FILES = 16
 LIMIT_BYTES = 1 << 20
@@ -46,7 +46,7 @@ class Watched:
     async def begin(self) -> None:
         """Copy or bind-mount the volume, then start to follow it. Raises AgentError."""
         try:
-            await self._look(first=True)
+            await self._sync(first=True)
         except BaseException:
             await self.end()
             raise
@@ -58,19 +58,19 @@ class Watched:
         task, self._task = self._task, None
         if task is not None:
             await task.stop()  # a copy still in progress would recreate files after the removal
-        await run_in_worker(lambda: _take_away(self.target), f"remove {self.target}")
+        await run_in_worker(lambda: _unmount(self.target), f"remove {self.target}")
 
     async def _follow(self) -> None:
         while not self.bound:
             await loop.sleep(INTERVAL)
             try:
-                with loop.timeout(PATIENCE):
-                    await self._look()
+                with loop.timeout(SYNC_SECONDS):
+                    await self._sync()
             except (StepFailed, TimeoutError):
                 continue  # the host is just changing it, or is slow: keep the copy and try again
 
-    async def _look(self, first: bool = False) -> None:
-        outcome = await run_in_worker(lambda: _look(self.source, self.target, first), f"copy {self.source}")
+    async def _sync(self, first: bool = False) -> None:
+        outcome = await run_in_worker(lambda: _sync(self.source, self.target, first), f"copy {self.source}")
         self.bound = outcome == b"bound"
 
 
@@ -94,7 +94,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 # The functions below run in the worker.
 
 
-def _look(source: str, target: str, first: bool) -> bytes:
+def _sync(source: str, target: str, first: bool) -> bytes:
     """Update the copy and return b"copied".
 
     Return b"bound" if the volume is too large and has been bind-mounted instead.
@@ -102,7 +102,7 @@ def _look(source: str, target: str, first: bool) -> bytes:
     found = openat2(-100, source, os.O_PATH, STRAIGHT)
     small = sync_tree.is_small(found, LIMIT_FILES, LIMIT_BYTES)
     if first:
-        _cover(os.path.dirname(target))
+        _mount_tmpfs(os.path.dirname(target))
     if small:
         sync_tree.copy(found, target)
         return b"copied"
@@ -110,7 +110,7 @@ def _look(source: str, target: str, first: bool) -> bytes:
     return b"bound"
 
 
-def _cover(directory: str) -> None:
+def _mount_tmpfs(directory: str) -> None:
     """Mount a tmpfs over `directory`, which all volumes with this parent directory share."""
     if mounted_type(directory) != "tmpfs":
         mount_filesystem("tmpfs", "watchable", directory, parse(("nosuid", "nodev", "mode=0755")))
@@ -121,9 +121,9 @@ def _bind(source: int, target: str) -> None:
     mount_on(clone_tree(source), target, parse(()), is_directory)
 
 
-def _take_away(target: str) -> None:
-    take_away(target)
+def _unmount(target: str) -> None:
+    unmount(target)
     remove([target])
     directory = os.path.dirname(target)
     if mounted_type(directory) == "tmpfs" and not os.listdir(directory):
-        take_away(directory)
+        unmount(directory)

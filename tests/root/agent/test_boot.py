@@ -43,8 +43,8 @@ def group() -> Iterator[Path]:
     path = cgroup2() / f"innkeeper-boot-{os.getpid()}"
     path.mkdir()
     yield path
-    if (path / early_boot.OWN_GROUP).exists():
-        (path / early_boot.OWN_GROUP).rmdir()
+    if (path / early_boot.AGENT_CGROUP).exists():
+        (path / early_boot.AGENT_CGROUP).rmdir()
     path.rmdir()
 
 
@@ -189,7 +189,7 @@ def test_links_that_cannot_be_made_are_no_reason_to_stop(root: Path, capfd: pyte
 def test_control_groups(group: Path) -> None:
     def body() -> None:
         early_boot.prepare_cgroups(str(group))
-        own = group / early_boot.OWN_GROUP
+        own = group / early_boot.AGENT_CGROUP
         assert (own / "cgroup.procs").read_text().split() == [str(os.getpid())]
         assert (group / "cgroup.procs").read_text() == ""
         offered = (group / "cgroup.controllers").read_text().split()
@@ -235,7 +235,7 @@ def test_all_of_it_in_order(root: Path, group: Path, capfd: pytest.CaptureFixtur
     def body() -> None:
         early_boot.boot()
         assert set(mounted()) >= {target for target, *_ in early_boot.MOUNTS}
-        assert Path("/proc/self/cgroup").read_text().splitlines()[-1] == f"0::/{early_boot.OWN_GROUP}"
+        assert Path("/proc/self/cgroup").read_text().splitlines()[-1] == f"0::/{early_boot.AGENT_CGROUP}"
         assert socket.gethostname() == "guest"
         assert os.environ["PATH"] == early_boot.PATH
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:

@@ -204,7 +204,5 @@ def _command(entry: Path) -> str:
 
 def test_version_and_arguments() -> None:
     for word in ("--version", "-v"):
-        told = subprocess.run(
-            [sys.executable, "-m", "agent", word], capture_output=True, text=True, check=True, cwd=ROOT
-        )
+        told = subprocess.run([sys.executable, "-m", "agent", word], capture_output=True, text=True, check=True, cwd=ROOT)
         assert told.stdout == "innkeeper agent, version 4.1.0 and API version 0.0.1 of Kata's agent\n"

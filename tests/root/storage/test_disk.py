@@ -9,7 +9,7 @@ import pytest
 
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
-from agent.storage.manager import StorageTable
+from agent.storage.manager import StorageManager
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 from tests.needs import needs
@@ -35,7 +35,7 @@ def test_mounted_and_taken_away(disk: str, tmp_path: Path) -> None:
     subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], check=True)
 
     async def body() -> None:
-        table = StorageTable(DeviceWatch())
+        table = StorageManager(DeviceWatch())
         point = await table.acquire(on(disk, tmp_path / "v"))
         (tmp_path / "v/file").write_text("kept")
         await table.release([point])
@@ -51,7 +51,7 @@ def test_mounted_and_taken_away(disk: str, tmp_path: Path) -> None:
 
 def test_filesystem_made_on_request(disk: str, tmp_path: Path) -> None:
     async def body() -> None:
-        table = StorageTable(DeviceWatch())
+        table = StorageManager(DeviceWatch())
         await table.acquire(on(disk, tmp_path / "v", driver_options=["create_filesystem=true"]))
         assert (tmp_path / "v/lost+found").is_dir()
         await table.clear()
@@ -61,7 +61,7 @@ def test_filesystem_made_on_request(disk: str, tmp_path: Path) -> None:
 
 def test_no_filesystem_on_it(disk: str, tmp_path: Path) -> None:
     async def body() -> None:
-        table = StorageTable(DeviceWatch())
+        table = StorageManager(DeviceWatch())
         with pytest.raises(AgentError, match=f"mount {tmp_path}/v: .*Invalid argument"):
             await table.acquire(on(disk, tmp_path / "v"))
         assert table.users(str(tmp_path / "v")) == 0

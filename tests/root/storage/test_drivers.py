@@ -16,7 +16,7 @@ from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
 from agent.linux import mount
 from agent.storage import driver, ephemeral
-from agent.storage.manager import DRIVERS, LAYERS, StorageTable
+from agent.storage.manager import DRIVERS, LAYERS, StorageManager
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from tests.forked import CLONE_NEWNS, forked_loop
@@ -147,7 +147,7 @@ def test_what_the_shim_sends(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
 
     async def body() -> None:
         before = Path("/proc/self/mountinfo").read_text()
-        table = StorageTable(made.devices)
+        table = StorageManager(made.devices)
         points = [await table.acquire(storage, "c1"), await table.acquire(storage, "c1")]
         asked = made.asked()
         if case.asked is not None:
@@ -211,7 +211,7 @@ def test_what_is_refused_by_name(
     storage.driver_options.extend(driver_options)
 
     async def body() -> None:
-        table = StorageTable(made.devices)
+        table = StorageManager(made.devices)
         with pytest.raises(AgentError) as caught:
             await table.acquire(storage, "c1")
         assert reason in str(caught.value)

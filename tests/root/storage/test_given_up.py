@@ -11,7 +11,7 @@ import pytest
 from agent import loop
 from agent.errors import StepFailed
 from agent.linux.reaper import reaper
-from agent.storage.driver import mount_filesystem, mount_in_worker, mounting
+from agent.storage.driver import mount_async, mount_filesystem, mount_in_worker
 from agent.storage.mounted import Mounted, mount_ids
 from agent.storage.options import parse
 from tests.needs import needs
@@ -72,7 +72,7 @@ def test_a_call_that_is_given_up_while_its_worker_has_mounted(work: Callable[[st
     async def main() -> None:
         other = await mount_in_worker("ramfs", "other", point, parse([])) if there else None
         before = mount_ids(point)
-        task = loop.spawn(mounting(lambda: work(point), point), name="mount")
+        task = loop.spawn(mount_async(lambda: work(point), point), name="mount")
         with loop.timeout(LIMIT):
             while mount_ids(point) == before:
                 await loop.sleep(0.005)
@@ -93,7 +93,7 @@ def test_what_was_there_already_stays(point: str) -> None:
         detach = await mount_in_worker("tmpfs", "none", point, parse([]))
         there = mount_ids(point)
         with pytest.raises(TimeoutError), loop.timeout(0.3):
-            await mounting(lambda: hand_over_and_hang(point), point)
+            await mount_async(lambda: hand_over_and_hang(point), point)
         assert mount_ids(point) == there
         await detach()
 
@@ -105,7 +105,7 @@ def test_what_was_there_already_stays(point: str) -> None:
 def test_a_deadline_at_that_moment(point: str) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError), loop.timeout(0.3):
-            await mounting(lambda: place_and_hang(point), point)
+            await mount_async(lambda: place_and_hang(point), point)
         assert not mount_ids(point)
 
     before = _state()
@@ -116,7 +116,7 @@ def test_a_deadline_at_that_moment(point: str) -> None:
 def test_a_worker_that_dies_after_it_has_mounted(point: str) -> None:
     async def main() -> None:
         with pytest.raises(StepFailed, match="status 137"):
-            await mounting(lambda: place_and_die(point), point)
+            await mount_async(lambda: place_and_die(point), point)
         assert not mount_ids(point)
 
     before = _state()

@@ -9,7 +9,7 @@ import pytest
 
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
-from agent.storage.manager import StorageTable, grouped, mount_storages
+from agent.storage.manager import StorageManager, grouped, mount_storages
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 from tests.needs import needs
@@ -57,7 +57,7 @@ def group(disks: dict[str, str], point: Path) -> list[Storage]:
 
 def test_layers(disks: dict[str, str], tmp_path: Path) -> None:
     async def body() -> None:
-        table = StorageTable(DeviceWatch(hotplug_timeout=0.5))
+        table = StorageManager(DeviceWatch(hotplug_timeout=0.5))
         root = tmp_path / "root"
         Path("/run/kata-containers").mkdir(exist_ok=True)
         points = await mount_storages(table, group(disks, root), container_id="c1")
@@ -80,7 +80,7 @@ def test_layers(disks: dict[str, str], tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing(disks: dict[str, str], tmp_path: Path) -> None:
     async def body() -> None:
-        table = StorageTable(DeviceWatch(hotplug_timeout=0.2))
+        table = StorageManager(DeviceWatch(hotplug_timeout=0.2))
         changes: tuple[tuple[dict[str, Any], str], ...] = (
             ({"source": "/dev/loop-none"}, "did not appear"),
             ({"fstype": "xfs"}, "layers are ext4 or erofs"),
@@ -124,7 +124,7 @@ def test_refused_words(words: list[str], reason: str, tmp_path: Path) -> None:
     async def body() -> None:
         storage = Storage(driver="blk", source="/dev/vdz", fstype="ext4", mount_point=str(tmp_path / "v"), options=words)
         with pytest.raises(AgentError, match=reason):
-            await StorageTable(DeviceWatch(hotplug_timeout=0.1)).acquire(storage)
+            await StorageManager(DeviceWatch(hotplug_timeout=0.1)).acquire(storage)
 
     forked_loop(body, unshare=CLONE_NEWNS)
 
@@ -143,7 +143,7 @@ def test_grouping() -> None:
 def test_absent_drivers_by_name(driver: str, tmp_path: Path) -> None:
     async def body() -> None:
         with pytest.raises(AgentError, match=f"{driver} is not served") as caught:
-            await StorageTable(DeviceWatch()).acquire(Storage(driver=driver, mount_point=str(tmp_path / "v")))
+            await StorageManager(DeviceWatch()).acquire(Storage(driver=driver, mount_point=str(tmp_path / "v")))
         assert caught.value.code == 12
 
     forked_loop(body)

@@ -9,7 +9,7 @@ import pytest
 from agent import loop
 from agent.device.watch import DeviceWatch
 from agent.errors import WrongState
-from agent.storage.manager import StorageTable, mount_storages
+from agent.storage.manager import StorageManager, mount_storages
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
@@ -36,7 +36,7 @@ def test_what_a_user_has_is_mounted(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     storages = requests(tmp_path)
 
-    async def use(table: StorageTable) -> None:
+    async def use(table: StorageManager) -> None:
         for _ in range(ROUNDS):
             wanted = chance.sample(storages, chance.randint(1, len(storages)))
             try:
@@ -52,7 +52,7 @@ def test_what_a_user_has_is_mounted(tmp_path: Path, seed: int) -> None:
 
     async def body() -> None:
         before = Path("/proc/self/mountinfo").read_text()
-        table = StorageTable(DeviceWatch())
+        table = StorageManager(DeviceWatch())
         users = [loop.spawn(use(table), name=f"user {number}") for number in range(USERS)]
         await loop.sleep(0.05)
         chance.choice(users).cancel()

@@ -10,7 +10,7 @@ import pytest
 
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, Refused, StepFailed
-from agent.storage.manager import StorageTable, mount_storages
+from agent.storage.manager import StorageManager, mount_storages
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from innkeeper.wire.pb.types_pb2 import OnRootMismatch
@@ -18,12 +18,12 @@ from tests.forked import CLONE_NEWNS, forked_loop
 
 pytestmark = pytest.mark.root
 
-Body = Callable[[StorageTable], Coroutine[Any, Any, None]]
+Body = Callable[[StorageManager], Coroutine[Any, Any, None]]
 
 
 def in_own_mounts(body: Body) -> None:
     async def main() -> None:
-        await body(StorageTable(DeviceWatch(hotplug_timeout=0.2)))
+        await body(StorageManager(DeviceWatch(hotplug_timeout=0.2)))
 
     forked_loop(main, unshare=CLONE_NEWNS)
 
@@ -44,7 +44,7 @@ async def error_of(coroutine: Coroutine[Any, Any, object]) -> AgentError:
 
 
 def test_tmpfs_keeps_its_options(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         point = tmp_path / "shm"
         await table.acquire(tmpfs(point, "noexec", "nosuid", "nodev", "mode=1777", "size=64k"))
         words = mount_options(point)
@@ -58,7 +58,7 @@ def test_tmpfs_keeps_its_options(tmp_path: Path) -> None:
 
 
 def test_tmpfs_fsgid(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         await table.acquire(tmpfs(tmp_path / "v", "fsgid=4321", "mode=0770"))
         status = (tmp_path / "v").stat()
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (4321, 0o2770)
@@ -67,7 +67,7 @@ def test_tmpfs_fsgid(tmp_path: Path) -> None:
 
 
 def test_bad_tmpfs_option_leaves_nothing(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         with pytest.raises(OSError, match="nonsense"):
             await table.acquire(tmpfs(tmp_path / "v", "nonsense=1"))
         assert mounted_type(str(tmp_path / "v")) is None
@@ -77,7 +77,7 @@ def test_bad_tmpfs_option_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_counting(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         request = tmpfs(tmp_path / "v")
         first = await mount_storages(table, [request])
         (tmp_path / "v/file").write_text("kept")
@@ -93,9 +93,9 @@ def test_counting(tmp_path: Path) -> None:
 
 
 def test_shared_stays_until_the_end(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         points = await mount_storages(table, [tmpfs(tmp_path / "v", shared=True)])
-        table.settle(points)
+        table.commit(points)
         await table.release(points)
         assert (tmp_path / "v").is_mount()
         await table.clear()
@@ -105,7 +105,7 @@ def test_shared_stays_until_the_end(tmp_path: Path) -> None:
 
 
 def test_failure_takes_earlier_ones_away(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         requests = [tmpfs(tmp_path / "a"), Storage(driver="nope", mount_point=str(tmp_path / "b"))]
         error = await error_of(mount_storages(table, requests))
         assert "Failed to find the storage handler nope" in str(error)
@@ -119,7 +119,7 @@ def overlay(point: Path, *options: str, **fields: Any) -> Storage:
 
 
 def test_overlay_of_two_layers_with_created_directories(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         await table.acquire(tmpfs(tmp_path / "disk"))
         layers = [tmp_path / "disk" / name for name in ("upper:most", "l2")]
         for layer in layers:
@@ -142,7 +142,7 @@ def test_overlay_of_two_layers_with_created_directories(tmp_path: Path) -> None:
 
 
 def test_overlay_in_memory_needs_a_container(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         request = overlay(tmp_path / "root", f"lowerdir={tmp_path}", "io.katacontainers.fs-opt.overlay-rw")
         assert "needs a container" in str(await error_of(table.acquire(request)))
 
@@ -150,7 +150,7 @@ def test_overlay_in_memory_needs_a_container(tmp_path: Path) -> None:
 
 
 def test_long_stack_of_layers(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         layers = [tmp_path / f"layer{number:030}" for number in range(12)]
         for layer in layers:
             layer.mkdir()
@@ -166,7 +166,7 @@ def bind(source: Path, point: Path, *options: str) -> Storage:
 
 
 def test_bind_of_a_file_read_only(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         (tmp_path / "file").write_text("text")
         await table.acquire(bind(tmp_path / "file", tmp_path / "deep/er/file", "bind", "ro"))
         assert (tmp_path / "deep/er/file").read_text() == "text"
@@ -177,7 +177,7 @@ def test_bind_of_a_file_read_only(tmp_path: Path) -> None:
 
 
 def test_recursive_bind(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         await table.acquire(tmpfs(tmp_path / "a/below"))
         await table.acquire(bind(tmp_path / "a", tmp_path / "plain", "bind"))
         await table.acquire(bind(tmp_path / "a", tmp_path / "all", "rbind", "nosuid"))
@@ -190,7 +190,7 @@ def test_recursive_bind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["source", "mount_point", "parent"])
 def test_symbolic_links_are_not_followed(tmp_path: Path, where: str) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("/etc")
         requests = {
@@ -206,7 +206,7 @@ def test_symbolic_links_are_not_followed(tmp_path: Path, where: str) -> None:
 
 
 def test_local_directory(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         request = Storage(
             driver="local", source="local", fstype="local", mount_point=str(tmp_path / "v"), options=["mode=0750", "fsgid=99"]
         )
@@ -221,7 +221,7 @@ def test_local_directory(tmp_path: Path) -> None:
 
 
 def test_fs_group(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         source = tmp_path / "source"
         (source / "sub").mkdir(parents=True)
         (source / "sub/file").touch(0o600)
@@ -240,7 +240,7 @@ def test_fs_group(tmp_path: Path) -> None:
 
 
 def test_fs_group_when_the_root_has_it_already(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         source = tmp_path / "source"
         source.mkdir()
         (source / "file").touch(0o600)
@@ -256,7 +256,7 @@ def test_fs_group_when_the_root_has_it_already(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("point", ["relative", "/", "/tmp/../etc/x", "/tmp//x", "/tmp/./x", ""])
 def test_mount_points_that_are_no_plain_paths(point: str) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         error = await error_of(table.acquire(Storage(driver="ephemeral", fstype="tmpfs", mount_point=point)))
         assert isinstance(error, Refused) and error.field == "storage.mount_point"
 
@@ -264,7 +264,7 @@ def test_mount_points_that_are_no_plain_paths(point: str) -> None:
 
 
 def test_disk_that_does_not_come(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         error = await error_of(table.acquire(Storage(driver="blk", source="1e/1f", fstype="ext4", mount_point=str(tmp_path / "v"))))
         assert isinstance(error, StepFailed) and "PCI path 1e/1f did not appear" in str(error)
         assert not (tmp_path / "v").exists()
@@ -273,7 +273,7 @@ def test_disk_that_does_not_come(tmp_path: Path) -> None:
 
 
 def test_unknown_driver_option_is_refused(tmp_path: Path) -> None:
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         request = Storage(
             driver="blk", source="02/01", fstype="ext4", mount_point=str(tmp_path / "v"), driver_options=["encryption_key=ephemeral"]
         )

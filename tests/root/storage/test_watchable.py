@@ -12,14 +12,14 @@ from agent import loop
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError
 from agent.storage import watchable
-from agent.storage.manager import StorageTable
+from agent.storage.manager import StorageManager
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
 
 pytestmark = pytest.mark.root
 
-Body = Callable[[StorageTable, Path, Path], Coroutine[Any, Any, None]]
+Body = Callable[[StorageManager, Path, Path], Coroutine[Any, Any, None]]
 
 
 def run(tmp_path: Path, body: Body) -> None:
@@ -29,7 +29,7 @@ def run(tmp_path: Path, body: Body) -> None:
 
     async def main() -> None:
         watchable.INTERVAL = 0.02
-        await body(StorageTable(DeviceWatch(hotplug_timeout=0.2)), source, tmp_path / "containers/watchable/config")
+        await body(StorageManager(DeviceWatch(hotplug_timeout=0.2)), source, tmp_path / "containers/watchable/config")
 
     forked_loop(main, unshare=CLONE_NEWNS)
 
@@ -65,7 +65,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_follows_its_source(tmp_path: Path) -> None:
-    async def body(table: StorageTable, source: Path, target: Path) -> None:
+    async def body(table: StorageManager, source: Path, target: Path) -> None:
         point = await table.acquire(storage(source, target))
         assert mounted_type(str(target.parent)) == "tmpfs"
         assert not target.is_mount()
@@ -87,7 +87,7 @@ def test_follows_its_source(tmp_path: Path) -> None:
 
 
 def test_one_file_is_rewritten_in_place(tmp_path: Path) -> None:
-    async def body(table: StorageTable, source: Path, target: Path) -> None:
+    async def body(table: StorageManager, source: Path, target: Path) -> None:
         file = source.parent / "hosts"
         file.write_text("127.0.0.1 localhost\n")
         point = await table.acquire(storage(file, target))
@@ -104,7 +104,7 @@ def test_one_file_is_rewritten_in_place(tmp_path: Path) -> None:
 def test_too_large_is_bound(tmp_path: Path) -> None:
     """From the start or by growing: then it is the host's own directory, without a copy."""
 
-    async def body(table: StorageTable, source: Path, target: Path) -> None:
+    async def body(table: StorageManager, source: Path, target: Path) -> None:
         other = target.with_name("other")
         first = await table.acquire(storage(source, target))
         (source / "big").write_bytes(bytes(watchable.LIMIT_BYTES + 1))
@@ -119,7 +119,7 @@ def test_too_large_is_bound(tmp_path: Path) -> None:
 
 
 def test_many_files_are_bound(tmp_path: Path) -> None:
-    async def body(table: StorageTable, source: Path, target: Path) -> None:
+    async def body(table: StorageManager, source: Path, target: Path) -> None:
         for number in range(watchable.LIMIT_FILES):
             (source / f"f{number}").touch()
         await table.acquire(storage(source, target))
@@ -130,7 +130,7 @@ def test_many_files_are_bound(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    async def body(table: StorageTable, source: Path, target: Path) -> None:
+    async def body(table: StorageManager, source: Path, target: Path) -> None:
         for wrong, reason in (
             (storage(source / "..data", target), "Too many levels of symbolic links"),
             (storage(source / "none", target), "No such file"),

@@ -24,7 +24,7 @@ def settings(address: str) -> Config:
 
 def test_an_address_of_the_command_line_is_served_too(tmp_path: Path) -> None:
     async def main() -> bytes:
-        bootstrap.listen_where_told(settings(f"unix://{tmp_path}/s"), FIRST, Dispatcher())
+        bootstrap.listen_on_configured(settings(f"unix://{tmp_path}/s"), FIRST, Dispatcher())
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(f"{tmp_path}/s")
             client.send(request_frame(1))
@@ -36,7 +36,7 @@ def test_an_address_of_the_command_line_is_served_too(tmp_path: Path) -> None:
 
 def test_the_address_it_has_is_not_taken_twice() -> None:
     async def main() -> int:
-        bootstrap.listen_where_told(settings(FIRST), FIRST, Dispatcher())
+        bootstrap.listen_on_configured(settings(FIRST), FIRST, Dispatcher())
         return len(running_loop().tasks)
 
     assert run(main()) == 1
@@ -44,7 +44,7 @@ def test_the_address_it_has_is_not_taken_twice() -> None:
 
 def test_an_address_that_cannot_be_had_is_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
-        bootstrap.listen_where_told(settings(f"unix://{tmp_path}/none/s"), FIRST, Dispatcher())
+        bootstrap.listen_on_configured(settings(f"unix://{tmp_path}/none/s"), FIRST, Dispatcher())
 
     run(main())
     assert f"the agent listens on {FIRST} only" in capfd.readouterr().err

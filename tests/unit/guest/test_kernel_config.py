@@ -1,6 +1,5 @@
 """Kernel configuration fragments: what the parser refuses, how they are put together, and that ours have what is promised."""
 
-
 import pytest
 
 from innkeeper.errors import InnkeeperError

@@ -12,7 +12,7 @@ from agent.device import block, vfio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, Refused
 from agent.pod import cdi, devices, hooks
-from agent.pod.devices import Found, Update
+from agent.pod.devices import DeviceUpdate, GuestDevices
 from innkeeper.wire.pb.agent_pb2 import Device
 
 NULL = os.stat("/dev/null").st_rdev
@@ -27,7 +27,7 @@ def document(**linux: Any) -> dict[str, Any]:
 def test_numbers_become_the_guests() -> None:
     """The node's, and those of rules that meant the host's; a rule that allows it comes last."""
     before = document(devices=[HOST_NODE, {"path": "/dev/other", "type": "c", "major": 9, "minor": 9}], resources={"devices": [HOST_RULE]})
-    after = devices.apply(before, Found([Update("/dev/disk", "/dev/null")]))["linux"]
+    after = devices.apply(before, GuestDevices([DeviceUpdate("/dev/disk", "/dev/null")]))["linux"]
     assert after["devices"][0] == {"path": "/dev/disk", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}
     assert after["devices"][1] == {"path": "/dev/other", "type": "c", "major": 9, "minor": 9}
     rewritten, added = after["resources"]["devices"]
@@ -37,17 +37,17 @@ def test_numbers_become_the_guests() -> None:
 
 
 def test_a_node_may_get_another_name() -> None:
-    found = Found([Update("/dev/vfio/3", "/dev/null", "/dev/null")])
+    found = GuestDevices([DeviceUpdate("/dev/vfio/3", "/dev/null", "/dev/null")])
     after = devices.apply(document(devices=[{"path": "/dev/vfio/3", "type": "c", "major": 243, "minor": 0}]), found)
     assert after["linux"]["devices"][0]["path"] == "/dev/null"
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(Refused, match="Missing devices in OCI spec: /dev/disk"):
-        devices.apply(document(), Found([Update("/dev/disk", "/dev/null")]))
+        devices.apply(document(), GuestDevices([DeviceUpdate("/dev/disk", "/dev/null")]))
     twice = document(devices=[HOST_NODE, {**HOST_NODE, "path": "/dev/copy"}])
     with pytest.raises(Refused, match="two devices have the host's number 253:7"):
-        devices.apply(twice, Found([Update("/dev/disk", "/dev/null"), Update("/dev/copy", "/dev/zero")]))
+        devices.apply(twice, GuestDevices([DeviceUpdate("/dev/disk", "/dev/null"), DeviceUpdate("/dev/copy", "/dev/zero")]))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_vfio_handed_over(machine: DeviceWatch) -> None:
     request = Device(type="vfio-pci", id="3", container_path="/dev/vfio/3", options=["0000:3b:02.1=02/03"])
     found = loop.run(devices.find([request], machine))
     node = f"{machine.dev_root}/vfio/9"
-    assert found.updates == [Update("/dev/vfio/3", node, node)]
+    assert found.updates == [DeviceUpdate("/dev/vfio/3", node, node)]
     sys_root = Path(machine.sys_root)
     assert (sys_root / "bus/pci/devices/0000:01:03.0/driver_override").read_text() == "vfio-pci"
     assert (sys_root / "bus/pci/drivers/e1000/unbind").read_text() == "0000:01:03.0"
@@ -170,8 +170,8 @@ CDI_FILE = {
 }
 
 
-def inject(names: list[str], folder: Path, patience: float = 0.0) -> Any:
-    return loop.run(cdi.inject(document(), names, patience, [str(folder)]))
+def inject(names: list[str], folder: Path, timeout: float = 0.0) -> Any:
+    return loop.run(cdi.inject(document(), names, timeout, [str(folder)]))
 
 
 def test_cdi(tmp_path: Path) -> None:

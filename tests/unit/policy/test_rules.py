@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.policy.check import PARTS, Denied, check
 from agent.policy.parser import RULES, Policy, parse
-from agent.policy.policy_set import Book
+from agent.policy.policy_set import PolicySet
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import oci_pb2 as oci
@@ -223,27 +223,27 @@ def test_the_examples_of_the_documentation() -> None:
 
 def test_all_policies_in_force_must_allow(tmp_path: Path) -> None:
     (tmp_path / "image.toml").write_text("version = 1\nrpcs = ['Create*', 'SetPolicy']")
-    book = Book()
-    book.read(str(tmp_path / "image.toml"))
-    book.set("version = 1\nrpcs = ['CreateSandbox', 'DestroySandbox', 'SetPolicy']")
-    book.check("grpc.AgentService", "CreateSandbox", pb.CreateSandboxRequest())
+    policies = PolicySet()
+    policies.read(str(tmp_path / "image.toml"))
+    policies.set("version = 1\nrpcs = ['CreateSandbox', 'DestroySandbox', 'SetPolicy']")
+    policies.check("grpc.AgentService", "CreateSandbox", pb.CreateSandboxRequest())
     for method in ("CreateContainer", "DestroySandbox"):
         with pytest.raises(Denied):
-            book.check("grpc.AgentService", method, pb.DestroySandboxRequest())
+            policies.check("grpc.AgentService", method, pb.DestroySandboxRequest())
     with pytest.raises(Refused):
-        book.set("nonsense")
+        policies.set("nonsense")
     with pytest.raises(Denied):
-        book.check("grpc.AgentService", "CreateContainer", spec())
+        policies.check("grpc.AgentService", "CreateContainer", spec())
 
 
 @pytest.mark.parametrize("text", [b"rpcs = ['*']", b"\xff", None])
 def test_an_unreadable_file_denies_everything(text: bytes | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "p.toml").write_bytes(text)
-    book = Book()
-    book.read(str(tmp_path / "p.toml"))
+    policies = PolicySet()
+    policies.read(str(tmp_path / "p.toml"))
     with pytest.raises(Denied, match="allowed: nothing"):
-        book.check("grpc.AgentService", "GetGuestDetails", pb.GuestDetailsRequest())
+        policies.check("grpc.AgentService", "GetGuestDetails", pb.GuestDetailsRequest())
 
 
 def test_without_rules_nothing_is_limited() -> None:

@@ -97,7 +97,7 @@ def test_the_server_may_answer_after_its_client_s_last_word() -> None:
 
 
 def test_a_server_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "LINGER", 0.05)
+    monkeypatch.setattr(relay, "HALF_CLOSE_SECONDS", 0.05)
 
     async def body(client: loop.Socket, server: loop.Socket, task: "loop.Task[None]") -> None:
         client.close()

@@ -17,7 +17,7 @@ from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, StepFailed, WrongState
 from agent.storage import manager
 from agent.storage.driver import Context, Detach
-from agent.storage.manager import StorageTable, mount_storages
+from agent.storage.manager import StorageManager, mount_storages
 from innkeeper.wire.pb.agent_pb2 import Storage
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def storages(points: Sequence[str]) -> list[Storage]:
 
 def run(fake: "Driver", body: Any) -> None:
     with patch.dict(manager.DRIVERS, {Fake.NAME: fake}):
-        loop.run(body(StorageTable(DeviceWatch())))
+        loop.run(body(StorageManager(DeviceWatch())))
 
 
 def test_acquired_while_it_is_taken_away() -> None:
     """It waits for the end of that and mounts anew."""
     fake = Fake(slow=3)
 
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         first = await mount_storages(table, storages(POINTS[:1]))
         going = loop.spawn(table.release(first), name="release")
         await park(2)
@@ -91,7 +91,7 @@ def test_acquired_while_it_is_taken_away() -> None:
 def test_cleared_while_it_is_taken_away() -> None:
     fake = Fake(slow=3)
 
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         points = await mount_storages(table, storages(POINTS))
         going = loop.spawn(table.release(points), name="release")
         await park(2)
@@ -107,7 +107,7 @@ def test_cleared_while_it_is_taken_away() -> None:
 def test_a_release_whose_caller_is_cancelled_goes_on() -> None:
     fake = Fake(slow=3)
 
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         points = await mount_storages(table, storages(POINTS))
         with pytest.raises(TimeoutError), loop.timeout(0):
             await table.release(points)
@@ -135,7 +135,7 @@ def test_a_failure_to_take_away_is_told_and_forgotten() -> None:
 
     fake = Stuck()
 
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         points = await mount_storages(table, storages(POINTS))
         with pytest.raises(AgentError, match="stuck"):
             await table.release(points)
@@ -172,7 +172,7 @@ def test_any_order(users: list[User], slow: int, fails: int, cleared_after: int 
     """Acquire, release, failures and cancellations in any order, and the sandbox's end at any moment."""
     fake = Fake(slow, fails)
 
-    async def use(table: StorageTable, user: User) -> None:
+    async def use(table: StorageManager, user: User) -> None:
         await park(user.delay)
         try:
             points = await mount_storages(table, storages(user.points))
@@ -185,7 +185,7 @@ def test_any_order(users: list[User], slow: int, fails: int, cleared_after: int 
         finally:
             await table.release(points)
 
-    async def body(table: StorageTable) -> None:
+    async def body(table: StorageManager) -> None:
         tasks = [(user, loop.spawn(use(table, user), name=f"user {number}")) for number, user in enumerate(users)]
         for turn in range(21):
             for user, task in tasks:
