@@ -1,11 +1,19 @@
 """The command `run`: run a container in a VM of its own."""
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from innkeeper.cli.flags import ENVIRONMENT, PROCESS, STREAMS, LazyModule, repeated, single, switch, take, taking
 from innkeeper.guest import Variant
+
+if TYPE_CHECKING:
+    from innkeeper.engine import resolve
+    from innkeeper.image import parse
+else:
+    resolve, parse = LazyModule("innkeeper.engine.resolve"), LazyModule("innkeeper.image.parse")
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND [ARG...]]", show_default=False)]
 
@@ -17,117 +25,91 @@ EXAMPLES = """Examples:\n
 """
 
 
+def _size(flag: str) -> Callable[[str], int | None]:
+    return lambda text: parse.parse_size(text, flag) if text else None
+
+
+def _word(flag: str) -> Callable[[str], str]:
+    return lambda text: parse.parse_word(text, flag)
+
+
+def _flat(lists: Iterable[list[Any]]) -> list[Any]:
+    return list(chain.from_iterable(lists))
+
+
+ADD_HOST = "A line of /etc/hosts; host-gateway is the host's address."
+SCRATCH = "Disk space for what the container writes."
+PORT = "[[IP:]HOST:]PORT[/udp]"
+FLAGS = (
+    *STREAMS,
+    switch("detached", "-d", "--detach", help="In the background; print the container's id."),
+    switch("remove", "--rm", help="Forget the container when it ends."),
+    single("name", "--name", default="", help="A name for exec, logs, stop, ..."),
+    *ENVIRONMENT,
+    repeated("volumes", "-v", "--volume", parse=parse.parse_volume, metavar="HOST:GUEST[:ro]", help="Share a folder or file."),
+    repeated("ports", "-p", "--publish", parse=parse.parse_ports, into=_flat, metavar=PORT, help="Forward a port."),
+    *PROCESS,
+    repeated("group_add", "--group-add", metavar="GROUP", help="One more group, by name or number."),
+    single("hostname", "-h", "--hostname", parse=parse.parse_hostname, help="The container's host name."),
+    repeated("add_hosts", "--add-host", parse=parse.parse_add_host, metavar="NAME:IP", help=ADD_HOST),
+    repeated("dns", "--dns", parse=parse.parse_dns, metavar="IP", help="A name server in place of the host's."),
+    repeated("dns_search", "--dns-search", parse=_word("--dns-search"), metavar="DOMAIN", help="A search domain; . is none."),
+    repeated("dns_options", "--dns-option", parse=_word("--dns-option"), metavar="OPTION", help="An option of resolv.conf(5)."),
+    single("memory", "-m", "--memory", parse=lambda text: parse.parse_memory(text) if text else None, help="Limit, like 512m."),
+    single("cpus", "--cpus", parse=lambda text: parse.parse_cpus(text) if text else None, help="Limit, like 1.5."),
+    single("pids_limit", "--pids-limit", kind=int, help="Limit of processes and threads."),
+    switch("read_only", "--read-only", help="A root that cannot be written."),
+    repeated("tmpfs", "--tmpfs", parse=parse.parse_tmpfs, metavar="PATH[:OPTIONS]", help="A tmpfs at PATH."),
+    single("shm_size", "--shm-size", parse=_size("--shm-size"), help="Size of /dev/shm."),
+    repeated("cap_add", "--cap-add", metavar="CAP", help="Add a capability."),
+    repeated("cap_drop", "--cap-drop", metavar="CAP", help="Drop a capability, or ALL."),
+    repeated("security_opt", "--security-opt", metavar="OPT", help="seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=..., ..."),
+    repeated("ulimits", "--ulimit", parse=parse.parse_ulimit, metavar="NAME=SOFT[:HARD]", help="A resource limit."),
+    repeated("sysctls", "--sysctl", parse=parse.parse_sysctl, into=dict, metavar="NAME=VALUE", help="A kernel setting of the container."),
+    single("entrypoint", "--entrypoint", help="In place of the image's."),
+    switch("init", "--init", help="A small init as the container's first process."),
+    single("stop_signal", "--stop-signal", help="In place of the image's."),
+    single("network", "--network", default="user", parse=resolve.network, help="user, or none: loopback only."),
+    single("scratch", "--scratch", default="8g", parse=lambda text: parse.parse_size(text, "--scratch"), metavar="SIZE", help=SCRATCH),
+    single("accel", "--accel", default="auto", parse=resolve.accelerator, help="auto, kvm or tcg."),
+    single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the machine; default: --memory and more, or 2g."),
+    single("timeout", "--timeout", kind=float, default=120, min=1, help="Seconds that the guest may take to answer."),
+    single("guest", "--guest-variant", kind=Variant, default="release", help="As `build --variant`: selinux has SELinux."),
+    switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
+)
+"""Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     # Options end at IMAGE. The rest is the container's command line, as in docker.
     app.command("run", context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES)(run)
 
 
+@taking(FLAGS)
 def run(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="oci:, oci-archive:, docker-archive:, docker://, ..., or a name.")],
+    given: dict[str, Any],
     command: Words = None,
-    interactive: Annotated[bool, typer.Option("-i", "--interactive", help="Keep standard input open.")] = False,
-    tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the process a terminal.")] = False,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="In the background; print the container's id.")] = False,
-    remove: Annotated[bool, typer.Option("--rm", help="Forget the container when it ends.")] = False,
-    name: Annotated[str, typer.Option("--name", help="A name for exec, logs, stop, ...")] = "",
-    env: Annotated[list[str] | None, typer.Option("-e", "--env", metavar="NAME[=VALUE]", help="Set a variable.")] = None,
-    env_file: Annotated[list[Path] | None, typer.Option("--env-file", help="Set variables from a file.")] = None,
-    volume: Annotated[list[str] | None, typer.Option("-v", "--volume", metavar="HOST:GUEST[:ro]", help="Share a folder or file.")] = None,
-    publish: Annotated[list[str] | None, typer.Option("-p", "--publish", metavar="[[IP:]HOST:]PORT[/udp]", help="Forward a port.")] = None,
-    workdir: Annotated[str | None, typer.Option("-w", "--workdir", help="Working folder.")] = None,
-    user: Annotated[str | None, typer.Option("-u", "--user", metavar="USER[:GROUP]", help="By name or number.")] = None,
-    group_add: Annotated[list[str] | None, typer.Option("--group-add", metavar="GROUP", help="One more group, by name or number.")] = None,
-    hostname: Annotated[str | None, typer.Option("-h", "--hostname", help="The container's host name.")] = None,
-    add_host: Annotated[
-        list[str] | None, typer.Option("--add-host", metavar="NAME:IP", help="A line of /etc/hosts; host-gateway is the host's address.")
-    ] = None,
-    dns: Annotated[list[str] | None, typer.Option("--dns", metavar="IP", help="A name server in place of the host's.")] = None,
-    dns_search: Annotated[list[str] | None, typer.Option("--dns-search", metavar="DOMAIN", help="A search domain; . is none.")] = None,
-    dns_option: Annotated[list[str] | None, typer.Option("--dns-option", metavar="OPTION", help="An option of resolv.conf(5).")] = None,
-    memory: Annotated[str | None, typer.Option("-m", "--memory", help="Limit, like 512m.")] = None,
-    cpus: Annotated[str | None, typer.Option("--cpus", help="Limit, like 1.5.")] = None,
-    pids_limit: Annotated[int | None, typer.Option("--pids-limit", help="Limit of processes and threads.")] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="A root that cannot be written.")] = False,
-    tmpfs: Annotated[list[str] | None, typer.Option("--tmpfs", metavar="PATH[:OPTIONS]", help="A tmpfs at PATH.")] = None,
-    shm_size: Annotated[str | None, typer.Option("--shm-size", help="Size of /dev/shm.")] = None,
-    cap_add: Annotated[list[str] | None, typer.Option("--cap-add", metavar="CAP", help="Add a capability.")] = None,
-    cap_drop: Annotated[list[str] | None, typer.Option("--cap-drop", metavar="CAP", help="Drop a capability, or ALL.")] = None,
-    security_opt: Annotated[
-        list[str] | None,
-        typer.Option("--security-opt", metavar="OPT", help="seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=..., ..."),
-    ] = None,
-    ulimit: Annotated[list[str] | None, typer.Option("--ulimit", metavar="NAME=SOFT[:HARD]", help="A resource limit.")] = None,
-    sysctl: Annotated[list[str] | None, typer.Option("--sysctl", metavar="NAME=VALUE", help="A kernel setting of the container.")] = None,
-    entrypoint: Annotated[str | None, typer.Option("--entrypoint", help="In place of the image's.")] = None,
-    init: Annotated[bool, typer.Option("--init", help="A small init as the container's first process.")] = False,
-    stop_signal: Annotated[str | None, typer.Option("--stop-signal", help="In place of the image's.")] = None,
-    network: Annotated[str, typer.Option("--network", help="user, or none: loopback only.")] = "user",
-    scratch: Annotated[str, typer.Option("--scratch", metavar="SIZE", help="Disk space for what the container writes.")] = "8g",
-    accel: Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")] = "auto",
-    vm_memory: Annotated[str | None, typer.Option("--vm-memory", help="Memory of the machine; default: --memory and more, or 2g.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that the guest may take to answer.", min=1)] = 120,
-    guest_variant: Annotated[Variant, typer.Option("--guest-variant", help="As `build --variant`: selinux has SELinux.")] = "release",
-    debug_guest: Annotated[
-        bool, typer.Option("--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`).")
-    ] = False,
 ) -> int:
     """Run a command in a container of IMAGE, in a virtual machine of its own.
 
     Standard output carries the container's bytes and nothing else; the exit status is the container's.
     """
-    from innkeeper.engine import attach, monitor, resolve, session
-    from innkeeper.image import RunOptions, parse
+    from innkeeper.engine import attach, monitor, session
+    from innkeeper.engine.resolve import RunRequest
+    from innkeeper.image import RunOptions
 
-    if not detach:
-        attach.check_terminal(interactive, tty)
-    options = RunOptions(
-        args=command or [],
-        interactive=interactive,
-        tty=tty,
-        env=env or [],
-        env_files=env_file or [],
-        volumes=[parse.parse_volume(text) for text in volume or []],
-        ports=[port for text in publish or [] for port in parse.parse_ports(text)],
-        workdir=workdir,
-        user=user,
-        group_add=group_add or [],
-        hostname=parse.parse_hostname(hostname) if hostname is not None else None,
-        add_hosts=[parse.parse_add_host(text) for text in add_host or []],
-        dns=[parse.parse_dns(text) for text in dns or []],
-        dns_search=[parse.parse_word(text, "--dns-search") for text in dns_search or []],
-        dns_options=[parse.parse_word(text, "--dns-option") for text in dns_option or []],
-        memory=parse.parse_memory(memory) if memory else None,
-        cpus=parse.parse_cpus(cpus) if cpus else None,
-        pids_limit=pids_limit,
-        read_only=read_only,
-        tmpfs=[parse.parse_tmpfs(text) for text in tmpfs or []],
-        cap_add=cap_add or [],
-        cap_drop=cap_drop or [],
-        ulimits=[parse.parse_ulimit(text) for text in ulimit or []],
-        sysctls=dict(parse.parse_sysctl(text) for text in sysctl or []),
-        entrypoint=entrypoint,
-        init=init,
-        stop_signal=stop_signal,
-        mac=resolve.mandatory_access_control(guest_variant),
-    )
-    if shm_size:
-        options.shm_size = parse.parse_size(shm_size, "--shm-size")
-    parse.parse_security_opts(security_opt or [], options)
-    request = resolve.RunRequest(
-        reference=image,
-        name=name,
-        detached=detach,
-        remove=remove,
-        network=resolve.network(network),
-        scratch=parse.parse_size(scratch, "--scratch"),
-        accel=resolve.accelerator(accel),
-        vm_memory=parse.parse_size(vm_memory, "--vm-memory") if vm_memory else None,
-        timeout=timeout,
-        guest=resolve.guest_variant(guest_variant, debug_guest),
-    )
+    if not given["detached"]:
+        attach.check_terminal(given["interactive"], given["tty"])
+    given["guest"] = resolve.guest_variant(given["guest"], given.pop("debug_guest"))
+    security = given.pop("security_opt", [])
+    options = RunOptions(args=command or [], mac=resolve.mandatory_access_control(given["guest"]), **take(RunOptions, given))
+    parse.parse_security_opts(security, options)
+    request = RunRequest(reference=image, **take(RunRequest, given))
+    assert not given, given
     resolved = resolve.resolve_run(request, options)
-    if not detach:
+    if not request.detached:
         return session.run(resolved)
     print(monitor.start(resolved))
     return 0
