@@ -305,7 +305,10 @@ class Sandbox:
         """Create the container with the sandbox's namespaces. The first of all is made alone."""
         async with self._namespaces.creation_lock():
             pids = self._namespaces.pid() if shares_pids else None
-            host = HostContext(self.cgroup_root, Path(STATE), self._namespaces.paths, pids, owned=OWN, shared=(SHARED,))
+            namespaces = self._namespaces.paths
+            host = HostContext(
+                self.cgroup_root, Path(STATE), namespaces=namespaces, pid_namespace=pids, owned=OWN, shared=(SHARED,)
+            )
             try:
                 container = await Container.create(container_id, exec_id, spec, host, self._io(spec.process))
             except StepFailed as error:

@@ -6,7 +6,7 @@ An unknown option is an error. `--` ends the options.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from agent.errors import AgentError, Refused
 
@@ -28,6 +28,7 @@ class Option:
     name: str
     help: str
     value: str = ""
+    _: KW_ONLY
     short: str = ""
     many: bool = False
     choices: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from agent.oci.arguments import Option, Parsed, UsageError
@@ -54,6 +54,7 @@ class Command:
     name: str
     summary: str
     action: Callable[[Context, Parsed], int]
+    _: KW_ONLY
     arguments: str = "ID"
     options: tuple[Option, ...] = ()
     interleaved: bool = True

@@ -81,7 +81,7 @@ def _memory(memory: Memory) -> list[Write]:
         value = "max" if unlimited else str((memory.swap or 0) - (memory.limit or 0))
         # A kernel without swap accounting lacks the file. No swap and unlimited swap need none.
         optional = value in ("0", "max")
-        result.append(Write(f"{path}.swap", "memory", "memory.swap.max", value, optional))
+        result.append(Write(f"{path}.swap", "memory", "memory.swap.max", value, optional=optional))
     if memory.limit is not None:
         result.append(Write(f"{path}.limit", "memory", "memory.max", _or_max(memory.limit)))
     if memory.reservation is not None:

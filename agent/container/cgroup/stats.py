@@ -13,7 +13,7 @@ class IoStats:
     values: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerStats:
     """The resource usage of a cgroup, in bytes, microseconds (`usec`) and counts.
 
@@ -50,24 +50,24 @@ def read_stats(read: Callable[[str], str], names: list[str]) -> ContainerStats:
     events = flat(read("memory.events"))
     sizes = [name.split(".")[1] for name in names if name.startswith("hugetlb.") and name.endswith(".current") and "rsvd" not in name]
     return ContainerStats(
-        cpu.get("usage_usec", 0),
-        cpu.get("user_usec", 0),
-        cpu.get("system_usec", 0),
-        cpu.get("nr_periods", 0),
-        cpu.get("nr_throttled", 0),
-        cpu.get("throttled_usec", 0),
-        single(read("memory.current")),
-        single(read("memory.peak")),
-        single(read("memory.max")),
-        events.get("max", 0),
-        events.get("oom_kill", 0),
-        single(read("memory.swap.current")),
-        single(read("memory.swap.max")),
-        flat(read("memory.stat")),
-        single(read("pids.current")),
-        single(read("pids.max")),
-        io_stats(read("io.stat")),
-        {size: (single(read(f"hugetlb.{size}.current")), flat(read(f"hugetlb.{size}.events")).get("max", 0)) for size in sizes},
+        cpu_usage_usec=cpu.get("usage_usec", 0),
+        cpu_user_usec=cpu.get("user_usec", 0),
+        cpu_system_usec=cpu.get("system_usec", 0),
+        cpu_periods=cpu.get("nr_periods", 0),
+        cpu_throttled_periods=cpu.get("nr_throttled", 0),
+        cpu_throttled_usec=cpu.get("throttled_usec", 0),
+        memory_current=single(read("memory.current")),
+        memory_peak=single(read("memory.peak")),
+        memory_limit=single(read("memory.max")),
+        memory_limit_hits=events.get("max", 0),
+        memory_oom_kills=events.get("oom_kill", 0),
+        swap_current=single(read("memory.swap.current")),
+        swap_limit=single(read("memory.swap.max")),
+        memory_stat=flat(read("memory.stat")),
+        pids_current=single(read("pids.current")),
+        pids_limit=single(read("pids.max")),
+        io=io_stats(read("io.stat")),
+        hugetlb={size: (single(read(f"hugetlb.{size}.current")), flat(read(f"hugetlb.{size}.events")).get("max", 0)) for size in sizes},
     )
 
 

@@ -21,7 +21,7 @@ VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)([-+].*)?")
 ID = re.compile(r"[A-Za-z0-9_+.-]{1,255}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """Everything a container is made from.
 
@@ -74,7 +74,19 @@ def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozens
     annotations = reader.mapping("annotations")
     hooks = parse_hooks(reader.child("hooks"))
     reader.finish()
-    spec = Spec(version, root_path, root_readonly, process, hostname, domainname, mounts, annotations, linux, hooks, tuple(warnings))
+    spec = Spec(
+        version=version,
+        root_path=root_path,
+        root_readonly=root_readonly,
+        process=process,
+        hostname=hostname,
+        domainname=domainname,
+        mounts=mounts,
+        annotations=annotations,
+        linux=linux,
+        hooks=hooks,
+        warnings=tuple(warnings),
+    )
     _check_together(spec)
     return spec
 

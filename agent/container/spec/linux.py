@@ -30,7 +30,7 @@ SYSCTL_IPC = frozenset(f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni
 SYSCTL_NAME = re.compile(r"[a-zA-Z0-9_.:/-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A device node to make. `mode` holds its permission bits."""
 
@@ -44,7 +44,7 @@ class Device:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Linux:
     """The `linux` object.
 
@@ -78,23 +78,23 @@ def parse_linux(reader: SpecReader, sandbox: frozenset[str]) -> Linux:
     resources = reader.child("resources")
     seccomp = reader.child("seccomp")
     linux = Linux(
-        namespaces,
-        parse_mappings(reader, "uidMappings"),
-        parse_mappings(reader, "gidMappings"),
-        _time_offsets(reader),
-        tuple([_device(device) for device in reader.children("devices")]),
-        _cgroups_path(reader),
-        reader.string("cgroupsPath").startswith("/"),
-        read_resources(resources) if resources else read_resources(SpecReader({}, reader.name("resources"), [])),
-        _propagation(reader),
-        parse_seccomp(seccomp) if seccomp else None,
-        _sysctl(reader, sandbox.union(namespaces)),
-        tuple(dict.fromkeys(absolute(path, reader.name("maskedPaths")) for path in reader.strings("maskedPaths"))),
-        tuple(dict.fromkeys(absolute(path, reader.name("readonlyPaths")) for path in reader.strings("readonlyPaths"))),
-        _personality(reader),
-        parse_net_devices(reader.child("netDevices")),
-        parse_memory_policy(reader.child("memoryPolicy")),
-        selinux_context(reader, "mountLabel"),
+        namespaces=namespaces,
+        uid_mappings=parse_mappings(reader, "uidMappings"),
+        gid_mappings=parse_mappings(reader, "gidMappings"),
+        time_offsets=_time_offsets(reader),
+        devices=tuple([_device(device) for device in reader.children("devices")]),
+        cgroups_path=_cgroups_path(reader),
+        cgroup_absolute=reader.string("cgroupsPath").startswith("/"),
+        resources=read_resources(resources) if resources else read_resources(SpecReader({}, reader.name("resources"), [])),
+        rootfs_propagation=_propagation(reader),
+        seccomp=parse_seccomp(seccomp) if seccomp else None,
+        sysctl=_sysctl(reader, sandbox.union(namespaces)),
+        masked_paths=tuple(dict.fromkeys(absolute(path, reader.name("maskedPaths")) for path in reader.strings("maskedPaths"))),
+        readonly_paths=tuple(dict.fromkeys(absolute(path, reader.name("readonlyPaths")) for path in reader.strings("readonlyPaths"))),
+        personality=_personality(reader),
+        net_devices=parse_net_devices(reader.child("netDevices")),
+        memory_policy=parse_memory_policy(reader.child("memoryPolicy")),
+        mount_label=selinux_context(reader, "mountLabel"),
     )
     reader.finish()
     _check_together(linux)
@@ -172,14 +172,14 @@ def _device(reader: SpecReader) -> Device:
     if ".." in path.split("/") or not path.strip("/."):
         raise Refused(reader.name("path"), f"{path[:64]!r} is not the path of a file, without ..")
     device = Device(
-        reader.path,
-        clean(absolute(path, reader.name("path"))),
-        kind,
-        reader.integer("major", 0, (1 << 31) - 1, 0),
-        reader.integer("minor", 0, (1 << 31) - 1, 0),
-        reader.integer("fileMode", 0, 0o177777, 0o666) & 0o7777,
-        reader.integer("uid", 0, U32 - 1, 0),
-        reader.integer("gid", 0, U32 - 1, 0),
+        field=reader.path,
+        path=clean(absolute(path, reader.name("path"))),
+        type=kind,
+        major=reader.integer("major", 0, (1 << 31) - 1, 0),
+        minor=reader.integer("minor", 0, (1 << 31) - 1, 0),
+        mode=reader.integer("fileMode", 0, 0o177777, 0o666) & 0o7777,
+        uid=reader.integer("uid", 0, U32 - 1, 0),
+        gid=reader.integer("gid", 0, U32 - 1, 0),
     )
     reader.finish()
     return device

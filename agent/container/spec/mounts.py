@@ -47,7 +47,7 @@ BIND_TYPES = ("bind", "rbind")
 OPTIONS_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """One entry of `mounts`.
 
@@ -147,25 +147,25 @@ def parse_mount(reader: SpecReader, bundle: str) -> Mount:
     if bind and source:
         source = os.path.join(bundle, source)
     mount = Mount(
-        reader.path,
-        destination,
-        kind,
-        source,
-        bind,
-        options.remount,
-        options.recursive or kind == "rbind",
-        options.attributes[0],
-        options.attributes[1],
-        options.recursive_attributes[0],
-        options.recursive_attributes[1],
-        options.propagation,
-        options.recursive_propagation,
-        tuple([(word, None) for word in options.superblock] + options.data),
-        options.copy_up,
-        options.idmap,
-        options.idmap_recursive,
-        parse_mappings(reader, "uidMappings"),
-        parse_mappings(reader, "gidMappings"),
+        field=reader.path,
+        destination=destination,
+        type=kind,
+        source=source,
+        bind=bind,
+        remount=options.remount,
+        recursive=options.recursive or kind == "rbind",
+        set=options.attributes[0],
+        clear=options.attributes[1],
+        recursive_set=options.recursive_attributes[0],
+        recursive_clear=options.recursive_attributes[1],
+        propagation=options.propagation,
+        recursive_propagation=options.recursive_propagation,
+        data=tuple([(word, None) for word in options.superblock] + options.data),
+        copy_up=options.copy_up,
+        idmap=options.idmap,
+        idmap_recursive=options.idmap_recursive,
+        uid_mappings=parse_mappings(reader, "uidMappings"),
+        gid_mappings=parse_mappings(reader, "gidMappings"),
     )
     reader.finish()
     _check_mount(reader, mount)

@@ -53,7 +53,7 @@ class Capabilities:
     ambient: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """One program to run. `console_size` is (rows, columns). `rlimits` are (number, soft, hard).
 
@@ -88,21 +88,21 @@ def read_process(reader: SpecReader) -> Process:
     reader.refuse_known("commandLine", reason="of another platform")
     terminal = reader.boolean("terminal")
     process = Process(
-        terminal,
-        _console_size(reader, terminal),
-        _user(reader),
-        _args(reader),
-        _env(reader),
-        absolute(reader.string("cwd", "/") or "/", reader.name("cwd")),
-        _capabilities(reader),
-        _rlimits(reader),
-        reader.boolean("noNewPrivileges") if reader.has("noNewPrivileges") else None,
-        reader.optional("oomScoreAdj", -1000, 1000),
-        parse_scheduler(reader),
-        parse_io_priority(reader),
-        parse_cpu_affinity(reader),
-        apparmor_profile(reader),
-        selinux_context(reader, "selinuxLabel"),
+        terminal=terminal,
+        console_size=_console_size(reader, terminal),
+        user=_user(reader),
+        args=_args(reader),
+        env=_env(reader),
+        cwd=absolute(reader.string("cwd", "/") or "/", reader.name("cwd")),
+        capabilities=_capabilities(reader),
+        rlimits=_rlimits(reader),
+        no_new_privs=reader.boolean("noNewPrivileges") if reader.has("noNewPrivileges") else None,
+        oom_score_adj=reader.optional("oomScoreAdj", -1000, 1000),
+        scheduler=parse_scheduler(reader),
+        io_priority=parse_io_priority(reader),
+        cpu_affinity=parse_cpu_affinity(reader),
+        apparmor_profile=apparmor_profile(reader),
+        selinux_label=selinux_context(reader, "selinuxLabel"),
     )
     reader.finish()
     return process

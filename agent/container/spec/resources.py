@@ -36,7 +36,7 @@ class Memory:
     check_before_update: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:
     """Limits of the CPU. Shares are weights. Quota, period and burst are in microseconds."""
 
@@ -61,7 +61,7 @@ class BlockIO:
     throttle: Mapping[tuple[int, int], Mapping[str, int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """All limits of a cgroup. None or 0: not set."""
 
@@ -79,14 +79,14 @@ def read_resources(reader: SpecReader) -> Resources:
     """Return `linux.resources` as an object. Raises Refused."""
     _refuse_network(reader)
     resources = Resources(
-        tuple([_device_rule(rule) for rule in reader.children("devices")]),
-        _memory(reader),
-        _cpu(reader),
-        _pids(reader),
-        _block_io(reader),
-        _hugepages(reader),
-        _rdma(reader),
-        _unified(reader),
+        devices=tuple([_device_rule(rule) for rule in reader.children("devices")]),
+        memory=_memory(reader),
+        cpu=_cpu(reader),
+        pids=_pids(reader),
+        block_io=_block_io(reader),
+        hugepages=_hugepages(reader),
+        rdma=_rdma(reader),
+        unified=_unified(reader),
     )
     reader.finish()
     return resources
@@ -155,13 +155,13 @@ def _cpu(reader: SpecReader) -> Cpu:
             raise Refused(cpu.name(key), f"{value[:64]!r} is not a list like 0-3,7")
     idle = cpu.optional("idle", 0, 1)
     result = Cpu(
-        cpu.integer("shares", 0, U64, 0),
-        cpu.integer("quota", -I64, I64, 0) or None,
-        cpu.integer("period", 0, U64, 0),
-        cpu.integer("burst", 0, U64, 0) or None,
-        idle,
-        lists["cpus"],
-        lists["mems"],
+        shares=cpu.integer("shares", 0, U64, 0),
+        quota=cpu.integer("quota", -I64, I64, 0) or None,
+        period=cpu.integer("period", 0, U64, 0),
+        burst=cpu.integer("burst", 0, U64, 0) or None,
+        idle=idle,
+        cpus=lists["cpus"],
+        mems=lists["mems"],
     )
     cpu.finish()
     return result

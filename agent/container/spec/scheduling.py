@@ -21,7 +21,7 @@ SCHED_FLAGS = {
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduler:
     """Arguments of sched_setattr(2). Times are in nanoseconds."""
 
@@ -44,13 +44,13 @@ def parse_scheduler(reader: SpecReader) -> Scheduler | None:
     for index, name in enumerate(scheduler.strings("flags")):
         flags |= choice(name, scheduler.name(f"flags[{index}]"), SCHED_FLAGS)
     result = Scheduler(
-        policy,
-        flags,
-        scheduler.integer("nice", -20, 19, 0),
-        scheduler.integer("priority", 0, 99, 0),
-        scheduler.integer("runtime", 0, U64, 0),
-        scheduler.integer("deadline", 0, U64, 0),
-        scheduler.integer("period", 0, U64, 0),
+        policy=policy,
+        flags=flags,
+        nice=scheduler.integer("nice", -20, 19, 0),
+        priority=scheduler.integer("priority", 0, 99, 0),
+        runtime=scheduler.integer("runtime", 0, U64, 0),
+        deadline=scheduler.integer("deadline", 0, U64, 0),
+        period=scheduler.integer("period", 0, U64, 0),
     )
     scheduler.finish()
     _check_scheduler(scheduler, result)

@@ -12,7 +12,7 @@ from agent.container.init import child
 from agent.container.spec.document import parse_spec
 
 pytestmark = pytest.mark.needs("module:pyseccomp")
-HOST = HostContext(Path("/no/such/cgroup"), Path("/no/such/state"), {"ipc": "/run/sandbox-ns/ipc"})
+HOST = HostContext(Path("/no/such/cgroup"), Path("/no/such/state"), namespaces={"ipc": "/run/sandbox-ns/ipc"})
 MAP = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 TRANSLATED = {"uidMappings": MAP, "gidMappings": MAP}
 FULL: dict[str, Any] = {

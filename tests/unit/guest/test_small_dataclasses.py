@@ -59,7 +59,8 @@ def _remade(original: type) -> Any:
             namespace[one.name] = one.default
     written = type(original.__name__, original.__bases__, namespace)
     written.__qualname__ = original.__qualname__
-    return SMALL.dataclass(frozen=params.frozen, slots="__slots__" in own)(written)
+    kw_only = any(one.kw_only for one in dataclasses.fields(original))
+    return SMALL.dataclass(frozen=params.frozen, slots="__slots__" in own, kw_only=kw_only)(written)
 
 
 def _is_generated(value: Any) -> bool:
@@ -82,13 +83,13 @@ def _settings(one: "dataclasses.Field[Any]") -> dict[str, Any]:
     return settings
 
 
-def _arguments(made: type) -> list[Any]:
+def _arguments(made: type) -> dict[str, Any]:
     """One for each field that has no default."""
     wanted = [one for one in dataclasses.fields(made) if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING]
-    return [f"value {one.name}" for one in wanted]
+    return {one.name: f"value {one.name}" for one in wanted}
 
 
-def _made(kind: Any, arguments: list[Any], **named: Any) -> Any:
+def _made(kind: Any, *arguments: Any, **named: Any) -> Any:
     """An object, or what its own check says of these arguments."""
     try:
         return kind(*arguments, **named)
@@ -100,7 +101,8 @@ def _made(kind: Any, arguments: list[Any], **named: Any) -> Any:
 def test_a_class_of_the_agent(original: type) -> None:
     small = _remade(original)
     arguments = _arguments(original)
-    theirs, ours = _made(original, arguments), _made(small, arguments)
+    theirs, ours = _made(original, **arguments), _made(small, **arguments)
+    assert _fails(lambda kind: kind(*arguments), small) == _fails(lambda kind: kind(*arguments), original)
     assert [one.name for one in SMALL.fields(small)] == [one.name for one in dataclasses.fields(original)]
     assert small.__match_args__ == original.__match_args__  # type: ignore[attr-defined]
     assert list(inspect.signature(small.__init__).parameters) == list(inspect.signature(original.__init__).parameters)  # type: ignore[misc]
@@ -109,11 +111,11 @@ def test_a_class_of_the_agent(original: type) -> None:
         return
     assert repr(ours) == repr(theirs)
     assert all(getattr(ours, one.name) == getattr(theirs, one.name) for one in dataclasses.fields(original))
-    assert (ours == small(*arguments)) == (theirs == original(*arguments))
+    assert (ours == small(**arguments)) == (theirs == original(**arguments))
     assert ours != theirs
     assert _fails(hash, ours) == _fails(hash, theirs)
     for one in dataclasses.fields(original):
-        changed = _made(SMALL.replace, [ours], **{one.name: "changed"}), _made(dataclasses.replace, [theirs], **{one.name: "changed"})
+        changed = _made(SMALL.replace, ours, **{one.name: "changed"}), _made(dataclasses.replace, theirs, **{one.name: "changed"})
         assert repr(changed[0]) == repr(changed[1])
         assert (changed[0] == ours) == (changed[1] == theirs)
         assert _fails(lambda made, name=one.name: setattr(made, name, 1), ours) == _fails(

@@ -1,7 +1,7 @@
 """Classes made of their annotations, as the original makes them, without compiling their methods while the agent is loaded.
 
 The original compiles six functions a class, a quarter of what loading costs. Here all but `__init__` serve every class, and `__init__` is
-compiled when the first object is made. What the agent does not use (order, unsafe_hash, kw_only, InitVar, ClassVar) is not there;
+compiled when the first object is made. What the agent does not use (order, unsafe_hash, a field's kw_only, InitVar, ClassVar) is absent;
 `tests/unit/guest/test_small_dataclasses.py` holds each of the agent's classes against the original.
 """
 
@@ -38,24 +38,24 @@ def replace(instance, /, **changes):
     return instance.__class__(**changes)
 
 
-def dataclass(cls=None, /, *, frozen=False, slots=False):
+def dataclass(cls=None, /, *, frozen=False, slots=False, kw_only=False):
     if cls is None:
-        return lambda cls: _make(cls, frozen, slots)
-    return _make(cls, frozen, slots)
+        return lambda cls: _make(cls, frozen, slots, kw_only)
+    return _make(cls, frozen, slots, kw_only)
 
 
-def _make(cls, frozen, slots):
+def _make(cls, frozen, slots, kw_only):
     namespace = dict(cls.__dict__)
     inherited = {}
     for base in cls.__mro__[:0:-1]:
         inherited |= getattr(base, "__dataclass_fields__", {})
     every = {**inherited, **_own_fields(namespace)}
-    _add_methods(namespace, every, frozen)
+    _add_methods(namespace, every, frozen, kw_only)
     if not slots:
         for name, value in namespace.items():
             if cls.__dict__.get(name, MISSING) is not value:
                 setattr(cls, name, value)
-        return _start(cls, every, frozen)
+        return _start(cls, every, frozen, kw_only)
     for name in every.keys() - inherited.keys():
         namespace.pop(name, None)
     namespace["__slots__"] = tuple(name for name in every if name not in inherited)
@@ -63,7 +63,7 @@ def _make(cls, frozen, slots):
     namespace.pop("__weakref__", None)
     made = type(cls)(cls.__name__, cls.__bases__, namespace)
     made.__qualname__ = cls.__qualname__
-    return _start(made, every, frozen)
+    return _start(made, every, frozen, kw_only)
 
 
 def _own_fields(namespace):
@@ -79,9 +79,9 @@ def _own_fields(namespace):
     return own
 
 
-def _add_methods(namespace, every, frozen):
+def _add_methods(namespace, every, frozen, kw_only):
     namespace["__dataclass_fields__"] = every
-    namespace.setdefault("__match_args__", tuple(every))
+    namespace.setdefault("__match_args__", () if kw_only else tuple(every))
     namespace.setdefault("__repr__", _repr)
     written_hash = namespace.get("__hash__", None) is not None
     namespace.setdefault("__eq__", _eq)
@@ -92,20 +92,20 @@ def _add_methods(namespace, every, frozen):
         namespace["__delattr__"] = _refuse_to_delete
 
 
-def _start(cls, every, frozen):
+def _start(cls, every, frozen, kw_only):
     """Give the class an `__init__` that puts the compiled one in its place."""
 
     def __init__(self, *args, **named):
-        cls.__init__ = compiled = _init(cls, every, frozen)
+        cls.__init__ = compiled = _init(cls, every, frozen, kw_only)
         compiled(self, *args, **named)
 
     cls.__init__ = __init__
     return cls
 
 
-def _init(cls, every, frozen):
+def _init(cls, every, frozen, kw_only):
     known = {"_MISSING": MISSING, "_set": object.__setattr__}
-    parameters, body = ["self"], []
+    parameters, body = ["self", "*"] if kw_only else ["self"], []
     for name, one in every.items():
         value = name
         if one.default is not MISSING:
