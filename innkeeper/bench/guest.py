@@ -12,6 +12,7 @@ from innkeeper.bench.calls import Containers, bare_round_trips, library_round_tr
 from innkeeper.bench.figures import Figure, Section, figure, throughput
 from innkeeper.bench.subject import shuffled, timed
 from innkeeper.client import Agent, connect
+from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Artifacts
 from innkeeper.image import Image, RunOptions
 from innkeeper.image.plan import RunPlan, plan_run
@@ -78,7 +79,7 @@ def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Sec
     for number in range(count):
         with (
             progress.step(f"boot {number + 1} of {count}"),
-            Machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as machine,
+            virtual_machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as machine,
         ):
             done.append(boot(machine))
             used = f"{machine.accel}, {machine.machine_type}"
@@ -123,7 +124,7 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
 @contextmanager
 def _booted(spec: MachineSpec) -> Iterator[tuple[Agent, str]]:
     """Context manager: boot a guest and return its agent and the agent's address."""
-    with Machine(spec) as machine:
+    with virtual_machine(spec) as machine:
         machine.start()
         machine.wait_ready(BOOT_SECONDS)
         address = machine.address(AGENT_PORT)

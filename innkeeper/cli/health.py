@@ -170,10 +170,10 @@ def _version(path: Path) -> str:
 
 
 def _kvm() -> dict[str, Any]:
-    from innkeeper.vm import accel
+    from innkeeper.vm import HostPrograms, accel
 
-    able = programs.find("qemu-system-x86_64") and programs.find("setpriv")
-    verdict = accel.kvm(_built_kernel() if able else None)
+    qemu, setpriv = programs.find("qemu-system-x86_64"), programs.find("setpriv")
+    verdict = accel.kvm(_built_kernel(), HostPrograms(qemu, setpriv) if qemu and setpriv else None)
     return {"works": verdict.works, "detail": verdict.why if verdict.works else f"{verdict.why}: guests are emulated, slowly"}
 
 
@@ -185,10 +185,7 @@ def _built_kernel() -> Path | None:
 def _vsock() -> dict[str, Any]:
     from innkeeper.vm import vsock
 
-    backend = vsock.KernelVsock.open()
-    works = backend is not None
-    if backend is not None:
-        backend.close()
+    works = vsock.kernel_works()
     return {"works": works, "detail": "vhost-vsock of the kernel" if works else "no vhost-vsock here: vhost-device-vsock stands in"}
 
 

@@ -9,11 +9,11 @@ import os
 from dataclasses import dataclass
 
 from innkeeper import guest as build
-from innkeeper.engine import terminal
+from innkeeper.engine import host, terminal
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts, Variant
 from innkeeper.image import Image, RunOptions, resolve
-from innkeeper.vm import registry
+from innkeeper.vm import HostPrograms, registry
 
 DEFAULT_MEMORY_MIB = 2048
 """Memory of the VM in MiB. The host allocates only the pages that the guest touches."""
@@ -42,12 +42,13 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A request and all its inputs: the guest is built and the image is in the cache."""
+    """A request and all its inputs: the guest is built, the image is in the cache, the host is ready."""
 
     request: RunRequest
     options: RunOptions
     image: Image
     artifacts: Artifacts
+    host: HostPrograms
 
     @property
     def memory_mib(self) -> int:
@@ -66,7 +67,7 @@ class ResolvedRun:
 
 
 def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
-    """Build the guest and fetch the image if the caches lack them. Return the resolved run.
+    """Fetch the image, build the guest and prepare the host where needed. Return the resolved run.
 
     Raises InnkeeperError.
     """
@@ -79,7 +80,8 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)
     artifacts = build.build(None, request.guest)
-    return ResolvedRun(request, options, image, artifacts)
+    programs = host.prepare(artifacts.vmlinux, accelerator=request.accel, shares=bool(options.volumes))
+    return ResolvedRun(request, options, image, artifacts, programs)
 
 
 def _check_name(name: str) -> None:

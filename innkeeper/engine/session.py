@@ -12,7 +12,7 @@ from typing import Any
 from innkeeper import guest as build
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import attach, clock, guest_agent, records, resolve, sandbox, signals
+from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
@@ -83,7 +83,7 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
         spec = _machine_spec(resolved, run, entry.folder)
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
         _write_spec(run, entry.folder)
-        with Machine(spec, entry) as machine:
+        with Machine(spec, resolved.host, entry) as machine:
             with _failures_recorded(machine, entry):
                 _boot(machine, resolved.request.timeout)
                 with connect(machine.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
@@ -237,7 +237,7 @@ def _scratch_disk(folder: Path, size: int) -> Path:
 def bare_guest() -> Iterator[Agent]:
     """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
     artifacts = build.build(None)
-    with Machine(MachineSpec(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as machine:
+    with host.virtual_machine(MachineSpec(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as machine:
         _boot(machine, 120)
         with connect(machine.address(AGENT_PORT), timeout=30) as client:
             yield Agent(client)

@@ -1,6 +1,6 @@
 """The virtual machine: QEMU, accelerator, vsock, disks, shares, network, console, lifetime."""
 
-from innkeeper.vm.config import AGENT_PORT, Disk, Forward, MachineSpec, Share, SharedPath
+from innkeeper.vm.config import AGENT_PORT, Disk, Forward, HostPrograms, MachineSpec, Share, SharedPath
 from innkeeper.vm.vm import Machine
 
-__all__ = ["AGENT_PORT", "Disk", "Forward", "Machine", "MachineSpec", "Share", "SharedPath"]
+__all__ = ["AGENT_PORT", "Disk", "Forward", "HostPrograms", "Machine", "MachineSpec", "Share", "SharedPath"]

@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper import programs
 from innkeeper.vm import bootfacts
+from innkeeper.vm.config import HostPrograms
 
 SECONDS = 4.0
 """Timeout of the proof in seconds. A kernel under working KVM needs a tenth of it."""
@@ -30,17 +30,15 @@ class Verdict:
     why: str
 
 
-def choose(wanted: str | None, kernel: Path) -> str:
-    """Return "kvm" or "tcg". `wanted` overrides everything and is not even tried."""
-    if wanted is not None:
-        return wanted
-    return "kvm" if kvm(kernel).works else "tcg"
+def choose(wanted: str | None, kernel: Path | None = None, host: HostPrograms | None = None) -> str:
+    """Return "kvm" or "tcg". `wanted` overrides everything and is not even tried. See `kvm`."""
+    return wanted or ("kvm" if kvm(kernel, host).works else "tcg")
 
 
-def kvm(kernel: Path | None) -> Verdict:
+def kvm(kernel: Path | None, host: HostPrograms | None = None) -> Verdict:
     """Return whether KVM works here, proven with `kernel` at most once per boot of the host.
 
-    Without a kernel, return what is already known.
+    Without a kernel or the programs of `host`, return what is already known.
     """
     if not DEVICE.exists():
         return Verdict(False, f"there is no {DEVICE}")
@@ -48,9 +46,9 @@ def kvm(kernel: Path | None) -> Verdict:
         return Verdict(False, f"{DEVICE} may not be opened by this user")
     if isinstance(known := bootfacts.recall("kvm"), dict):
         return Verdict(bool(known.get("works")), str(known.get("why")))
-    if kernel is None:
+    if kernel is None or host is None:
         return Verdict(False, "not proven yet: that takes QEMU and a built guest kernel")
-    verdict = prove(kernel)
+    verdict = prove(kernel, host)
     bootfacts.remember("kvm", {"works": verdict.works, "why": verdict.why})
     return verdict
 
@@ -61,11 +59,9 @@ def proof_arguments(program: str, kernel: Path) -> list[str]:
     return [*argv, "-m", "128M", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1 reboot=t quiet", "-serial", "stdio"]
 
 
-def prove(kernel: Path) -> Verdict:
+def prove(kernel: Path, host: HostPrograms) -> Verdict:
     """Run `kernel` under KVM until it panics because it has no root."""
-    program = str(programs.require("qemu-system-x86_64"))
-    setpriv = str(programs.require("setpriv"))
-    argv = [setpriv, "--pdeathsig", "KILL", "--", *proof_arguments(program, kernel)]
+    argv = [str(host.setpriv), "--pdeathsig", "KILL", "--", *proof_arguments(str(host.qemu), kernel)]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -10,6 +10,19 @@ AGENT_PORT = 1024
 
 
 @dataclass(frozen=True)
+class HostPrograms:
+    """Paths of the host's programs that a VM is made of. Nothing here looks for or installs one.
+
+    `virtiofsd` is needed with shares only, `vhost_device_vsock` if `KernelVsock.open` returns None.
+    """
+
+    qemu: Path
+    setpriv: Path
+    virtiofsd: Path | None = None
+    vhost_device_vsock: Path | None = None
+
+
+@dataclass(frozen=True)
 class Disk:
     """A raw image that becomes a virtio block device.
 
@@ -101,7 +114,7 @@ class MachineSpec:
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
       name server 10.0.2.3)
-    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works
+    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven already that it works (`accel.kvm`)
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers

@@ -16,8 +16,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from innkeeper import programs
-
 TERM_SECONDS = 2.0
 """Seconds that a helper process gets between SIGTERM and SIGKILL."""
 
@@ -26,13 +24,12 @@ _spawner: tuple[int, "queue.SimpleQueue[_Job]"] | None = None
 _spawner_lock = threading.Lock()
 
 
-def spawn(argv: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+def spawn(setpriv: Path, argv: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
     """Start `argv` in `folder`, with its output in `log` and descriptors `fds` inherited.
 
-    It is killed when this process ends. Raises OSError.
+    It is killed when this process ends, which `setpriv` arranges. Raises OSError.
     """
-    setpriv = str(programs.require("setpriv"))
-    return _in_lasting_thread([setpriv, "--pdeathsig", "KILL", "--", *argv], folder, log, tuple(fds))
+    return _in_lasting_thread([str(setpriv), "--pdeathsig", "KILL", "--", *argv], folder, log, tuple(fds))
 
 
 def spawn_python(script: Path, arguments: Sequence[str], *, folder: Path, log: Path, fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":

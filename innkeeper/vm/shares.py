@@ -11,7 +11,6 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import console, lifetime, vsock
 from innkeeper.vm.config import Share
@@ -25,14 +24,13 @@ class RunningShare:
     All of them are created first and connected afterwards, so that they start in parallel.
     """
 
-    def __init__(self, share: Share, index: int, folder: Path) -> None:
+    def __init__(self, share: Share, index: int, folder: Path, virtiofsd: Path) -> None:
         self.share = share
         self.log = folder / f"share-{index}.log"
         self._path = folder / f"share-{index}.sock"
         stand = folder / f"share-{index}"
         stand.mkdir(mode=0o700)
-        program = programs.require("virtiofsd")
-        rest = command(program, stand, self._path.name, rust=is_rust(program))
+        rest = command(virtiofsd, stand, self._path.name, rust=is_rust(virtiofsd))
         self.socket: socket.socket | None = None
         self.process = lifetime.spawn_python(ENTRY, [*entry_arguments(share, stand), *rest], folder=folder, log=self.log)
 

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, vsock
-from innkeeper.vm.config import AGENT_PORT, Forward, MachineSpec
+from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, MachineSpec
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 
@@ -32,9 +31,10 @@ class Machine:
     It ends with the `with`, and with this process.
     """
 
-    def __init__(self, spec: MachineSpec, entry: registry.Entry | None = None) -> None:
+    def __init__(self, spec: MachineSpec, host: HostPrograms, entry: registry.Entry | None = None) -> None:
         """Use `entry` as the folder in the registry, or create one."""
         self.spec = spec
+        self.host = host
         self.entry = entry if entry is not None else registry.create()
         self.folder: Path = self.entry.folder
         self.forwards = spec.forwards
@@ -67,23 +67,24 @@ class Machine:
 
         Raises InnkeeperError, and `close` must still be called then.
         """
-        program = str(programs.require("qemu-system-x86_64"))
-        self.accel = accel.choose(self.spec.accel, self.spec.kernel)
+        self.accel = accel.choose(self.spec.accel)
         self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
         self.machine_type = qemu.choose_machine(self.spec, clock=self.accel == "kvm" or self._tsc_khz is not None)
         settled = network.settle(self.spec.forwards)
         self.forwards = settled.forwards
         self._relays = [Relay(listener, port) for listener, port in settled.listeners]
-        self._vsock = vsock.open_backend(self.folder)
+        self._vsock = vsock.open_backend(self.folder, self.host)
         for index, share in enumerate(self.spec.shares):
-            self._shares.append(RunningShare(share, index, self.folder))
+            if self.host.virtiofsd is None:
+                raise InnkeeperError("folders are shared by virtiofsd, and none is given")
+            self._shares.append(RunningShare(share, index, self.folder, self.host.virtiofsd))
         for running in self._shares:
             running.connect()
-        argv = qemu.arguments(self._plan(program, self._vsock, settled.rules))
+        argv = qemu.arguments(self._plan(self._vsock, settled.rules))
         self.qemu_log.write_text("")
         fds = (*self._vsock.fds, *(s.fd for s in self._shares))
         self.started = time.monotonic()
-        self._qemu = lifetime.spawn(argv, folder=self.folder, log=self.qemu_log, fds=fds)
+        self._qemu = lifetime.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.handed_over()
         self.entry.update(
             status="running",
@@ -98,7 +99,7 @@ class Machine:
             command=qemu.command_text(argv),
         )
 
-    def _plan(self, program: str, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
+    def _plan(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
         """Return the inputs of QEMU's argument list."""
         spec = self.spec
         line = cmdline.build(
@@ -112,7 +113,7 @@ class Machine:
         )
         return qemu.Plan(
             spec=spec,
-            program=program,
+            program=str(self.host.qemu),
             name=self.entry.id,
             machine_type=self.machine_type,
             accel=self.accel,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import console, lifetime, probe, sockets
+from innkeeper.vm.config import HostPrograms
 
 VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 READY_PORT = 1023
@@ -81,10 +82,21 @@ class Backend(ABC):
         """Release all resources."""
 
 
-def open_backend(folder: Path) -> Backend:
+def kernel_works() -> bool:
+    """Return whether this host's kernel has a vhost-vsock that works."""
+    backend = KernelVsock.open()
+    if backend is not None:
+        backend.close()
+    return backend is not None
+
+
+def open_backend(folder: Path, host: HostPrograms) -> Backend:
     """Return the back end that works on this host. Raises InnkeeperError."""
-    kernel = KernelVsock.open()
-    return kernel if kernel is not None else UserVsock(folder)
+    if (kernel := KernelVsock.open()) is not None:
+        return kernel
+    if host.vhost_device_vsock is None:
+        raise InnkeeperError("the kernel's vhost-vsock does not work, and no vhost-device-vsock is given")
+    return UserVsock(folder, host.vhost_device_vsock, host.setpriv)
 
 
 class KernelVsock(Backend):
@@ -172,17 +184,15 @@ class UserVsock(Backend):
     ready_port = READY_PORT
     device = "vhost-user-vsock,chardev=vsock"
 
-    def __init__(self, folder: Path) -> None:
-        from innkeeper.guest.vsock_device import vhost_device_vsock
-
+    def __init__(self, folder: Path, program: Path, setpriv: Path) -> None:
         self.folder = folder
         self.log = folder / "vsock.log"
         self.path = folder / "agent.sock"
         self.listener = sockets.listen(folder / f"agent.sock_{READY_PORT}")
         self._queue: socket.socket | None = None
         # Only the guest sees this CID: nothing outside this process uses it.
-        argv = [str(vhost_device_vsock()), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
-        self.process = lifetime.spawn([*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
+        argv = [str(program), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
+        self.process = lifetime.spawn(setpriv, [*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
         try:
             self._queue = connect_to_helper(folder / "vsock.sock", self.process, self.log, "vhost-device-vsock")
         except BaseException:

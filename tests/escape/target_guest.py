@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from innkeeper.client import Agent, connect
+from innkeeper.engine.host import virtual_machine
 from innkeeper.image import defaults, process_to_proto, to_proto
-from innkeeper.vm import AGENT_PORT, Machine, Share
+from innkeeper.vm import AGENT_PORT, Share
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ENVIRONMENT, PROGRAM, Document
 from tests.escape.report import Answer
@@ -25,7 +26,7 @@ class Guest(Target):
 
     def __init__(self, outside: Path, payload: Path) -> None:
         super().__init__(outside, SHARED, payload)
-        self.machine = Machine(machine_spec(memory_mib=512, shares=(Share.of(TAG, outside),)))
+        self.machine = virtual_machine(machine_spec(memory_mib=512, shares=(Share.of(TAG, outside),)))
         try:
             self.machine.start()
             self.machine.wait_ready(BOOT_SECONDS)

@@ -38,7 +38,7 @@ PACKAGES = (
     Package(
         "innkeeper.vm",
         "QEMU: accelerator, vsock back end, disks, shares, network, console, lifetime",
-        (*_HOST, "innkeeper.client", "innkeeper.guest"),
+        ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.client"),
     ),
     Package("innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.wire")),
     Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", _HOST),
@@ -53,7 +53,7 @@ PACKAGES = (
         "figures of this machine; not needed to run containers",
         (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine"),
     ),
-    Package("innkeeper.machine", "deprecated name of `innkeeper.vm`", ("innkeeper.vm",)),
+    Package("innkeeper.machine", "deprecated name of `innkeeper.vm`", ("innkeeper.vm", "innkeeper.engine")),
     Package("innkeeper.build", "deprecated name of `innkeeper.guest`", ("innkeeper.guest",)),
     Package("innkeeper.cli", "one file a subcommand: parse, call the engine, print", ("innkeeper",)),
     Package("agent.errors", "errors, each with its status code", ("innkeeper.wire",)),

@@ -14,6 +14,7 @@ from unittest import mock
 from innkeeper import programs
 from innkeeper.client import Agent, connect
 from innkeeper.client.address import dial
+from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import AGENT_PORT, Machine, qemu
 from tests.root.agent_helpers import Calls
 from tests.root.container_helpers import busybox_root, document
@@ -117,7 +118,7 @@ def guest_with(folder: Path, devices: list[str], cmdline: tuple[str, ...] = (), 
         *devices,
     ]
     with mock.patch.object(qemu, "arguments", lambda plan: [*original(plan), *more]):
-        machine = Machine(machine_spec(machine_type="q35", cmdline=cmdline, **spec))
+        machine = virtual_machine(machine_spec(machine_type="q35", cmdline=cmdline, **spec))
         with machine:
             machine.start()
             machine.wait_ready(TIMEOUT)

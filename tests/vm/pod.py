@@ -12,10 +12,11 @@ from typing import Any
 from innkeeper import guest, programs
 from innkeeper.client import Agent, connect
 from innkeeper.engine import resolve as planning
+from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Variant
 from innkeeper.image import Image, RunOptions, process_to_proto, resolve, to_proto
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, Machine, MachineSpec
+from innkeeper.vm import AGENT_PORT, Disk, MachineSpec
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 PROBE_BEGINS = r"""
@@ -133,7 +134,8 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(resolved.erofs, read_only=True), Disk(scratch, volatile=True))
     words = planning.kernel_parameters(variant)
-    with Machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)) as machine:
+    spec = MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
+    with virtual_machine(spec) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)
         with connect(machine.address(AGENT_PORT), TIMEOUT) as client:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper import programs
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import accel, bootfacts, console, lifetime, probe, registry, sockets
+from innkeeper.vm import HostPrograms, accel, bootfacts, console, lifetime, probe, registry, sockets
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +227,9 @@ def test_the_console_is_told_in_plain_lines(tmp_path: Path) -> None:
 def test_a_verdict_on_kvm_is_remembered_until_the_next_boot(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Path] = []
 
-    def prove(kernel: Path) -> accel.Verdict:
+    host = HostPrograms(qemu=Path("/qemu"), setpriv=Path("/setpriv"))
+
+    def prove(kernel: Path, host: HostPrograms) -> accel.Verdict:
         asked.append(kernel)
         return accel.Verdict(False, "a guest hung under it")
 
@@ -235,17 +238,17 @@ def test_a_verdict_on_kvm_is_remembered_until_the_next_boot(cache: Path, monkeyp
     boot = tmp_path / "boot_id"
     boot.write_text("first\n")
     monkeypatch.setattr(bootfacts, "BOOT_ID", boot)
-    assert accel.kvm(None).why.startswith("not proven yet")
-    assert [accel.choose(None, Path("/k")) for _ in range(3)] == ["tcg"] * 3
+    assert accel.kvm(None, host).why.startswith("not proven yet")
+    assert [accel.choose(None, Path("/k"), host) for _ in range(3)] == ["tcg"] * 3
     assert asked == [Path("/k")]
-    assert accel.kvm(None).why == "a guest hung under it"
+    assert accel.kvm(None, None).why == "a guest hung under it"
     boot.write_text("second\n")
-    accel.choose(None, Path("/k"))
+    accel.choose(None, Path("/k"), host)
     assert len(asked) == 2
     (cache / "host-kvm.json").write_text("[]")
-    accel.choose(None, Path("/k"))
+    accel.choose(None, Path("/k"), host)
     assert len(asked) == 3
-    assert accel.choose("kvm", Path("/k")) == "kvm"
+    assert accel.choose("kvm", Path("/k"), host) == "kvm"
 
 
 def answer(body: bytes, stream: int = 1, kind: int = 2) -> bytes:
@@ -285,9 +288,10 @@ def test_a_process_ends_with_its_owner_also_when_a_thread_started_it(tmp_path: P
     script = f"""
 import threading, sys, time
 from pathlib import Path
+from innkeeper import programs
 from innkeeper.vm import lifetime
 def start():
-    p = lifetime.spawn(["sleep", "100"], folder=Path({str(tmp_path)!r}), log=Path({str(tmp_path / "log")!r}))
+    p = lifetime.spawn(programs.require("setpriv"), ["sleep", "100"], folder=Path({str(tmp_path)!r}), log=Path({str(tmp_path / "log")!r}))
     print(p.pid, flush=True)
 t = threading.Thread(target=start); t.start(); t.join()
 sys.stdin.read()
@@ -309,7 +313,7 @@ sys.stdin.read()
 
 def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     entry = registry.create("web")
-    process = lifetime.spawn(["sleep", "100"], folder=entry.folder, log=tmp_path / "log")
+    process = lifetime.spawn(programs.require("setpriv"), ["sleep", "100"], folder=entry.folder, log=tmp_path / "log")
     try:
         held = [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")]
         assert not [path for path in held if path.endswith("/lock")]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.vm import Disk, Forward, Machine, Share, lifetime, registry
+from innkeeper.engine.host import virtual_machine
+from innkeeper.vm import Disk, Forward, Share, lifetime, registry
 from tests.vm.guest import machine_spec
 
 pytestmark = pytest.mark.vm
@@ -45,7 +46,7 @@ def everything_below(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("machine_type", ["q35", "microvm"])
 def test_the_agent_answers(machine_type: str) -> None:
-    with Machine(machine_spec(machine_type=machine_type)) as machine:
+    with virtual_machine(machine_spec(machine_type=machine_type)) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)
         assert machine.poll() is None
@@ -58,7 +59,7 @@ def test_the_agent_answers(machine_type: str) -> None:
 
 
 def test_two_at_once_do_not_meet() -> None:
-    with Machine(machine_spec()) as first, Machine(machine_spec()) as second:
+    with virtual_machine(machine_spec()) as first, virtual_machine(machine_spec()) as second:
         first.start()
         second.start()
         first.wait_ready(TIMEOUT)
@@ -80,7 +81,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
         shares=(Share.of("folder", tmp_path, read_only=True), Share.of("file", tmp_path / "one file"), Share.of("third", tmp_path)),
         forwards=(Forward("tcp", "127.0.0.1", 0, 80), Forward("udp", "127.0.0.1", 0, 53)),
     )
-    with Machine(spec) as machine:
+    with virtual_machine(spec) as machine:
         machine.start()
         assert machine.machine_type == "q35"
         machine.wait_ready(TIMEOUT)
@@ -93,7 +94,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
 def test_the_folder_that_is_kept_has_the_console() -> None:
     entry = registry.create("kept")
     entry.update(keep=True)
-    with Machine(machine_spec(quiet=False), entry) as machine:
+    with virtual_machine(machine_spec(quiet=False), entry) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)
         assert registry.find("kept").address(7).endswith(":7")

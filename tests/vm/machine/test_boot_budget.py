@@ -4,7 +4,8 @@ import pytest
 
 from innkeeper import paths
 from innkeeper.client import Agent, connect
-from innkeeper.vm import AGENT_PORT, Machine
+from innkeeper.engine.host import virtual_machine
+from innkeeper.vm import AGENT_PORT
 from tests.vm.guest import machine_spec
 
 pytestmark = pytest.mark.vm
@@ -21,7 +22,7 @@ def listed() -> set[str]:
 
 
 def test_modules_before_listening() -> None:
-    with Machine(machine_spec()) as machine:
+    with virtual_machine(machine_spec()) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)
         with connect(machine.address(AGENT_PORT), 30) as client:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.engine.host import virtual_machine
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import Forward, Machine, lifetime, network, registry
+from innkeeper.vm import Forward, lifetime, network, registry
 from tests.vm.guest import machine_spec
 from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.vm
 
 
 def test_a_panic_is_told_with_the_console() -> None:
-    with Machine(machine_spec(cmdline=("init=/no/such/program",))) as machine:
+    with virtual_machine(machine_spec(cmdline=("init=/no/such/program",))) as machine:
         machine.start()
         with pytest.raises(InnkeeperError) as caught:
             machine.wait_ready(TIMEOUT)
@@ -32,7 +33,7 @@ def test_a_panic_is_told_with_the_console() -> None:
 
 
 def test_a_guest_that_hangs_is_told_within_its_time() -> None:
-    with Machine(machine_spec(cmdline=("root=/dev/nothere", "rootwait"), quiet=False)) as machine:
+    with virtual_machine(machine_spec(cmdline=("root=/dev/nothere", "rootwait"), quiet=False)) as machine:
         machine.start()
         with pytest.raises(InnkeeperError) as caught:
             machine.wait_ready(5)
@@ -42,14 +43,14 @@ def test_a_guest_that_hangs_is_told_within_its_time() -> None:
 
 def test_too_little_memory_is_told() -> None:
     """The kernel reserves almost all of it for itself: what remains is too little for the agent."""
-    with Machine(machine_spec(memory_mib=64, cmdline=("mem=24M",))) as machine:
+    with virtual_machine(machine_spec(memory_mib=64, cmdline=("mem=24M",))) as machine:
         machine.start()
         with pytest.raises(InnkeeperError, match=r"ran out of memory|did not answer within 20 s"):
             machine.wait_ready(20)
 
 
 def test_a_killed_qemu_is_told() -> None:
-    with Machine(machine_spec()) as machine:
+    with virtual_machine(machine_spec()) as machine:
         machine.start()
         pid = registry.find(machine.entry.id).state["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -65,10 +66,10 @@ def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.Mon
         taken.listen()
         port = taken.getsockname()[1]
         spec = machine_spec(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
-        with Machine(spec) as machine, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
+        with virtual_machine(spec) as machine, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
             machine.start()
         monkeypatch.setattr(network, "settle", lambda forwards: network.Settled(tuple(forwards), tuple(forwards)))
-        with Machine(spec) as machine:
+        with virtual_machine(spec) as machine:
             machine.start()
             with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
                 machine.wait_ready(TIMEOUT)
@@ -77,7 +78,7 @@ def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.Mon
 def test_qemu_says_why_it_does_not_start(tmp_path: Path) -> None:
     kernel = tmp_path / "kernel"
     kernel.write_bytes(b"not a kernel")
-    with Machine(machine_spec(kernel=kernel, accel="tcg")) as machine:
+    with virtual_machine(machine_spec(kernel=kernel, accel="tcg")) as machine:
         machine.start()
         with pytest.raises(InnkeeperError, match=r"QEMU ended with status 1: .*kernel"):
             machine.wait_ready(TIMEOUT)
@@ -86,11 +87,12 @@ def test_qemu_says_why_it_does_not_start(tmp_path: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from innkeeper.vm import Machine, Share, registry
+from innkeeper.engine.host import virtual_machine
+from innkeeper.vm import Share, registry
 root = Path(sys.argv[1])
 registry.machines_root = lambda: root
 from tests.vm.guest import machine_spec
-machine = Machine(machine_spec(shares=(Share.of("tag", Path("/usr"), read_only=True),)))
+machine = virtual_machine(machine_spec(shares=(Share.of("tag", Path("/usr"), read_only=True),)))
 machine.start()
 if sys.argv[2] == "ready":
     machine.wait_ready(120)
@@ -120,7 +122,7 @@ def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> 
 
 
 def test_a_helper_that_dies_is_told() -> None:
-    with Machine(machine_spec()) as machine:
+    with virtual_machine(machine_spec()) as machine:
         machine.start()
         machine.wait_ready(TIMEOUT)
         if "vsock://" in machine.address(1):
