@@ -364,28 +364,6 @@ class ContainerProcess:
             self._pidfd.close()
             self._pidfd = None
 
-    # streams
-
-    async def read_stdout(self, size: int) -> bytes:
-        """Read standard output, see `Stdio.read_stdout`."""
-        return await self.stdio.read_stdout(size)
-
-    async def read_stderr(self, size: int) -> bytes:
-        """Read standard error, see `Stdio.read_stderr`."""
-        return await self.stdio.read_stderr(size)
-
-    async def write_stdin(self, data: bytes) -> int:
-        """Write to standard input, see `Stdio.write_stdin`."""
-        return await self.stdio.write_stdin(data)
-
-    def close_stdin(self) -> None:
-        """Close standard input, see `Stdio.close_stdin`."""
-        self.stdio.close_stdin()
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size, see `Stdio.resize`."""
-        self.stdio.resize(rows, columns)
-
 
 def _change_processors(wanted: tuple[int, ...]) -> set[int]:
     """Change this process's CPU affinity and return the previous one. Raises Refused."""

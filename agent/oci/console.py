@@ -114,7 +114,7 @@ class Carrier:
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""
         try:
-            self._process.resize(*_size(self._terminal))
+            self._process.stdio.resize(*_size(self._terminal))
         except WrongState:
             pass  # it has just ended
 
@@ -125,14 +125,14 @@ class Carrier:
 
     async def _copy_input(self) -> None:
         try:
-            await self._process.write_stdin(self._typed)
+            await self._process.stdio.write_stdin(self._typed)
             while data := await _read_input():
-                await self._process.write_stdin(data)
+                await self._process.stdio.write_stdin(data)
         except (WrongState, OSError):
             return  # the process no longer reads
 
     async def _copy_output(self) -> None:
-        while data := await self._process.read_stdout(PIECE):
+        while data := await self._process.stdio.read_stdout(PIECE):
             _write_all(1, data)
 
 

@@ -46,7 +46,7 @@ class Streams:
         """Start to copy between the connections and the process. Each stream ends on its own."""
         if self.stdin is not None:
             loop.spawn(_feed(self.stdin, process), name="stdin passed on")
-        for client, read in ((self.stdout, process.read_stdout), (self.stderr, process.read_stderr)):
+        for client, read in ((self.stdout, process.stdio.read_stdout), (self.stderr, process.stdio.read_stderr)):
             if client is not None:
                 loop.spawn(_drain(client, read), name="output passed on")
 
@@ -125,8 +125,8 @@ async def _feed(client: Socket, process: "ContainerProcess") -> None:
     """
     try:
         while data := await receive(client):
-            await process.write_stdin(data)
-        process.close_stdin()
+            await process.stdio.write_stdin(data)
+        process.stdio.close_stdin()
     except (OSError, AgentError) as error:
         log.debug(f"stdin of {process.exec_id}: {error}", "passfd")
     finally:

@@ -73,7 +73,7 @@ class DebugConsole:
             return
         typing = loop.spawn(_type(client, process), name="debug console input")
         try:
-            while data := await process.read_stdout(BUFFER_SIZE):
+            while data := await process.stdio.read_stdout(BUFFER_SIZE):
                 await send_all(client, data)
         finally:
             await typing.stop()
@@ -91,7 +91,7 @@ async def _type(client: Socket, process: "ContainerProcess") -> None:
     """Write the client's bytes to the shell. Kill the shell when the client is gone."""
     try:
         while data := await receive(client):
-            await process.write_stdin(data)
+            await process.stdio.write_stdin(data)
     except (OSError, AgentError):
         pass  # the client or the shell is gone: both end it
     await process.kill()

@@ -80,9 +80,9 @@ async def _drain(sandbox: "Sandbox", container_id: str, exec_id: str, process: "
     """
     try:
         if not process.terminal:
-            process.close_stdin()
-        errors = None if process.terminal else loop.spawn(_discard(process.read_stderr), name=f"stderr of {exec_id}")
-        await _discard(process.read_stdout)
+            process.stdio.close_stdin()
+        errors = None if process.terminal else loop.spawn(_discard(process.stdio.read_stderr), name=f"stderr of {exec_id}")
+        await _discard(process.stdio.read_stdout)
         if errors is not None:
             await errors.wait()
         if _is_known(sandbox, container_id, exec_id, process):

@@ -155,8 +155,8 @@ async def read_all(read: Callable[[int], Awaitable[bytes]]) -> bytes:
 
 async def finish(process: Any) -> Result:
     """Read both streams of a started process to their ends and wait for it."""
-    out = loop.spawn(read_all(process.read_stdout), name="stdout")
-    err = b"" if process.terminal else await read_all(process.read_stderr)
+    out = loop.spawn(read_all(process.stdio.read_stdout), name="stdout")
+    err = b"" if process.terminal else await read_all(process.stdio.read_stderr)
     stdout = await out.wait()
     return Result(stdout.decode(errors="replace"), err.decode(errors="replace"), await process.wait())
 
@@ -181,8 +181,8 @@ class Box:
             try:
                 await container.start()
                 if stdin:
-                    await container.init.write_stdin(stdin)
-                container.init.close_stdin()
+                    await container.init.stdio.write_stdin(stdin)
+                container.init.stdio.close_stdin()
                 return await finish(container.init)
             finally:
                 await container.remove()
@@ -214,5 +214,5 @@ class Box:
 async def execute(container: Container, *args: str, exec_id: str = "e1", **changes: Any) -> Result:
     """Run one more program in a container to its end."""
     process = await container.exec(exec_id, parse_process({"args": list(args), "env": [PATH], "cwd": "/", **changes}))
-    process.close_stdin()
+    process.stdio.close_stdin()
     return await finish(process)

@@ -125,7 +125,7 @@ def test_memory_over_the_limit_ends_the_program_and_is_told(box: Box) -> None:
     async def use(container: Container) -> Any:
         told: list[int] = []
         watch = loop.spawn(container.watch_oom(told.append), name="oom")
-        container.init.close_stdin()
+        container.init.stdio.close_stdin()
         await finish(container.init)
         await watch.wait()
         return told, container.stats().memory_oom_kills

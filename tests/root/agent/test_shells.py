@@ -35,8 +35,8 @@ def test_two_shells_with_one_id_at_once() -> None:
         with pytest.raises(AlreadyExists, match="'one' exists in the guest"):
             await calls[1].wait()
         shell: ContainerProcess = sandbox.shells.processes.pop("one")
-        await shell.write_stdin(b"echo")
-        assert await shell.read_stdout(10) == b"echo"
+        await shell.stdio.write_stdin(b"echo")
+        assert await shell.stdio.read_stdout(10) == b"echo"
         await shell.kill()
         shell.close()
         assert sandbox.shells.processes == {}

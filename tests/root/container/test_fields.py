@@ -237,7 +237,7 @@ def test_a_capability_that_the_agent_lacks_is_warned_of(box: Box, monkeypatch: p
         container = await box.create(doc)
         try:
             await container.start()
-            container.init.close_stdin()
+            container.init.stdio.close_stdin()
             return container.warnings, await finish(container.init)
         finally:
             await container.remove()

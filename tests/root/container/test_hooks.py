@@ -76,7 +76,7 @@ def test_all_hooks_in_their_order_with_their_state(bundled: Box, notes: Path) ->
         pids.append(container.init.pid)
         created = (notes / "order").read_text().split()
         await container.start()
-        container.init.close_stdin()
+        container.init.stdio.close_stdin()
         result = await finish(container.init)
         assert container.status is Status.STOPPED
         await container.remove()

@@ -37,9 +37,9 @@ def test_terminate_reaches_a_handler(box: Box) -> None:
     doc = box.document("sh", "-c", "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
 
     async def use(container: Container) -> tuple[bytes, bytes, int]:
-        ready = await container.init.read_stdout(100)
+        ready = await container.init.stdio.read_stdout(100)
         container.signal("", signal.SIGTERM)
-        return ready, await container.init.read_stdout(100), await container.init.wait()
+        return ready, await container.init.stdio.read_stdout(100), await container.init.wait()
 
     assert box.during(doc, use) == (b"ready\n", b"got it\n", 3)
 
@@ -52,7 +52,7 @@ def test_writing_to_a_program_that_reads_no_more_is_an_error(box: Box) -> None:
     async def use(container: Container) -> None:
         await container.init.wait()
         with pytest.raises(WrongState, match="EPIPE"):
-            await container.init.write_stdin(b"x")
+            await container.init.stdio.write_stdin(b"x")
 
     box.during(box.document("true"), use)
 
@@ -162,14 +162,14 @@ def test_pause_stops_it_and_resume_lets_it_go_on(box: Box) -> None:
     async def use(container: Container) -> None:
         await container.pause()
         assert container.status is Status.PAUSED
-        await container.init.write_stdin(b"one\n")
+        await container.init.stdio.write_stdin(b"one\n")
         with pytest.raises(TimeoutError):
             with loop.timeout(0.3):
-                await container.init.read_stdout(10)
+                await container.init.stdio.read_stdout(10)
         with pytest.raises(WrongState, match="paused: cannot exec"):
             await execute(container, "true")
         await container.resume()
-        assert await container.init.read_stdout(10) == b"one\n"
+        assert await container.init.stdio.read_stdout(10) == b"one\n"
 
     box.during(doc, use)
 
@@ -224,9 +224,9 @@ def test_terminal(box: Box) -> None:
     async def use(container: Container) -> Any:
         seen = b""
         while b"xterm" not in seen:
-            seen += await container.init.read_stdout(1000)
-        container.init.resize(10, 20)
-        await container.init.write_stdin(b"word\n\n")
+            seen += await container.init.stdio.read_stdout(1000)
+        container.init.stdio.resize(10, 20)
+        await container.init.stdio.write_stdin(b"word\n\n")
         result = await finish(container.init)
         return seen.decode() + result.stdout, result.status
 
@@ -252,8 +252,8 @@ def test_control_c_interrupts_the_foreground(box: Box) -> None:
     doc["process"]["terminal"] = True
 
     async def use(container: Container) -> Any:
-        await container.init.read_stdout(100)
-        await container.init.write_stdin(b"\x03")
+        await container.init.stdio.read_stdout(100)
+        await container.init.stdio.write_stdin(b"\x03")
         return await finish(container.init)
 
     result = box.during(doc, use)

@@ -17,6 +17,7 @@ class Process:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.output = b""
+        self.stdio = self
 
     async def write_stdin(self, data: bytes) -> int:
         self.calls.append(("write", data))
