@@ -11,6 +11,7 @@ import resource
 import struct
 
 from agent import log
+from agent.linux.fd import OwnedFd
 from agent.linux.loopback import loopback_up
 from agent.linux.mount import (
     MOUNT_ATTR_NODEV,
@@ -21,8 +22,8 @@ from agent.linux.mount import (
     TMPFS_MAGIC,
     clone_tree,
     filesystem_magic,
+    mount_at,
     move_mount_path,
-    new_mount,
     reconfigure,
     set_attributes,
 )
@@ -74,22 +75,17 @@ def leave_initramfs() -> None:
     Without this step it would fail in every container. Does nothing if the root is another file
     system. Raises OSError.
     """
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         if filesystem_magic(root) not in (RAMFS_MAGIC, TMPFS_MAGIC):
             return
         mount = clone_tree(root)
-    finally:
-        os.close(root)
-    try:
+    with OwnedFd(mount):
         set_attributes(mount, MOUNT_ATTR_RDONLY)
         # The attribute covers this mount only. The mount below stays writable, and would appear
         # again if this one were unmounted. So the file system is made read-only as well.
         reconfigure(mount, ((b"ro", None),))
         move_mount_path(mount, "/")
         os.fchdir(mount)
-    finally:
-        os.close(mount)
     os.chroot(".")
 
 
@@ -124,16 +120,12 @@ def _mount(target: str, filesystem: bytes, options: "tuple[tuple[bytes, bytes | 
     except OSError:
         pass  # it exists, or the root is read-only: then the error of the mount names it
     try:
-        fd = new_mount(filesystem, options, attributes)
+        mount_at(target, filesystem, options, attributes)
     except OSError as error:
         if filesystem != b"cgroup2":
             raise
         log.warn(f"cgroup2 without favordynmods: {error}", "boot")
-        fd = new_mount(filesystem, options[:1], attributes)
-    try:
-        move_mount_path(fd, target)
-    finally:
-        os.close(fd)
+        mount_at(target, filesystem, options[:1], attributes)
 
 
 def link_devices() -> None:

@@ -8,7 +8,7 @@ import os
 
 from agent import log
 from agent.linux import lsm
-from agent.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, move_mount_path, new_mount
+from agent.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, mount_at
 
 APPARMOR = "/usr/share/innkeeper/apparmor"
 SELINUX = "/usr/share/innkeeper/selinux"
@@ -21,22 +21,14 @@ def load() -> None:
     Errors are logged.
     """
     try:
-        _mount(b"securityfs", lsm.SECURITYFS)
+        mount_at(lsm.SECURITYFS, b"securityfs", attributes=ATTRIBUTES)
         if lsm.apparmor_active():
             lsm.load_apparmor(_read(APPARMOR))
         elif os.path.isdir(lsm.SELINUXFS):
-            _mount(b"selinuxfs", lsm.SELINUXFS)
+            mount_at(lsm.SELINUXFS, b"selinuxfs", attributes=ATTRIBUTES)
             lsm.load_selinux(_read(SELINUX))
     except OSError as error:
         log.error(f"no mandatory access control: {error}", "policy")
-
-
-def _mount(filesystem: bytes, target: str) -> None:
-    fd = new_mount(filesystem, (), ATTRIBUTES)
-    try:
-        move_mount_path(fd, target)
-    finally:
-        os.close(fd)
 
 
 def _read(path: str) -> bytes:

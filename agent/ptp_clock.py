@@ -10,6 +10,7 @@ import os
 import time
 
 from agent import log, loop
+from agent.linux.fd import OwnedFd
 
 CLASS = "/sys/class/ptp"
 NAME = "KVM virtual PTP"
@@ -51,14 +52,13 @@ def start() -> None:
 
 async def _keep(fd: int) -> None:
     """Correct the clock for ever. After an error, which is logged, the clock is left alone."""
-    try:
-        while True:
-            correct(clock_of(fd))
-            await loop.sleep(INTERVAL)
-    except OSError as error:
-        log.warn(f"the clock is not kept any more: {error}", "clock")
-    finally:
-        os.close(fd)
+    with OwnedFd(fd):
+        try:
+            while True:
+                correct(clock_of(fd))
+                await loop.sleep(INTERVAL)
+        except OSError as error:
+            log.warn(f"the clock is not kept any more: {error}", "clock")
 
 
 def clock_of(fd: int) -> int:

@@ -56,8 +56,8 @@ def isolate() -> None:
         _wait(inner)
     ctypes.PyDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     m.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=m.MS_PRIVATE)
-    _mount(b"proc", (), "/proc", _NOSUID_NODEV | m.MOUNT_ATTR_NOEXEC)
-    _mount(b"tmpfs", ((b"mode", b"755"),), "/run", _NOSUID_NODEV)
+    m.mount_at("/proc", b"proc", attributes=_NOSUID_NODEV | m.MOUNT_ATTR_NOEXEC)
+    m.mount_at("/run", b"tmpfs", ((b"mode", b"755"),), _NOSUID_NODEV)
     loopback_up()
 
 
@@ -66,15 +66,6 @@ def cgroup_root() -> Path:
     if _cgroup is None:
         raise OSError("no cgroup2 mount, or not root")
     return _cgroup
-
-
-def _mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]", target: str, attributes: int) -> None:
-    """Mount a new file system at `target`. Raises OSError."""
-    fd = m.new_mount(filesystem, options, attributes)
-    try:
-        m.move_mount_path(fd, target)
-    finally:
-        os.close(fd)
 
 
 def _wait(inner: int) -> None:

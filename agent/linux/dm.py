@@ -9,6 +9,8 @@ import os
 import struct
 import time
 
+from agent.linux.fd import OwnedFd
+
 CONTROL = "/dev/mapper/control"
 CONTROL_NUMBER = (10, 236)
 DM_DEV_CREATE = 0xC138FD03
@@ -30,8 +32,7 @@ def create(name: str, sectors: int, target: str, parameters: str) -> str:
 
     Raises OSError, and then leaves no device behind.
     """
-    control = _open_control()
-    try:
+    with OwnedFd(_open_control()) as control:
         answer = _control(control, DM_DEV_CREATE, name)
         device = _HEADER.unpack_from(answer)[10]
         try:
@@ -43,8 +44,6 @@ def create(name: str, sectors: int, target: str, parameters: str) -> str:
             raise
         # The kernel's own encoding of a device number (new_encode_dev).
         return f"/dev/dm-{device & 0xFF | device >> 12 & 0xFFF00}"
-    finally:
-        os.close(control)
 
 
 def remove(name: str) -> None:
@@ -53,8 +52,7 @@ def remove(name: str) -> None:
     Retries while the device is busy: an unmount releases it a moment later. Raises OSError if it
     stays busy for BUSY_TRIES * BUSY_PAUSE seconds.
     """
-    control = _open_control()
-    try:
+    with OwnedFd(_open_control()) as control:
         for last in (False,) * BUSY_TRIES + (True,):
             try:
                 _control(control, DM_DEV_REMOVE, name)
@@ -65,8 +63,6 @@ def remove(name: str) -> None:
                 if error.errno != errno.EBUSY or last:
                     raise
                 time.sleep(BUSY_PAUSE)
-    finally:
-        os.close(control)
 
 
 def _open_control() -> int:

@@ -9,6 +9,8 @@ change.
 import os
 from functools import cache
 
+from agent.linux.fd import OwnedFd
+
 SECURITYFS = "/sys/kernel/security"
 SELINUXFS = "/sys/fs/selinux"
 APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
@@ -79,8 +81,5 @@ def load_selinux(policy: bytes) -> None:
 
 def write_at_once(path: str, data: bytes) -> None:
     """Write `data` in a single write(2): these files accept their content whole or not at all."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as fd:
         os.write(fd, data)
-    finally:
-        os.close(fd)

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 
+from agent.linux.fd import OwnedFd
 from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, call, failure, get_errno, path_bytes, raw, s32, u32, u64
 from agent.linux.libc import NUMBERS as _NUMBERS
 
@@ -181,14 +182,17 @@ def new_mount(filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...
     Options are (key, value) pairs, with None as the value of a bare word. The caller owns the
     descriptor. Raises OSError with the filesystem's messages.
     """
-    context = fsopen(filesystem)
-    try:
+    with OwnedFd(fsopen(filesystem)) as context:
         for key, value in options:
             _fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
         _fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
         return call("fsmount", s32(context), u32(FSMOUNT_CLOEXEC), u32(attributes), path=filesystem)
-    finally:
-        os.close(context)
+
+
+def mount_at(path: str, filesystem: bytes, options: "tuple[tuple[bytes, bytes | None], ...]" = (), attributes: int = 0) -> None:
+    """Mount a new `filesystem` instance at a path; see `new_mount`."""
+    with OwnedFd(new_mount(filesystem, options, attributes)) as mount:
+        move_mount_path(mount, path)
 
 
 def reconfigure(fd: int, options: "tuple[tuple[bytes, bytes | None], ...]") -> None:
@@ -196,13 +200,10 @@ def reconfigure(fd: int, options: "tuple[tuple[bytes, bytes | None], ...]") -> N
 
     Raises OSError with the filesystem's messages.
     """
-    context = call("fspick", s32(fd), b"", u32(FSPICK_CLOEXEC | FSPICK_EMPTY_PATH))
-    try:
+    with OwnedFd(call("fspick", s32(fd), b"", u32(FSPICK_CLOEXEC | FSPICK_EMPTY_PATH))) as context:
         for key, value in options:
             _fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
         _fsconfig(context, FSCONFIG_CMD_RECONFIGURE, None, None)
-    finally:
-        os.close(context)
 
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:

@@ -12,7 +12,8 @@ import errno
 import os
 import stat
 
-from agent.linux.libc import call, path_bytes, s32, u64
+from agent.linux.fd import OwnedFd
+from agent.linux.libc import AT_FDCWD, call, path_bytes, s32, u64
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -20,8 +21,9 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+NO_LINKS = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-STRAIGHT = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+IN_ROOT_NO_LINKS = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
 MAX_LINKS = 40  # the kernel's own limit (path_resolution(7))
 
 
@@ -54,6 +56,11 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH, resolve: int = IN
     return openat2(root, path, flags, resolve, mode)
 
 
+def open_without_links(path: str, flags: int) -> int:
+    """Open an absolute path. Raises OSError ELOOP for a symbolic link anywhere in it."""
+    return openat2(AT_FDCWD, path, flags, NO_LINKS)
+
+
 def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int = IN_ROOT, links: int = 0) -> int:
     """Return a descriptor (O_PATH) of the directory `path` inside `root`.
 
@@ -66,8 +73,7 @@ def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int
     parent_path, name = os.path.split(path.rstrip("/"))
     if name in ("", ".", ".."):
         raise OSError(errno.ENOENT, "cannot make a directory of this name", path)
-    parent = make_directory_in_root(root, parent_path or "/", mode, resolve, links)
-    try:
+    with OwnedFd(make_directory_in_root(root, parent_path or "/", mode, resolve, links)) as parent:
         try:
             os.mkdir(name, mode, dir_fd=parent)
         except FileExistsError:
@@ -77,8 +83,6 @@ def make_directory_in_root(root: int, path: str, mode: int = 0o755, resolve: int
             link = os.readlink(name, dir_fd=parent)
             return make_directory_in_root(root, os.path.join(parent_path or "/", link), mode, resolve, links + 1)
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(parent)
 
 
 def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -> int:
@@ -92,8 +96,7 @@ def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -
     except FileNotFoundError:
         pass
     parent_path, name = os.path.split(path.rstrip("/"))
-    parent = make_directory_in_root(root, parent_path or "/")
-    try:
+    with OwnedFd(make_directory_in_root(root, parent_path or "/")) as parent:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
         try:
             os.close(openat2(parent, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, mode))
@@ -103,23 +106,17 @@ def make_file_in_root(root: int, path: str, mode: int = 0o644, links: int = 0) -
             link = os.readlink(name, dir_fd=parent)
             return make_file_in_root(root, os.path.join(parent_path or "/", link), mode, links + 1)
         return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(parent)
 
 
-def read_file_in_root(root: int, path: str, limit: int) -> bytes:
-    """Return the first `limit` bytes of a regular file inside `root`.
+def read_regular_file(dirfd: int, path: str, limit: int, resolve: int = IN_ROOT) -> bytes:
+    """Return the first `limit` bytes of a regular file, by default inside the root `dirfd`.
 
     Returns b"" if the file is missing or is not a regular file.
     """
     # Without O_NONBLOCK the open of a FIFO would wait for a writer.
     try:
-        fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, IN_ROOT)
+        fd = openat2(dirfd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve)
     except OSError:
         return b""
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b""
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
+    with OwnedFd(fd):
+        return os.read(fd, limit) if stat.S_ISREG(os.fstat(fd).st_mode) else b""

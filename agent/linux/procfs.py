@@ -7,6 +7,7 @@ goes by path (CVE-2025-52881).
 
 import os
 
+from agent.linux.fd import OwnedFd
 from agent.linux.mount import PROC_SUPER_MAGIC, filesystem_magic, new_mount
 from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 
@@ -23,13 +24,10 @@ def handle() -> int:
 
 def write(path: str, value: bytes) -> None:
     """Write `value` in one write(2) to `path` below /proc (`self/oom_score_adj`, `sys/net/...`)."""
-    fd = openat2(handle(), path, os.O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
-    try:
+    with OwnedFd(openat2(handle(), path, os.O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)) as fd:
         if filesystem_magic(fd) != PROC_SUPER_MAGIC:
             raise OSError(f"{path} is not on procfs")
         os.write(fd, value)
-    finally:
-        os.close(fd)
 
 
 def open_link(path: str) -> int:
@@ -39,11 +37,8 @@ def open_link(path: str) -> int:
 
 def read(path: str) -> bytes:
     """Return the content of a file below /proc."""
-    fd = openat2(handle(), path, os.O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
-    try:
+    with OwnedFd(openat2(handle(), path, os.O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)) as fd:
         parts = []
         while part := os.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts)
-    finally:
-        os.close(fd)

@@ -7,6 +7,8 @@ import fcntl
 import os
 import struct
 
+from agent.linux.fd import OwnedFd
+
 BLKGETSIZE64 = 0x80081272
 EXT4_IOC_RESIZE_FS = 0x40086610
 XFS_IOC_FSGEOMETRY_V1 = 0x80705864
@@ -18,29 +20,20 @@ _XFS_IMAXPCT_AT = 28
 
 def device_bytes(node: str) -> int:
     """Return the size of a block device in bytes."""
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
+    with OwnedFd(os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as fd:
         return int(struct.unpack("=Q", fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)))[0])
-    finally:
-        os.close(fd)
 
 
 def grow_ext4(mount_point: str, size: int) -> None:
     """Grow an ext4 filesystem to `size` bytes, rounded down to whole blocks."""
-    fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, struct.pack("=Q", size // os.fstatvfs(fd).f_frsize))
-    finally:
-        os.close(fd)
 
 
 def grow_xfs(mount_point: str, size: int) -> None:
     """Grow an xfs filesystem to `size` bytes, rounded down to whole blocks."""
-    fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         geometry = fcntl.ioctl(fd, XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY_BYTES))
         (block,) = _XFS_BLOCK_SIZE.unpack_from(geometry, 0)
         (imaxpct,) = _XFS_IMAXPCT.unpack_from(geometry, _XFS_IMAXPCT_AT)
         fcntl.ioctl(fd, XFS_IOC_FSGROWFSDATA, struct.pack("=QI4x", size // block, imaxpct))
-    finally:
-        os.close(fd)

@@ -7,6 +7,8 @@ import errno
 import fcntl
 import os
 
+from agent.linux.fd import OwnedFd
+
 MFD_EXEC = 0x10
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
@@ -16,15 +18,13 @@ EXE = "/proc/self/exe"
 
 def is_sealed() -> bool:
     """Return whether this process's program file is a memfd that cannot be changed."""
-    fd = os.open(EXE, os.O_RDONLY)
-    try:
-        return fcntl.fcntl(fd, F_GET_SEALS) & SEALS == SEALS
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: the file is not a memfd
-            raise
-        return False
-    finally:
-        os.close(fd)
+    with OwnedFd(os.open(EXE, os.O_RDONLY)) as fd:
+        try:
+            return fcntl.fcntl(fd, F_GET_SEALS) & SEALS == SEALS
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: the file is not a memfd
+                raise
+            return False
 
 
 def copy() -> int:
@@ -36,11 +36,8 @@ def copy() -> int:
         if error.errno != errno.EINVAL:
             raise
         memory = os.memfd_create("innkeeper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    source = os.open(EXE, os.O_RDONLY)
-    try:
+    with OwnedFd(os.open(EXE, os.O_RDONLY)) as source:
         while os.sendfile(memory, source, None, 1 << 30):
             pass
-    finally:
-        os.close(source)
     fcntl.fcntl(memory, F_ADD_SEALS, SEALS)
     return memory

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from agent.errors import WrongState
+from agent.linux.fd import OwnedFd
 from agent.linux.mount import clone_tree, move_mount_path
 
 RESOLV_CONF = "/etc/resolv.conf"
@@ -23,12 +24,7 @@ def set_dns(lines: Sequence[str], resolv_conf: str = RESOLV_CONF, generated: str
     os.makedirs(os.path.dirname(generated), mode=0o755, exist_ok=True)
     with open(generated, "w") as file:
         file.write("\n".join(line.strip() for line in lines))
-    source = os.open(generated, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(generated, os.O_PATH | os.O_CLOEXEC)) as source:
         mount = clone_tree(source)
-    finally:
-        os.close(source)
-    try:
+    with OwnedFd(mount):
         move_mount_path(mount, resolv_conf)
-    finally:
-        os.close(mount)

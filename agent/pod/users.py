@@ -1,11 +1,11 @@
 """Looking up the user of an exec'd process by name, in the container's current account files."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Refused, WrongState
 from agent.linux import procfs
-from agent.linux.openat2 import read_file_in_root
+from agent.linux.fd import OwnedFd
+from agent.linux.openat2 import read_regular_file
 from agent.worker import run_in_worker
 from innkeeper.wire.accounts import AccountError, resolve_user
 
@@ -45,12 +45,10 @@ async def _read_accounts(container: "Container") -> tuple[bytes, bytes]:
         raise WrongState(f"container {container.id!r} has ended") from error
 
     def work() -> bytes:
-        passwd = read_file_in_root(root, "/etc/passwd", ACCOUNTS_MAX)
-        return b"%d\n" % len(passwd) + passwd + read_file_in_root(root, "/etc/group", ACCOUNTS_MAX - 64)
+        passwd = read_regular_file(root, "/etc/passwd", ACCOUNTS_MAX)
+        return b"%d\n" % len(passwd) + passwd + read_regular_file(root, "/etc/group", ACCOUNTS_MAX - 64)
 
-    try:
+    with OwnedFd(root):
         answer = await run_in_worker(work, "read account files", keep=(root,))
-    finally:
-        os.close(root)
     length, _, data = answer.partition(b"\n")
     return data[: int(length)], data[int(length) :]

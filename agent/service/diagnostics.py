@@ -1,12 +1,11 @@
 """Handler of GetDiagnosticData: the termination log, in which a container says why it ended."""
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.linux.openat2 import openat2
-from agent.storage.mountpoint import STRAIGHT
+from agent.linux.libc import AT_FDCWD
+from agent.linux.openat2 import NO_LINKS, read_regular_file
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.agent_pb2 import GetDiagnosticDataResponse
 
@@ -51,14 +50,7 @@ def _termination_log(container: "Container") -> bytes:
     sources = [mount.source for mount in container.spec.mounts if mount.source and os.path.normpath(mount.destination) == wanted]
     if not sources:
         return b""
-    try:
-        fd = openat2(-100, sources[-1], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, STRAIGHT)
-    except OSError:
-        return b""  # removed, or replaced by something else
-    try:
-        return os.read(fd, MAX_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    finally:
-        os.close(fd)
+    return read_regular_file(AT_FDCWD, sources[-1], MAX_BYTES, NO_LINKS)
 
 
 METHODS: "Handlers" = {"GetDiagnosticData": get_diagnostic_data}

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refused
 from agent.linux import resize_fs
+from agent.linux.fd import OwnedFd
 from agent.linux.mount import reconfigure, set_attributes
-from agent.linux.openat2 import openat2
+from agent.linux.openat2 import open_without_links
 from agent.storage import ephemeral
 from agent.storage.driver import refuse_driver_options
 from agent.storage.mounted import mounted_type
-from agent.storage.mountpoint import STRAIGHT, check_path
+from agent.storage.mountpoint import check_path
 from agent.storage.options import Options, parse
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.csi_pb2 import VolumeCondition, VolumeStatsResponse, VolumeUsage
@@ -79,13 +80,10 @@ async def update_ephemeral_mounts(sandbox: "Sandbox", request: "agent_pb2.Update
     """
     changes = [_change(storage) for storage in request.storages]
     for path, options in changes:
-        target = openat2(-100, path, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
-        try:
+        with OwnedFd(open_without_links(path, os.O_PATH | os.O_DIRECTORY)) as target:
             reconfigure(target, tuple((key.encode(), None if value is None else value.encode()) for key, value in options.data))
             if options.attributes or options.cleared:
                 set_attributes(target, options.attributes, options.cleared)
-        finally:
-            os.close(target)
     return Empty()
 
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent import loop
 from agent.errors import Refused, StepFailed
+from agent.linux.fd import OwnedFd
 from agent.linux.mount import clone_tree, new_mount, set_attributes
-from agent.linux.openat2 import openat2
+from agent.linux.openat2 import open_without_links
 from agent.storage import options as mount_options
 from agent.storage.mounted import Mounted, mount_ids, mount_on, mounted_type
-from agent.storage.mountpoint import STRAIGHT
 from agent.storage.options import Options
 from agent.worker import NotStarted, run_in_worker
 
@@ -102,12 +102,9 @@ def bind(source: str, mount_point: str, options: Options) -> Mounted:
     Raises OSError ELOOP for a symbolic link anywhere in `source`. For a recursive bind the mount
     attributes also apply to the mounts below.
     """
-    source_fd = openat2(-100, source, os.O_PATH, STRAIGHT)
-    try:
+    with OwnedFd(open_without_links(source, os.O_PATH)) as source_fd:
         directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         mount = clone_tree(source_fd, options.recursive)
-    finally:
-        os.close(source_fd)
     try:
         if options.attributes or options.cleared:
             set_attributes(mount, options.attributes, options.cleared, options.recursive)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from agent.device.block import scsi_block, virtio_block
 from agent.errors import AgentError, Refused
-from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
+from agent.linux.openat2 import IN_ROOT, make_directory_in_root, open_without_links, openat2
 from agent.storage.disk import NODE_OF, Disk, mount_disk, read
 from agent.storage.driver import Context, Detach, mount_async, mount_filesystem
 from agent.storage.mounted import Mounted
-from agent.storage.mountpoint import STRAIGHT
 from agent.storage.options import parse
 from agent.storage.overlayfs import CONTAINERS, layers, remove
 from agent.worker import run_in_worker
@@ -116,7 +115,7 @@ def _overlay(mount_point: str, upper: str, lower: list[str], made: list[tuple[st
     The content of the disk is not trusted. The directories are created and checked with
     RESOLVE_IN_ROOT, so a symbolic link on the disk cannot lead to another place in the guest.
     """
-    root = openat2(-100, upper, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+    root = open_without_links(upper, os.O_PATH | os.O_DIRECTORY)
     for path, mode in made:
         os.close(make_directory_in_root(root, path, mode))
     for name in ("upper", "work"):

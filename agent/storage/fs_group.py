@@ -4,9 +4,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.linux.openat2 import openat2
+from agent.linux.fd import OwnedFd
+from agent.linux.openat2 import open_without_links
 from agent.storage import options as mount_options
-from agent.storage.mountpoint import STRAIGHT
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ async def apply(storage: "Storage") -> None:
 
 
 def _change_groups(mount_point: str, group: int, bits: int, only_on_mismatch: bool) -> None:
-    root = openat2(-100, mount_point, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
-    try:
+    with OwnedFd(open_without_links(mount_point, os.O_RDONLY | os.O_DIRECTORY)) as root:
         status = os.fstat(root)
         wanted = bits | ENTER | SETGID
         if only_on_mismatch and status.st_gid == group and status.st_mode & wanted == wanted:
@@ -45,8 +44,6 @@ def _change_groups(mount_point: str, group: int, bits: int, only_on_mismatch: bo
             for name in (*directories, *files):
                 _change_group(name, directory, group, bits)
         _change_group(".", root, group, bits)
-    finally:
-        os.close(root)
 
 
 def _change_group(name: str, directory: int, group: int, bits: int) -> None:
@@ -55,8 +52,7 @@ def _change_group(name: str, directory: int, group: int, bits: int) -> None:
     The file is opened without following links and then changed through /proc/self/fd. A symbolic
     link that replaces it between the check and the change is not followed.
     """
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    with OwnedFd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)) as fd:
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode):
             os.chown(name, -1, group, dir_fd=directory, follow_symlinks=False)
@@ -64,5 +60,3 @@ def _change_group(name: str, directory: int, group: int, bits: int) -> None:
         extra = ENTER | SETGID if stat.S_ISDIR(mode) else 0
         os.chown(f"/proc/self/fd/{fd}", -1, group)
         os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode) | bits | extra)
-    finally:
-        os.close(fd)

@@ -4,9 +4,10 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.linux.openat2 import openat2
+from agent.linux.fd import OwnedFd
+from agent.linux.openat2 import open_without_links
 from agent.storage.driver import Context, Detach, refuse_driver_options
-from agent.storage.mountpoint import STRAIGHT, open_directory
+from agent.storage.mountpoint import open_directory
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
@@ -36,16 +37,13 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
 
 def set_owner_and_mode(path: str, mode: int | None, group: int | None) -> None:
     """Set the mode and group of a directory unless None. A group also sets the setgid bit."""
-    directory = openat2(-100, path, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT)
-    try:
+    with OwnedFd(open_without_links(path, os.O_RDONLY | os.O_DIRECTORY)) as directory:
         if mode is None:
             mode = os.fstat(directory).st_mode & 0o7777
         if group is not None:
             os.fchown(directory, -1, group)
             mode |= SETGID
         os.fchmod(directory, mode)
-    finally:
-        os.close(directory)
 
 
 def parse_number(field: str, option: str, text: str, base: int) -> int:

@@ -12,11 +12,11 @@ import socket
 from typing import NamedTuple, Self
 
 from agent.linux import passed_fds
-from agent.linux.libc import AT_FDCWD
+from agent.linux.fd import OwnedFd
 from agent.linux.mount import MNT_DETACH, move_mount, set_propagation, umount2
 from agent.linux.mount_table import mounts_at
-from agent.linux.openat2 import openat2
-from agent.storage.mountpoint import STRAIGHT, enter, make_file, open_directory
+from agent.linux.openat2 import NO_LINKS, open_without_links, openat2
+from agent.storage.mountpoint import enter, make_file, open_directory
 from agent.storage.options import Options
 
 NAME_MAX = 255
@@ -39,9 +39,9 @@ class Mounted(NamedTuple):
         Raises OSError: EINVAL if nothing is mounted there, ELOOP for a symbolic link on the way.
         """
         directory, name = os.path.split(path.rstrip("/"))
-        above = openat2(AT_FDCWD, directory, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+        above = open_without_links(directory, os.O_PATH | os.O_DIRECTORY)
         try:
-            root = openat2(above, name, os.O_PATH | os.O_NOFOLLOW, STRAIGHT)
+            root = openat2(above, name, os.O_PATH | os.O_NOFOLLOW, NO_LINKS)
         except OSError:
             os.close(above)
             raise
@@ -102,11 +102,8 @@ def mount_on(mount: int, path: str, options: Options, directory: bool = True) ->
         raise
     mounted = Mounted(mount, above, name)
     try:
-        target = enter(above, name, path) if directory else make_file(above, name)
-        try:
+        with OwnedFd(enter(above, name, path) if directory else make_file(above, name)) as target:
             move_mount(mount, target, path)
-        finally:
-            os.close(target)
     except BaseException:
         mounted.close()
         raise

@@ -9,9 +9,9 @@ import os
 import stat
 
 from agent.errors import Refused
-from agent.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from agent.linux.fd import OwnedFd
+from agent.linux.openat2 import NO_LINKS, RESOLVE_NO_XDEV, openat2
 
-STRAIGHT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
 
@@ -30,11 +30,8 @@ def open_directory(path: str, mode: int = DIRECTORY_MODE) -> int:
     """
     current = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in filter(None, path.split("/")):
-        try:
-            following = enter(current, name, path, mode)
-        finally:
-            os.close(current)
-        current = following
+        with OwnedFd(current):
+            current = enter(current, name, path, mode)
     return current
 
 
@@ -44,7 +41,7 @@ def enter(parent: int, name: str, path: str, mode: int = DIRECTORY_MODE) -> int:
     As `open_directory`, for one component. `path` is only for the error's text.
     """
     try:
-        return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+        return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, NO_LINKS)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -53,16 +50,16 @@ def enter(parent: int, name: str, path: str, mode: int = DIRECTORY_MODE) -> int:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
         pass
-    return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+    return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, NO_LINKS)
 
 
 def make_file(parent: int, name: str) -> int:
     """Return an O_PATH descriptor of the file `name` below `parent`, created empty if missing."""
     try:
-        return openat2(parent, name, os.O_PATH, STRAIGHT)
+        return openat2(parent, name, os.O_PATH, NO_LINKS)
     except FileNotFoundError:
-        os.close(openat2(parent, name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, STRAIGHT, FILE_MODE))
-        return openat2(parent, name, os.O_PATH, STRAIGHT)
+        os.close(openat2(parent, name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, NO_LINKS, FILE_MODE))
+        return openat2(parent, name, os.O_PATH, NO_LINKS)
 
 
 def remove_tree(parent: int, name: str) -> None:
@@ -73,10 +70,7 @@ def remove_tree(parent: int, name: str) -> None:
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=parent)
         return
-    directory = openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, STRAIGHT | RESOLVE_NO_XDEV)
-    try:
+    with OwnedFd(openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, NO_LINKS | RESOLVE_NO_XDEV)) as directory:
         for entry in os.listdir(directory):
             remove_tree(directory, entry)
-    finally:
-        os.close(directory)
     os.rmdir(name, dir_fd=parent)

@@ -4,10 +4,10 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
-from agent.linux.openat2 import openat2
+from agent.linux.openat2 import open_without_links
 from agent.storage.driver import Context, Detach, mount_async, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import Mounted
-from agent.storage.mountpoint import STRAIGHT, check_path, open_directory, remove_tree
+from agent.storage.mountpoint import check_path, open_directory, remove_tree
 from agent.storage.options import OVERLAY_RW, Options
 from agent.worker import run_in_worker
 
@@ -57,7 +57,7 @@ def remove(directories: list[str]) -> None:
     for path in directories:
         above, name = os.path.split(path)
         try:
-            parent = openat2(-100, above, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+            parent = open_without_links(above, os.O_PATH | os.O_DIRECTORY)
             remove_tree(parent, name)
         except FileNotFoundError:
             continue

@@ -11,6 +11,7 @@ links are copied as links and never followed.
 import os
 import stat
 
+from agent.linux.fd import OwnedFd
 from agent.storage.mountpoint import open_directory, remove_tree
 
 BUFFER_SIZE = 1 << 16
@@ -48,14 +49,11 @@ def is_small(source: int, files: int, size: int) -> bool:
 def copy(source: int, target: str) -> None:
     """Make `target` equal to `source`, an O_PATH descriptor of a directory or a regular file."""
     parent_path, name = os.path.split(target)
-    parent = open_directory(parent_path)
-    try:
+    with OwnedFd(open_directory(parent_path)) as parent:
         if stat.S_ISDIR(os.fstat(source).st_mode):
             _copy_directory(source, parent, name)
         else:
             _copy_in_place(source, parent, name)
-    finally:
-        os.close(parent)
 
 
 def _copy_directory(source: int, parent: int, name: str) -> None:
@@ -63,8 +61,7 @@ def _copy_directory(source: int, parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
     if _kind(parent, name) is None:
         os.mkdir(name, 0o700, dir_fd=parent)
-    target = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _HERE, dir_fd=parent)
-    try:
+    with OwnedFd(os.open(name, os.O_RDONLY | os.O_DIRECTORY | _HERE, dir_fd=parent)) as target:
         status = os.fstat(source)
         _copy_owner_and_mode(target, status)
         names = _names(source)
@@ -76,18 +73,13 @@ def _copy_directory(source: int, parent: int, name: str) -> None:
                 continue  # removed since the directory was listed
         for gone in set(_names(target)) - set(names):
             remove_tree(target, gone)
-    finally:
-        os.close(target)
 
 
 def _copy_entry(source: int, target: int, name: str) -> None:
     kind = _kind(source, name)
     if kind == stat.S_IFDIR:
-        below = os.open(name, os.O_PATH | os.O_DIRECTORY | _HERE, dir_fd=source)
-        try:
+        with OwnedFd(os.open(name, os.O_PATH | os.O_DIRECTORY | _HERE, dir_fd=source)) as below:
             _copy_directory(below, target, name)
-        finally:
-            os.close(below)
     elif kind == stat.S_IFREG:
         _copy_file(source, target, name)
     elif kind == stat.S_IFLNK:
@@ -96,19 +88,13 @@ def _copy_entry(source: int, target: int, name: str) -> None:
 
 def _copy_file(source: int, target: int, name: str) -> None:
     """Copy a changed file to a temporary name and rename it, so that a reader never sees a part."""
-    original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _HERE, dir_fd=source)
-    try:
+    with OwnedFd(os.open(name, os.O_RDONLY | os.O_NONBLOCK | _HERE, dir_fd=source)) as original:
         status = os.fstat(original)
         if _unchanged(status, target, name):
             return
-        fresh = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=target)
-        try:
+        with OwnedFd(os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=target)) as fresh:
             _copy_content(original, fresh, status)
-        finally:
-            os.close(fresh)
         _replace(target, name)
-    finally:
-        os.close(original)
 
 
 def _copy_in_place(source: int, parent: int, name: str) -> None:
@@ -116,20 +102,14 @@ def _copy_in_place(source: int, parent: int, name: str) -> None:
 
     The containers have this inode bind-mounted. After a rename they would keep the old one.
     """
-    original = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as original:
         status = os.fstat(original)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(22, "is neither a file nor a directory", name)
         if _unchanged(status, parent, name):
             return
-        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=parent)
-        try:
+        with OwnedFd(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=parent)) as target:
             _copy_content(original, target, status)
-        finally:
-            os.close(target)
-    finally:
-        os.close(original)
 
 
 def _copy_link(source: int, target: int, name: str) -> None:
@@ -185,11 +165,8 @@ def _discard(directory: int, name: str) -> None:
 
 def _names(directory: int) -> list[str]:
     """Return the sorted names in a directory, given its O_PATH descriptor."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as fd:
         return sorted(name for name in os.listdir(fd) if name != TEMPORARY)
-    finally:
-        os.close(fd)
 
 
 def _kind(directory: int, name: str) -> int | None:

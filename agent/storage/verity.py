@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.linux import dm
+from agent.linux.fd import OwnedFd
 
 FIELD = "storage.options"
 ENABLED = "X-kata.dmverity-enabled"
@@ -123,11 +124,8 @@ def _read_superblock(node: str, verity: Verity) -> Verity:
     The hash tree begins in the next hash block after the superblock. Raises Refused for a missing
     or unusable superblock, and for one with another salt than the options give.
     """
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with OwnedFd(os.open(node, os.O_RDONLY | os.O_CLOEXEC)) as fd:
         data = os.pread(fd, _SUPERBLOCK.size, verity.hash_offset)
-    finally:
-        os.close(fd)
     if len(data) < _SUPERBLOCK.size or not data.startswith(_MAGIC):
         raise Refused(FIELD, f"{PREFIX}hashoffset={verity.hash_offset}: {node} has no superblock of dm-verity there")
     _, version, hash_type, _, algorithm, block_size, hash_size, blocks, salt_size, salt = _SUPERBLOCK.unpack(data)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from agent import loop
 from agent.errors import StepFailed
 from agent.linux.mount import clone_tree
-from agent.linux.openat2 import openat2
+from agent.linux.openat2 import open_without_links
 from agent.storage import sync_tree
 from agent.storage.driver import Context, Detach, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import mount_on, mounted_type, unmount
-from agent.storage.mountpoint import STRAIGHT, check_path
+from agent.storage.mountpoint import check_path
 from agent.storage.options import parse
 from agent.storage.overlayfs import remove
 from agent.worker import run_in_worker
@@ -99,7 +99,7 @@ def _sync(source: str, target: str, first: bool) -> bytes:
 
     Return b"bound" if the volume is too large and has been bind-mounted instead.
     """
-    found = openat2(-100, source, os.O_PATH, STRAIGHT)
+    found = open_without_links(source, os.O_PATH)
     small = sync_tree.is_small(found, LIMIT_FILES, LIMIT_BYTES)
     if first:
         _mount_tmpfs(os.path.dirname(target))

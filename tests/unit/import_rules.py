@@ -113,7 +113,7 @@ PACKAGES = (
     Package("agent.ready_notify", "tells the host that the agent listens", ("agent.errors", "agent.log", "agent.loop")),
     Package("agent.standalone", "the agent as an ordinary process of root", ("agent.errors", "agent.linux")),
     Package("agent.early_boot", "PID 1: mounts, devices, cgroups, limits", ("agent.errors", "agent.linux", "agent.log")),
-    Package("agent.ptp_clock", "follows the host's clock where KVM shows it", ("agent.log", "agent.loop")),
+    Package("agent.ptp_clock", "follows the host's clock where KVM shows it", ("agent.linux", "agent.log", "agent.loop")),
     Package("agent.bootstrap", "PID 1: loads what serves containers, then serves", ("agent", "innkeeper.wire")),
     Package("agent.__main__", "entry: listens, answers Check, then boots", ("agent", "innkeeper.wire")),
 )

@@ -17,7 +17,7 @@ from agent.linux import process as p
 from agent.linux import procfs
 from agent.linux.libc import AT_FDCWD
 from agent.linux.numa import set_mempolicy
-from agent.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2, read_file_in_root
+from agent.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2, read_regular_file
 
 PASSWD_MAX = 1 << 20
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -70,7 +70,7 @@ def find_program(plan: ChildPlan) -> None:
     if not plan.args:
         return
     if plan.home_missing:
-        home = home_of(read_file_in_root(_root_of(plan), "/etc/passwd", PASSWD_MAX), plan.uid)
+        home = home_of(read_regular_file(_root_of(plan), "/etc/passwd", PASSWD_MAX), plan.uid)
         plan.env.append(b"HOME=" + home)
     plan.envp = p.vector(plan.env)
     plan.program = _lookup(plan.args[0], plan.env)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.container.rootfs.operation import Operation
 from agent.container.spec.linux import Device
 from agent.linux import mount as m
-from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, STRAIGHT, make_directory_in_root, openat2
+from agent.linux.openat2 import IN_ROOT_NO_LINKS, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, make_directory_in_root, openat2
 
 DEFAULT_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 LINKS = (
@@ -44,7 +44,7 @@ class DefaultDevices(Operation):
     def execute(self, root: int) -> None:
         # No link is followed: a /dev that is a symbolic link would put the nodes elsewhere
         # (CVE-2026-41579).
-        dev = make_directory_in_root(root, "/dev", resolve=STRAIGHT)
+        dev = make_directory_in_root(root, "/dev", resolve=IN_ROOT_NO_LINKS)
         for name, major, minor in DEFAULT_NODES:
             _make_node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dict(self.sources).get(f"/dev/{name}", -1))
         for name, target in LINKS:
@@ -78,7 +78,7 @@ class MakeDevice(Operation):
     def execute(self, root: int) -> None:
         device = self.device
         parent_path, name = os.path.split(device.path)
-        parent = make_directory_in_root(root, parent_path, resolve=STRAIGHT)
+        parent = make_directory_in_root(root, parent_path, resolve=IN_ROOT_NO_LINKS)
         number = 0 if device.type == "p" else os.makedev(device.major, device.minor)
         _make_node(parent, name, FILE_TYPES[device.type] | device.mode, number, self.source, (device.uid, device.gid))
         os.close(parent)
@@ -133,7 +133,7 @@ def open_terminal(root: int, size: tuple[int, int] | None) -> tuple[int, int]:
 
     The slave is never opened by its name (CVE-2025-52565).
     """
-    master = openat2(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, STRAIGHT)
+    master = openat2(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, IN_ROOT_NO_LINKS)
     if m.filesystem_magic(master) != m.DEVPTS_SUPER_MAGIC or os.fstat(master).st_rdev != PTMX_NUMBER:
         raise PermissionError(errno.EPERM, "is not the container's devpts", "/dev/pts/ptmx")
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
@@ -145,7 +145,7 @@ def open_terminal(root: int, size: tuple[int, int] | None) -> tuple[int, int]:
 
 def mount_console(root: int, slave: int) -> None:
     """Bind the terminal on /dev/console. The file is made without following any symbolic link."""
-    dev = openat2(root, "/dev", os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+    dev = openat2(root, "/dev", os.O_PATH | os.O_DIRECTORY, IN_ROOT_NO_LINKS)
     try:
         os.close(openat2(dev, "console", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, _HERE, 0o600))
     except FileExistsError:

@@ -16,7 +16,7 @@ from agent.container.rootfs.operation import Operation
 from agent.container.spec.mounts import ATTRIBUTES, PROC_FILES, RECURSIVE_ATTRIBUTES, Mount, clean
 from agent.linux import mount as m
 from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
-from agent.linux.openat2 import STRAIGHT, make_directory_in_root, make_file_in_root, open_in_root
+from agent.linux.openat2 import IN_ROOT_NO_LINKS, make_directory_in_root, make_file_in_root, open_in_root
 
 # Filesystems whose mount point must be a real directory at exactly that path, without a symbolic
 # link in it (CVE-2019-19921, CVE-2023-27561).
@@ -118,7 +118,7 @@ class NewMount(Operation):
         if self.filesystem not in STRAIGHT_TYPES:
             return make_directory_in_root(root, destination)
         try:
-            return make_directory_in_root(root, destination, resolve=STRAIGHT)
+            return make_directory_in_root(root, destination, resolve=IN_ROOT_NO_LINKS)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.container.rootfs.operation import Operation
 from agent.container.spec.mounts import clean
 from agent.linux import mount as m
-from agent.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, STRAIGHT, open_in_root, openat2
+from agent.linux.openat2 import IN_ROOT_NO_LINKS, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, open_in_root, openat2
 
 ROOT_INODE = 1
 """The inode number of the root of a procfs or sysfs."""
@@ -46,7 +46,7 @@ def _open(root: int, path: str, within: KernelMount | None) -> int:
 
 def _kernel_root(root: int, within: KernelMount) -> int:
     try:
-        fd = openat2(root, within.place, os.O_PATH | os.O_DIRECTORY, STRAIGHT)
+        fd = openat2(root, within.place, os.O_PATH | os.O_DIRECTORY, IN_ROOT_NO_LINKS)
     except OSError as error:
         raise PermissionError(1, "what was mounted here has been moved away", within.place) from error
     if m.filesystem_magic(fd) != within.magic or os.fstat(fd).st_ino != ROOT_INODE:
@@ -115,7 +115,7 @@ def open_null(root: int) -> int:
 
     Raises PermissionError if another file is in its place.
     """
-    fd = openat2(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW, STRAIGHT)
+    fd = openat2(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW, IN_ROOT_NO_LINKS)
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
         raise PermissionError(1, "is not the null device", "/dev/null")
