@@ -306,9 +306,7 @@ class Sandbox:
         async with self._namespaces.creation_lock():
             pids = self._namespaces.pid() if shares_pids else None
             namespaces = self._namespaces.paths
-            host = HostContext(
-                self.cgroup_root, Path(STATE), namespaces=namespaces, pid_namespace=pids, owned=OWN, shared=(SHARED,)
-            )
+            host = HostContext(self.cgroup_root, Path(STATE), namespaces=namespaces, pid_namespace=pids, owned=OWN, shared=(SHARED,))
             try:
                 container = await Container.create(container_id, exec_id, spec, host, self._io(spec.process))
             except StepFailed as error:

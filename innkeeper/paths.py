@@ -30,7 +30,7 @@ def images_root() -> Path:
     return cache_root() / "images"
 
 
-def machines_root() -> Path:
+def vms_root() -> Path:
     """Return the folder that has one folder for each running or stopped VM."""
     return cache_root() / "machines"
 

@@ -16,7 +16,7 @@ from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Artifacts
 from innkeeper.image import Image, RunOptions
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, Machine, MachineSpec
+from innkeeper.vm import AGENT_PORT, Disk, VirtualMachine, VmConfig
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 KERNEL_BUDGET, ROOT_BUDGET = 6_000_000, 25_000_000
@@ -45,14 +45,14 @@ class Boot:
         self.timeline = timeline
 
 
-def boot(machine: Machine) -> Boot:
-    """Start `machine`, wait for the first answered Check, then ask the guest for its timeline."""
+def boot(vm: VirtualMachine) -> Boot:
+    """Start `vm`, wait for the first answered Check, then ask the guest for its timeline."""
     started = time.monotonic()
-    machine.start()
-    prepared = machine.started - started
-    machine.wait_ready(BOOT_SECONDS)
+    vm.start()
+    prepared = vm.started - started
+    vm.wait_ready(BOOT_SECONDS)
     answered = time.monotonic() - started - prepared
-    with connect(machine.address(AGENT_PORT), 30) as client:
+    with connect(vm.address(AGENT_PORT), 30) as client:
         timeline = Agent(client).boot_timeline()
     stages = laid_out(timeline, answered)
     return Boot(stages, timeline)
@@ -79,11 +79,11 @@ def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Sec
     for number in range(count):
         with (
             progress.step(f"boot {number + 1} of {count}"),
-            virtual_machine(MachineSpec(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as machine,
+            virtual_machine(VmConfig(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as vm,
         ):
-            done.append(boot(machine))
-            used = f"{machine.accel}, {machine.machine_type}"
-            machine.kill()
+            done.append(boot(vm))
+            used = f"{vm.accel}, {vm.machine_type}"
+            vm.kill()
     section = Section("boot, from QEMU's start", note=used)
     for stage in done[0].stages:
         budget = CHECK_REFERENCE if stage == "first Check answered" else ""
@@ -112,7 +112,7 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
         file.truncate(SCRATCH_BYTES)
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(image.erofs, read_only=True), Disk(scratch, volatile=True))
-    with _booted(MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
+    with _booted(VmConfig(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
         holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
         containers = Containers(agent, holder.document)
         agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
@@ -122,15 +122,15 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
 
 
 @contextmanager
-def _booted(spec: MachineSpec) -> Iterator[tuple[Agent, str]]:
+def _booted(spec: VmConfig) -> Iterator[tuple[Agent, str]]:
     """Context manager: boot a guest and return its agent and the agent's address."""
-    with virtual_machine(spec) as machine:
-        machine.start()
-        machine.wait_ready(BOOT_SECONDS)
-        address = machine.address(AGENT_PORT)
+    with virtual_machine(spec) as vm:
+        vm.start()
+        vm.wait_ready(BOOT_SECONDS)
+        address = vm.address(AGENT_PORT)
         with connect(address, 30) as client:
             yield Agent(client), address
-        machine.kill()
+        vm.kill()
 
 
 def _copy_files(agent: Agent, run: RunPlan) -> None:

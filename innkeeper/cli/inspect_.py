@@ -31,7 +31,7 @@ def _known(container: "records.Container") -> dict[str, Any]:
     from innkeeper.engine.records import RUNNING
     from innkeeper.errors import InnkeeperError
 
-    machine = {key: value for key, value in container.machine.state.items() if key != "container"}
+    machine = {key: value for key, value in container.vm.state.items() if key != "container"}
     known = {**container.docker_document(), **container.document(), "machine": machine}
     if (path := container.folder / "spec.json").exists():
         known["spec"] = json.loads(path.read_text())

@@ -34,4 +34,4 @@ def proxy(
     path = (socket or container.folder / f"port-{port}.sock").absolute()
     with proxying.listening(path) as listener:
         print(path, flush=True)
-        proxying.serve(listener, container.machine.address(port), container.still_alive)
+        proxying.serve(listener, container.vm.address(port), container.still_alive)

@@ -30,5 +30,5 @@ def rm(
             if not force:
                 raise InnkeeperError(f"container {container.name} is {container.facts.status}", hint=f"stop it, or: rm -f {container.name}")
             stop.end_owner(container)
-        registry.remove(container.machine)
+        registry.remove(container.vm)
         print(container.name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from innkeeper import programs
 from innkeeper.guest.vsock_device import vhost_device_vsock
-from innkeeper.vm import HostPrograms, Machine, MachineSpec, accel, registry, vsock
+from innkeeper.vm import HostPrograms, VirtualMachine, VmConfig, accel, registry, vsock
 
 
 def prepare(kernel: Path, *, accelerator: str | None, shares: bool) -> HostPrograms:
@@ -24,7 +24,7 @@ def prepare(kernel: Path, *, accelerator: str | None, shares: bool) -> HostProgr
     return host
 
 
-def virtual_machine(config: MachineSpec, entry: registry.Entry | None = None) -> Machine:
+def virtual_machine(config: VmConfig, entry: registry.Entry | None = None) -> VirtualMachine:
     """Return a VM, not yet started, on this host. Raises InnkeeperError."""
     host = prepare(config.kernel, accelerator=config.accel, shares=bool(config.shares))
-    return Machine(config, host, entry)
+    return VirtualMachine(config, host, entry)

@@ -51,34 +51,34 @@ class Facts:
 class Container:
     """One container as another process sees it."""
 
-    machine: registry.Record
+    vm: registry.Record
     facts: Facts
 
     @property
     def id(self) -> str:
-        return self.machine.id
+        return self.vm.id
 
     @property
     def name(self) -> str:
-        return self.machine.name
+        return self.vm.name
 
     @property
     def folder(self) -> Path:
-        return self.machine.folder
+        return self.vm.folder
 
     @property
     def created(self) -> float:
-        return float(self.machine.state.get("created", 0))
+        return float(self.vm.state.get("created", 0))
 
     @property
     def owner(self) -> int:
         """The process id of the owner, valid while `alive`."""
-        return int(self.machine.state.get("owner", 0))
+        return int(self.vm.state.get("owner", 0))
 
     @property
     def alive(self) -> bool:
         """Whether the owner was running when this record was read."""
-        return self.machine.alive
+        return self.vm.alive
 
     @property
     def address(self) -> str:
@@ -88,7 +88,7 @@ class Container:
         """
         if not self.alive or self.facts.status != RUNNING:
             raise InnkeeperError(f"container {self.name} is not running: it is {self.facts.status}")
-        return self.machine.address(AGENT_PORT)
+        return self.vm.address(AGENT_PORT)
 
     def document(self) -> dict[str, Any]:
         """Return everything known about the container, for programs to read."""
@@ -113,7 +113,7 @@ class Container:
             "Restarting": False,
             "OOMKilled": facts.oom_killed,
             "Dead": False,
-            "Pid": int(self.machine.state.get("pid") or 0) if status == "running" else 0,
+            "Pid": int(self.vm.state.get("pid") or 0) if status == "running" else 0,
             "ExitCode": facts.exit_status or 0,
             "Error": facts.error,
             "StartedAt": _timestamp(facts.started),
@@ -135,7 +135,7 @@ class Container:
 
     def still_alive(self) -> bool:
         """Return whether the owner is running now."""
-        return any(record.id == self.id and record.alive for record in registry.list_machines())
+        return any(record.id == self.id and record.alive for record in registry.list_vms())
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait until the owner has ended. Return False if it has not within `timeout` seconds."""
@@ -164,7 +164,7 @@ def _container(record: registry.Record) -> Container:
 
 def all_containers() -> list[Container]:
     """Return every container, oldest first. VMs without one (`doctor`, `bench`) are left out."""
-    return [_container(record) for record in registry.list_machines() if "container" in record.state]
+    return [_container(record) for record in registry.list_vms() if "container" in record.state]
 
 
 def lookup(name: str) -> Container:

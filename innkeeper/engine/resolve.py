@@ -89,7 +89,7 @@ def _check_name(name: str) -> None:
 
     This is only an early answer: `registry.create` decides, under the registry's lock.
     """
-    for record in registry.list_machines():
+    for record in registry.list_vms():
         if record.name == name:
             force = "-f " if record.alive else ""
             raise InnkeeperError(f"the name {name} is taken by container {record.id}", hint=f"remove it: rm {force}{name}")

@@ -17,7 +17,7 @@ from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
 from innkeeper.image.plan import Share as PlannedShare
-from innkeeper.vm import AGENT_PORT, Disk, Forward, Machine, MachineSpec, Share, SharedPath, console, registry
+from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
@@ -34,7 +34,7 @@ NOT_FOUND, CANNOT_INVOKE = 127, 126
 class Session:
     """The container `id` in its VM, created but not started."""
 
-    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, machine: Machine, agent: Agent) -> None:
+    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, vm: VirtualMachine, agent: Agent) -> None:
         self.resolved = resolved
         self.id = entry.id
         self.name = entry.name
@@ -42,12 +42,12 @@ class Session:
         self.agent = agent
         self.process = guest_agent.Process(agent, entry.id, entry.id)
         self._entry = entry
-        self._machine = machine
+        self._vm = vm
 
     def start(self) -> None:
         """Start the container."""
         self.agent.start_container(self.id)
-        self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self._machine.forwards])
+        self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self._vm.forwards])
 
     def finish(self, exit_status: int) -> None:
         """Record that the container has ended, with its exit status.
@@ -63,7 +63,7 @@ class Session:
                 self.agent.destroy_sandbox()
             except (RpcError, InnkeeperError, OSError):
                 pass  # the guest may power off before its answer arrives
-            self._machine.stop(POWER_OFF)
+            self._vm.stop(POWER_OFF)
 
     def note(self, **changed: Any) -> None:
         """Change facts of the container in its record, which other processes read."""
@@ -80,17 +80,17 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
     entry = registry.create(resolved.request.name or None)
     try:
         run = plan_run(resolved.image, resolved.options, entry.id)
-        spec = _machine_spec(resolved, run, entry.folder)
+        spec = _vm_config(resolved, run, entry.folder)
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
         _write_spec(run, entry.folder)
-        with Machine(spec, resolved.host, entry) as machine:
-            with _failures_recorded(machine, entry):
-                _boot(machine, resolved.request.timeout)
-                with connect(machine.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
+        with VirtualMachine(spec, resolved.host, entry) as vm:
+            with _failures_recorded(vm, entry):
+                _boot(vm, resolved.request.timeout)
+                with connect(vm.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
                     agent = Agent(client)
                     sandbox.prepare(agent, resolved, run, entry.id)
                     with clock.synchronized(agent):
-                        yield Session(resolved, entry, machine, agent)
+                        yield Session(resolved, entry, vm, agent)
     finally:
         entry.release()
 
@@ -107,30 +107,30 @@ def run(resolved: ResolvedRun) -> int:
         return status
 
 
-def _boot(machine: Machine, timeout: float) -> None:
+def _boot(vm: VirtualMachine, timeout: float) -> None:
     with progress.step("booting the guest"):
-        machine.start()
-        machine.wait_ready(timeout)
+        vm.start()
+        vm.wait_ready(timeout)
 
 
 @contextmanager
-def _failures_recorded(machine: Machine, entry: registry.Entry) -> Iterator[None]:
+def _failures_recorded(vm: VirtualMachine, entry: registry.Entry) -> Iterator[None]:
     """Context manager: turn any failure of the session into one InnkeeperError and record it."""
     try:
         yield
     except (RpcError, OSError) as error:
-        failure = _cause(machine, error)
-        _note_failure(entry, failure, out_of_memory=console.ran_out_of_memory(machine.console_path))
+        failure = _cause(vm, error)
+        _note_failure(entry, failure, out_of_memory=console.ran_out_of_memory(vm.console_path))
         raise failure from error
     except InnkeeperError as error:
-        _note_failure(entry, error, out_of_memory=console.ran_out_of_memory(machine.console_path))
+        _note_failure(entry, error, out_of_memory=console.ran_out_of_memory(vm.console_path))
         raise
     except BaseException as error:
         _note_failure(entry, InnkeeperError(f"ended by {type(error).__name__} {error}".strip()))
         raise
 
 
-def _cause(machine: Machine, error: Exception) -> InnkeeperError:
+def _cause(vm: VirtualMachine, error: Exception) -> InnkeeperError:
     """Return the cause of `error`: the agent's error, or what ended the guest.
 
     A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
@@ -140,7 +140,7 @@ def _cause(machine: Machine, error: Exception) -> InnkeeperError:
         return agent_error(error)
     until = time.monotonic() + CAUSE_SECONDS
     while time.monotonic() < until:
-        if (failure := machine.failure()) is not None:
+        if (failure := vm.failure()) is not None:
             return failure
         time.sleep(0.05)
     return InnkeeperError(f"the guest's agent is gone: {error}")
@@ -192,12 +192,12 @@ def _facts(resolved: ResolvedRun, run: RunPlan) -> dict[str, Any]:
     return dataclasses.asdict(facts)
 
 
-def _machine_spec(resolved: ResolvedRun, run: RunPlan, folder: Path) -> MachineSpec:
+def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
     """Return the VM's configuration.
 
     The order of the disks is that of `plan_run`: the image is /dev/vdb, the scratch disk /dev/vdc.
     """
-    return MachineSpec(
+    return VmConfig(
         kernel=resolved.artifacts.vmlinux,
         root=resolved.artifacts.rootfs,
         memory_mib=resolved.memory_mib,
@@ -237,7 +237,7 @@ def _scratch_disk(folder: Path, size: int) -> Path:
 def bare_guest() -> Iterator[Agent]:
     """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
     artifacts = build.build(None)
-    with host.virtual_machine(MachineSpec(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as machine:
-        _boot(machine, 120)
-        with connect(machine.address(AGENT_PORT), timeout=30) as client:
+    with host.virtual_machine(VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as vm:
+        _boot(vm, 120)
+        with connect(vm.address(AGENT_PORT), timeout=30) as client:
             yield Agent(client)

@@ -105,7 +105,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class MachineSpec:
+class VmConfig:
     """One virtual machine.
 
     * `kernel`: vmlinux (PVH) or bzImage
@@ -118,7 +118,7 @@ class MachineSpec:
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
-    * `machine_type`: "q35" or "microvm"; None: chosen automatically (see `qemu.choose_machine`)
+    * `machine_type`: "q35" or "microvm"; None: chosen automatically (see `qemu.choose_machine_type`)
     """
 
     kernel: Path

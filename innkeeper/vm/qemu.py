@@ -10,7 +10,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network
-from innkeeper.vm.config import Disk, Forward, MachineSpec
+from innkeeper.vm.config import Disk, Forward, VmConfig
 
 MMIO_SLOTS = 8
 """The virtio-mmio transports of a microvm (docs/system/i386/microvm.rst)."""
@@ -32,7 +32,7 @@ class Plan:
     connections to virtiofsd, one per share.
     """
 
-    spec: MachineSpec
+    config: VmConfig
     program: str
     name: str
     machine_type: str
@@ -44,41 +44,41 @@ class Plan:
     share_fds: tuple[int, ...] = field(default=())
 
 
-def device_count(spec: MachineSpec) -> int:
+def device_count(config: VmConfig) -> int:
     """Return the number of virtio devices: root, disks, shares, vsock, entropy, network."""
-    return 1 + len(spec.disks) + len(spec.shares) + 2 + int(spec.network)
+    return 1 + len(config.disks) + len(config.shares) + 2 + int(config.network)
 
 
-def choose_machine(spec: MachineSpec, *, clock: bool = True) -> str:
+def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
     """Return the machine type: microvm if its eight transports suffice, else q35.
 
     A microvm starts faster. `clock`: the guest will know the rate of its time stamp counter,
     because a microvm has no other good clock. Raises InnkeeperError if a requested microvm has too
     few transports, or if even q35 has too few slots.
     """
-    needed = device_count(spec)
+    needed = device_count(config)
     if needed > PCI_SLOTS:
         raise InnkeeperError(f"a machine has place for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
-    if spec.machine_type == "microvm" and needed > MMIO_SLOTS:
+    if config.machine_type == "microvm" and needed > MMIO_SLOTS:
         raise InnkeeperError(f"machine type microvm has {MMIO_SLOTS} virtio devices, this machine needs {needed}", hint="use q35")
-    return spec.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")
+    return config.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")
 
 
 def arguments(plan: Plan) -> list[str]:
     """Return QEMU's command line."""
-    spec = plan.spec
+    config = plan.config
     bus = _Bus(plan.machine_type)
     out = [plan.program, "-name", f"innkeeper-{plan.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     out += ["-sandbox", SANDBOX]
-    out += ["-machine", _machine(plan), *_accel(plan), "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"]
+    out += ["-machine", _machine(plan), *_accel(plan), "-smp", str(config.cpus), "-m", f"{config.memory_mib}M"]
     # Shared, because the vhost-user back ends (vsock, virtio-fs) map the guest's memory.
-    out += ["-object", f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on"]
+    out += ["-object", f"memory-backend-memfd,id=mem,size={config.memory_mib}M,share=on"]
     if bus.mmio:
         # vhost-user back ends support virtio 1.0 only.
         out += ["-global", "virtio-mmio.force-legacy=false"]
-    out += ["-kernel", str(spec.kernel.absolute()), "-append", plan.cmdline]
+    out += ["-kernel", str(config.kernel.absolute()), "-append", plan.cmdline]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
-    for index, disk in enumerate((Disk(spec.root, read_only=True), *spec.disks)):
+    for index, disk in enumerate((Disk(config.root, read_only=True), *config.disks)):
         out += ["-blockdev", _blockdev(index, disk), "-device", bus.device("virtio-blk", f"drive=disk{index}")]
     if plan.vsock_chardev is not None:
         out += ["-chardev", plan.vsock_chardev]
@@ -86,7 +86,7 @@ def arguments(plan: Plan) -> list[str]:
         driver, _, properties = plan.vsock_device.partition(",")
         out += ["-device", bus.device(driver, properties)]
     out += _shares(plan, bus)
-    if spec.network:
+    if config.network:
         # No boot ROM: the kernel is loaded by -kernel.
         rom = "" if bus.mmio else ",romfile="
         out += ["-netdev", network.netdev(plan.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
@@ -127,7 +127,7 @@ def _blockdev(index: int, disk: Disk) -> str:
 
 def _shares(plan: Plan, bus: "_Bus") -> list[str]:
     out: list[str] = []
-    for index, (share, fd) in enumerate(zip(plan.spec.shares, plan.share_fds, strict=True)):
+    for index, (share, fd) in enumerate(zip(plan.config.shares, plan.share_fds, strict=True)):
         out += ["-chardev", f"socket,id=share{index},fd={fd}"]
         out += ["-device", bus.device("vhost-user-fs", f"chardev=share{index},tag={share.tag}")]
     return out

@@ -1,4 +1,4 @@
-"""The VMs of this user: one folder each below `machines_root()`.
+"""The VMs of this user: one folder each below `vms_root()`.
 
     <id>/lock        flock(2), held exclusively by the owner while it lives. A process that can
                      take it shared knows that the owner is dead.
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import machines_root
+from innkeeper.paths import vms_root
 from innkeeper.vm import lifetime
 
 KEPT_SUFFIXES = (".json", ".log")
@@ -104,7 +104,7 @@ def create(name: str | None = None) -> Entry:
 
     Raises InnkeeperError if the name is invalid or taken.
     """
-    root = machines_root()
+    root = vms_root()
     if name is not None and not NAME.fullmatch(name):
         raise InnkeeperError(f"{name!r} is not a name: letters, digits, and after the first also '_', '.', '-'")
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,14 +131,14 @@ def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
     return unnamed.rename(root / id), lock
 
 
-def list_machines() -> list[Record]:
+def list_vms() -> list[Record]:
     """Return all VMs, oldest first, including those that ended and were kept."""
     return sorted(_records(), key=lambda r: float(r.state.get("created", 0)))
 
 
 def find(reference: str) -> Record:
     """Return the VM with this name, id or unique beginning of an id. Raises InnkeeperError."""
-    records = list_machines()
+    records = list_vms()
     for record in records:
         if reference in (record.name, record.id):
             return record
@@ -171,11 +171,11 @@ def sweep() -> int:
 
     Return the number of VMs affected.
     """
-    if not machines_root().is_dir():
+    if not vms_root().is_dir():
         return 0
     count = 0
     with _registry_lock():
-        for unnamed in machines_root().glob(".*/"):
+        for unnamed in vms_root().glob(".*/"):
             shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed inside `create`
         for folder in _folders():
             lock = _lock_of_dead(folder, os.O_CREAT)
@@ -208,7 +208,7 @@ def _records() -> Iterator[Record]:
 
 def _folders() -> list[Path]:
     try:
-        return [p for p in machines_root().iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
+        return [p for p in vms_root().iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
     except FileNotFoundError:
         return []
 
@@ -283,7 +283,7 @@ def _dead(record: Record) -> Iterator[None]:
 @contextmanager
 def _registry_lock() -> Iterator[None]:
     """Context manager: hold the lock of the whole registry."""
-    root = machines_root()
+    root = vms_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -10,10 +10,11 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, vsock
-from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, MachineSpec
+from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 
@@ -25,19 +26,19 @@ REDIAL_SECONDS = 0.02
 """Seconds between two attempts to dial."""
 
 
-class Machine:
+class VirtualMachine:
     """One QEMU with its helper processes, as a context manager.
 
     It ends with the `with`, and with this process.
     """
 
-    def __init__(self, spec: MachineSpec, host: HostPrograms, entry: registry.Entry | None = None) -> None:
+    def __init__(self, config: VmConfig, host: HostPrograms, entry: registry.Entry | None = None) -> None:
         """Use `entry` as the folder in the registry, or create one."""
-        self.spec = spec
+        self.config = config
         self.host = host
         self.entry = entry if entry is not None else registry.create()
         self.folder: Path = self.entry.folder
-        self.forwards = spec.forwards
+        self.forwards = config.forwards
         self.accel = ""
         self.machine_type = ""
         self._tsc_khz: int | None = None
@@ -48,7 +49,7 @@ class Machine:
         self._called = False
         self._stopping = False
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -67,14 +68,14 @@ class Machine:
 
         Raises InnkeeperError, and `close` must still be called then.
         """
-        self.accel = accel.choose(self.spec.accel)
+        self.accel = accel.choose(self.config.accel)
         self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
-        self.machine_type = qemu.choose_machine(self.spec, clock=self.accel == "kvm" or self._tsc_khz is not None)
-        settled = network.settle(self.spec.forwards)
+        self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
+        settled = network.settle(self.config.forwards)
         self.forwards = settled.forwards
         self._relays = [Relay(listener, port) for listener, port in settled.listeners]
         self._vsock = vsock.open_backend(self.folder, self.host)
-        for index, share in enumerate(self.spec.shares):
+        for index, share in enumerate(self.config.shares):
             if self.host.virtiofsd is None:
                 raise InnkeeperError("folders are shared by virtiofsd, and none is given")
             self._shares.append(RunningShare(share, index, self.folder, self.host.virtiofsd))
@@ -93,26 +94,26 @@ class Machine:
             address=self._vsock.address("PORT"),
             accel=self.accel,
             machine_type=self.machine_type,
-            memory_mib=self.spec.memory_mib,
-            cpus=self.spec.cpus,
+            memory_mib=self.config.memory_mib,
+            cpus=self.config.cpus,
             forwards=[str(f) for f in self.forwards],
             command=qemu.command_text(argv),
         )
 
     def _plan(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
         """Return the inputs of QEMU's argument list."""
-        spec = self.spec
+        config = self.config
         line = cmdline.build(
             machine_type=self.machine_type,
-            quiet=spec.quiet,
-            root_device=spec.root_device,
-            root_type=spec.root_type,
+            quiet=config.quiet,
+            root_device=config.root_device,
+            root_type=config.root_type,
             tsc_khz=self._tsc_khz,
-            ready_port=backend.ready_port if spec.calls_out else None,
-            extra=spec.cmdline,
+            ready_port=backend.ready_port if config.calls_out else None,
+            extra=config.cmdline,
         )
         return qemu.Plan(
-            spec=spec,
+            config=config,
             program=str(self.host.qemu),
             name=self.entry.id,
             machine_type=self.machine_type,
@@ -131,7 +132,7 @@ class Machine:
         the guest or a helper process has ended.
         """
         deadline = time.monotonic() + timeout
-        if self.spec.calls_out and not self._called:
+        if self.config.calls_out and not self._called:
             self._await_call(min(deadline, time.monotonic() + DIAL_ANYWAY))
         while True:
             self._raise_if_ended()

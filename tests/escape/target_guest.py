@@ -10,7 +10,7 @@ from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ENVIRONMENT, PROGRAM, Document
 from tests.escape.report import Answer
 from tests.escape.target import FACTS, PATIENCE, Target
-from tests.vm.guest import machine_spec
+from tests.vm.guest import vm_config
 
 TAG = "escape"
 SHARED = "/run/kata-containers/shared/containers/escape"
@@ -19,24 +19,24 @@ BOOT_SECONDS = 300
 
 
 class Guest(Target):
-    """The agent as PID 1 of a machine."""
+    """The agent as PID 1 of a VM."""
 
     name = "guest"
     slow = True
 
     def __init__(self, outside: Path, payload: Path) -> None:
         super().__init__(outside, SHARED, payload)
-        self.machine = virtual_machine(machine_spec(memory_mib=512, shares=(Share.of(TAG, outside),)))
+        self.vm = virtual_machine(vm_config(memory_mib=512, shares=(Share.of(TAG, outside),)))
         try:
-            self.machine.start()
-            self.machine.wait_ready(BOOT_SECONDS)
-            self.address = self.machine.address(AGENT_PORT)
+            self.vm.start()
+            self.vm.wait_ready(BOOT_SECONDS)
+            self.address = self.vm.address(AGENT_PORT)
             self.client = connect(self.address, BOOT_SECONDS)
             self.agent = Agent(self.client, PATIENCE)
             self.agent.check()
             self._start_observer()
         except BaseException:
-            self.machine.close()
+            self.vm.close()
             raise
 
     def _start_observer(self) -> None:
@@ -86,14 +86,14 @@ class Guest(Target):
         return self.finish(OBSERVER, exec_id).answers
 
     def log(self) -> str:
-        return self.machine.console_path.read_text(errors="replace")
+        return self.vm.console_path.read_text(errors="replace")
 
     def close(self) -> None:
-        """End the machine, which must not have ended before."""
+        """End the VM, which must not have ended before."""
         try:
-            assert self.machine.poll() is None, self.log()
-            assert self.machine.failure() is None
+            assert self.vm.poll() is None, self.log()
+            assert self.vm.failure() is None
             self.client.close()
         finally:
-            self.machine.kill()
-            self.machine.close()
+            self.vm.kill()
+            self.vm.close()

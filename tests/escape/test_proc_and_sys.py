@@ -125,7 +125,7 @@ def test_disks_are_refused_to_a_container_with_every_capability(target: Target) 
 @pytest.mark.vm
 def test_the_guests_root_is_the_same_afterwards(inside: Guest) -> None:
     """Bit by bit, after whatever a container with every capability has tried."""
-    image = inside.machine.spec.root
+    image = inside.vm.config.root
     before = hashlib.sha256(image.read_bytes()).hexdigest()
     writing = ("/proc/1/root/usr/x=x", "/proc/1/exe=x", "/dev/vda=x", "/dev/mem=x")
     report = inside.attack(

@@ -15,10 +15,10 @@ from innkeeper import programs
 from innkeeper.client import Agent, connect
 from innkeeper.client.address import dial
 from innkeeper.engine.host import virtual_machine
-from innkeeper.vm import AGENT_PORT, Machine, qemu
+from innkeeper.vm import AGENT_PORT, VirtualMachine, qemu
 from tests.root.agent_helpers import Calls
 from tests.root.container_helpers import busybox_root, document
-from tests.vm.guest import machine_spec
+from tests.vm.guest import vm_config
 
 TIMEOUT = 300
 """Seconds: far more than anything takes, for machines that are slow or busy."""
@@ -59,15 +59,15 @@ class Monitor:
 class Guest(Calls):
     """A guest that runs."""
 
-    def __init__(self, agent: Agent, machine: Machine, monitor: Monitor) -> None:
+    def __init__(self, agent: Agent, vm: VirtualMachine, monitor: Monitor) -> None:
         super().__init__(agent)
-        self.machine = machine
+        self.vm = vm
         self.lines: list[dict[str, str]] = []
         self.monitor = monitor
 
     def dial(self, port: int) -> socket.socket:
         """A connection to a port of the guest's."""
-        return dial(self.machine.address(port), 60)
+        return dial(self.vm.address(port), 60)
 
     def follow_log(self, port: int) -> None:
         """Collect in `lines` what comes from the log port."""
@@ -118,15 +118,15 @@ def guest_with(folder: Path, devices: list[str], cmdline: tuple[str, ...] = (), 
         *devices,
     ]
     with mock.patch.object(qemu, "arguments", lambda plan: [*original(plan), *more]):
-        machine = virtual_machine(machine_spec(machine_type="q35", cmdline=cmdline, **spec))
-        with machine:
-            machine.start()
-            machine.wait_ready(TIMEOUT)
+        vm = virtual_machine(vm_config(machine_type="q35", cmdline=cmdline, **spec))
+        with vm:
+            vm.start()
+            vm.wait_ready(TIMEOUT)
             monitor = Monitor(qmp)
-            with connect(machine.address(AGENT_PORT), TIMEOUT) as client:
-                yield Guest(Agent(client, TIMEOUT), machine, monitor)
+            with connect(vm.address(AGENT_PORT), TIMEOUT) as client:
+                yield Guest(Agent(client, TIMEOUT), vm, monitor)
             monitor.close()
-            machine.kill()
+            vm.kill()
 
 
 def disk(name: str, path: Path, slot: int) -> list[str]:

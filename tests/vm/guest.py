@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from innkeeper.guest import Artifacts, build
-from innkeeper.vm import MachineSpec
+from innkeeper.vm import VmConfig
 
 
 @cache
@@ -13,7 +13,7 @@ def artifacts() -> Artifacts:
     return build(None)
 
 
-def machine_spec(**fields: Any) -> MachineSpec:
+def vm_config(**fields: Any) -> VmConfig:
     """A small machine with our guest."""
     built = artifacts()
-    return MachineSpec(**{"kernel": built.vmlinux, "root": built.rootfs, "memory_mib": 256, **fields})
+    return VmConfig(**{"kernel": built.vmlinux, "root": built.rootfs, "memory_mib": 256, **fields})

@@ -16,7 +16,7 @@ from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Variant
 from innkeeper.image import Image, RunOptions, process_to_proto, resolve, to_proto
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, MachineSpec
+from innkeeper.vm import AGENT_PORT, Disk, VmConfig
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 PROBE_BEGINS = r"""
@@ -134,12 +134,12 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(resolved.erofs, read_only=True), Disk(scratch, volatile=True))
     words = planning.kernel_parameters(variant)
-    spec = MachineSpec(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
-    with virtual_machine(spec) as machine:
-        machine.start()
-        machine.wait_ready(TIMEOUT)
-        with connect(machine.address(AGENT_PORT), TIMEOUT) as client:
+    spec = VmConfig(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
+    with virtual_machine(spec) as vm:
+        vm.start()
+        vm.wait_ready(TIMEOUT)
+        with connect(vm.address(AGENT_PORT), TIMEOUT) as client:
             agent = Agent(client, TIMEOUT)
             agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="pod", sandbox_id="pod"))
-            yield Pod(agent, machine.address(AGENT_PORT), resolved, planning.mandatory_access_control(variant))
-        machine.kill()
+            yield Pod(agent, vm.address(AGENT_PORT), resolved, planning.mandatory_access_control(variant))
+        vm.kill()

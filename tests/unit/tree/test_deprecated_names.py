@@ -8,6 +8,8 @@ import pytest
 from innkeeper import machine, vm
 from innkeeper.engine import host
 
+RENAMED = {"MachineSpec": "VmConfig"}
+
 
 @pytest.mark.parametrize(
     ("old", "new"),
@@ -20,7 +22,7 @@ from innkeeper.engine import host
 def test_the_old_name_means_the_new_module(old: str, new: str) -> None:
     before, now = importlib.import_module(old), importlib.import_module(new)
     assert before.__all__
-    assert all(getattr(before, name) is getattr(now, name) for name in before.__all__ if name != "Machine")
+    assert all(getattr(before, name) is getattr(now, RENAMED.get(name, name)) for name in before.__all__ if name != "Machine")
 
 
 def test_the_old_machine_finds_the_programs_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +38,7 @@ def test_the_old_machine_finds_the_programs_of_the_host(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(host, "prepare", prepare)
     with machine.Machine(machine.MachineSpec(kernel=kernel, root=kernel, accel="tcg")) as old:
-        assert isinstance(old, vm.Machine)
+        assert isinstance(old, vm.VirtualMachine)
         assert old.host == programs
+        assert old.spec is old.config
     assert asked == [(kernel, {"accelerator": "tcg", "shares": False})]

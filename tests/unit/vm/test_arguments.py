@@ -8,7 +8,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import cmdline, network, qemu, shares, tsc
-from innkeeper.vm.config import Disk, Forward, MachineSpec, Share, SharedPath
+from innkeeper.vm.config import Disk, Forward, Share, SharedPath, VmConfig
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return out
 
 
-def spec_of(files: dict[str, Path], **fields: object) -> MachineSpec:
-    return MachineSpec(kernel=files["kernel"], root=files["root"], **fields)  # type: ignore[arg-type]
+def spec_of(files: dict[str, Path], **fields: object) -> VmConfig:
+    return VmConfig(kernel=files["kernel"], root=files["root"], **fields)  # type: ignore[arg-type]
 
 
-def argv_of(spec: MachineSpec, machine_type: str = "q35", accel: str = "tcg", **fields: object) -> list[str]:
+def argv_of(spec: VmConfig, machine_type: str = "q35", accel: str = "tcg", **fields: object) -> list[str]:
     return qemu.arguments(
-        qemu.Plan(spec=spec, program="qemu", name="id", machine_type=machine_type, accel=accel, cmdline="a b", **fields)  # type: ignore[arg-type]
+        qemu.Plan(config=spec, program="qemu", name="id", machine_type=machine_type, accel=accel, cmdline="a b", **fields)  # type: ignore[arg-type]
     )
 
 
@@ -62,12 +62,12 @@ def test_microvm_devices_sit_in_fixed_slots(files: dict[str, Path]) -> None:
 
 def test_microvm_until_its_slots_are_used_up(files: dict[str, Path], tmp_path: Path) -> None:
     three = tuple(Disk(files["scratch"]) for _ in range(4))
-    assert qemu.choose_machine(spec_of(files, disks=three)) == "microvm"
-    assert qemu.choose_machine(spec_of(files, disks=(*three, Disk(files["scratch"])))) == "q35"
+    assert qemu.choose_machine_type(spec_of(files, disks=three)) == "microvm"
+    assert qemu.choose_machine_type(spec_of(files, disks=(*three, Disk(files["scratch"])))) == "q35"
     with pytest.raises(InnkeeperError, match="8 virtio devices"):
-        qemu.choose_machine(spec_of(files, disks=(*three, Disk(files["scratch"])), machine_type="microvm"))
-    assert qemu.choose_machine(spec_of(files, machine_type="q35")) == "q35"
-    assert qemu.choose_machine(spec_of(files), clock=False) == "q35"
+        qemu.choose_machine_type(spec_of(files, disks=(*three, Disk(files["scratch"])), machine_type="microvm"))
+    assert qemu.choose_machine_type(spec_of(files, machine_type="q35")) == "q35"
+    assert qemu.choose_machine_type(spec_of(files), clock=False) == "q35"
 
 
 def test_kvm_gets_the_host_cpu(files: dict[str, Path]) -> None:
@@ -86,9 +86,9 @@ def test_shares_are_descriptors_and_tags(files: dict[str, Path], tmp_path: Path)
 
 def test_more_devices_than_slots_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     shares = tuple(Share.of(f"share{number}", tmp_path) for number in range(qemu.PCI_SLOTS))
-    assert qemu.choose_machine(spec_of(files, shares=shares[:-4])) == "q35"
+    assert qemu.choose_machine_type(spec_of(files, shares=shares[:-4])) == "q35"
     with pytest.raises(InnkeeperError, match="place for 30 virtio devices"):
-        qemu.choose_machine(spec_of(files, shares=shares))
+        qemu.choose_machine_type(spec_of(files, shares=shares))
 
 
 def test_no_network_means_no_card(files: dict[str, Path]) -> None:
@@ -195,6 +195,6 @@ def test_the_time_stamp_counter_is_measured_or_given_up(tmp_path: Path, monkeypa
 
 def test_paths_hold_wherever_qemu_stands(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files["kernel"].parent)
-    argv = argv_of(MachineSpec(kernel=Path("kernel"), root=Path("root")))
+    argv = argv_of(VmConfig(kernel=Path("kernel"), root=Path("root")))
     assert values(argv, "-kernel") == [str(files["kernel"])]
     assert json.loads(values(argv, "-blockdev")[0])["file"]["filename"] == str(files["root"])

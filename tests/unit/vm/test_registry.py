@@ -32,10 +32,10 @@ def test_a_machine_is_found_by_name_id_and_beginning() -> None:
         assert found.address(1024) == "hybrid:///x:1024"
         assert found.state["image"] == "debian"
     assert registry.find(other.id).name == other.id
-    assert [r.id for r in registry.list_machines()] == [entry.id, other.id]
+    assert [r.id for r in registry.list_vms()] == [entry.id, other.id]
     for one in (entry, other):
         one.release()
-    assert registry.list_machines() == []
+    assert registry.list_vms() == []
 
 
 def test_errors_name_the_machine() -> None:
@@ -68,7 +68,7 @@ def test_what_is_kept_is_logs_and_state() -> None:
     registry.update(record, note="seen")
     assert registry.find("web").state["note"] == "seen"
     registry.remove(registry.find("web"))
-    assert registry.list_machines() == []
+    assert registry.list_vms() == []
 
 
 OWNER = """
@@ -94,7 +94,7 @@ def test_a_killed_owner_is_swept_away(keep: str) -> None:
     owner.communicate()
     assert not registry.find("web").alive
     assert registry.sweep() == 1
-    left = {r.name: r.state["status"] for r in registry.list_machines()}
+    left = {r.name: r.state["status"] for r in registry.list_vms()}
     assert left == ({"web": "ended"} if keep == "keep" else {})
     if keep == "keep":
         assert not (registry.find("web").folder / "scratch.img").exists()
@@ -143,7 +143,7 @@ def test_a_machine_that_is_looked_at_can_be_removed_and_swept() -> None:
         registry.update(record, status="killed")
         assert registry.sweep() == 1, "it did not end in order"
         registry.remove(registry.find("web"))
-        assert registry.list_machines() == []
+        assert registry.list_vms() == []
     finally:
         reader.communicate()
 
@@ -160,7 +160,7 @@ def test_a_machine_that_is_changed_does_not_look_alive(monkeypatch: pytest.Monke
 
 def test_machines_are_made_and_removed_while_others_look(cache: Path) -> None:
     """Readers as fast as they can: no moment of a machine's making or removal is one that they disturb."""
-    script = "import sys\nfrom innkeeper.vm import registry\nprint('on', flush=True)\nwhile True: list(registry.list_machines())"
+    script = "import sys\nfrom innkeeper.vm import registry\nprint('on', flush=True)\nwhile True: list(registry.list_vms())"
     readers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
     try:
         for reader in readers:

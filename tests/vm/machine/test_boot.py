@@ -10,7 +10,7 @@ import pytest
 
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import Disk, Forward, Share, lifetime, registry
-from tests.vm.guest import machine_spec
+from tests.vm.guest import vm_config
 
 pytestmark = pytest.mark.vm
 
@@ -22,7 +22,7 @@ TIMEOUT = 120
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A registry of the test's own, below a folder too long for a socket's address; nothing may be left in it."""
     root = tmp_path / ("long" * 25) / "machines"
-    monkeypatch.setattr(registry, "machines_root", lambda: root)
+    monkeypatch.setattr(registry, "vms_root", lambda: root)
     yield root
     assert [p.name for p in root.iterdir() if p.name != ".lock"] == []
     assert everything_below(root) == []
@@ -46,26 +46,26 @@ def everything_below(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("machine_type", ["q35", "microvm"])
 def test_the_agent_answers(machine_type: str) -> None:
-    with virtual_machine(machine_spec(machine_type=machine_type)) as machine:
-        machine.start()
-        machine.wait_ready(TIMEOUT)
-        assert machine.poll() is None
-        assert machine.failure() is None
-        state = json.loads((machine.folder / "state.json").read_text())
+    with virtual_machine(vm_config(machine_type=machine_type)) as vm:
+        vm.start()
+        vm.wait_ready(TIMEOUT)
+        assert vm.poll() is None
+        assert vm.failure() is None
+        state = json.loads((vm.folder / "state.json").read_text())
         assert (state["status"], state["machine_type"], state["pid"] > 0) == ("running", machine_type, True)
-        assert machine.kill() is not None
-        assert machine.poll() is not None
-        assert machine.failure() is None, "an end that was asked for is no failure"
+        assert vm.kill() is not None
+        assert vm.poll() is not None
+        assert vm.failure() is None, "an end that was asked for is no failure"
 
 
 def test_two_at_once_do_not_meet() -> None:
-    with virtual_machine(machine_spec()) as first, virtual_machine(machine_spec()) as second:
+    with virtual_machine(vm_config()) as first, virtual_machine(vm_config()) as second:
         first.start()
         second.start()
         first.wait_ready(TIMEOUT)
         second.wait_ready(TIMEOUT)
         assert first.address(1024) != second.address(1024)
-        assert len(registry.list_machines()) == 2
+        assert len(registry.list_vms()) == 2
         first.kill()
         second.wait_ready(TIMEOUT)
 
@@ -76,27 +76,27 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
     with scratch.open("wb") as file:
         file.truncate(1 << 30)
     (tmp_path / "one file").write_text("content")
-    spec = machine_spec(
-        disks=(Disk(machine_spec().root, read_only=True), Disk(scratch, volatile=True)),
+    spec = vm_config(
+        disks=(Disk(vm_config().root, read_only=True), Disk(scratch, volatile=True)),
         shares=(Share.of("folder", tmp_path, read_only=True), Share.of("file", tmp_path / "one file"), Share.of("third", tmp_path)),
         forwards=(Forward("tcp", "127.0.0.1", 0, 80), Forward("udp", "127.0.0.1", 0, 53)),
     )
-    with virtual_machine(spec) as machine:
-        machine.start()
-        assert machine.machine_type == "q35"
-        machine.wait_ready(TIMEOUT)
-        tcp = machine.forwards[0]
+    with virtual_machine(spec) as vm:
+        vm.start()
+        assert vm.machine_type == "q35"
+        vm.wait_ready(TIMEOUT)
+        tcp = vm.forwards[0]
         with socket.create_connection(("127.0.0.1", tcp.host_port), timeout=10):
             pass
-        assert len(lifetime.stragglers(machine.folder)) >= 2
+        assert len(lifetime.stragglers(vm.folder)) >= 2
 
 
 def test_the_folder_that_is_kept_has_the_console() -> None:
     entry = registry.create("kept")
     entry.update(keep=True)
-    with virtual_machine(machine_spec(quiet=False), entry) as machine:
-        machine.start()
-        machine.wait_ready(TIMEOUT)
+    with virtual_machine(vm_config(quiet=False), entry) as vm:
+        vm.start()
+        vm.wait_ready(TIMEOUT)
         assert registry.find("kept").address(7).endswith(":7")
     record = registry.find("kept")
     assert record.state["status"] == "ended"

@@ -6,7 +6,7 @@ from innkeeper import paths
 from innkeeper.client import Agent, connect
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import AGENT_PORT
-from tests.vm.guest import machine_spec
+from tests.vm.guest import vm_config
 
 pytestmark = pytest.mark.vm
 
@@ -22,12 +22,12 @@ def listed() -> set[str]:
 
 
 def test_modules_before_listening() -> None:
-    with virtual_machine(machine_spec()) as machine:
-        machine.start()
-        machine.wait_ready(TIMEOUT)
-        with connect(machine.address(AGENT_PORT), 30) as client:
+    with virtual_machine(vm_config()) as vm:
+        vm.start()
+        vm.wait_ready(TIMEOUT)
+        with connect(vm.address(AGENT_PORT), 30) as client:
             timeline = Agent(client).boot_timeline()
-        machine.kill()
+        vm.kill()
     assert set(timeline.startup_modules) == listed()
     assert timeline.threads == 1
     stages = ["pid1", "listening", "first check answered", "booted", "policy loaded", "loaded"]

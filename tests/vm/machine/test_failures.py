@@ -13,7 +13,7 @@ import pytest
 from innkeeper.engine.host import virtual_machine
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import Forward, lifetime, network, registry
-from tests.vm.guest import machine_spec
+from tests.vm.guest import vm_config
 from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
 
 __all__ = ["machines"]
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.vm
 
 
 def test_a_panic_is_told_with_the_console() -> None:
-    with virtual_machine(machine_spec(cmdline=("init=/no/such/program",))) as machine:
-        machine.start()
+    with virtual_machine(vm_config(cmdline=("init=/no/such/program",))) as vm:
+        vm.start()
         with pytest.raises(InnkeeperError) as caught:
-            machine.wait_ready(TIMEOUT)
+            vm.wait_ready(TIMEOUT)
     first, *lines = caught.value.message.splitlines()
     assert "the guest's kernel panicked: " in first
     assert "/no/such/program" in first
@@ -33,29 +33,29 @@ def test_a_panic_is_told_with_the_console() -> None:
 
 
 def test_a_guest_that_hangs_is_told_within_its_time() -> None:
-    with virtual_machine(machine_spec(cmdline=("root=/dev/nothere", "rootwait"), quiet=False)) as machine:
-        machine.start()
+    with virtual_machine(vm_config(cmdline=("root=/dev/nothere", "rootwait"), quiet=False)) as vm:
+        vm.start()
         with pytest.raises(InnkeeperError) as caught:
-            machine.wait_ready(5)
+            vm.wait_ready(5)
     assert "did not answer within 5 s" in caught.value.message
     assert "/dev/nothere" in caught.value.message
 
 
 def test_too_little_memory_is_told() -> None:
     """The kernel reserves almost all of it for itself: what remains is too little for the agent."""
-    with virtual_machine(machine_spec(memory_mib=64, cmdline=("mem=24M",))) as machine:
-        machine.start()
+    with virtual_machine(vm_config(memory_mib=64, cmdline=("mem=24M",))) as vm:
+        vm.start()
         with pytest.raises(InnkeeperError, match=r"ran out of memory|did not answer within 20 s"):
-            machine.wait_ready(20)
+            vm.wait_ready(20)
 
 
 def test_a_killed_qemu_is_told() -> None:
-    with virtual_machine(machine_spec()) as machine:
-        machine.start()
-        pid = registry.find(machine.entry.id).state["pid"]
+    with virtual_machine(vm_config()) as vm:
+        vm.start()
+        pid = registry.find(vm.entry.id).state["pid"]
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InnkeeperError, match="QEMU was killed by signal 9"):
-            machine.wait_ready(TIMEOUT)
+            vm.wait_ready(TIMEOUT)
 
 
 def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,23 +65,23 @@ def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.Mon
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        spec = machine_spec(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
-        with virtual_machine(spec) as machine, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
-            machine.start()
+        spec = vm_config(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
+        with virtual_machine(spec) as vm, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
+            vm.start()
         monkeypatch.setattr(network, "settle", lambda forwards: network.Settled(tuple(forwards), tuple(forwards)))
-        with virtual_machine(spec) as machine:
-            machine.start()
+        with virtual_machine(spec) as vm:
+            vm.start()
             with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
-                machine.wait_ready(TIMEOUT)
+                vm.wait_ready(TIMEOUT)
 
 
 def test_qemu_says_why_it_does_not_start(tmp_path: Path) -> None:
     kernel = tmp_path / "kernel"
     kernel.write_bytes(b"not a kernel")
-    with virtual_machine(machine_spec(kernel=kernel, accel="tcg")) as machine:
-        machine.start()
+    with virtual_machine(vm_config(kernel=kernel, accel="tcg")) as vm:
+        vm.start()
         with pytest.raises(InnkeeperError, match=r"QEMU ended with status 1: .*kernel"):
-            machine.wait_ready(TIMEOUT)
+            vm.wait_ready(TIMEOUT)
 
 
 OWNER = """
@@ -90,13 +90,13 @@ from pathlib import Path
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import Share, registry
 root = Path(sys.argv[1])
-registry.machines_root = lambda: root
-from tests.vm.guest import machine_spec
-machine = virtual_machine(machine_spec(shares=(Share.of("tag", Path("/usr"), read_only=True),)))
-machine.start()
+registry.vms_root = lambda: root
+from tests.vm.guest import vm_config
+vm = virtual_machine(vm_config(shares=(Share.of("tag", Path("/usr"), read_only=True),)))
+vm.start()
 if sys.argv[2] == "ready":
-    machine.wait_ready(120)
-print(machine.entry.id, flush=True)
+    vm.wait_ready(120)
+print(vm.entry.id, flush=True)
 sys.stdin.read()
 """
 
@@ -118,20 +118,20 @@ def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> 
         time.sleep(0.05)
     assert everything_below(machines) == []
     assert registry.sweep() == 1
-    assert registry.list_machines() == []
+    assert registry.list_vms() == []
 
 
 def test_a_helper_that_dies_is_told() -> None:
-    with virtual_machine(machine_spec()) as machine:
-        machine.start()
-        machine.wait_ready(TIMEOUT)
-        if "vsock://" in machine.address(1):
+    with virtual_machine(vm_config()) as vm:
+        vm.start()
+        vm.wait_ready(TIMEOUT)
+        if "vsock://" in vm.address(1):
             pytest.skip("this host's kernel serves vsock: there is no helper")
-        (pid,) = [p for p in lifetime.stragglers(machine.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
+        (pid,) = [p for p in lifetime.stragglers(vm.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
         os.kill(pid, signal.SIGKILL)
         gone = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else -1
         if gone >= 0:
             select.select([gone], [], [], 10)
             os.close(gone)
-        error = machine.failure()
+        error = vm.failure()
         assert error is not None and "vhost-device-vsock ended with -9" in error.message

@@ -35,7 +35,7 @@ def _await_no_process(folder: Path) -> None:
 
 def test_killing_the_command_line_ends_the_machine() -> None:
     running, id = _running("--rm")
-    folder = next(record.folder for record in registry.list_machines() if record.id == id)
+    folder = next(record.folder for record in registry.list_vms() if record.id == id)
     running.kill()
     running.communicate()
     _await_no_process(folder)
@@ -45,7 +45,7 @@ def test_killing_the_command_line_ends_the_machine() -> None:
 
 def test_killing_qemu_is_told() -> None:
     running, id = _running()
-    os.kill(next(record.state["pid"] for record in registry.list_machines() if record.id == id), signal.SIGKILL)
+    os.kill(next(record.state["pid"] for record in registry.list_vms() if record.id == id), signal.SIGKILL)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 125
     assert b"QEMU was killed by signal 9" in said
@@ -59,7 +59,7 @@ def test_killing_the_keeper_ends_the_machine() -> None:
     with detached(busybox_image(), "sleep", "1000") as id:
         record = inspected(id)
         os.kill(record["owner"], signal.SIGKILL)
-        _await_no_process(next(found.folder for found in registry.list_machines() if found.id == id))
+        _await_no_process(next(found.folder for found in registry.list_vms() if found.id == id))
         assert inspected(id)["status"] == "failed"
 
 
