@@ -14,7 +14,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 from agent import log, loop  # noqa: E402
-from agent.loop.sockets import listen  # noqa: E402
+from agent.loop.sockets import VIRTIO_SERIAL, listen  # noqa: E402
 from agent.service.dispatch import Dispatcher  # noqa: E402
 from agent.service.server import serve  # noqa: E402
 
@@ -41,6 +41,10 @@ async def guest() -> None:
     # The kernel passes unknown words NAME=value of its command line to PID 1 as environment.
     address = os.environ.get("KATA_AGENT_SERVER_ADDR", VSOCK)
     loop.spawn(serve(listen(address), dispatcher.answer), name="listener")
+    if VIRTIO_SERIAL:
+        from agent.virtio_serial import serve_device
+
+        loop.spawn(serve_device(), name="virtio-serial")
     timeline.mark_listening()
     if (port := os.environ.get("INNKEEPER_READY", "")).isdigit():
         from agent.ready_notify import notify_ready

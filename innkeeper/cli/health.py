@@ -76,7 +76,7 @@ def _run_part() -> dict[str, Any]:
     other = _wrong_processor()
     names: tuple[str, ...] = RUN
     if not built():
-        names = (*RUN, *_build_programs())  # the first run builds the guest and vhost-device-vsock
+        names = (*RUN, *_build_programs())  # the first run builds the guest
         other += _no_source_tree()
     return _part("run a container", names, other, optional=("virtiofsd",))
 
@@ -110,18 +110,11 @@ def _no_source_tree() -> list[str]:
 
 
 def built() -> bool:
-    """Return whether everything that `run` boots is in the store.
-
-    That is the guest and, if the kernel's vhost-vsock does not work, vhost-device-vsock.
-    """
+    """Return whether the guest that `run` boots is in the store."""
     from innkeeper.guest.pipeline import build_all
-    from innkeeper.guest.vsock_device import vhost_device_vsock
 
-    store = _Lookup(store_root())
     try:
-        build_all(None, "release", store=store)
-        if not _vsock()["works"]:
-            vhost_device_vsock(store)
+        build_all(None, "release", store=_Lookup(store_root()))
     except (_NotBuilt, InnkeeperError, OSError):
         return False
     return True
@@ -186,7 +179,7 @@ def _vsock() -> dict[str, Any]:
     from innkeeper.vm import vsock
 
     works = vsock.kernel_works()
-    return {"works": works, "detail": "vhost-vsock of the kernel" if works else "no vhost-vsock here: vhost-device-vsock stands in"}
+    return {"works": works, "detail": "vhost-vsock of the kernel" if works else "no vhost-vsock here: guests are reached by virtio-serial"}
 
 
 def _user_namespaces() -> dict[str, Any]:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from innkeeper import programs
 from innkeeper.guest.vsock_device import vhost_device_vsock
-from innkeeper.vm import HostPrograms, VirtualMachine, VmConfig, accel, registry, vsock
+from innkeeper.vm import HostPrograms, VirtualMachine, VmConfig, accel, registry
+from innkeeper.vm.vsock import kernel_works
 
 
-def prepare(kernel: Path, *, accelerator: str | None, shares: bool) -> HostPrograms:
+def prepare(kernel: Path, *, accelerator: str | None, shares: bool, vsock: bool = False) -> HostPrograms:
     """Return the programs for a VM. Install or build what is missing. Raises InnkeeperError.
 
-    If no accelerator is asked for, also prove once per boot of the host, with `kernel`, whether KVM
+    With `vsock` that includes vhost-device-vsock, if the kernel's vsock does not work. If no
+    accelerator is asked for, also prove once per boot of the host, with `kernel`, whether KVM
     works.
     """
     found = programs.require_all(("qemu-system-x86_64", "setpriv", *(("virtiofsd",) if shares else ())))
@@ -18,13 +20,13 @@ def prepare(kernel: Path, *, accelerator: str | None, shares: bool) -> HostProgr
         qemu=found["qemu-system-x86_64"],
         setpriv=found["setpriv"],
         virtiofsd=found.get("virtiofsd"),
-        vhost_device_vsock=None if vsock.kernel_works() else vhost_device_vsock(),
+        vhost_device_vsock=vhost_device_vsock() if vsock and not kernel_works() else None,
     )
     accel.choose(accelerator, kernel, host)
     return host
 
 
-def virtual_machine(config: VmConfig, entry: registry.Entry | None = None) -> VirtualMachine:
-    """Return a VM, not yet started, on this host. Raises InnkeeperError."""
-    host = prepare(config.kernel, accelerator=config.accel, shares=bool(config.shares))
+def virtual_machine(config: VmConfig, entry: registry.Entry | None = None, *, vsock: bool = False) -> VirtualMachine:
+    """Return a VM, not yet started, on this host. For `vsock` see `prepare`. Raises InnkeeperError."""
+    host = prepare(config.kernel, accelerator=config.accel, shares=bool(config.shares), vsock=vsock)
     return VirtualMachine(config, host, entry)

@@ -42,6 +42,9 @@ The kernel puts a parameter that it does not know, and that has no dot, into the
 first process. The agent can read it there without /proc.
 """
 
+CHANNEL = "INNKEEPER_CHANNEL"
+"""The parameter that names what carries the guest's ports: `virtio-serial`, or vsock without it."""
+
 
 def join(words: Iterable[str]) -> str:
     """Return `words` as one string. Raises InnkeeperError if the kernel would truncate it.
@@ -77,12 +80,14 @@ def build(
     root_device: str,
     root_type: str,
     ready_port: int | None = None,
+    channel: str | None = None,
     tsc_khz: int | None = None,
     extra: Iterable[str] = (),
 ) -> str:
     """Return the command line of a guest.
 
-    `ready_port` is the port of the host that the guest calls. For `tsc_khz` see `tsc`.
+    `ready_port` is the port of the host that the guest calls, `channel` what carries the guest's
+    ports if that is not vsock. For `tsc_khz` see `tsc`.
     """
     words = [*ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
     if machine_type == "microvm":
@@ -95,4 +100,6 @@ def build(
         words += [f"tsc_early_khz={tsc_khz}", f"lpj={tsc_khz * 1000 // HZ}", *EMULATED]
     if ready_port is not None:
         words.append(f"{READY}={ready_port}")
+    if channel is not None:
+        words.append(f"{CHANNEL}={channel}")
     return join([*words, *extra])

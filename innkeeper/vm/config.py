@@ -13,7 +13,8 @@ AGENT_PORT = 1024
 class HostPrograms:
     """Paths of the host's programs that a VM is made of. Nothing here looks for or installs one.
 
-    `virtiofsd` is needed with shares only, `vhost_device_vsock` if `KernelVsock.open` returns None.
+    `virtiofsd` is needed with shares only. `vhost_device_vsock` stands in for the kernel's vsock
+    where that does not work; without it the guest's ports are reached by virtio-serial.
     """
 
     qemu: Path

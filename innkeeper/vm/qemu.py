@@ -85,6 +85,8 @@ def arguments(plan: Plan) -> list[str]:
     if plan.vsock_device:
         driver, _, properties = plan.vsock_device.partition(",")
         out += ["-device", bus.device(driver, properties)]
+        if driver == "virtio-serial":
+            out += ["-device", "virtserialport,chardev=vsock,nr=1,name=innkeeper"]
     out += _shares(plan, bus)
     if config.network:
         # No boot ROM: the kernel is loaded by -kernel.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, vsock
+from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, virtio_serial, vsock
 from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
@@ -74,7 +74,7 @@ class VirtualMachine:
         settled = network.settle(self.config.forwards)
         self.forwards = settled.forwards
         self._relays = [Relay(listener, port) for listener, port in settled.listeners]
-        self._vsock = vsock.open_backend(self.folder, self.host)
+        self._vsock = virtio_serial.open_backend(self.folder, self.host)
         for index, share in enumerate(self.config.shares):
             if self.host.virtiofsd is None:
                 raise InnkeeperError("folders are shared by virtiofsd, and none is given")
@@ -110,6 +110,7 @@ class VirtualMachine:
             root_type=config.root_type,
             tsc_khz=self._tsc_khz,
             ready_port=backend.ready_port if config.calls_out else None,
+            channel=backend.channel,
             extra=config.cmdline,
         )
         return qemu.Plan(

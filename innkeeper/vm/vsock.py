@@ -1,8 +1,7 @@
-"""Connect the host to the guest's vsock ports.
+"""Connect the host to the guest's ports by vsock: the kernel's, or vhost-device-vsock.
 
-The kernel's vhost-vsock is used where it works, else vhost-device-vsock. Both provide the same:
-properties for QEMU, an address for `innkeeper.client`, and a listener for the call by which the
-guest reports that it is ready.
+A back end provides properties for QEMU, an address for `innkeeper.client`, and a socket that is
+readable when the guest reports that it is ready. `virtio_serial` has the one without vsock.
 """
 
 import fcntl
@@ -18,7 +17,6 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import console, lifetime, probe, sockets
-from innkeeper.vm.config import HostPrograms
 
 VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 READY_PORT = 1023
@@ -38,16 +36,18 @@ POKE_SECONDS = 0.3
 
 
 class Backend(ABC):
-    """The vsock of one VM.
+    """The way to the ports of one VM.
 
     `chardev` and `device` are options of QEMU, `fds` are the descriptors it inherits, and
-    `ready_port` is the port that the guest calls.
+    `ready_port` is the port that the guest calls, or None if it reports otherwise. `channel` tells
+    the guest what carries its ports, if not vsock.
     """
 
     chardev: str | None = None
+    channel: str | None = None
     device: str
     fds: tuple[int, ...] = ()
-    ready_port: int
+    ready_port: int | None
     listener: socket.socket
 
     @abstractmethod
@@ -88,15 +88,6 @@ def kernel_works() -> bool:
     if backend is not None:
         backend.close()
     return backend is not None
-
-
-def open_backend(folder: Path, host: HostPrograms) -> Backend:
-    """Return the back end that works on this host. Raises InnkeeperError."""
-    if (kernel := KernelVsock.open()) is not None:
-        return kernel
-    if host.vhost_device_vsock is None:
-        raise InnkeeperError("the kernel's vhost-vsock does not work, and no vhost-device-vsock is given")
-    return UserVsock(folder, host.vhost_device_vsock, host.setpriv)
 
 
 class KernelVsock(Backend):

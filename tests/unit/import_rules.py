@@ -37,8 +37,8 @@ PACKAGES = (
     Package("innkeeper.client", "connect (vsock, unix, hybrid vsock), call; typed errors", ("innkeeper.errors", "innkeeper.wire")),
     Package(
         "innkeeper.vm",
-        "QEMU: accelerator, vsock back end, disks, shares, network, console, lifetime",
-        ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.client"),
+        "QEMU: accelerator, vsock or virtio-serial, disks, shares, network, console, lifetime",
+        ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.wire", "innkeeper.client"),
     ),
     Package("innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.wire")),
     Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", _HOST),
@@ -110,6 +110,11 @@ PACKAGES = (
         ("agent.errors", "agent.linux", "innkeeper.wire"),
     ),
     Package("agent.oci", "the container core as an OCI runtime command for hosts", (*_KERNEL, "agent.container")),
+    Package(
+        "agent.virtio_serial",
+        "the guest's ports over a virtio-serial port, where the host has no vsock",
+        ("agent.log", "agent.loop", "innkeeper.wire"),
+    ),
     Package("agent.ready_notify", "tells the host that the agent listens", ("agent.errors", "agent.log", "agent.loop")),
     Package("agent.standalone", "the agent as an ordinary process of root", ("agent.errors", "agent.linux")),
     Package("agent.early_boot", "PID 1: mounts, devices, cgroups, limits", ("agent.errors", "agent.linux", "agent.log")),

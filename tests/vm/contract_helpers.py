@@ -118,7 +118,7 @@ def guest_with(folder: Path, devices: list[str], cmdline: tuple[str, ...] = (), 
         *devices,
     ]
     with mock.patch.object(qemu, "arguments", lambda plan: [*original(plan), *more]):
-        vm = virtual_machine(vm_config(machine_type="q35", cmdline=cmdline, **spec))
+        vm = virtual_machine(vm_config(machine_type="q35", cmdline=cmdline, **spec), vsock=True)
         with vm:
             vm.start()
             vm.wait_ready(TIMEOUT)

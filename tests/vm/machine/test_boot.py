@@ -44,9 +44,11 @@ def everything_below(root: Path) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("vsock", [True, False], ids=["vsock", "virtio-serial"])
 @pytest.mark.parametrize("machine_type", ["q35", "microvm"])
-def test_the_agent_answers(machine_type: str) -> None:
-    with virtual_machine(vm_config(machine_type=machine_type)) as vm:
+def test_the_agent_answers(machine_type: str, vsock: bool) -> None:
+    """By each channel, where the kernel's vsock does not take precedence."""
+    with virtual_machine(vm_config(machine_type=machine_type), vsock=vsock) as vm:
         vm.start()
         vm.wait_ready(TIMEOUT)
         assert vm.poll() is None

@@ -122,7 +122,7 @@ def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> 
 
 
 def test_a_helper_that_dies_is_told() -> None:
-    with virtual_machine(vm_config()) as vm:
+    with virtual_machine(vm_config(), vsock=True) as vm:
         vm.start()
         vm.wait_ready(TIMEOUT)
         if "vsock://" in vm.address(1):

@@ -1,0 +1,73 @@
+"""The channel to a guest on a host without vhost-vsock: a virtio-serial port."""
+
+import socket
+import time
+from pathlib import Path
+
+from innkeeper.vm import probe, sockets
+from innkeeper.vm.config import HostPrograms
+from innkeeper.vm.serial_relay import SerialRelay
+from innkeeper.vm.vsock import Backend, KernelVsock, UserVsock
+
+
+def open_backend(folder: Path, host: HostPrograms) -> Backend:
+    """Return the back end for a VM: the kernel's vsock if it works, else a virtio-serial port.
+
+    vhost-device-vsock is used if `host` has it. Raises InnkeeperError.
+    """
+    if (kernel := KernelVsock.open()) is not None:
+        return kernel
+    if host.vhost_device_vsock is not None:
+        return UserVsock(folder, host.vhost_device_vsock, host.setpriv)
+    return VirtioSerial(folder)
+
+
+class VirtioSerial(Backend):
+    """A virtio-serial port with the guest's ports multiplexed on it (see `serial_relay`).
+
+    `agent.sock` in the VM's folder: connect, send "CONNECT PORT", read "OK PORT".
+    """
+
+    ready_port = None
+    channel = "virtio-serial"
+    device = "virtio-serial,max_ports=2"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "agent.sock"
+        near, far = socket.socketpair()
+        self.listener, ready = socket.socketpair()
+        self._far: socket.socket | None = far
+        self._relay = SerialRelay(sockets.listen(self.path), near, ready)
+        self.fds = (far.fileno(),)
+        self.chardev = f"socket,id=vsock,fd={far.fileno()}"
+
+    def address(self, port: int | str) -> str:
+        return f"hybrid://{self.path}:{port}"
+
+    def connect(self, port: int, deadline: float) -> socket.socket:
+        sock = sockets.connect(self.path, timeout=max(0.05, deadline - time.monotonic()))
+        try:
+            sock.sendall(b"CONNECT %d\n" % port)
+            probe.read_ok(sock)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def handed_over(self) -> None:
+        """Close our copy of the connection, so that the relay notices when QEMU ends."""
+        if self._far is not None:
+            self._far.close()
+            self._far = None
+        self.fds = ()
+
+    def take_call(self) -> bool:
+        return True
+
+    def failure(self) -> str | None:
+        return self._relay.failure
+
+    def close(self) -> None:
+        self.listener.close()
+        self.handed_over()
+        self._relay.close()

@@ -1,0 +1,159 @@
+"""The connections over one stream: whatever the order and the pieces, each keeps its bytes, its order and its window."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from innkeeper.wire.multiplexer import (
+    ACCEPT,
+    CREDIT,
+    CREDIT_STEP,
+    DATA,
+    END,
+    HEADER,
+    MAX_DATA,
+    OPEN,
+    READY,
+    RESET,
+    WINDOW,
+    Event,
+    Multiplexer,
+    ProtocolError,
+)
+
+
+def move(source: Multiplexer, target: Multiplexer, size: int = 1 << 20) -> list[Event]:
+    """Take all that waits in `source` to `target`, in pieces of `size` bytes. Return the events."""
+    data = source.data_to_send()
+    return [event for at in range(0, len(data), size) for event in target.receive_data(data[at : at + size])]
+
+
+def opened() -> tuple[Multiplexer, Multiplexer, int]:
+    host, guest = Multiplexer(host=True), Multiplexer(host=False)
+    number = host.open(1024)
+    [event] = move(host, guest)
+    assert (event.kind, event.connection, event.number) == (OPEN, number, 1024)
+    guest.accept(number)
+    assert [event.kind for event in move(guest, host)] == [ACCEPT]
+    return host, guest, number
+
+
+def test_the_guest_reports_that_it_is_ready() -> None:
+    host, guest = Multiplexer(host=True), Multiplexer(host=False)
+    guest.announce()
+    assert [event.kind for event in move(guest, host)] == [READY]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(min_size=1, max_size=400)), max_size=40), st.integers(1, 50))
+def test_each_connection_has_its_own_bytes_in_order(pieces: list[tuple[int, bytes]], size: int) -> None:
+    host, guest = Multiplexer(host=True), Multiplexer(host=False)
+    numbers = [host.open(port) for port in range(4)]
+    move(host, guest)
+    sent = dict.fromkeys(numbers, b"")
+    got = dict.fromkeys(numbers, b"")
+    for index, data in pieces:
+        host.send(numbers[index], data)
+        sent[numbers[index]] += data
+        for event in move(host, guest, size):
+            got[event.connection] += event.data
+            guest.consumed(event.connection, len(event.data))
+    assert got == sent
+
+
+def test_a_connection_that_is_not_read_has_its_window_and_no_more() -> None:
+    host, guest, number = opened()
+    total = 0
+    while room := host.room(number):
+        assert room <= MAX_DATA
+        host.send(number, bytes(room))
+        total += sum(len(event.data) for event in move(host, guest))
+    assert total == WINDOW
+    other = host.open(50051)
+    assert host.room(other) > 0, "one connection that is not read must not hold up another"
+
+
+def test_credit_returns_in_steps() -> None:
+    host, guest, number = opened()
+    for _ in range(CREDIT_STEP // MAX_DATA):
+        host.send(number, bytes(MAX_DATA))
+        move(host, guest)
+    guest.consumed(number, CREDIT_STEP - 1)
+    assert move(guest, host) == []
+    guest.consumed(number, 1)
+    [event] = move(guest, host)
+    assert (event.kind, event.number) == (CREDIT, CREDIT_STEP)
+
+
+def test_room_is_none_while_the_stream_is_full() -> None:
+    host, _, number = opened()
+    others = [host.open(1) for _ in range(8)]
+    for other in others:
+        while host.room(other):
+            host.send(other, bytes(host.room(other)))
+    assert host.room(number) == 0
+    host.data_to_send()
+    assert host.room(number) == MAX_DATA
+
+
+def test_each_side_ends_its_own_direction() -> None:
+    host, guest, number = opened()
+    host.end(number)
+    assert [event.kind for event in move(host, guest)] == [END]
+    guest.send(number, b"the answer")
+    guest.end(number)
+    guest.end(number)
+    assert [event.kind for event in move(guest, host)] == [DATA, END]
+    assert host.room(number) == guest.room(number) == 0, "the connection is over on both sides"
+    host.reset(number)
+    assert host.outgoing == 0
+
+
+def test_what_is_on_its_way_to_a_reset_connection_is_dropped() -> None:
+    host, guest, number = opened()
+    guest.send(number, b"too late")
+    host.reset(number)
+    assert move(guest, host) == []
+    assert [event.kind for event in move(host, guest)] == [RESET]
+    guest.send(number, b"later still")
+    assert guest.outgoing == 0
+
+
+def test_a_credit_that_was_not_given_ends_the_stream() -> None:
+    host, _, number = opened()
+    with pytest.raises(ProtocolError, match="credit of 1 bytes"):
+        list(host.receive_data(HEADER.pack(CREDIT, number, 1)))
+
+
+def test_more_than_the_window_ends_the_stream() -> None:
+    host, _, number = opened()
+    frame = HEADER.pack(DATA, number, MAX_DATA) + bytes(MAX_DATA)
+    with pytest.raises(ProtocolError, match="may not send"):
+        list(host.receive_data(frame * (WINDOW // MAX_DATA + 1)))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        HEADER.pack(OPEN, 7, 22),  # a guest opens nothing on its host
+        HEADER.pack(0, 0, 0),
+        HEADER.pack(99, 1, 0),
+        HEADER.pack(DATA, 1, MAX_DATA + 1),
+        HEADER.pack(ACCEPT, 5, 0),  # never opened
+    ],
+)
+def test_what_the_protocol_does_not_permit_ends_the_stream(frame: bytes) -> None:
+    host = Multiplexer(host=True)
+    host.open(1024)
+    with pytest.raises(ProtocolError):
+        list(host.receive_data(frame))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_events_or_refused(data: bytes) -> None:
+    for host in (True, False):
+        multiplexer = Multiplexer(host=host)
+        try:
+            for event in multiplexer.receive_data(data):
+                assert event.kind in range(READY, RESET + 1)
+        except ProtocolError:
+            pass
