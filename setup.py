@@ -14,6 +14,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 PARTS = ("agent", "innkeeper/wire", "innkeeper/__init__.py", "innkeeper/errors.py", "kernel-config", "rootfs")
 
+NOT_INSTALLED = ("innkeeper-test", "innkeeper-bench")
+"""Man pages of the commands that only a source tree has."""
+
 
 class BuildWithSource(build_py):
     """A build command that also copies the source tree for `innkeeper.paths.project_root`."""
@@ -40,7 +43,8 @@ class BuildWithSource(build_py):
         from manual import man
 
         pages = man.write(ROOT / "docs/reference", Path(self.build_lib).parent / "man")
-        self.distribution.data_files = [("share/man/man1", [str(path) for path in pages])]
+        installed = [str(path) for path in pages if path.stem not in NOT_INSTALLED]
+        self.distribution.data_files = [("share/man/man1", installed)]
 
 
 setup(cmdclass={"build_py": BuildWithSource})

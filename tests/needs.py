@@ -70,7 +70,7 @@ def _x86() -> str | None:
 
 
 def _shim() -> str | None:
-    from innkeeper.bench.node import why_no_shim
+    from bench.node import why_no_shim
 
     return why_no_shim()
 

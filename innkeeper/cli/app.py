@@ -6,12 +6,14 @@ The file of a command imports nothing heavy at its top, so that `--help` and `ps
 import importlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from innkeeper import programs, progress
+from innkeeper.errors import InnkeeperError
+from innkeeper.paths import project_root
 
 VERBS = {
     "run": "run",
@@ -28,10 +30,10 @@ VERBS = {
     "explain": "explain",
     "kata": "kata",
     "doctor": "doctor",
-    "test": "test",
-    "bench": "bench",
+    "test": "tests.command",
+    "bench": "bench.command",
 }
-"""Command -> module in this package, in the order of use."""
+"""Command -> its module, in this package unless it has a dot, in the order of use."""
 
 
 class InOrder(TyperGroup):
@@ -83,9 +85,29 @@ def register(words: list[str]) -> None:
     Each takes time to import, and only help, completion and the manual need all of them.
     """
     named = next((word for word in words if not word.startswith("-")), "")
-    modules = [VERBS[named]] if named in VERBS else VERBS.values()
-    for module in modules:
-        importlib.import_module(f"innkeeper.cli.{module}").register(app)
+    for verb in [named] if named in VERBS else VERBS:
+        if verb == named or "." not in VERBS[verb] or in_source_tree(verb):
+            module(verb).register(app)
+
+
+def in_source_tree(verb: str) -> bool:
+    """Return whether the module of `verb`, which is not installed, is in a source tree around us."""
+    return (project_root() / VERBS[verb].partition(".")[0]).is_dir()
+
+
+def module(verb: str) -> Any:
+    """Import the module of a command.
+
+    Raises InnkeeperError if only a source tree has it and this is an installed innkeeper.
+    """
+    name = VERBS[verb]
+    if "." not in name:
+        return importlib.import_module(f"innkeeper.cli.{name}")
+    if not in_source_tree(verb):
+        raise InnkeeperError(f"{verb} is part of the source tree, and not installed: run ./build.py {verb} in a clone")
+    if str(project_root()) not in sys.path:  # an editable install
+        sys.path.insert(0, str(project_root()))
+    return importlib.import_module(name)
 
 
 def run_app(words: list[str]) -> int:

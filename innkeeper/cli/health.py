@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import programs
+from innkeeper.cli import app
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.store import JSON, Store
 from innkeeper.paths import cache_root, project_root, store_root
@@ -91,12 +92,11 @@ def _build_programs() -> tuple[str, ...]:
 
 
 def _test_part() -> dict[str, Any]:
-    from innkeeper.cli.test import PARTS
-
-    names = dict.fromkeys((*RUN, *_build_programs(), *ENVIRONMENT, *(name for part in PARTS.values() for name in part.programs)))
-    other = [] if os.geteuid() == 0 else [f"not root: {', '.join(folder for folder, part in PARTS.items() if part.root)} are left out"]
-    if not (project_root() / "tests").is_dir():
-        other.append("the tests are part of the source tree: run them in a clone")
+    if not app.in_source_tree("test"):
+        return _part("run the tests", (), ["the tests are part of the source tree: run them in a clone"])
+    parts: dict[str, Any] = app.module("test").PARTS
+    names = dict.fromkeys((*RUN, *_build_programs(), *ENVIRONMENT, *(name for part in parts.values() for name in part.programs)))
+    other = [] if os.geteuid() == 0 else [f"not root: {', '.join(folder for folder, part in parts.items() if part.root)} are left out"]
     return _part("run the tests", tuple(names), other)
 
 

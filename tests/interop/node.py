@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from innkeeper.bench import node as bench
-from innkeeper.bench.node import IMAGE as IMAGE
-from innkeeper.bench.node import RUNTIME as RUNTIME
-from innkeeper.bench.node import SECONDS as SECONDS
-from innkeeper.bench.node import Guest, harness_folder
+from bench import node as bench
+from bench.node import HARNESS as HARNESS
+from bench.node import IMAGE as IMAGE
+from bench.node import RUNTIME as RUNTIME
+from bench.node import SECONDS as SECONDS
+from bench.node import Guest
 from tests import go_helpers
 from tests.vm.guest import artifacts
 
-HARNESS = harness_folder() / "interop"
 CRI_TOOLS = Path(__file__).resolve().parents[1] / "cri_tools"
 
 # The handler that `innkeeper kata install` gives a node: here with the options of the harness's own, `kata`.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.bench.node import rust_virtiofsd
+from bench.node import rust_virtiofsd
 from innkeeper.kata import Plan, install, uninstall
 from tests.interop.configurations import changed
 from tests.interop.node import HARNESS, Node

@@ -49,7 +49,7 @@ PACKAGES = (
     ),
     Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.guest")),
     Package(
-        "innkeeper.bench",
+        "bench",
         "figures of this machine; not needed to run containers",
         (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine"),
     ),

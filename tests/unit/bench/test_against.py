@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from innkeeper.bench import against
-from innkeeper.bench.against import OURS, THEIRS, Anchor, Round
-from innkeeper.bench.guest import laid_out
-from innkeeper.bench.recording import first_check, resident_bytes, starts
-from innkeeper.cli import bench
+from bench import against, command
+from bench.against import OURS, THEIRS, Anchor, Round
+from bench.guest import laid_out
+from bench.recording import first_check, resident_bytes, starts
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 from innkeeper.wire.pb import guest_pb2
@@ -153,4 +152,4 @@ def test_holes_of_images_do_not_count(tmp_path: Path) -> None:
 
 def test_only_against_needs_a_folder() -> None:
     with pytest.raises(typer.BadParameter, match="--against DIR"):
-        bench.bench(only="against")
+        command.bench(only="against")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.bench.figures import Figure, Section, as_document, figure, ratio, shown, throughput
-from innkeeper.bench.image import make_layout, make_root
-from innkeeper.bench.subject import shuffled
-from innkeeper.cli import bench
+from bench import command
+from bench.figures import Figure, Section, as_document, figure, ratio, shown, throughput
+from bench.image import make_layout, make_root
+from bench.subject import shuffled
 from tests.needs import needs
 
 
@@ -59,7 +59,7 @@ def test_the_table_and_the_document(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         Section("beside runc", left_out="left out: no runc"),
     ]
-    bench._print({"kernel": "6.12"}, sections)
+    command._print({"kernel": "6.12"}, sections)
     printed = capsys.readouterr().out
     assert "at most 6 met" in printed and "at most 25 NOT MET" in printed
     assert "left out: no runc" in printed and "kernel: 6.12" in printed

@@ -12,7 +12,7 @@ import pytest
 
 from innkeeper import programs
 from innkeeper.cli import doctor, health
-from innkeeper.cli.test import PARTS
+from tests.command import PARTS
 from tests.needs import OF_MARKER
 from tests.paths import ROOT
 

@@ -10,6 +10,7 @@ import pytest
 from tests.paths import ROOT
 from tests.unit.import_rules import DOCUMENT, PACKAGES, insert
 
+OURS = ("agent", "innkeeper", "bench")
 ALLOWED = {package.name: package.imports for package in PACKAGES}
 """The longest matching prefix decides. A module may always import from its own package."""
 WITHOUT_A_RULE = ("agent", "innkeeper")
@@ -20,7 +21,7 @@ VERSIONS = frozenset(("agent.VERSION", "agent.KATA_AGENT_VERSION", "agent.KATA_A
 
 def _modules() -> list[tuple[str, Path]]:
     found = []
-    for top in ("agent", "innkeeper"):
+    for top in OURS:
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -55,7 +56,7 @@ def forbidden(name: str, path: Path) -> list[str]:
     if name in WITHOUT_A_RULE:
         return []
     home, allowed = _rule(name)
-    ours = [module for module in _imports(name, path) if _below(module, "agent") or _below(module, "innkeeper")]
+    ours = [module for module in _imports(name, path) if any(_below(module, top) for top in OURS)]
     return [module for module in ours if module not in VERSIONS and not any(_below(module, prefix) for prefix in (home, *allowed))]
 
 
@@ -69,7 +70,7 @@ def test_import_direction(name: str, path: Path) -> None:
     assert forbidden(name, path) == []
 
 
-PEOPLES = {"typer": ("innkeeper.cli", "innkeeper.bench"), "rich": ("innkeeper.cli", "innkeeper.bench", "innkeeper.progress")}
+PEOPLES = {"typer": ("innkeeper.cli", "bench"), "rich": ("innkeeper.cli", "bench", "innkeeper.progress")}
 """Libraries that talk to people, and the only packages that may use each."""
 SILENT = ("innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine", "innkeeper.kata")
 """Libraries: they return what they have to say, or report progress through innkeeper.progress."""
@@ -118,6 +119,7 @@ def _load(path: Path) -> object:
         ("agent.container.init.child", "def f():\n    import innkeeper.guest", ["innkeeper.guest"]),
         ("innkeeper.wire.frames", "from ..client import Client", ["innkeeper.client.Client"]),
         ("innkeeper.cli.run", "import agent.early_boot", ["agent.early_boot"]),
+        ("innkeeper.cli.app", "from bench import measure", ["bench.measure"]),
     ],
 )
 def test_the_check_itself(tmp_path: Path, name: str, source: str, wrong: list[str]) -> None:

@@ -1,5 +1,6 @@
 """What is installed from a wheel: the package with its data files, and the parts of the tree that building the guest needs."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,10 @@ from innkeeper.image.seccomp import load_profile
 from tests.needs import needs
 from tests.paths import ROOT
 
-PARTS = ("agent", "docs", "innkeeper", "kernel-config", "manual", "rootfs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+PARTS = (
+    *("agent", "bench", "docs", "innkeeper", "kernel-config", "manual", "rootfs", "tests"),
+    *("pyproject.toml", "setup.py", "README.md", "LICENSE"),
+)
 BACKEND = "setuptools>=70.1"
 """What pyproject.toml names, at the version that makes wheels by itself."""
 
@@ -73,3 +77,27 @@ def test_the_default_seccomp_profile_is_found(installed: Path) -> None:
 def test_man_pages_are_installed(installed: Path) -> None:
     (pages,) = installed.glob("innkeeper-*.data/data/share/man/man1")
     assert (pages / "innkeeper-run.1").stat().st_size > 0
+    assert not (pages / "innkeeper-bench.1").exists()
+
+
+def command(installed: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The installed command line, run in an empty folder."""
+    program = f"import sys; sys.path.insert(0, {str(installed)!r}); from innkeeper.cli import main; sys.exit(main({list(words)!r}))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    argv = [sys.executable, "-P", "-c", program]
+    (installed / "elsewhere").mkdir(exist_ok=True)
+    return subprocess.run(argv, cwd=installed / "elsewhere", env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_measuring_and_testing_are_left_to_a_clone(installed: Path) -> None:
+    assert not (installed / "bench").exists()
+    assert not (installed / "tests").exists()
+    for verb in ("bench", "test"):
+        done = command(installed, verb, "--help")
+        told = f"innkeeper: {verb} is part of the source tree, and not installed: run ./build.py {verb} in a clone\n"
+        assert (done.returncode, done.stdout, done.stderr) == (125, "", told)
+    listed = command(installed, "--help").stdout
+    assert "  run " in listed
+    assert "  bench " not in listed
+    report = json.loads(command(installed, "doctor", "--json").stdout)
+    assert report["parts"]["test"]["reasons"] == ["the tests are part of the source tree: run them in a clone"]

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from innkeeper.bench.calls import Containers
-from innkeeper.bench.figures import Figure, Section, figure, ratio
+from bench.calls import Containers
+from bench.figures import Figure, Section, figure, ratio
 
 IN_A_ROW = 100
 ALIVE = 50

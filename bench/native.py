@@ -17,12 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench import many, steps
+from bench.calls import Containers, bare_round_trips, library_round_trips
+from bench.figures import Figure, Section, figure, ratio, throughput
+from bench.runtimes import Runtime
+from bench.subject import shuffled, timed
 from innkeeper import paths, programs
-from innkeeper.bench import many, steps
-from innkeeper.bench.calls import Containers, bare_round_trips, library_round_trips
-from innkeeper.bench.figures import Figure, Section, figure, ratio, throughput
-from innkeeper.bench.runtimes import Runtime
-from innkeeper.bench.subject import shuffled, timed
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.errors import InnkeeperError
 
@@ -81,9 +81,9 @@ def measure(
         str(programs.require("setpriv")), "--pdeathsig", "TERM",
         str(programs.require("unshare")), "--mount", "--propagation", "private",
         "/bin/sh", "-ec", CGROUP2_ALONE, "sh", str(place),
-        sys.executable, "-m", "innkeeper.bench.native", str(folder / "order.json"), str(folder / "answer.json"),
+        sys.executable, "-m", "bench.native", str(folder / "order.json"), str(folder / "answer.json"),
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, check=False
     )

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.calls import Containers, bare_round_trips, library_round_trips
+from bench.figures import Figure, Section, figure, throughput
+from bench.subject import shuffled, timed
 from innkeeper import programs, progress
-from innkeeper.bench.calls import Containers, bare_round_trips, library_round_trips
-from innkeeper.bench.figures import Figure, Section, figure, throughput
-from innkeeper.bench.subject import shuffled, timed
 from innkeeper.client import Agent, connect
 from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Artifacts

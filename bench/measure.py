@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import against, guest, native
+from bench.figures import Section
+from bench.image import make_layout, make_root
 from innkeeper import guest as build
 from innkeeper import progress
-from innkeeper.bench import against, guest, native
-from innkeeper.bench.figures import Section
-from innkeeper.bench.image import make_layout, make_root
 from innkeeper.image import RunOptions, build_spec, resolve
 
 

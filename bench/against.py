@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.figures import Figure, Section, figure
+from bench.guest import RESIDENT_BUDGET, laid_out
+from bench.measured_node import MeasuredNode
+from bench.node import Guest
+from bench.recording import resident_bytes
+from bench.subject import shuffled
 from innkeeper import programs
-from innkeeper.bench.figures import Figure, Section, figure
-from innkeeper.bench.guest import RESIDENT_BUDGET, laid_out
-from innkeeper.bench.measured_node import MeasuredNode
-from innkeeper.bench.node import Guest
-from innkeeper.bench.recording import resident_bytes
-from innkeeper.bench.subject import shuffled
 from innkeeper.client import Agent, connect
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts

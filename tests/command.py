@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tests.paths import ROOT
+
 EXAMPLES = "Examples:  test;  test tests/unit;  test -k redis -x;  CI=true test --long"
 
 
@@ -97,12 +99,7 @@ def test(
 
     What this host lacks is left out with the reason; with CI=true that is a failure.
     """
-    from innkeeper.errors import InnkeeperError
-    from innkeeper.paths import project_root
-
-    if not (project_root() / "tests").is_dir():
-        raise InnkeeperError("the tests are part of the source tree, not of an installed innkeeper", hint="run ./build.py test in a clone")
-    os.chdir(project_root())
+    os.chdir(ROOT)
     paths = [word for word in context.args if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
     others = [word for word in context.args if word not in paths]
     chosen = {folder: part for folder, part in PARTS.items() if os.path.isdir(folder) and (not paths or _touches(paths, folder))}

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from innkeeper.bench.calls import Containers
-from innkeeper.bench.figures import Figure, Section
-from innkeeper.bench.subject import GAP_SECONDS
+from bench.calls import Containers
+from bench.figures import Figure, Section
+from bench.subject import GAP_SECONDS
 
 VARIABLE = "INNKEEPER_STEPS"
 """The agent's environment variable for a file, to which it appends the steps of each container."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from innkeeper.bench.figures import Section
+    from bench.figures import Section
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def bench(
     accel: Annotated[Literal["auto", "kvm", "tcg"], typer.Option("--accel", help="What QEMU is to use.")] = "auto",
 ) -> None:
     """Measure boot, sizes, containers, streams and calls, in a guest and beside runc and crun on this machine."""
-    from innkeeper.bench.measure import Wanted, measure
+    from bench.measure import Wanted, measure
 
     if only == "against" and against is None:
         raise typer.BadParameter("against needs --against DIR", param_hint="--only")
@@ -50,7 +50,7 @@ def bench(
 def _write(path: Path, host: dict[str, str], sections: "list[Section]") -> None:
     import json
 
-    from innkeeper.bench.figures import as_document
+    from bench.figures import as_document
     from innkeeper.errors import InnkeeperError
 
     try:
@@ -69,7 +69,7 @@ def _print(host: dict[str, str], sections: "list[Section]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from innkeeper.bench.figures import shown
+    from bench.figures import shown
 
     console = Console()
     if not console.is_terminal:

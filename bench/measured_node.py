@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
-from innkeeper.bench.node import SECONDS, Guest, Node, last_line
-from innkeeper.bench.recording import first_check, starts
+from bench.node import SECONDS, Guest, Node, last_line
+from bench.recording import first_check, starts
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT
 
