@@ -11,7 +11,7 @@ from agent.container import hooks, notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
 from agent.container.create import ContainerBuilder
-from agent.container.exec_ import join
+from agent.container.exec_ import ExecBuilder
 from agent.container.host import HostContext
 from agent.container.lifecycle import LEGAL, Status
 from agent.container.process import DEFAULT_IO, ContainerProcess, ProcessIO
@@ -171,14 +171,14 @@ class Container:
             await task.stop()
 
     async def exec(
-        self, exec_id: str, process: Process, io: ProcessIO = DEFAULT_IO, group: str | None = None, paused: bool = False
+        self, exec_id: str, process: Process, io: ProcessIO = DEFAULT_IO, cgroup: str | None = None, paused: bool = False
     ) -> ContainerProcess:
         """Run one more process in the namespaces of the first one.
 
-        `group` is the path of a cgroup below the container's in which the process starts. "" is the
-        container's own cgroup and no other. With None, `join` chooses one. `paused` also permits a
-        paused container, in which the process waits until the container is resumed. Raises
-        WrongState, AlreadyExists, Refused, StepFailed.
+        `cgroup` is the path of a cgroup below the container's in which the process starts. "" is
+        the container's own cgroup and no other. With None, `ExecBuilder` chooses one. `paused` also
+        permits a paused container, in which the process waits until the container is resumed.
+        Raises WrongState, AlreadyExists, Refused, StepFailed.
         """
         async with self._lock:
             if not (paused and self.status is Status.PAUSED):
@@ -187,7 +187,7 @@ class Container:
                 raise AlreadyExists(f"process {exec_id!r} exists in container {self.id!r}")
             added = self.processes[exec_id] = ContainerProcess(exec_id, process.terminal, io)
             try:
-                await join(self, added, process, group, self.status is Status.PAUSED)
+                await ExecBuilder(self, added, process, cgroup, self.status is Status.PAUSED).run()
             except BaseException:
                 await added.kill()
                 added.close()
@@ -223,17 +223,17 @@ class Container:
 
         SIGKILL goes by cgroup.kill, which also reaches processes that are forked meanwhile.
         """
-        group = self._group()
+        cgroup = self._live_cgroup()
         if signum == signal.SIGKILL:
-            group.kill()
+            cgroup.kill()
             return
-        for pid in group.pids():
+        for pid in cgroup.pids():
             try:
                 os.kill(pid, signum)
             except ProcessLookupError:
                 continue
 
-    def _group(self) -> Cgroup:
+    def _live_cgroup(self) -> Cgroup:
         if self.cgroup is None:
             raise WrongState(f"container {self.id!r} is removed")
         return self.cgroup
@@ -245,7 +245,7 @@ class Container:
         """
         async with self._lock:
             self._check("pause")
-            await self._group().freeze(True)
+            await self._live_cgroup().freeze(True)
             self._paused = True
 
     async def resume(self) -> None:
@@ -256,7 +256,7 @@ class Container:
         async with self._lock:
             self._check("resume")
             self._paused = False
-            await self._group().freeze(False)
+            await self._live_cgroup().freeze(False)
 
     async def update(self, resources: Resources) -> None:
         """Set new limits. Raises Refused, WrongState, StepFailed, and then keeps the old limits."""
@@ -265,11 +265,11 @@ class Container:
     async def _update(self, resources: Resources) -> None:
         async with self._lock:
             self._check("update")
-            await self._group().apply(resources)
+            await self._live_cgroup().apply(resources)
 
     def stats(self) -> ContainerStats:
         """Return what the cgroup has used. Raises WrongState."""
-        return self._group().stats()
+        return self._live_cgroup().stats()
 
     async def watch_oom(self, killed: Callable[[int], None]) -> None:
         """Call `killed` with the number of new OOM kills each time there are some.
@@ -358,9 +358,9 @@ class Container:
                 self.warnings.append(str(error))
 
 
-async def _follow_oom(group: Cgroup, killed: Callable[[int], None]) -> None:
-    seen = group.earlier_oom_kills
-    while (count := await group.oom_kills_after(seen)) is not None:
+async def _follow_oom(cgroup: Cgroup, killed: Callable[[int], None]) -> None:
+    seen = cgroup.earlier_oom_kills
+    while (count := await cgroup.oom_kills_after(seen)) is not None:
         killed(count - seen)
         seen = count
 

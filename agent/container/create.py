@@ -79,7 +79,7 @@ class ContainerBuilder:
                 raise Refused(f"linux.sysctl.{path.replace('/', '.')}", f"the {kind} namespace is not the container's own")
         if linux.net_devices and namespaces.joins_own("net"):
             raise Refused("linux.netDevices", "the network namespace is not the container's own")
-        self._plan = process_plan(self.process, self._fd_set.add(self.init.control_pair().detach()), linux.seccomp)
+        self._plan = process_plan(self.process, self._fd_set.add(self.init.control_pair()), linux.seccomp)
         if namespaces.user_fd < 0:
             self._plan.owner = check_ids(self.process, self.uid_mappings, self.gid_mappings)
 
@@ -93,6 +93,9 @@ class ContainerBuilder:
         plan, namespaces, spec = self._plan, self._namespaces, self.spec
         mounts = MountPlan(spec, str(self.cgroup.path), self._fd_set, namespaces.user_fd)
         init_plan(spec, self.process, plan, mounts, self._fd_set)
+        plan.steps = child.INIT_STEPS
+        plan.cgroup = self.cgroup.fd
+        plan.clone_flags = namespaces.flags
         plan.unshare = namespaces.unshare
         plan.new_root = "user" in spec.linux.namespaces
         plan.waits_for_parent = plan.new_root or bool(spec.linux.net_devices)
@@ -101,12 +104,9 @@ class ContainerBuilder:
         self.init.request_handlers |= {b"mounted": self._leave_runtime, b"clocks": self._offset_clocks}
 
     async def fork(self) -> None:
-        assert self.cgroup is not None
         plan, namespaces, fd_set = self._plan, self._namespaces, self._fd_set
         if namespaces.user_fd >= 0:
-            await self.init.fork_via_intermediate(
-                plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, fd_set.fds, namespaces.all_joined
-            )
+            await self.init.fork_via_intermediate(plan, fd_set.fds, namespaces.all_joined)
         else:
             entered = [] if namespaces.pid_fd is None else [(namespaces.pid_fd, p.CLONE_NEWPID)]
             if namespaces.flags & p.CLONE_NEWUSER:
@@ -114,7 +114,7 @@ class ContainerBuilder:
             else:
                 plan.join = namespaces.join
             with TemporaryNamespaces(entered):
-                self.init.fork(plan, child.INIT_STEPS, namespaces.flags, self.cgroup.fd, fd_set.fds)
+                self.init.fork(plan, fd_set.fds)
         # Close the parent's copies. The child's end of the control socket is the important one: the
         # parent sees end of file (the child has executed its program, or died) only after its last
         # copy is closed.

@@ -1,10 +1,10 @@
 """One more process in a container (`exec`): the parent's half.
 
 The process gets what its caller asks for, and the rest as the container's first process has it. It
-is born in the container's cgroup, or in one below it that the caller names. A container may have
-made cgroups below its own and enabled controllers for them. Its own cgroup then takes no process
-(cgroups(7), "no internal processes"), and the new process joins the first one's cgroup, unless the
-caller named one.
+is created in the container's cgroup, or in one below it that the caller chooses. A container may
+have made cgroups below its own and enabled controllers for them. Its own cgroup then takes no
+process (cgroups(7), "no internal processes"), and the new process joins the first one's cgroup,
+unless the caller chose one.
 """
 
 import errno
@@ -28,72 +28,78 @@ if TYPE_CHECKING:
     from agent.container.container import Container
 
 
-async def join(container: "Container", added: ContainerProcess, process: Process, group: str | None, frozen: bool) -> None:
-    """Contain and run a process. Raises Refused, StepFailed, and then the caller ends `added`.
+class ExecBuilder:
+    """Creates one more process of a container and runs its program.
 
-    `group` is a path below the container's cgroup, "" for the cgroup itself, None for any. With
+    `cgroup` is a path below the container's cgroup, "" for the cgroup itself, None for any. With
     `frozen`, the cgroup is frozen, and the process gets as long as it needs: thawing may come at
     any time.
     """
-    fd_set = FdSet()
-    process = inherit_from_init(process, container.spec.process or NO_PROCESS)
-    try:
-        plan = _plan(container, added, process, fd_set)
-        added.request_handlers = {b"listener": partial(container.send_listener, added)}
-        _fork(container, added, process, plan, fd_set, group)
-    except OSError as error:
-        raise StepFailed("fork", str(error), error.errno or 0) from error
-    finally:
-        fd_set.close()
-    await added.wait_created(None if frozen else 0.0)
-    await added.start(hooks_timeout=None if frozen else 0.0)
 
+    def __init__(self, container: "Container", added: ContainerProcess, process: Process, cgroup: str | None, frozen: bool) -> None:
+        self._container = container
+        self._added = added
+        self._process = inherit_from_init(process, container.spec.process or NO_PROCESS)
+        self._cgroup = cgroup
+        self._hooks_timeout = None if frozen else 0.0
+        self._fd_set = FdSet()
 
-def _plan(container: "Container", added: ContainerProcess, process: Process, fd_set: FdSet) -> ChildPlan:
-    spec, init = container.spec, container.init
-    control = fd_set.add(added.control_pair().detach())
-    plan = process_plan(process, control, spec.linux.seccomp)
-    plan.owner = check_ids(process, *container.mappings())
-    plan.affinity = process.cpu_affinity[1] if process.cpu_affinity else ()
-    plan.personality = spec.linux.personality
-    plan.memory_policy = memory_policy(spec)
-    kinds = 0
-    for kind in spec.linux.namespaces:
-        kinds |= p.NAMESPACE_FLAGS[kind]
-    plan.join = [(init.pidfd, kinds & ~(p.CLONE_NEWPID | p.CLONE_NEWTIME))]
-    if kinds & p.CLONE_NEWTIME:
-        # The first process enters its time namespace only when it executes its program, so the
-        # pidfd does not lead there yet. Join it before a user namespace, which may not own this
-        # one.
-        plan.join.insert(0, (fd_set.add(procfs.open_link(f"{init.pid}/ns/time_for_children")), p.CLONE_NEWTIME))
-    plan.becomes_root = bool(kinds & p.CLONE_NEWUSER)
-    return plan
+    async def run(self) -> None:
+        """Contain and run the process. Raises Refused, StepFailed: the caller then ends it."""
+        try:
+            plan = self._plan()
+            self._added.request_handlers = {b"listener": partial(self._container.send_listener, self._added)}
+            self._fork(plan)
+        except OSError as error:
+            raise StepFailed("fork", str(error), error.errno or 0) from error
+        finally:
+            self._fd_set.close()
+        await self._added.wait_created(self._hooks_timeout)
+        await self._added.start(hooks_timeout=self._hooks_timeout)
 
+    def _plan(self) -> ChildPlan:
+        spec, init, process = self._container.spec, self._container.init, self._process
+        plan = process_plan(process, self._fd_set.add(self._added.control_pair()), spec.linux.seccomp)
+        plan.steps = child.EXEC_STEPS
+        plan.owner = check_ids(process, *self._container.mappings())
+        plan.affinity = process.cpu_affinity[1] if process.cpu_affinity else ()
+        plan.personality = spec.linux.personality
+        plan.memory_policy = memory_policy(spec)
+        kinds = 0
+        for kind in spec.linux.namespaces:
+            kinds |= p.NAMESPACE_FLAGS[kind]
+        plan.join = [(init.pidfd, kinds & ~(p.CLONE_NEWPID | p.CLONE_NEWTIME))]
+        if kinds & p.CLONE_NEWTIME:
+            # The first process enters its time namespace only when it executes its program, so the
+            # pidfd does not lead there yet. Join it before a user namespace, which may not own this
+            # one.
+            time = self._fd_set.add(procfs.open_link(f"{init.pid}/ns/time_for_children"))
+            plan.join.insert(0, (time, p.CLONE_NEWTIME))
+        plan.becomes_root = bool(kinds & p.CLONE_NEWUSER)
+        return plan
 
-def _fork(container: "Container", added: ContainerProcess, process: Process, plan: ChildPlan, fd_set: FdSet, group: str | None) -> None:
-    assert container.cgroup is not None
-    named = fd_set.add(_group_below(container.cgroup.fd, group)) if group else container.cgroup.fd
-    init = container.init
-    inherited = [*fd_set.fds, init.pidfd]
-    initial = process.cpu_affinity[0] if process.cpu_affinity else ()
-    entered = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
-    try:
-        with TemporaryNamespaces(entered):
-            added.fork(plan, child.EXEC_STEPS, 0, named, inherited, initial)
-    except OSError as error:
-        if error.errno != errno.EBUSY or group is not None:
-            raise
-        with TemporaryNamespaces(entered):
-            leaf = container.cgroup.group_of(init.pid)
+    def _fork(self, plan: ChildPlan) -> None:
+        container, init = self._container, self._container.init
+        assert container.cgroup is not None
+        plan.cgroup = container.cgroup.fd
+        if self._cgroup:
+            plan.cgroup = self._fd_set.add(_open_cgroup_below(plan.cgroup, self._cgroup))
+        fds = [*self._fd_set.fds, init.pidfd]
+        affinity = self._process.cpu_affinity[0] if self._process.cpu_affinity else ()
+        pid_namespace = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
+        with TemporaryNamespaces(pid_namespace):
             try:
-                added.fork(plan, child.EXEC_STEPS, 0, leaf, inherited, initial)
-            finally:
-                os.close(leaf)
+                self._added.fork(plan, fds, affinity)
+            except OSError as error:
+                if error.errno != errno.EBUSY or self._cgroup is not None:
+                    raise
+                plan.cgroup = self._fd_set.add(container.cgroup.open_cgroup_of(init.pid))
+                self._added.fork(plan, fds, affinity)
 
 
-def _group_below(group: int, path: str) -> int:
-    """Return a descriptor of an existing cgroup below `group`. Raises Refused."""
+def _open_cgroup_below(cgroup: int, path: str) -> int:
+    """Return a descriptor of an existing cgroup below `cgroup`. Raises Refused."""
     try:
-        return openat2(group, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        return openat2(cgroup, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     except OSError as error:
         raise Refused("cgroup", f"{path[:64]!r} is no group below the container's: {error.strerror}") from error

@@ -110,12 +110,12 @@ async def _run(hook: Command, state: bytes, place: int) -> None:
             raise hook.failure(f"was not done within {hook.timeout} s", output) from None
     except BaseException:
         _kill_group(pid)
-        await _collect(child)
+        await reap(child)
         raise
     finally:
         await _end(drain, reading, output)
         os.close(reading)
-    hook.verdict(await _collect(child), bytes(output))
+    hook.verdict(await reap(child), bytes(output))
 
 
 async def _drain(fd: int, output: bytearray) -> None:
@@ -152,7 +152,8 @@ async def _end(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
     _read(fd, output)
 
 
-async def _collect(child: Child) -> int:
+async def reap(child: Child) -> int:
+    """Wait for the end of a child. Return its exit status, and close its pidfd."""
     try:
         await loop.exited(child.pidfd)
         status = reaper.collect(child)

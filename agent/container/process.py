@@ -8,7 +8,7 @@ message. The child sends
 * `terminal` with the master of its terminal as a descriptor,
 * requests, such as `mounted`, which block it until a handler in `request_handlers` has answered,
 * `hooked` when the startContainer hooks are done,
-* an error record (agent.container.init.report) if a step fails.
+* an error record (agent.container.init.child_error) if a step fails.
 
 The child's end is close-on-exec. So end of file without an error record means that the program has
 been executed, or that the child has died.
@@ -23,9 +23,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent import loop
-from agent.container.init import child
+from agent.container.hooks import reap
+from agent.container.init import child, child_error
 from agent.container.init.plan import ChildPlan
-from agent.container.init.report import end_child, failure
 from agent.container.stdio import Stdio
 from agent.container.step_times import mark
 from agent.errors import Refused, StepFailed, WrongState
@@ -33,7 +33,6 @@ from agent.linux import passed_fds, procfs
 from agent.linux import process as p
 from agent.linux.reaper import Child, reaper
 
-RECORD = 4096
 KILL_SECONDS = 30.0
 ENDING_SECONDS = 1.0
 TRACED_SECONDS = 0.02
@@ -111,25 +110,17 @@ class ContainerProcess:
         """Take over a connection to the start socket of an attached process."""
         self._control = loop.Socket.of(control)
 
-    def control_pair(self) -> socket.socket:
-        """Make the control socket and return the child's end of it."""
+    def control_pair(self) -> int:
+        """Make the control socket and return the descriptor of the child's end of it."""
         ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = loop.Socket.of(ours)
-        return other
+        return other.detach()
 
-    def fork(
-        self,
-        plan: ChildPlan,
-        steps: tuple[child.Step, ...],
-        flags: int,
-        cgroup: int | None,
-        fds: list[int],
-        affinity: tuple[int, ...] = (),
-    ) -> None:
-        """Fork the child, which runs `steps`.
+    def fork(self, plan: ChildPlan, fds: list[int], affinity: tuple[int, ...] = ()) -> None:
+        """Fork the child, which runs the plan.
 
-        `fds` are descriptors that the plan uses and the child must keep until exec. `affinity`
-        are the processors on which the child starts, in force before its cgroup applies. The child
+        `fds` are descriptors that the plan uses and the child must keep until exec. `affinity` are
+        the processors on which the child starts, in force before its cgroup applies. The child
         inherits them from the caller, which changes its own for the moment of the fork.
         """
         self._prepare(plan, fds)
@@ -138,24 +129,16 @@ class ContainerProcess:
         own = _change_processors(affinity) if affinity else ()
         try:
             with p.SignalsBlocked():
-                self.pid, pidfd = p.clone3(flags, cgroup)
+                self.pid, pidfd = p.clone3(plan.clone_flags, plan.cgroup)
                 if self.pid == 0:
-                    child.run(plan, steps)
+                    child.run(plan)
         finally:
             if own:
                 os.sched_setaffinity(0, own)
         self._adopt(pidfd)
         self.stdio.close_child_ends()
 
-    async def fork_via_intermediate(
-        self,
-        plan: ChildPlan,
-        steps: tuple[child.Step, ...],
-        flags: int,
-        cgroup: int | None,
-        fds: list[int],
-        namespaces: list[tuple[int, int]],
-    ) -> None:
+    async def fork_via_intermediate(self, plan: ChildPlan, fds: list[int], namespaces: list[tuple[int, int]]) -> None:
         """Fork the child inside existing namespaces. Raises StepFailed.
 
         A short-lived intermediate process joins them and forks the child as its sibling. Which uid
@@ -165,18 +148,21 @@ class ContainerProcess:
         self._prepare(plan, fds)
         # Inside a cgroup namespace that is joined the cgroup may be out of reach. The intermediate
         # process is then created in the cgroup, and the child inherits it.
-        intermediate_in_cgroup = any(kind == p.CLONE_NEWCGROUP for _fd, kind in namespaces)
+        cgroup = None
+        if any(kind == p.CLONE_NEWCGROUP for _fd, kind in namespaces):
+            cgroup, plan.cgroup = plan.cgroup, None
         with p.SignalsBlocked():
-            pid, pidfd = p.clone3(0, cgroup if intermediate_in_cgroup else None)
+            pid, pidfd = p.clone3(0, cgroup)
             if pid == 0:
-                child.run_intermediate(plan, steps, flags, None if intermediate_in_cgroup else cgroup, namespaces)
+                child.run_intermediate(plan, namespaces)
         intermediate = reaper.adopt(pid, pidfd)
         os.close(plan.control)
         fds.remove(plan.control)
         try:
             record, fds = await self._receive(SETUP_SECONDS)
         finally:
-            await end_child(intermediate)
+            _kill(pidfd)
+            await reap(intermediate)
         if not record.startswith(b"forked ") or len(fds) != 1:
             for fd in fds:
                 os.close(fd)
@@ -187,8 +173,8 @@ class ContainerProcess:
     def _prepare(self, plan: ChildPlan, fds: list[int]) -> None:
         plan.stdio = self.stdio.child_fds
         plan.preserved, plan.start_socket = self._io.preserved, self._io.start_socket
-        kept = {plan.control, plan.start_socket, procfs.handle(), *fds, *self.stdio.child_fds, *plan.preserved}
-        plan.keep = sorted(kept - {-1})
+        keep = {plan.control, plan.start_socket, procfs.handle(), *fds, *self.stdio.child_fds, *plan.preserved}
+        plan.keep = sorted(keep - {-1})
 
     def chown_stdio(self, owner: int) -> None:
         """Make the program's user the owner of the streams, after `fork_via_intermediate`.
@@ -251,9 +237,9 @@ class ContainerProcess:
             record, fds = await self._receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
             for fd in fds:
                 self.stdio.set_pty_master(fd)
-            answer = self.request_handlers.get(record.partition(b" ")[0])
-            if answer is not None:
-                self.send(await answer(record))
+            handler = self.request_handlers.get(record.partition(b" ")[0])
+            if handler is not None:
+                self.send(await handler(record))
             elif record != b"terminal":
                 return record
 
@@ -262,7 +248,7 @@ class ContainerProcess:
         assert control is not None
         while True:
             try:
-                return passed_fds.receive_fds(control, RECORD, 1)
+                return passed_fds.receive_fds(control, child_error.RECORD_MAX, 1)
             except BlockingIOError:
                 try:
                     with loop.timeout(seconds):
@@ -273,7 +259,7 @@ class ContainerProcess:
                 return b"", []
 
     async def _failure(self, record: bytes) -> StepFailed:
-        return failure(record, None if record else await self._status())
+        return child_error.decode(record, None if record else await self._status())
 
     async def _status(self) -> int | None:
         """Return the exit status of a child whose end of the socket is closed: it is about to end.
@@ -344,10 +330,7 @@ class ContainerProcess:
         Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
         """
         if self.pid and self.exit_status is None:
-            try:
-                p.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            _kill(self.pidfd)
             try:
                 with loop.timeout(KILL_SECONDS):
                     await self._ended.wait()
@@ -363,6 +346,13 @@ class ContainerProcess:
         if self._pidfd is not None:
             self._pidfd.close()
             self._pidfd = None
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        p.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def _change_processors(wanted: tuple[int, ...]) -> set[int]:

@@ -59,8 +59,9 @@ class Shells:
         fd_set = FdSet()
         try:
             try:
-                control = fd_set.add(added.control_pair().detach())
-                added.fork(process_plan(process, control, None), child.EXEC_STEPS, 0, None, fd_set.fds)
+                plan = process_plan(process, fd_set.add(added.control_pair()), None)
+                plan.steps = child.EXEC_STEPS
+                added.fork(plan, fd_set.fds)
             finally:
                 fd_set.close()  # our copy of the child's end: the last close means that it runs
             await added.wait_created()

@@ -272,7 +272,7 @@ class Cgroup:
         """Return the cgroups that the container created below its own, deepest first."""
         return [Path(directory) for directory, _, _ in os.walk(self.path, topdown=False) if Path(directory) != self.path]
 
-    def group_of(self, pid: int) -> int:
+    def open_cgroup_of(self, pid: int) -> int:
         """Return a descriptor of the cgroup of `pid`, which is this one or one below it.
 
         Raises WrongState if the process is in none of them.
@@ -283,7 +283,7 @@ class Cgroup:
                     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             except OSError:
                 continue
-        raise WrongState(f"process {pid} is in no group below {self.path}")
+        raise WrongState(f"process {pid} is in no cgroup below {self.path}")
 
     def kill(self) -> None:
         """Send SIGKILL to all processes of the cgroup and below.
@@ -336,7 +336,7 @@ class Cgroup:
         try:
             watch = Watch(str(memory), str(events))
         except FileNotFoundError:
-            return None  # no memory controller here, or the group is gone
+            return None  # no memory controller here, or the cgroup is gone
         with watch:
             while True:
                 # In this order: if the last process was killed for lack of memory, that kill is

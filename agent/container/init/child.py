@@ -15,10 +15,10 @@ import errno
 import gc
 import os
 import socket
-from collections.abc import Callable
 
 from agent.container.hooks import run_here
-from agent.container.init.plan import ChildPlan
+from agent.container.init import child_error
+from agent.container.init.plan import ChildPlan, Step
 from agent.container.init.privileges import drop_privileges, install_filter, label_program, set_capabilities
 from agent.container.init.program import (
     chown_tty,
@@ -46,14 +46,12 @@ from agent.container.init.setup import (
 from agent.container.step_times import mark
 from agent.linux import process as p
 
-Step = tuple[str, Callable[[ChildPlan], None], str]
 
-
-def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
+def run(plan: ChildPlan) -> None:
     """Contain this process and execute the program. Never returns."""
     name = "begin"
     try:
-        for name, action, _why in steps:
+        for name, action, _why in plan.steps:
             action(plan)
             mark(name)
         name = "execute program"
@@ -66,12 +64,12 @@ def run(plan: ChildPlan, steps: tuple[Step, ...]) -> None:
     # Outermost frame of the process: every exception must reach the parent, and none may run the
     # parent's code.
     except BaseException as error:  # noqa: BLE001
-        _report(plan, name, error)
+        os.write(plan.control, child_error.encode(name, error))
     finally:
         os._exit(127)
 
 
-def run_intermediate(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgroup: int | None, namespaces: list[tuple[int, int]]) -> None:
+def run_intermediate(plan: ChildPlan, namespaces: list[tuple[int, int]]) -> None:
     """Join namespaces, then fork the process that is to be contained, as a sibling. Never returns.
 
     The user namespace is joined last. An existing user namespace owns the new namespaces of a child
@@ -83,25 +81,17 @@ def run_intermediate(plan: ChildPlan, steps: tuple[Step, ...], flags: int, cgrou
         for fd, kinds in namespaces:
             p.setns(fd, kinds)
         name = "fork"
-        pid, pidfd = p.clone3(flags | p.CLONE_PARENT, cgroup)
+        pid, pidfd = p.clone3(plan.clone_flags | p.CLONE_PARENT, plan.cgroup)
         if pid == 0:
-            run(plan, steps)
+            run(plan)
         # A copy, because leaving the `with` closes the socket.
         with socket.socket(fileno=os.dup(plan.control)) as control:
             control.sendmsg([b"forked %d" % pid], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
     # Outermost frame of a process, as in `run`.
     except BaseException as error:  # noqa: BLE001
-        _report(plan, name, error)
+        os.write(plan.control, child_error.encode(name, error))
     finally:
         os._exit(0)
-
-
-def _report(plan: ChildPlan, step: str, error: BaseException) -> None:
-    number = error.errno or 0 if isinstance(error, OSError) else 0
-    text = (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    path = error.filename if isinstance(error, OSError) and error.filename is not None else ""
-    path = os.fsdecode(path) if isinstance(path, bytes) else str(path)
-    os.write(plan.control, b"\0".join([b"error", step.encode(), b"%d" % number, os.fsencode(text), os.fsencode(path)])[:4096])
 
 
 def begin(plan: ChildPlan) -> None:

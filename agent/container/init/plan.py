@@ -4,6 +4,7 @@ It consists of descriptors, bytes, masks and operations.
 """
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.container.hooks import Command
@@ -12,6 +13,9 @@ from agent.container.spec.scheduling import Scheduler
 from agent.linux.capability import Sets
 from agent.linux.numa import NodeMask
 from agent.linux.seccomp import Filter
+
+Step = tuple[str, Callable[["ChildPlan"], None], str]
+"""A step of the child: its name, its function, and why it stands where it does."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,11 @@ class ChildPlan:
     interim: Sets
     final: Sets
     argv: "ctypes.Array[ctypes.c_char_p]"
+    steps: tuple[Step, ...] = ()
+    clone_flags: int = 0
+    """Namespaces to create with the child."""
+    cgroup: int | None = None
+    """The descriptor of the cgroup to create the child in. None: the parent's."""
     keep: list[int] = field(default_factory=list)
     stdio: tuple[int, ...] = ()
     owner: int = 0
