@@ -1,4 +1,4 @@
-"""The rules beside the tests that hold them: `docs/escapes.md`. Run as a program it writes that file."""
+"""The text of docs/escapes.md: each rule with the tests that check it. As a program, writes the page."""
 
 import importlib
 import inspect
@@ -12,28 +12,32 @@ DOCUMENT = HERE.parents[1] / "docs/escapes.md"
 HEAD = """\
 # Escapes: rules and tests
 
-What published escapes of container runtimes teach, as rules that the container core keeps, and for each the tests in `tests/escape`
-that hold it. In a test a small static program (`tests/payload`) runs in a container of the default profile, tries what the escape did,
-and prints what it observed: as root, as root of a user namespace, as an ordinary user, and by a second process in a running container.
-It does so below an agent that is an ordinary process, and below the agent in a guest (`here` and `inside` are tests for one of them alone).
-After every test the agent's descriptors, mounts, children, groups and files are what they were, and nothing outside of the container's
-root has changed.
+This page lists the rules that Innkeeper keeps because of published escapes from container runtimes,
+and the tests in `tests/escape` that check each rule. It is a reference for people who judge the
+isolation or change the container code. [Security](security.md) explains the layers of protection,
+[containers](containers.md) the steps in which a container is made.
 
-Written by `python -m tests.escape.matrix`; a test compares.
+For example, rule E02 follows from CVE-2024-21626, in which the working directory of a process led
+to the host through a leaked descriptor. The tests start containers whose working directories are
+`/proc/self/fd/3` and the like, and look at where the process ends up.
 
-| rule | from | what holds | held by |
+In a test a small static program (`tests/payload`) runs in a container with the default profile,
+tries what the escape did, and prints what it observed. It runs as root, as root of a user
+namespace, as an ordinary user, and as a process that exec adds to a running container. Each test is
+run twice: with an agent that is an ordinary process, and with the agent in a guest. Tests marked
+`here` run only with the first, those marked `inside` only with the second. After every test the
+agent's descriptors, mounts, children, cgroups and files must be the same as before, and nothing
+outside the container's root may have changed.
+
+The table is written by `python -m tests.escape.matrix`, and a unit test compares the page with it.
+
+| rule | from | what must hold | checked by |
 |---|---|---|---|
-"""
-LATER = """
-What the agent has not yet, and these rules are for as well:
-
-| rule | part |
-|---|---|
 """
 
 
 def held_by() -> dict[str, list[str]]:
-    """Rule -> the tests that are marked with it, as `module: name`."""
+    """Return the tests that are marked with each rule, as `module: name`."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(HERE.glob("test_*.py")):
         module = importlib.import_module(f"tests.escape.{path.stem}")
@@ -57,11 +61,10 @@ def _only(function: object) -> str:
 
 
 def document() -> str:
-    """The text of `docs/escapes.md`."""
+    """Return the text of `docs/escapes.md`."""
     held = held_by()
     rows = [f"| {rule.id} | {rule.origin} | {rule.rule} | {'; '.join(sorted(held[rule.id]))} |" for rule in RULES]
-    later = [f"| {rule.id} | {rule.later} |" for rule in RULES if rule.later]
-    return "\n".join([HEAD + rows[0], *rows[1:], LATER + later[0], *later[1:], ""])
+    return HEAD + "\n".join([*rows, ""])
 
 
 if __name__ == "__main__":
