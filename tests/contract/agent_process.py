@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from innkeeper.client import Client, connect
 from innkeeper.wire.pb import agent_pb2, empty_pb2
 from tests.contract.wire_helpers import answers, request_frame
+from tests.eventually import eventually, pause
 from tests.paths import ROOT
 
 PATIENCE = 60.0
@@ -85,11 +85,8 @@ class AgentProcess:
 
     def wait_until_loaded(self) -> None:
         """Until calls other than Check are served."""
-        deadline = time.monotonic() + PATIENCE
-        while not self.path.exists():
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.01)
+        eventually(lambda: self.path.exists() or not self.alive(), self.log, PATIENCE)
+        assert self.alive(), self.log()
         with self.client() as client:
             client.call("grpc.AgentService", "GetGuestDetails", agent_pb2.GuestDetailsRequest(), agent_pb2.GuestDetailsResponse, PATIENCE)
         if os.geteuid() == 0:
@@ -97,7 +94,7 @@ class AgentProcess:
             self.pid = int(children[0])
         while self.at_rest != (now := self.descriptors()):  # our client's connection is closed there some time after here
             self.at_rest = now
-            time.sleep(0.1)
+            pause(0.1, "the agent closes connections of its own accord")
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -117,10 +114,9 @@ class AgentProcess:
 
     def wait_for_rest(self) -> None:
         """Until the agent has closed everything of its clients, which it does some time after they have."""
-        deadline = time.monotonic() + PATIENCE
-        while (now := self.descriptors()) > self.at_rest:
-            assert time.monotonic() < deadline, f"{now} descriptors are open, not {self.at_rest}"
-            time.sleep(0.01)
+        eventually(
+            lambda: self.descriptors() <= self.at_rest, lambda: f"{self.descriptors()} descriptors are open, not {self.at_rest}", PATIENCE
+        )
 
     def end_sandbox(self) -> int:
         """Destroy the sandbox and wait for the agent's own end; its exit status."""

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 
 from innkeeper import paths, programs
 from tests.contract.agent_process import PATIENCE
+from tests.eventually import eventually
 
 SOURCE = Path(__file__).resolve().parent / "oracle"
 BUILD_SECONDS = 900.0
@@ -100,10 +100,8 @@ def server(program: Path, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The Go server on `socket`; it ends with its standard input."""
     process = subprocess.Popen([program, "server", socket], stdin=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not socket.exists():
-            assert process.poll() is None and time.monotonic() < deadline, "the server does not listen"
-            time.sleep(0.01)
+        eventually(lambda: socket.exists() or process.poll() is not None, "the server does not listen", PATIENCE)
+        assert process.poll() is None, "the server has ended"
         yield process
     finally:
         assert process.stdin is not None

@@ -1,7 +1,6 @@
 """Fixtures of the escape suite: the payload, an agent to attack, and the assertion that after each test nothing is left or changed."""
 
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.escape.canary import tree
 from tests.escape.target import Target
 from tests.escape.target_guest import Guest
 from tests.escape.target_native import Native
+from tests.eventually import poll
 
 SOURCES = Path(__file__).resolve().parents[1] / "payload"
 SETTLE_SECONDS = 20.0
@@ -82,11 +82,8 @@ def _held(target: G) -> Iterator[G]:
     target.before = None
     yield target
     assert target.agent.check(SETTLE_SECONDS) == 1
-    deadline = time.monotonic() + SETTLE_SECONDS
+    poll(lambda: not target.holdings() - before[0] and tree(target.canary) == before[1], SETTLE_SECONDS)
     after = (target.holdings(), tree(target.canary))
-    while (after[0] - before[0] or after[1] != before[1]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        after = (target.holdings(), tree(target.canary))
     assert after[0] - before[0] == Counter(), "stayed behind"
     gone = before[0] - after[0]
     # What others of this machine unmount goes here too. That the canary is whole says the rest.

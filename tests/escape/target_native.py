@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from agent.linux.capability import NAMES, capget
 from innkeeper.client import Agent, Client, connect
 from tests.escape.report import Answer, parse
 from tests.escape.target import FACTS, PATIENCE, Target
+from tests.eventually import eventually, retry
 
 READ_ONLY = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", 'mount --bind "$0" "$0"; mount -o remount,bind,ro /; exec "$@"')
 
@@ -40,12 +40,10 @@ class Native(Target):
         self.group = _cgroup2() / f"innkeeper-agent-{self._process.pid}"
 
     def _connect(self) -> Client:
-        while True:
-            try:
-                return connect(self.address, PATIENCE)
-            except FileNotFoundError:
-                assert self._process.poll() is None, self.log()  # it ended before it had a socket
-                time.sleep(0.02)
+        def alive() -> None:
+            assert self._process.poll() is None, self.log()  # it ended before it had a socket
+
+        return retry(lambda: connect(self.address, PATIENCE), FileNotFoundError, alive)
 
     def look(self) -> list[Answer]:
         state = f"/proc/{self.pid}/root/run"
@@ -61,10 +59,7 @@ class Native(Target):
         self.client.close()
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
-        deadline = time.monotonic() + PATIENCE
-        while self.group.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not self.group.exists()
+        eventually(lambda: not self.group.exists(), f"{self.group} is left", PATIENCE)
 
 
 def _children(pid: int) -> list[str]:

@@ -1,7 +1,6 @@
 """Thousands of specifications that nobody would write: each is refused or becomes a container, and the agent is afterwards what it was."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tests.escape.fuzz import Case, documents, mangled, messages
 from tests.escape.fuzz_documents import WHOLE, everything
 from tests.escape.target import Target
 from tests.escape.target_native import Native
+from tests.eventually import eventually
 
 COUNT, COUNT_LONG = 10_000, 100_000
 LIVE_COUNT, LIVE_LONG = 5000, 50_000
@@ -137,10 +137,7 @@ class Attempts:
     def look(self) -> None:
         """Nothing stays, and memory has not grown since the first thousand."""
         assert self.target.agent.check(SECONDS) == 1
-        end = time.monotonic() + 10
-        while (left := self.target.holdings() - self.before) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not left
+        eventually(lambda: not self.target.holdings() - self.before, lambda: str(self.target.holdings() - self.before), 10)
         # The heap is trimmed in its own time: it goes up and down by megabytes, and what stays is meant.
         for _ in range(LOOKS):
             for _ in range(PLAIN):

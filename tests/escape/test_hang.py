@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +34,7 @@ def while_it_lasts(target: Target, call: Callable[[], object]) -> RpcError | Non
     while thread.is_alive():
         assert target.agent.check(CHECK_SECONDS) == 1
         checks += 1
-        time.sleep(0.02)
-    thread.join()
+        thread.join(0.02)
     assert checks > 1, "the call was over at once"
     return failures[0] if failures else None
 

@@ -14,6 +14,7 @@ from tests.escape.documents import ROOT, USER, USERNS
 from tests.escape.target import PATIENCE, READ, Target
 from tests.escape.target_guest import Guest
 from tests.escape.target_native import Native
+from tests.eventually import pause
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -75,7 +76,7 @@ def test_a_container_that_traces_whoever_joins_is_removed(target: Target) -> Non
         target.agent.read_stdout(id, id, READ)
         for _ in range(4):
             target.start_exec(id, "fds")
-        time.sleep(0.5 if target.slow else 0.1)
+        pause(0.5 if target.slow else 0.1, "the joiners are traced and end")
         assert target.agent.check(CHECK_SECONDS) == 1
     finally:
         target.agent.remove_container(id)
@@ -114,7 +115,7 @@ def test_output_that_nobody_reads_stays_in_the_pipe(target: Target, who: str, re
         end = time.monotonic() + (60 if request.config.getoption("--long") else 1)
         while time.monotonic() < end:
             assert target.agent.check(CHECK_SECONDS) == 1
-            time.sleep(0.05)
+            pause(0.05, "the output is to fill whatever keeps it")
         assert target.resident() - before < 4 << 10
         target.agent.signal_process(id, exec_id, 9)
         assert target.agent.wait_process(id, exec_id, PATIENCE) == 137

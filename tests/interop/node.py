@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bench.node import RUNTIME as RUNTIME
 from bench.node import SECONDS as SECONDS
 from bench.node import Guest
 from tests import go_helpers
+from tests.eventually import poll
 from tests.vm.guest import artifacts
 
 CRI_TOOLS = Path(__file__).resolve().parents[1] / "cri_tools"
@@ -110,7 +110,5 @@ def left_behind(folder: Path) -> set[str]:
 
 def left_in_the_end(folder: Path, before: set[str]) -> set[str]:
     """What `left_behind` has more than `before` once what is ending has had the time to."""
-    deadline = time.monotonic() + 20
-    while (left := left_behind(folder) - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return left
+    poll(lambda: not left_behind(folder) - before, 20, every=0.2)
+    return left_behind(folder) - before

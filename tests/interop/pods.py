@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.eventually import eventually
 from tests.interop.node import IMAGE, SECONDS, Node, crictl
 
 
@@ -75,11 +75,12 @@ class Pod:
 
     def exit_code(self, id: str) -> int:
         """What a container ends with, once it has."""
-        deadline = time.monotonic() + 60
-        while (status := json.loads(self.crictl("inspect", id))["status"])["state"] != "CONTAINER_EXITED":
-            assert time.monotonic() < deadline, status
-            time.sleep(0.1)
-        return int(status["exitCode"])
+
+        def status() -> Any:
+            return json.loads(self.crictl("inspect", id))["status"]
+
+        eventually(lambda: status()["state"] == "CONTAINER_EXITED", lambda: str(status()), every=0.1)
+        return int(status()["exitCode"])
 
     def remove(self) -> None:
         """Stop it with its containers, and remove them."""

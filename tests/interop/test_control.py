@@ -8,12 +8,12 @@ import signal
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually, pause
 from tests.interop.node import IMAGE, RUNTIME, SECONDS, Node
 from tests.interop.pods import Pod
 from tests.interop.test_pods import INNKEEPER
@@ -33,13 +33,6 @@ def sleeper(node: Node) -> Iterator[str]:
     node.ctr("task", "kill", "-s", "KILL", id)
     node.ctr("task", "rm", "-f", id)
     node.ctr("container", "rm", id)
-
-
-def wait_until(condition: Callable[[], bool], what: object = "") -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def test_limits_are_changed_while_it_runs(make: Callable[[str, str], Pod]) -> None:
@@ -74,7 +67,7 @@ def test_a_terminal_follows_its_window(node: Node, sleeper: str) -> None:
         read_until(b"31 97")
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
         process.send_signal(signal.SIGWINCH)  # the kernel sends it only for a controlling terminal, which this one is not
-        time.sleep(2)
+        pause(2, "the signal and the size go through the shim to the guest, which tells nobody")
         os.write(master, b"go\n")
         read_until(b"50 132")
         assert process.wait(SECONDS) == 3
@@ -97,7 +90,7 @@ def test_an_out_of_memory_kill_is_an_event(node: Node, tmp_path: Path) -> None:
             script = "dd if=/dev/zero of=/dev/null bs=100M count=1; echo survived"
             done = node.run("oom", "sh", "-c", script, options=("--rm", "--memory-limit", str(32 << 20)))
             assert done.stdout == "survived\n", done.stderr
-            wait_until(lambda: OOM_TOPIC in log.read_text(), log.read_text())
+            eventually(lambda: OOM_TOPIC in log.read_text(), log.read_text)
         finally:
             events.terminate()
     lines = [line for line in log.read_text().splitlines() if OOM_TOPIC in line]

@@ -1,12 +1,12 @@
 """Pods of several containers, by CRI, in our guest."""
 
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.interop.kubelet import volumes as volumes
 from tests.interop.kubelet import write_map
 from tests.interop.node import Node
@@ -31,10 +31,7 @@ def make(node: Node) -> Iterator[Callable[[str, str], Pod]]:
 
 
 def wait_for_line(pod: Pod, name: str, line: str) -> None:
-    deadline = time.monotonic() + 60
-    while line not in pod.log(name):
-        assert time.monotonic() < deadline, pod.log(name)
-        time.sleep(0.1)
+    eventually(lambda: line in pod.log(name), lambda: pod.log(name))
 
 
 def test_five_containers_of_a_pod(make: Callable[[str, str], Pod]) -> None:
@@ -67,8 +64,5 @@ def test_a_config_map_and_a_secret_through_the_share(make: Callable[[str, str], 
     assert pod.crictl(*read).splitlines() == [f"{kind} 1" for kind in kinds]
     for kind in ("configmap", "secret"):
         write_map(folders[kind], "..2026_11_28_02_00_00.2", f"{kind} 2\n")
-    deadline = time.monotonic() + 60
-    while pod.crictl(*read).splitlines()[:2] != ["configmap 2", "secret 2"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    eventually(lambda: pod.crictl(*read).splitlines()[:2] == ["configmap 2", "secret 2"], every=0.5)
     assert pod.attempt("exec", id, "sh", "-c", "echo x > /configmap/key").returncode != 0

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from innkeeper import programs
+from tests.eventually import eventually
 
 SECONDS = 120.0
 CONFIGURATION = """
@@ -80,10 +80,8 @@ def containerd(folder: Path, runtime: Path) -> Iterator[Ctr]:
         )
     ctr = Ctr(folder, runtime)
     try:
-        deadline = time.monotonic() + SECONDS
-        while ctr.try_("version").returncode:
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.1)
+        eventually(lambda: process.poll() is not None or ctr.try_("version").returncode == 0, (folder / "log").read_text, SECONDS)
+        assert process.poll() is None, (folder / "log").read_text()[-2000:]
         yield ctr
         ctr.end()
     finally:

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agent.container.spec.reader import Document
+from tests.eventually import eventually
 from tests.paths import ROOT
 from tests.root.container_helpers import cgroup2, document
 
@@ -74,19 +74,11 @@ class Runtime:
 
     def until(self, id: str, status: str) -> None:
         """Wait for a status."""
-        wait_for(lambda: self.status(id) == status)
+        eventually(lambda: self.status(id) == status, lambda: self.status(id))
 
     def group_of(self, id: str) -> Path:
         """The container's cgroup."""
         return cgroup2() / self.group / id
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; fails after a minute."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 class Bundle:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.eventually import eventually
 from tests.needs import needs
 from tests.oci import images
 from tests.oci.containerd import Ctr, containerd
-from tests.oci.oci_helpers import SECONDS, wait_for
+from tests.oci.oci_helpers import SECONDS
 from tests.root.container_helpers import cgroup2
 
 pytestmark = [
@@ -69,7 +70,7 @@ def test_exec_pause_kill(ctr: Ctr) -> None:
     assert ctr.tasks() == {"a": "RUNNING"}
     assert "checkpoint: this runtime cannot save" in ctr.try_("task", "checkpoint", "a").stderr
     ctr("task", "kill", "--signal", "KILL", "a")
-    wait_for(lambda: ctr.tasks() == {"a": "STOPPED"})
+    eventually(lambda: ctr.tasks() == {"a": "STOPPED"})
     assert "process already finished" in ctr.try_("task", "kill", "a").stderr
     ctr("task", "rm", "a")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.oci.oci_helpers import Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 
@@ -33,7 +34,7 @@ def test_a_pid_that_is_anothers_by_now_is_left_alone(runtime: Runtime, bundle: B
         _change(runtime, "a", pid=other.pid)
         runtime("delete", "a")
         assert other.poll() is None
-        wait_for(lambda: not Path(f"/proc/{record['pid']}").exists())
+        eventually(lambda: not Path(f"/proc/{record['pid']}").exists())
         other.kill()
 
 
@@ -74,25 +75,25 @@ def _hangs(tmp_path: Path) -> dict[str, object]:
 def test_a_creation_that_is_cut_off_leaves_what_can_be_deleted(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     bundle.document["hooks"] = {"createRuntime": [_hangs(tmp_path)]}
     with subprocess.Popen(runtime.argv("create", "-b", bundle.save("a"), "a"), stderr=subprocess.DEVNULL) as creator:
-        wait_for((tmp_path / "begun").exists)
+        eventually((tmp_path / "begun").exists)
         assert runtime.state("a")["pid"] == 0
         assert runtime.status("a") == "creating"
         assert "creating" in runtime.refuses("kill", "a")
         creator.kill()
     assert runtime.status("a") == "stopped"
-    wait_for(lambda: not (runtime.group_of("a") / "cgroup.procs").read_text())
+    eventually(lambda: not (runtime.group_of("a") / "cgroup.procs").read_text())
     assert "exists already" in runtime.refuses("create", "-b", bundle.path, "a")
     runtime("delete", "a")
     assert not runtime.group_of("a").exists()
     (tmp_path / "stop").touch()
-    wait_for((tmp_path / "ended").exists)
+    eventually((tmp_path / "ended").exists)
 
 
 @pytest.mark.parametrize("word", ["TERM", "INT"])
 def test_a_creation_that_is_interrupted_is_undone(runtime: Runtime, bundle: Bundle, tmp_path: Path, word: str) -> None:
     bundle.document["hooks"] = {"createRuntime": [_hangs(tmp_path)]}
     with subprocess.Popen(runtime.argv("create", "-b", bundle.save("a"), "a"), stderr=subprocess.PIPE, text=True) as creator:
-        wait_for((tmp_path / "begun").exists)
+        eventually((tmp_path / "begun").exists)
         creator.send_signal(getattr(signal, f"SIG{word}"))
         _, said = creator.communicate()
     assert (creator.returncode, said) == (1, "error: create: interrupted by a signal\n")
@@ -110,7 +111,7 @@ def test_force_ends_a_verb_that_hangs(runtime: Runtime, bundle: Bundle, tmp_path
         subprocess.run(create, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     hanging = create if kind == "createRuntime" else runtime.argv("start", "a")
     with subprocess.Popen(hanging, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for((tmp_path / "begun").exists)
+        eventually((tmp_path / "begun").exists)
         runtime("delete", "--force", "a")
         assert process.wait() == 1
     assert runtime("list", "-q") == ""

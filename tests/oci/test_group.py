@@ -12,8 +12,9 @@ import pytest
 
 from agent.errors import Refused
 from agent.oci import bundle as bundles
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.oci.oci_helpers import Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime
 from tests.paths import ROOT
 from tests.root.container_helpers import cgroup2
 
@@ -32,7 +33,7 @@ def nested(runtime: Runtime, bundle: Bundle) -> Iterator[Runtime]:
     bundle.document["mounts"].append({"destination": "/tmp", "type": "bind", "source": "out", "options": ["bind"]})
     (bundle.path / "out").mkdir()
     runtime("run", "-d", "-b", bundle.sh(script).save("a"), "a")
-    wait_for((bundle.path / "out/ready").exists)
+    eventually((bundle.path / "out/ready").exists)
     yield runtime
     runtime("delete", "-f", "a")
     assert not runtime.group_of("a").exists()
@@ -69,7 +70,7 @@ def test_all_that_are_left_in_groups_below(runtime: Runtime, bundle: Bundle) -> 
     linux = bundle.document["linux"]
     linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "pid"]
     runtime("run", "-d", "-b", bundle.sh("sleep 1001 & exec sleep 1000").save("a"), "a")
-    wait_for(lambda: len(json.loads(runtime("ps", "-f", "json", "a"))) == 2)
+    eventually(lambda: len(json.loads(runtime("ps", "-f", "json", "a"))) == 2)
     first = runtime.state("a")["pid"]
     (other,) = set(json.loads(runtime("ps", "-f", "json", "a"))) - {first}
     below = runtime.group_of("a") / "below"
@@ -78,7 +79,7 @@ def test_all_that_are_left_in_groups_below(runtime: Runtime, bundle: Bundle) -> 
     os.kill(first, signal.SIGKILL)
     runtime.until("a", "stopped")
     runtime("kill", "--all", "a", "KILL")
-    wait_for(lambda: "populated 0" in (runtime.group_of("a") / "cgroup.events").read_text())
+    eventually(lambda: "populated 0" in (runtime.group_of("a") / "cgroup.events").read_text())
     runtime("delete", "a")
 
 
@@ -109,7 +110,7 @@ def test_exec_waits_in_a_paused_container(runtime: Runtime, bundle: Bundle) -> N
     runtime("pause", "a")
     argv = runtime.argv("exec", "--ignore-paused", "a", "echo", "in")
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as waiting:
-        wait_for(lambda: len((runtime.group_of("a") / "cgroup.procs").read_text().split()) == 2)
+        eventually(lambda: len((runtime.group_of("a") / "cgroup.procs").read_text().split()) == 2)
         assert waiting.poll() is None
         assert "paused" in runtime.refuses("exec", "a", "true", status=255)
         runtime("resume", "a")

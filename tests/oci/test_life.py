@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.oci.oci_helpers import Bundle, Runtime, sealed_program_of, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime, sealed_program_of
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 
@@ -62,7 +63,7 @@ def test_only_a_stopped_container_is_deleted_unless_forced(runtime: Runtime, bun
         assert not runtime.group_of(id).exists()
     assert runtime("list", "--format", "json") == "null\n"
     for pid in pids:
-        wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
+        eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
 
 
 def test_an_id_is_taken_once(runtime: Runtime, bundle: Bundle) -> None:
@@ -141,13 +142,13 @@ def test_all_means_every_process(runtime: Runtime, bundle: Bundle) -> None:
     linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "pid"]
     bundle.sh("sleep 1000 & sleep 1001 & exec sleep 1002")
     runtime("run", "-d", "-b", bundle.save("a"), "a")
-    wait_for(lambda: len(json.loads(runtime("ps", "--format", "json", "a"))) == 3)
+    eventually(lambda: len(json.loads(runtime("ps", "--format", "json", "a"))) == 3)
     runtime("kill", "--all", "a", "TERM")
     runtime.until("a", "stopped")
-    wait_for(lambda: not (runtime.group_of("a") / "cgroup.procs").read_text())
+    eventually(lambda: not (runtime.group_of("a") / "cgroup.procs").read_text())
     runtime("delete", "a")
     runtime("run", "-d", "-b", bundle.save("b"), "b")
-    wait_for(lambda: len(json.loads(runtime("ps", "-f", "json", "b"))) == 3)
+    eventually(lambda: len(json.loads(runtime("ps", "-f", "json", "b"))) == 3)
     os.kill(runtime.state("b")["pid"], signal.SIGTERM)
     runtime.until("b", "stopped")
     assert len(json.loads(runtime("ps", "-f", "json", "b"))) == 2
@@ -162,7 +163,7 @@ def test_two_starts_at_once_start_once(runtime: Runtime, bundle: Bundle) -> None
     both = [subprocess.Popen(runtime.argv("start", "a"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate()[1].decode() for process in both]
     assert sorted(process.returncode for process in both) == [0, 1], said
-    wait_for((bundle.path / "out/marker").exists)
+    eventually((bundle.path / "out/marker").exists)
     assert (bundle.path / "out/marker").read_text() == "called\n"
     runtime("delete", "-f", "a")
 

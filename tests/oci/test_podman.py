@@ -12,9 +12,10 @@ import pexpect
 import pytest
 
 from innkeeper import programs
+from tests.eventually import eventually
 from tests.needs import needs
 from tests.oci import images
-from tests.oci.oci_helpers import SECONDS, wait_for
+from tests.oci.oci_helpers import SECONDS
 from tests.oci.podman import Podman
 from tests.root.container_helpers import cgroup2
 
@@ -118,7 +119,7 @@ def test_exec(podman: Podman) -> None:
         "1000",
     ]
     podman("exec", "-d", "a", "sleep", "2000")
-    wait_for(lambda: "sleep 2000" in podman("top", "a", "args"))
+    eventually(lambda: "sleep 2000" in podman("top", "a", "args"))
 
 
 def test_terminal(podman: Podman) -> None:
@@ -155,7 +156,7 @@ def test_ports_and_health(podman: Podman, tmp_path: Path) -> None:
         except OSError:
             return False
 
-    wait_for(serves)
+    eventually(serves)
     podman("healthcheck", "run", "web")
     os.unlink(tmp_path / "index.html")
     assert podman.try_("healthcheck", "run", "web").returncode == 1
@@ -236,7 +237,7 @@ def test_pods_share_namespaces(podman: Podman) -> None:
     )
     try:
         podman("run", "-d", "--pod", "p", "--name", "server", BUSYBOX, "sh", "-c", "echo hello | nc -l -p 7777; sleep 1000")
-        wait_for(lambda: podman.try_("run", "--rm", "--pod", "p", BUSYBOX, "nc", "127.0.0.1", "7777").stdout == "hello\n")
+        eventually(lambda: podman.try_("run", "--rm", "--pod", "p", BUSYBOX, "nc", "127.0.0.1", "7777").stdout == "hello\n")
     finally:
         podman.try_("pod", "rm", "--force", "--time", "0", "p")  # where cgroup v1 is, it may fail at its own group and yet be gone
     assert podman("pod", "ps", "--quiet") == ""

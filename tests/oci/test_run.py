@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.oci.oci_helpers import Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import Bundle, Runtime
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "busybox")]
 
@@ -156,7 +157,7 @@ def test_what_is_left_behind_is_reaped(runtime: Runtime, bundle: Bundle) -> None
     linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "pid"]
     bundle.sh("(sleep 0.2; sleep 0.3 & ) & sleep 0.1; exit 3")
     assert runtime.try_("run", "-b", bundle.save("a"), "a").returncode == 3
-    wait_for(lambda: not runtime.group_of("a").exists())
+    eventually(lambda: not runtime.group_of("a").exists())
 
 
 def test_a_pidfd_for_whoever_listens(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.oci.oci_helpers import SECONDS, Bundle, Runtime, wait_for
+from tests.oci.oci_helpers import SECONDS, Bundle, Runtime
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap", "module:pexpect", "busybox")]
 
@@ -78,7 +79,7 @@ def test_exec_sends_its_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Pat
     assert console.read_until(b"\r\n") == b"/dev/pts/0\r\n"
     pid = int((tmp_path / "pid").read_text())
     os.write(console.master, b"\x03")
-    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
     console.close()
     assert "--console-socket" in runtime.refuses("exec", "-d", "-t", "a", "true", status=255)
     assert "no terminal" in runtime.refuses("exec", "-d", "--console-socket", console.path, "a", "true", status=255)
@@ -109,7 +110,7 @@ def test_exec_carries_the_terminal(runtime: Runtime, bundle: Bundle) -> None:
     child.sendline("tty; echo $((40 + 2))")
     child.expect_exact("/dev/pts/0\r\n42\r\n")
     child.sendline("sleep 2000")
-    wait_for(lambda: "sleep 2000" in runtime("ps", "a"))
+    eventually(lambda: "sleep 2000" in runtime("ps", "a"))
     child.sendcontrol("c")
     child.expect_exact("# ")
     child.sendline("exit 3")

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from innkeeper.client import Agent, RpcError, connect
 from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2
 from innkeeper.wire.pb.empty_pb2 import Empty
+from tests.eventually import retry
 from tests.paths import ROOT
 from tests.root.container_helpers import PATH, Result, document
 
@@ -107,14 +107,6 @@ class NativeAgent(Calls):
         return Path(f"/proc/{self.pid}/mounts").read_text()
 
 
-def until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-    """Wait until it is so, and fail if it takes longer than `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def read_to_end(read: Any) -> str:
     parts = []
     while data := read():
@@ -150,15 +142,11 @@ def native_agent(folder: Path, *arguments: str, env: Mapping[str, str] | None = 
 @contextmanager
 def connected(address: str, process: "subprocess.Popen[bytes]", log: Path) -> Iterator[Agent]:
     """A client of the agent at `address`, as soon as it has loaded all that serves."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            client = connect(address, 1)
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-            time.sleep(0.02)
-    with client:
+
+    def alive() -> None:
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+
+    with retry(lambda: connect(address, 1), OSError, alive, START_SECONDS) as client:
         agent = Agent(client)
         client.call("grpc.AgentService", "GetGuestDetails", agent_pb2.GuestDetailsRequest(), agent_pb2.GuestDetailsResponse, START_SECONDS)
         yield agent

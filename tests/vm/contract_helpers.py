@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from innkeeper.client import Agent, connect
 from innkeeper.client.address import dial
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import AGENT_PORT, VirtualMachine, qemu
+from tests.eventually import eventually, retry
 from tests.root.agent_helpers import Calls
 from tests.root.container_helpers import busybox_root, document
 from tests.vm.guest import vm_config
@@ -71,15 +71,8 @@ class Guest(Calls):
 
     def follow_log(self, port: int) -> None:
         """Collect in `lines` what comes from the log port."""
-
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                sock = self.dial(port)
-                break
-            except ConnectionRefusedError:  # the agent opens it after it has answered its first call
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        # the agent opens it after it has answered its first call
+        sock = retry(lambda: self.dial(port), ConnectionRefusedError, seconds=TIMEOUT)
         sock.settimeout(None)
 
         def follow() -> None:
@@ -91,11 +84,12 @@ class Guest(Calls):
 
     def logged(self, message: str, count: int = 1) -> list[dict[str, str]]:
         """The lines of this message, once there are `count`."""
-        deadline = time.monotonic() + TIMEOUT
-        while len(found := [line for line in self.lines if line["msg"] == message]) < count:
-            assert time.monotonic() < deadline, f"{message!r} came {len(found)} times of {count}"
-            time.sleep(0.02)
-        return found
+
+        def found() -> list[dict[str, str]]:
+            return [line for line in self.lines if line["msg"] == message]
+
+        eventually(lambda: len(found()) >= count, lambda: f"{message!r} came {len(found())} times of {count}", TIMEOUT)
+        return found()
 
     @contextmanager
     def dial_stream(self, port: int) -> Iterator[tuple[socket.socket, int]]:

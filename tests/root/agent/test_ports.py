@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2 as pb
+from tests.eventually import eventually
 from tests.needs import needs
 from tests.paths import ROOT
 from tests.root.agent_helpers import NativeAgent, native_agent, read_to_end, shim_document
@@ -96,7 +96,7 @@ def test_debug_console(tmp_path: Path, dial: Dial) -> None:
                 pass
             first.sendall(b"exec sleep 12345\n")
             until(first, b"sleep 12345")
-        _wait(lambda: "12345" not in _commands(guest))
+        eventually(lambda: "12345" not in _commands(guest))
 
 
 def test_debug_console_without_a_shell(tmp_path: Path, dial: Dial) -> None:
@@ -120,13 +120,6 @@ def _commands(guest: NativeAgent) -> str:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return "\n".join(commands)
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_streams_passed_on(tmp_path: Path, container_root: Path, dial: Dial) -> None:

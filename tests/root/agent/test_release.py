@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
+from tests.eventually import eventually
 from tests.needs import needs
 from tests.paths import ROOT
 from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
@@ -21,7 +21,6 @@ from tests.root.container_helpers import PATH
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
 MUCH = "yes 0123456789 | head -c 8000000; yes 0123456789 | head -c 8000000 >&2; touch /run/done-{name}"
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,6 @@ def guest(tmp_path_factory: pytest.TempPathFactory, container_root: Path) -> Ite
         spec["mounts"].append({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]})
         agent.start("box", spec)
         yield agent
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def begin(agent: Agent, exec_id: str, script: str, *, terminal: bool = False) -> None:
@@ -69,10 +61,10 @@ def test_a_released_process_runs_to_its_end_and_leaves_nothing(guest: NativeAgen
         begin(guest.agent, f"loud{number}", MUCH.format(name=number) + f"; [ {number} = 0 ] && cat; touch /run/read-{number}")
         guest.agent.release_process("box", f"loud{number}")
     for number in range(8):
-        until(lambda number=number: is_forgotten(guest.agent, f"loud{number}"), f"{number} is forgotten")  # type: ignore[misc]
+        eventually(lambda number=number: is_forgotten(guest.agent, f"loud{number}"), f"{number} is forgotten")  # type: ignore[misc]
         assert is_there(guest, f"done-{number}")
     assert is_there(guest, "read-0"), "its input has ended"
-    until(lambda: open_files(guest) <= before, "its descriptors are given back")
+    eventually(lambda: open_files(guest) <= before, "its descriptors are given back")
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
@@ -81,8 +73,8 @@ def test_a_released_process_with_children_that_hold_its_output(guest: NativeAgen
     name = f"parent-{terminal}"
     begin(guest.agent, name, "(trap '' HUP; sleep 3; touch /run/late) & exit 3", terminal=terminal)
     guest.agent.release_process("box", name)
-    until(lambda: is_forgotten(guest.agent, name), "its end is noticed although its output is held")
-    until(lambda: open_files(guest) <= before, "its descriptors are given back")
+    eventually(lambda: is_forgotten(guest.agent, name), "its end is noticed although its output is held")
+    eventually(lambda: open_files(guest) <= before, "its descriptors are given back")
 
 
 CLIENT = """
@@ -110,18 +102,18 @@ def test_a_process_whose_client_is_killed_goes_on(guest: NativeAgent) -> None:
     before = open_files(guest)
     begin(guest.agent, "left", "printf x; cat; " + MUCH.format(name="left"))
     kill_client_of(guest, "left")
-    until(lambda: is_forgotten(guest.agent, "left"), "it has ended and is forgotten")
+    eventually(lambda: is_forgotten(guest.agent, "left"), "it has ended and is forgotten")
     assert is_there(guest, "done-left")
-    until(lambda: open_files(guest) <= before, "its descriptors are given back")
+    eventually(lambda: open_files(guest) <= before, "its descriptors are given back")
 
 
 def test_a_terminal_whose_client_is_killed_hangs_up(guest: NativeAgent) -> None:
     before = open_files(guest)
     begin(guest.agent, "shell", "trap 'touch /run/hung-up; exit 0' HUP; printf x; while :; do sleep 1; done", terminal=True)
     kill_client_of(guest, "shell")
-    until(lambda: is_forgotten(guest.agent, "shell"), "it has ended and is forgotten")
+    eventually(lambda: is_forgotten(guest.agent, "shell"), "it has ended and is forgotten")
     assert is_there(guest, "hung-up")
-    until(lambda: open_files(guest) <= before, "its descriptors are given back")
+    eventually(lambda: open_files(guest) <= before, "its descriptors are given back")
 
 
 def test_the_answer_comes_when_the_process_is_forgotten(guest: NativeAgent) -> None:
@@ -142,5 +134,5 @@ def test_a_container_that_is_removed_takes_its_released_processes_along(guest: N
     guest.agent.release_process("other", "endless")
     guest.agent.signal_process("other", "", signal.SIGKILL)
     guest.agent.remove_container("other")
-    until(lambda: open_files(guest) <= before, "its descriptors are given back")
+    eventually(lambda: open_files(guest) <= before, "its descriptors are given back")
     assert "Traceback" not in guest.log

@@ -12,8 +12,9 @@ from innkeeper.client import RpcError
 from innkeeper.image.proto import process_to_proto
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.root.agent_helpers import NativeAgent, native_agent, shim_document, until
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
 from tests.root.container_helpers import PATH
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
@@ -44,7 +45,7 @@ def being_removed(guest: NativeAgent, root: Path, folder: Path) -> Iterator[None
     removal = threading.Thread(target=lambda: guest.agent.remove_container("c1"))
     removal.start()
     try:
-        until(begun.exists)
+        eventually(begun.exists)
         yield
     finally:
         go_on.write_bytes(b"")

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from innkeeper.wire.pb import agent_pb2 as pb
+from tests.eventually import eventually
 from tests.needs import needs
-from tests.root.agent_helpers import NativeAgent, native_agent, shim_document, until
+from tests.root.agent_helpers import NativeAgent, native_agent, shim_document
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
@@ -173,9 +174,9 @@ def test_changes_are_followed(guest: NativeAgent, container_root: Path, volume: 
 
         publish(folder, str(generation), {"colour": "blue", "weight": "3"})
         (folder / "size").unlink(missing_ok=True)
-        until(lambda: seen() == "colour\nweight\nblue")
+        eventually(lambda: seen() == "colour\nweight\nblue")
         publish(folder, str(generation + 1), {"colour": "green", "weight": "3"})
-        until(lambda: seen() == "colour\nweight\ngreen")
+        eventually(lambda: seen() == "colour\nweight\ngreen")
         guest.agent.remove_container("c1")
         assert f"{SHARED}/watchable" not in guest.mounts
 

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import grpc
 
 from innkeeper.client import Agent, connect
 from innkeeper.wire.pb import guest_pb2
+from tests.eventually import eventually
 from tests.paths import ROOT
 
 PATIENCE = 30.0
@@ -37,7 +37,7 @@ class GrpcAgent:
 
     def wait_until_loaded(self) -> None:
         """Until it serves, the gRPC port included."""
-        wait_for(lambda: self.ttrpc_path.exists() or self.process.poll() is not None, self.log)
+        eventually(lambda: self.ttrpc_path.exists() or self.process.poll() is not None, self.log)
         with self.ttrpc() as agent:
             agent.guest_details()
         self.pid = int(children(self.process.pid)[0])
@@ -66,7 +66,7 @@ class GrpcAgent:
         pid = self.gateway()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), self.log)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), self.log)
         return pid
 
     def inside(self, path: str) -> Path:
@@ -91,14 +91,6 @@ def client_options(options: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def wait_for(condition: Callable[[], object], log: Callable[[], str] = str) -> None:
-    """Until `condition` holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, log()
-        time.sleep(0.02)
 
 
 def unary(channel: grpc.Channel, method: str, message: Any, response_class: Any, **settings: Any) -> Any:

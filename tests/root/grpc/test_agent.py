@@ -16,8 +16,9 @@ import pytest
 from agent.linux.process import CLONE_NEWNS, setns
 from innkeeper.wire.grpc import MAX_MESSAGE
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2
+from tests.eventually import eventually
 from tests.forked import forked
-from tests.root.grpc.grpc_helpers import GRPC_FOLDER, PATIENCE, GrpcAgent, running_agent, unary, wait_for
+from tests.root.grpc.grpc_helpers import GRPC_FOLDER, PATIENCE, GrpcAgent, running_agent, unary
 
 pytestmark = pytest.mark.root
 
@@ -42,12 +43,12 @@ def agent(shared: GrpcAgent) -> Iterator[GrpcAgent]:
         check(channel)
     rest = settled(shared)
     yield shared
-    wait_for(lambda: len(shared.descriptors()) <= rest, lambda: f"{rest} before: {shared.descriptors()}")
+    eventually(lambda: len(shared.descriptors()) <= rest, lambda: f"{rest} before: {shared.descriptors()}")
 
 
 def settled(agent: GrpcAgent) -> int:
     """How many descriptors are open once our last client's connection is closed there too: the one pipe left is the loop's own."""
-    wait_for(lambda: sum(name.startswith("pipe:") for name in agent.descriptors()) == 2, lambda: str(agent.descriptors()))
+    eventually(lambda: sum(name.startswith("pipe:") for name in agent.descriptors()) == 2, lambda: str(agent.descriptors()))
     return len(agent.descriptors())
 
 
@@ -199,7 +200,7 @@ def test_it_is_started_anew_each_time(agent: GrpcAgent) -> None:
         pid = agent.gateway()
         assert pid is not None
         os.kill(pid, signum)
-        wait_for(lambda: served(agent), agent.log)
+        eventually(lambda: served(agent), agent.log)
         seen.add(agent.gateway())
     assert len(seen) == 5
 
@@ -247,7 +248,7 @@ def test_nobody_but_the_gateway_may_call_back(agent: GrpcAgent) -> None:
         sock.settimeout(PATIENCE)
         sock.connect(str(agent.inside(f"{GRPC_FOLDER}/agent.sock")))
         assert sock.recv(1) == b""
-    wait_for(lambda: "is not the gateway: refused" in agent.log(), agent.log)
+    eventually(lambda: "is not the gateway: refused" in agent.log(), agent.log)
 
 
 def test_another_user_reaches_neither(agent: GrpcAgent) -> None:

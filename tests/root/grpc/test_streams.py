@@ -17,9 +17,10 @@ from innkeeper.image.proto import process_to_proto, to_proto
 from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2
 from innkeeper.wire.pb.guest_pb2 import AttachRequest, Event
 from tests import grpcurl_helpers
+from tests.eventually import eventually
 from tests.needs import needs
 from tests.root.container_helpers import busybox_root, document
-from tests.root.grpc.grpc_helpers import PATIENCE, GrpcAgent, attach, running_agent, unary, wait_for
+from tests.root.grpc.grpc_helpers import PATIENCE, GrpcAgent, attach, running_agent, unary
 
 pytestmark = pytest.mark.root
 
@@ -293,4 +294,4 @@ def test_grpcurl_attaches(agent: GrpcAgent) -> None:
     assert done.returncode == 0, done.stderr
     answers = [json.loads(part) for part in done.stdout.replace("}\n{", "}\0{").split("\0")]
     assert answers == [{"stdout": "aGVsbG8K"}, {"exitStatus": 6}]
-    wait_for(lambda: agent.process.poll() is None)
+    eventually(lambda: agent.process.poll() is None)

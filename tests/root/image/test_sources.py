@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import resolve
 from tests import images
+from tests.eventually import retry
 from tests.needs import needs
 from tests.paths import ROOT
 
@@ -57,14 +57,12 @@ def registry(tmp_path: Path) -> Iterator[str]:
     config.write_text(json.dumps(settings))
     log = (tmp_path / "registry.log").open("wb")
     server = subprocess.Popen([programs.require("docker-registry"), "serve", config], stdout=log, stderr=log)
+
+    def alive() -> None:
+        assert server.poll() is None, (tmp_path / "registry.log").read_text()
+
     try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://{address}/v2/", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, (tmp_path / "registry.log").read_text()
-                time.sleep(0.05)
+        retry(lambda: urllib.request.urlopen(f"http://{address}/v2/", timeout=5).close(), OSError, alive)
         yield address
     finally:
         server.kill()

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.store import Store, hash_tree, record_of, step_hash
+from tests.eventually import eventually, pause
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_failure_leaves_nothing_and_names_its_log(store: Store) -> None:
 def test_what_is_killed_while_it_is_made_does_not_look_finished(store: Store) -> None:
     def never_ends(out: Path) -> None:
         (out / "half").write_text("half")
-        time.sleep(1000)
+        signal.pause()
 
     pid = os.fork()
     if pid == 0:
@@ -70,8 +70,7 @@ def test_what_is_killed_while_it_is_made_does_not_look_finished(store: Store) ->
         finally:
             os._exit(1)
     making = store.root / ".making"
-    while not list(making.glob("*/half")):
-        time.sleep(0.01)
+    eventually(lambda: list(making.glob("*/half")))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert not store.has("step", {})
@@ -84,7 +83,7 @@ def build_slowly(root: Path) -> str:
     def slow(out: Path) -> None:
         with open(root / "calls", "a") as file:
             file.write("call\n")
-        time.sleep(0.5)
+        pause(0.5, "the others come while one is at it")
         (out / "result").write_text("x")
 
     return (Store(root).step("step", {}, slow) / "result").read_text()

@@ -7,6 +7,7 @@ import pytest
 from agent.loop import Event, TaskCancelled, run, sleep, spawn, timeout
 from agent.loop.reactor import FEW_TIMERS
 from agent.loop.task import running_loop
+from tests.eventually import pause
 
 
 def test_an_outer_limit_holds_after_an_inner_one_at_the_same_moment() -> None:
@@ -15,7 +16,7 @@ def test_an_outer_limit_holds_after_an_inner_one_at_the_same_moment() -> None:
 
     async def main() -> None:
         async def keep_the_loop() -> None:
-            time.sleep(0.01)
+            pause(0.01, "nothing else runs in the loop meanwhile")
 
         with pytest.raises(TimeoutError), timeout(0.004):
             try:
@@ -39,7 +40,7 @@ def test_a_cancel_and_a_limit_at_the_same_moment() -> None:
     async def main() -> None:
         task = spawn(victim(), name="victim")
         await sleep(0)
-        time.sleep(0.004)
+        pause(0.004, "the limit passes without the loop")
         task.cancel()
         with pytest.raises(TaskCancelled):
             await task.wait()

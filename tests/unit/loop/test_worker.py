@@ -2,8 +2,8 @@
 
 import errno
 import os
+import select
 import signal
-import time
 from functools import partial
 
 import pytest
@@ -13,6 +13,7 @@ from agent.errors import Refused, StepFailed
 from agent.linux.reaper import reaper
 from agent.worker import MAX_OUTCOME, NotStarted, run_in_worker
 from innkeeper.wire import status
+from tests.eventually import DEADLINE
 from tests.needs import needs
 
 pytestmark = needs("module:prctl")
@@ -25,20 +26,31 @@ def test_bytes_come_back() -> None:
 
 
 def test_the_loop_goes_on_meanwhile() -> None:
+    """The worker waits for a byte that the loop writes."""
+    read_end, write_end = os.pipe()
+
+    def wait_for_the_loop() -> None:
+        assert select.select([read_end], [], [], DEADLINE)[0], "the loop waits for the worker"
+
     async def main() -> list[str]:
         order: list[str] = []
 
         async def work() -> None:
-            await run_in_worker(lambda: time.sleep(0.2), "w")
+            await run_in_worker(wait_for_the_loop, "w", keep=[read_end])
             order.append("worker")
 
         task = loop.spawn(work(), name="work")
         await loop.sleep(0.01)
         order.append("loop")
+        os.write(write_end, b"x")
         await task.wait()
         return order
 
-    assert loop.run(main()) == ["loop", "worker"]
+    try:
+        assert loop.run(main()) == ["loop", "worker"]
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 def _fail(error: BaseException) -> None:
@@ -92,7 +104,7 @@ def test_descriptors_are_closed_but_those_kept() -> None:
 def test_a_cancelled_wait_kills_the_worker() -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError), loop.timeout(0.05):
-            await run_in_worker(lambda: time.sleep(60), "w")
+            await run_in_worker(signal.pause, "w")
         await loop.sleep(0.2)
 
     began = len(reaper)

@@ -5,7 +5,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from innkeeper.engine.host import virtual_machine
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import Forward, lifetime, network, registry
+from tests.eventually import eventually
 from tests.vm.guest import vm_config
 from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
 
@@ -113,10 +113,7 @@ def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> 
     owner.communicate()
     assert select.select([qemu], [], [], 10)[0], "QEMU lives on"
     os.close(qemu)
-    deadline = time.monotonic() + 10
-    while everything_below(machines) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert everything_below(machines) == []
+    eventually(lambda: everything_below(machines) == [], lambda: everything_below(machines), 10)
     assert registry.sweep() == 1
     assert registry.list_vms() == []
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.images import busybox_image, nginx_image, redis_image
 from tests.needs import needs
-from tests.vm.command import detached, innkeeper, inspected, succeed
+from tests.vm.command import PATIENCE, detached, innkeeper, inspected, succeed
 
 pytestmark = pytest.mark.vm
 
@@ -24,11 +25,8 @@ def host_port(name: str) -> int:
 
 def await_ended(name: str) -> dict[str, object]:
     """The record, once the container's owner has gone."""
-    while True:
-        record = inspected(name)
-        if record["status"] not in ("starting", "running"):
-            return record
-        time.sleep(0.1)
+    eventually(lambda: inspected(name)["status"] not in ("starting", "running"), lambda: inspected(name), PATIENCE, every=0.1)
+    return inspected(name)
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +155,12 @@ def _await_port(port: int, question: bytes, answer: bytes) -> None:
     """Ask until the service in the guest answers: it starts after the container does."""
     import socket
 
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    def answers() -> bool:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as asked:
                 asked.sendall(question)
-                if asked.recv(100).startswith(answer):
-                    return
+                return asked.recv(100).startswith(answer)
         except OSError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(f"nothing answered on port {port}")
+            return False
+
+    eventually(answers, f"nothing answered on port {port}", 120, every=0.2)

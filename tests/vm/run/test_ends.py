@@ -4,11 +4,12 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from innkeeper.client import Agent, connect
+from tests.eventually import eventually
 from tests.images import busybox_image
 from tests.vm.command import ARGV, PATIENCE, environment, innkeeper, inspected, succeed
 
@@ -25,12 +26,6 @@ def box() -> Iterator[str]:
         yield id
     finally:
         innkeeper("rm", "-f", id)
-
-
-def until(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline, what
 
 
 PROGRAMS = r"""
@@ -78,7 +73,7 @@ def test_the_caller_s_closed_streams(box: str) -> None:
 
 def test_exec_that_nobody_reads(box: str) -> None:
     succeed("exec", "-d", box, "sh", "-c", "cat; yes | head -c 4000000; yes | head -c 4000000 >&2; touch /tmp/written")
-    until(lambda: innkeeper("exec", box, "test", "-e", "/tmp/written").returncode == 0, "its output is thrown away")
+    eventually(lambda: innkeeper("exec", box, "test", "-e", "/tmp/written").returncode == 0, "its output is thrown away", PATIENCE)
 
 
 def test_the_clock_is_right_again(box: str) -> None:
@@ -87,7 +82,7 @@ def test_the_clock_is_right_again(box: str) -> None:
         agent = Agent(client)
         for wrong in (1_000_000_000, int(time.time()) - 30, int(time.time()) + 86400):
             agent.set_guest_date_time(wrong, 0)
-            until(lambda: abs(agent.get_clock() / 1e9 - time.time()) < 5, "the clock is set")
+            eventually(lambda: abs(agent.get_clock() / 1e9 - time.time()) < 5, "the clock is set", PATIENCE)
     assert abs(int(succeed("exec", box, "date", "+%s")) - time.time()) < 60
 
 
@@ -103,7 +98,7 @@ def test_a_bare_port_is_published_in_both_families(box: str) -> None:
             return False
 
     for address in ("127.0.0.1", "::1"):
-        until(lambda address=address: answers(address), address)  # type: ignore[misc]
+        eventually(lambda address=address: answers(address), address, PATIENCE)  # type: ignore[misc]
 
 
 def test_the_end_of_the_container_itself(box: str) -> None:
@@ -111,7 +106,7 @@ def test_the_end_of_the_container_itself(box: str) -> None:
     state = inspected(box)["State"]
     assert (state["Status"], state["Running"], state["FinishedAt"]) == ("running", True, "0001-01-01T00:00:00Z")
     succeed("stop", "-t", "60", box)
-    until(lambda: inspected(box)["State"]["Status"] == "exited", "it ends")
+    eventually(lambda: inspected(box)["State"]["Status"] == "exited", "it ends", PATIENCE)
     state = inspected(box)["State"]
     assert (state["ExitCode"], state["OOMKilled"], state["Error"]) == (5, False, "")
     assert inspected(box)["Created"] < state["StartedAt"] < state["FinishedAt"]

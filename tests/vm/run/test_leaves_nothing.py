@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from innkeeper.vm import lifetime, registry
+from tests.eventually import eventually
 from tests.images import busybox_image
 from tests.vm.command import ARGV, detached, environment, innkeeper, inspected, succeed
 
@@ -27,10 +27,7 @@ def _running(*options: str) -> tuple["subprocess.Popen[bytes]", str]:
 
 
 def _await_no_process(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while lifetime.stragglers(folder):
-        assert time.monotonic() < deadline, f"still running: {lifetime.stragglers(folder)}"
-        time.sleep(0.05)
+    eventually(lambda: not lifetime.stragglers(folder), lambda: f"still running: {lifetime.stragglers(folder)}")
 
 
 def test_killing_the_command_line_ends_the_machine() -> None:

@@ -3,13 +3,13 @@
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from innkeeper import programs
+from tests.eventually import eventually
 from tests.images import busybox_image
 from tests.needs import needs
 from tests.vm.command import innkeeper, succeed
@@ -31,10 +31,8 @@ def registry(tmp_path: Path) -> Iterator[str]:
     argv = [str(programs.require("docker-registry")), "serve", str(config)]
     served = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
-        while not _listens(port):
-            assert served.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(lambda: _listens(port) or served.poll() is not None)
+        assert served.poll() is None
         yield f"127.0.0.1:{port}"
     finally:
         served.terminate()
