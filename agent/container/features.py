@@ -15,7 +15,7 @@ from agent.container.spec import seccomp as spec_seccomp
 from agent.container.spec.hooks import KINDS
 from agent.container.spec.linux import NAMESPACES
 from agent.container.state import OCI_VERSION
-from agent.linux import landlock, lsm, numa
+from agent.linux import landlock, lsm, mount_options, numa
 from agent.linux import mount as m
 from agent.linux import seccomp as floor
 from agent.linux.capability import NAMES, last_capability
@@ -74,8 +74,8 @@ def _namespaces() -> list[str]:
 
 
 def _mount_options(idmap: bool) -> list[str]:
-    words = {*mounts.PROPAGATION, *mounts.RECURSIVE_PROPAGATION, *mounts.SUPERBLOCK, *mounts.SUPERBLOCK_OFF}
-    for table in (mounts.ATTRIBUTES, mounts.RECURSIVE_ATTRIBUTES):
+    words = {*mount_options.PROPAGATION, *mount_options.RECURSIVE_PROPAGATION, *mounts.SUPERBLOCK, *mounts.SUPERBLOCK_OFF}
+    for table in (mount_options.ATTRIBUTES, mount_options.RECURSIVE_ATTRIBUTES):
         words.update([word for word, change in table.items() if m.knows_attribute(*change)])
     return sorted({*words, *OTHER_OPTIONS, *(MAPPING_OPTIONS if idmap else ())})
 

@@ -4,42 +4,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from agent.errors import Refused
-from agent.linux.mount import (
-    MOUNT_ATTR__ATIME,
-    MOUNT_ATTR_NOATIME,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NODIRATIME,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_NOSYMFOLLOW,
-    MOUNT_ATTR_RDONLY,
-    MOUNT_ATTR_STRICTATIME,
-    MS_PRIVATE,
-    MS_SHARED,
-    MS_SLAVE,
-    MS_UNBINDABLE,
-)
+from agent.linux.mount import MOUNT_ATTR_RDONLY
+from agent.linux.mount_options import ATTRIBUTES, CONTEXTS, LENGTH_MAX, PROPAGATION, RECURSIVE_ATTRIBUTES, RECURSIVE_PROPAGATION, combine
 
-_SET_AND_CLEAR = {
-    "ro": (MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, MOUNT_ATTR_RDONLY),
-    "nosuid": (MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, MOUNT_ATTR_NOSUID),
-    "nodev": (MOUNT_ATTR_NODEV, 0),
-    "dev": (0, MOUNT_ATTR_NODEV),
-    "noexec": (MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, MOUNT_ATTR_NOEXEC),
-    "noatime": (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
-    "strictatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
-    "relatime": (0, MOUNT_ATTR__ATIME),
-    "atime": (0, MOUNT_ATTR__ATIME),
-    "nostrictatime": (0, MOUNT_ATTR__ATIME),
-    "norelatime": (0, MOUNT_ATTR__ATIME),
-    "nodiratime": (MOUNT_ATTR_NODIRATIME, 0),
-    "diratime": (0, MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
-}
+_ATTRIBUTES = {**ATTRIBUTES, **RECURSIVE_ATTRIBUTES}
 _IMPLIED = {"user": "nosuid,nodev,noexec", "users": "nosuid,nodev,noexec", "group": "nosuid,nodev", "owner": "nosuid,nodev"}
 """Options of fstab(5) for who may mount a line -> the options that mount(8) implies by them."""
 _FOR_MOUNT = frozenset(("defaults", "_netdev", "auto", "noauto", "nofail", "nouser", "nogroup", "noowner", "silent", "loud"))
@@ -53,10 +21,6 @@ OVERLAY_RW = f"{SHIM}overlay-rw"
 _SHIM_OPTIONS = (f"{SHIM}is-layer", f"{SHIM}block_device=file", f"{SHIM}layer=", f"{SHIM}layer-src-prefix=")
 """Options by which a snapshotter instructs Kata's shim. The shim has acted on them and forwards
 them unchanged."""
-_PROPAGATION = {"private": MS_PRIVATE, "shared": MS_SHARED, "slave": MS_SLAVE, "unbindable": MS_UNBINDABLE}
-_QUOTED = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
-"""Options of SELinux. Their values contain commas, and may be in double quotes (mount(8))."""
-_PAGE = 4096
 
 
 class Options(NamedTuple):
@@ -103,8 +67,8 @@ def words(options: Iterable[str]) -> list[str]:
                 word += "," + parts.pop(0)
             if word:
                 found.append(word)
-    if sum(len(word) + 1 for word in found) > _PAGE:
-        raise Refused("storage.options", f"more than {_PAGE} characters")
+    if sum(len(word) + 1 for word in found) > LENGTH_MAX:
+        raise Refused("storage.options", f"more than {LENGTH_MAX} characters")
     return found
 
 
@@ -114,7 +78,7 @@ def _ends_in_escape(word: str) -> bool:
 
 
 def _in_quotes(word: str) -> bool:
-    return word.partition("=")[0] in _QUOTED and word.count('"') == 1
+    return word.partition("=")[0] in CONTEXTS and word.count('"') == 1
 
 
 def parse(options: Iterable[str]) -> Options:
@@ -124,28 +88,36 @@ def parse(options: Iterable[str]) -> Options:
     always applied to the whole tree of a recursive bind. Raises Refused for `loop`, as the agent
     sets up no loop device, and for an unknown option of Kata's shim.
     """
-    attributes = cleared = propagation = 0
+    attributes = 0, 0
+    propagation = 0
     propagate_below = bind = recursive = remount = False
     data: list[tuple[str, str | None]] = []
     for word in _expanded(words(options)):
         key, equals, value = word.partition("=")
         if key == "loop":
             raise Refused("storage.options", "loop devices are not set up in the guest")
-        if word in _SET_AND_CLEAR or (word.startswith("r") and word[1:] in _SET_AND_CLEAR):
-            set_, clear = _SET_AND_CLEAR[word] if word in _SET_AND_CLEAR else _SET_AND_CLEAR[word[1:]]
-            attributes = attributes & ~clear | set_
-            cleared = (cleared | clear) & ~set_
-        elif word in _PROPAGATION:
-            propagation, propagate_below = _PROPAGATION[word], False
-        elif word.startswith("r") and word[1:] in _PROPAGATION:
-            propagation, propagate_below = _PROPAGATION[word[1:]], True
+        if word in _ATTRIBUTES:
+            attributes = combine(attributes, _ATTRIBUTES[word])
+        elif word in PROPAGATION:
+            propagation, propagate_below = PROPAGATION[word], False
+        elif word in RECURSIVE_PROPAGATION:
+            propagation, propagate_below = RECURSIVE_PROPAGATION[word], True
         elif word in ("bind", "rbind"):
             bind, recursive = True, recursive or word == "rbind"
         elif word == "remount":
             remount = True
         elif not _ignored(word):
-            data.append((key, (value.strip('"') if key in _QUOTED else value) if equals else None))
-    return Options(attributes, cleared | _atime_field(attributes), propagation, propagate_below, bind, recursive, remount, tuple(data))
+            data.append((key, (value.strip('"') if key in CONTEXTS else value) if equals else None))
+    return Options(
+        attributes=attributes[0],
+        cleared=attributes[1],
+        propagation=propagation,
+        propagate_below=propagate_below,
+        bind=bind,
+        recursive=recursive,
+        remount=remount,
+        data=tuple(data),
+    )
 
 
 def _expanded(given: Iterable[str]) -> Iterable[str]:
@@ -163,8 +135,3 @@ def _ignored(word: str) -> bool:
             raise Refused("storage.options", f"{word[:80]} is unknown")
         return True
     return word in _FOR_MOUNT or word.startswith(COMMENT)
-
-
-def _atime_field(attributes: int) -> int:
-    """Return the atime bits to clear: all if one is set, as mount_setattr(2) requires, else 0."""
-    return MOUNT_ATTR__ATIME if attributes & MOUNT_ATTR__ATIME else 0

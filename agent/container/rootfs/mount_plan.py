@@ -17,10 +17,11 @@ from agent.container.rootfs.restrict import KernelMount, MaskPaths, Propagate, R
 from agent.container.spec import labels
 from agent.container.spec.document import Spec
 from agent.container.spec.linux import Device
-from agent.container.spec.mounts import PROPAGATION, Mount, clean
+from agent.container.spec.mounts import Mount, clean
 from agent.errors import Refused
 from agent.linux import mount as m
 from agent.linux.libc import AT_RECURSIVE
+from agent.linux.mount_options import PROPAGATION
 
 CGROUP_TYPES = ("cgroup", "cgroup2")
 KERNEL_TYPES = {"proc": m.PROC_SUPER_MAGIC, "sysfs": m.SYSFS_MAGIC}

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from agent.container.rootfs.copy_up import fill
 from agent.container.rootfs.operation import Operation
-from agent.container.spec.mounts import ATTRIBUTES, PROC_FILES, RECURSIVE_ATTRIBUTES, Mount, clean
+from agent.container.spec.mounts import PROC_FILES, Mount, clean
 from agent.linux import mount as m
 from agent.linux.libc import AT_FDCWD, AT_RECURSIVE
+from agent.linux.mount_options import ATTRIBUTES, RECURSIVE_ATTRIBUTES
 from agent.linux.openat2 import IN_ROOT_NO_LINKS, make_directory_in_root, make_file_in_root, open_in_root
 
 # Filesystems whose mount point must be a real directory at exactly that path, without a symbolic

@@ -8,10 +8,11 @@ import os
 import re
 from dataclasses import replace
 
-from agent.container.spec.mounts import CONTEXTS, Mount
+from agent.container.spec.mounts import Mount
 from agent.container.spec.reader import SpecReader
 from agent.errors import Refused
 from agent.linux import lsm
+from agent.linux.mount_options import CONTEXTS
 
 UNCONFINED = "unconfined"
 DEFAULT_PROFILE = "innkeeper-default"

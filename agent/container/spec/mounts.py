@@ -9,42 +9,23 @@ from dataclasses import dataclass
 
 from agent.container.spec.reader import U32, SpecReader
 from agent.errors import Refused
-from agent.linux import mount as m
+from agent.linux.mount_options import (
+    ATTRIBUTES,
+    CONTEXTS,
+    LENGTH_MAX,
+    PROPAGATION,
+    RECURSIVE_ATTRIBUTES,
+    RECURSIVE_PROPAGATION,
+    Change,
+    combine,
+)
 
-# option -> (attributes to set, attributes to clear). The last option wins.
-ATTRIBUTES = {
-    "ro": (m.MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, m.MOUNT_ATTR_RDONLY),
-    "nosuid": (m.MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, m.MOUNT_ATTR_NOSUID),
-    "nodev": (m.MOUNT_ATTR_NODEV, 0),
-    "dev": (0, m.MOUNT_ATTR_NODEV),
-    "noexec": (m.MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, m.MOUNT_ATTR_NOEXEC),
-    "noatime": (m.MOUNT_ATTR_NOATIME, m.MOUNT_ATTR__ATIME),
-    "atime": (0, m.MOUNT_ATTR__ATIME),
-    "relatime": (0, m.MOUNT_ATTR__ATIME),
-    "norelatime": (0, m.MOUNT_ATTR__ATIME),
-    "strictatime": (m.MOUNT_ATTR_STRICTATIME, m.MOUNT_ATTR__ATIME),
-    "nostrictatime": (0, m.MOUNT_ATTR__ATIME),
-    "nodiratime": (m.MOUNT_ATTR_NODIRATIME, 0),
-    "diratime": (0, m.MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (m.MOUNT_ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, m.MOUNT_ATTR_NOSYMFOLLOW),
-}
-RECURSIVE_ATTRIBUTES = {f"r{word}": change for word, change in ATTRIBUTES.items()}
-PROPAGATION = {"private": m.MS_PRIVATE, "shared": m.MS_SHARED, "slave": m.MS_SLAVE, "unbindable": m.MS_UNBINDABLE}
-RECURSIVE_PROPAGATION = {f"r{word}": flag for word, flag in PROPAGATION.items()}
 # Superblock options that fsconfig(2) takes as flags. Their opposites are the default of a new
 # mount. `silent` and `loud` have no effect: a filesystem's messages go to the caller of fsconfig(2)
 # and not to the kernel's log.
 SUPERBLOCK = frozenset(("sync", "dirsync", "lazytime", "mand", "iversion"))
 SUPERBLOCK_OFF = frozenset(("async", "nolazytime", "nomand", "noiversion", "loud", "silent"))
-# SELinux's options for any filesystem. Their values contain commas, and mount(8) wants them quoted
-# for that reason.
-CONTEXTS = frozenset(("context", "fscontext", "defcontext", "rootcontext"))
 BIND_TYPES = ("bind", "rbind")
-OPTIONS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +61,17 @@ class _Options:
 
     def __init__(self) -> None:
         self.bind = self.remount = self.recursive = self.copy_up = self.idmap = self.idmap_recursive = False
-        self.attributes = [0, 0]
-        self.recursive_attributes = [0, 0]
+        self.attributes: Change = (0, 0)
+        self.recursive_attributes: Change = (0, 0)
         self.propagation = self.recursive_propagation = 0
         self.data: list[tuple[str, str | None]] = []
         self.superblock: list[str] = []
 
     def read(self, word: str) -> None:
         if word in ATTRIBUTES:
-            _change(self.attributes, ATTRIBUTES[word])
+            self.attributes = combine(self.attributes, ATTRIBUTES[word])
         elif word in RECURSIVE_ATTRIBUTES:
-            _change(self.recursive_attributes, RECURSIVE_ATTRIBUTES[word])
+            self.recursive_attributes = combine(self.recursive_attributes, RECURSIVE_ATTRIBUTES[word])
         elif word in PROPAGATION:
             self.propagation = PROPAGATION[word]
         elif word in RECURSIVE_PROPAGATION:
@@ -112,12 +93,6 @@ class _Options:
             self.data.append((key, value if equals else None))
 
 
-def _change(state: list[int], change: tuple[int, int]) -> None:
-    set_, clear = change
-    state[0] = state[0] & ~clear | set_
-    state[1] = state[1] & ~set_ | clear
-
-
 def parse_mount(reader: SpecReader, bundle: str) -> Mount:
     """Return one entry of `mounts` as an object. Raises Refused.
 
@@ -135,8 +110,8 @@ def parse_mount(reader: SpecReader, bundle: str) -> Mount:
         raise Refused(reader.name("destination"), "a mount over / itself")
     options = _Options()
     words = reader.strings("options")
-    if sum(map(len, words)) + len(words) > OPTIONS_MAX:
-        raise Refused(reader.name("options"), f"longer than {OPTIONS_MAX} bytes together")
+    if sum(map(len, words)) + len(words) > LENGTH_MAX:
+        raise Refused(reader.name("options"), f"longer than {LENGTH_MAX} bytes together")
     for index, word in enumerate(words):
         if not word or ("," in word and word.partition("=")[0] not in CONTEXTS):
             raise Refused(reader.name(f"options[{index}]"), f"{word[:64]!r} is not one option")
