@@ -40,7 +40,7 @@ class DebugConsole:
             client = await accept(listener)
             loop.spawn(self._connection(client), name="debug console")
 
-    async def on_machine(self) -> None:
+    async def on_vm_console(self) -> None:
         """Run a shell on the console of the VM, and start a new one when it ends."""
         while True:
             with Fd(os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)) as console:

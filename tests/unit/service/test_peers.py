@@ -7,6 +7,7 @@ import pytest
 
 from agent import log, loop
 from agent.loop.sockets import accept, receive
+from agent.pod.shell import Shells
 from agent.pod.streams import Passthrough
 from agent.ports.console import DebugConsole
 from agent.ports.log_port import LogPort
@@ -56,7 +57,7 @@ async def _console(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
         client.send(b"shell")
 
     patch.setattr(DebugConsole, "_talk", talk)
-    await DebugConsole(None).serve(listener)  # type: ignore[arg-type]
+    await DebugConsole(Shells()).serve(listener)
 
 
 async def _passthrough(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
