@@ -111,6 +111,7 @@ class VmConfig:
 
     * `kernel`: vmlinux (PVH) or bzImage
     * `root`: the guest's root, read-only, /dev/vda
+    * `initrd`: what the kernel starts before the root, for a kernel whose drivers are modules
     * `root_device`, `root_type`: the kernel parameters `root=` and `rootfstype=`
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
@@ -137,10 +138,13 @@ class VmConfig:
     root_type: str = "erofs"
     calls_out: bool = True
     quiet: bool = True
+    initrd: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, path in (("kernel", self.kernel), ("root", self.root), *((f"disk {i}", d.path) for i, d in enumerate(self.disks))):
-            if not path.is_file():
+        files = {"kernel": self.kernel, "root": self.root, "initrd": self.initrd}
+        files |= {f"disk {index}": disk.path for index, disk in enumerate(self.disks)}
+        for name, path in files.items():
+            if path is not None and not path.is_file():
                 raise InnkeeperError(f"{name} of the machine: {path} is not a file")
         if self.memory_mib < 64:
             raise InnkeeperError(f"a machine needs at least 64 MiB of memory, not {self.memory_mib}")

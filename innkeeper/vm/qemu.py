@@ -77,6 +77,8 @@ def arguments(plan: Plan) -> list[str]:
         # vhost-user back ends support virtio 1.0 only.
         out += ["-global", "virtio-mmio.force-legacy=false"]
     out += ["-kernel", str(config.kernel.absolute()), "-append", plan.cmdline]
+    if config.initrd is not None:
+        out += ["-initrd", str(config.initrd.absolute())]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
     for index, disk in enumerate((Disk(config.root, read_only=True), *config.disks)):
         out += ["-blockdev", _blockdev(index, disk), "-device", bus.device("virtio-blk", f"drive=disk{index}")]

@@ -198,3 +198,11 @@ def test_paths_hold_wherever_qemu_stands(files: dict[str, Path], monkeypatch: py
     argv = argv_of(VmConfig(kernel=Path("kernel"), root=Path("root")))
     assert values(argv, "-kernel") == [str(files["kernel"])]
     assert json.loads(values(argv, "-blockdev")[0])["file"]["filename"] == str(files["root"])
+
+
+def test_an_initrd_is_passed_and_has_to_exist(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files["kernel"].parent)
+    assert values(argv_of(spec_of(files)), "-initrd") == []
+    assert values(argv_of(spec_of(files, initrd=Path("scratch"))), "-initrd") == [str(files["scratch"])]
+    with pytest.raises(InnkeeperError, match="initrd of the machine: absent is not a file"):
+        spec_of(files, initrd=Path("absent"))
