@@ -14,7 +14,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 
-POKE_SECONDS = 0.3
+KICK_SECONDS = 0.3
 """Seconds to wait for an answer to CONNECT before the relay is woken with another connection.
 
 vhost-device-vsock may sleep because it lost a notification.
@@ -95,7 +95,7 @@ def _hybrid(path: str, port: int, timeout: float | None) -> socket.socket:
         poll.register(sock, select.POLLIN)
         # vhost-device-vsock may have dropped the notification of this connection. A second
         # connection, closed at once, wakes it.
-        while not poll.poll(_left(deadline, POKE_SECONDS) * 1000):
+        while not poll.poll(_left(deadline, KICK_SECONDS) * 1000):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"no answer to CONNECT {port} on {path}")
             _unix(path, timeout).close()

@@ -37,7 +37,7 @@ PACKAGES = [
 The libraries that are copied into the root are those of this Debian release.
 """
 
-INSIDE = Path(__file__).parent / "builder_scripts"
+BUILDER_SCRIPTS = Path(__file__).parent / "builder_scripts"
 """Scripts that run inside the builder."""
 
 _INSTALL = """
@@ -103,8 +103,8 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
         "builder": builder.id,
         "site": site.name,
         "source": program.files(project),
-        "spec": hash_file(INSIDE / f"{program.name}.spec"),
-        "standard": hash_tree(INSIDE / "stdlib_shims", ["**/*.py"]),
+        "spec": hash_file(BUILDER_SCRIPTS / f"{program.name}.spec"),
+        "standard": hash_tree(BUILDER_SCRIPTS / "stdlib_shims", ["**/*.py"]),
         "script": _FREEZE,
     }
 
@@ -112,7 +112,7 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
         with progress.step(f"freezing the {program.name}"), builder:
             source = out / "source"
             copy_source(project, source, program.files(project))
-            mounts = {source: "/src:ro", site / "site": "/site:ro", INSIDE: "/inside:ro", out: "/out"}
+            mounts = {source: "/src:ro", site / "site": "/site:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
             env = {
                 "PYTHONHASHSEED": "1",
                 "PYTHONPATH": "/site",
@@ -129,12 +129,12 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
 def install_packages(store: Store, builder: Builder, project: Path) -> Path:
     """Install the locked Python packages and return the step's folder, which contains `site`."""
     lock = project / "agent" / "requirements.lock"
-    replaced = hash_tree(INSIDE / "overrides", ["**/*.py"])
+    replaced = hash_tree(BUILDER_SCRIPTS / "overrides", ["**/*.py"])
     inputs: dict[str, JSON] = {"builder": builder.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
 
     def make(out: Path) -> None:
         with progress.step("installing the agent's locked packages"), builder:
-            mounts = {lock: "/requirements.lock:ro", INSIDE: "/inside:ro", out: "/out"}
+            mounts = {lock: "/requirements.lock:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
             builder.run(["sh", "-c", _INSTALL], mounts=mounts, log=store.log_of(out), network=True)
 
     return store.step("python-packages", inputs, make)

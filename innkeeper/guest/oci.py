@@ -12,7 +12,7 @@ from pathlib import Path
 from innkeeper import __version__, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.builder import OLDER_SUITE, Builder
-from innkeeper.guest.freeze import INSIDE, PACKAGES, copy_source, install_packages
+from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES, copy_source, install_packages
 from innkeeper.guest.pipeline import link
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
@@ -71,7 +71,7 @@ def freeze_command(store: Store, project: Path) -> Path:
         "builder": builder.id,
         "site": site.name,
         "source": hash_tree(project, SOURCES),
-        "inside": hash_tree(INSIDE / "oci"),
+        "inside": hash_tree(BUILDER_SCRIPTS / "oci"),
         "licence": hash_file(project / "LICENSE"),
         "script": _FREEZE,
         "version": __version__,
@@ -81,7 +81,13 @@ def freeze_command(store: Store, project: Path) -> Path:
         with progress.step("freezing the runtime command"), builder:
             source = out / "source"
             copy_source(project, source, hash_tree(project, SOURCES))
-            binds = {source: "/src:ro", site / "site": "/site:ro", INSIDE: "/inside:ro", project / "LICENSE": "/LICENSE:ro", out: "/out"}
+            binds = {
+                source: "/src:ro",
+                site / "site": "/site:ro",
+                BUILDER_SCRIPTS: "/inside:ro",
+                project / "LICENSE": "/LICENSE:ro",
+                out: "/out",
+            }
             env = {
                 "PYTHONHASHSEED": "1",
                 "PYTHONPATH": "/site",

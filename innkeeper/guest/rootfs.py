@@ -9,7 +9,7 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.guest import Variant
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
-from innkeeper.guest.freeze import INSIDE
+from innkeeper.guest.freeze import BUILDER_SCRIPTS
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 
@@ -25,7 +25,7 @@ def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping
         "programs": {name: step.name for name, step in programs.items()},
         "policies": policies.name,
         "rootfs": hash_tree(data, ["layout", "init.c", "skeleton/**/*"]),
-        "script": hash_file(INSIDE / "assemble.py"),
+        "script": hash_file(BUILDER_SCRIPTS / "assemble.py"),
         "epoch": SOURCE_DATE_EPOCH,
         "variant": variant,
     }
@@ -33,7 +33,7 @@ def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping
     def make(out: Path) -> None:
         with progress.step(f"assembling the root file system ({variant})"), builder:
             frozen = {step / name: f"/{name}:ro" for name, step in programs.items()}
-            mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", INSIDE: "/inside:ro", out: "/out"}
+            mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
             builder.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
 
     return store.step("rootfs", inputs, make)

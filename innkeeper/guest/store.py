@@ -5,7 +5,7 @@ a folder with a final name is always whole. Each step has a lock (flock(2), whic
 when its holder dies): a second build of the same step waits and reuses the result.
 
     <root>/NAME-ID16/            a result; `.step.json` in it records what it was made of
-    <root>/.making/NAME-ID16/    an unfinished result, or the rest of an interrupted build
+    <root>/.staging/NAME-ID16/    an unfinished result, or the rest of an interrupted build
                                  (removed by the next step)
     <root>/.locks/  .logs/       one file per step
 """
@@ -50,7 +50,7 @@ class Store:
         result = self.root / f"{name}-{step_id[:16]}"
         if result.is_dir():
             return result
-        for folder in (".making", ".locks", ".logs"):
+        for folder in (".staging", ".locks", ".logs"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         with _locked(self.root / ".locks" / result.name):
             if not result.is_dir():
@@ -58,12 +58,12 @@ class Store:
                 self._make(name, step_id, inputs, result, make)
         return result
 
-    def log_of(self, making: Path) -> Path:
+    def log_of(self, staging: Path) -> Path:
         """Return the path of a step's log.
 
-        `making` is the folder that `make` was given, or the step's result.
+        `staging` is the folder that `make` was given, or the step's result.
         """
-        return self.root / ".logs" / f"{making.name}.log"
+        return self.root / ".logs" / f"{staging.name}.log"
 
     def has(self, name: str, inputs: Mapping[str, JSON]) -> bool:
         """Return whether the result exists already."""
@@ -75,36 +75,37 @@ class Store:
         An example is a builder whose image is gone from buildah's storage. The folder is renamed
         before it is removed, so that an interrupted removal never looks like a finished result.
         """
-        (self.root / ".making").mkdir(parents=True, exist_ok=True)
+        (self.root / ".staging").mkdir(parents=True, exist_ok=True)
         with _locked(self.root / ".locks" / result.name):
             if result.is_dir():
-                making = self.root / ".making" / result.name
-                _remove(making)
-                result.rename(making)
-                _remove(making)
+                staging = self.root / ".staging" / result.name
+                _remove(staging)
+                result.rename(staging)
+                _remove(staging)
 
     def _make(self, name: str, step_id: str, inputs: Mapping[str, JSON], result: Path, make: Callable[[Path], None]) -> None:
-        making = self.root / ".making" / result.name
-        _remove(making)
-        making.mkdir()
+        staging = self.root / ".staging" / result.name
+        _remove(staging)
+        staging.mkdir()
         try:
-            make(making)
+            make(staging)
             record = {"name": name, "id": step_id, "inputs": dict(inputs)}
-            (making / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-            _sync_filesystem(making)
-            making.rename(result)
+            (staging / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            _sync_filesystem(staging)
+            staging.rename(result)
             _sync_folder(self.root)
         except InnkeeperError as error:
-            log = self.log_of(making)
+            log = self.log_of(staging)
             if error.hint is None and log.exists():
                 error.hint = f"the whole output is in {log}"
             raise
         finally:
-            _remove(making)
+            _remove(staging)
 
     def _sweep(self) -> None:
-        """Remove what interrupted builds left: folders in `.making` whose lock is free."""
-        for left in (self.root / ".making").iterdir():
+        """Remove what interrupted builds left: folders in `.staging` whose lock is free."""
+        # `.making` is its name in caches of earlier versions.
+        for left in [*(self.root / ".staging").iterdir(), *(self.root / ".making").glob("*")]:
             try:
                 with _locked(self.root / ".locks" / left.name, wait=False):
                     _remove(left)

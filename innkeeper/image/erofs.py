@@ -31,12 +31,12 @@ EXTENDED = 1
 INODE = struct.Struct("<HHHHQIIIIQII16x")
 DIRENT = struct.Struct("<QHBx")
 SUPER = struct.Struct("<IIIBBHQQIIII16s16sI44x")
-CHUNK = 128 << 10
+BUFFER_SIZE = 128 << 10
 # A longer tail of a file gets a block of its own, so that inodes stay close together.
 INLINE_MAX = 1024
 BLOCKS_MAX = 2**32 - 1
 
-_ZEROS = bytes(CHUNK)
+_ZEROS = bytes(BUFFER_SIZE)
 _FILE_TYPES = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5, stat.S_IFSOCK: 6, stat.S_IFLNK: 7}
 _XATTR_PREFIXES = (
     (b"user.", 1),
@@ -284,7 +284,7 @@ class _Sources:
         if source not in self._open:
             self._open[source] = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         while length:
-            data = os.pread(self._open[source], min(length, CHUNK), offset)
+            data = os.pread(self._open[source], min(length, BUFFER_SIZE), offset)
             if not data:
                 raise InnkeeperError(f"layer {source.name} ends early")
             if data != _ZEROS[: len(data)]:  # the device starts as one hole, which reads as zeros

@@ -85,7 +85,7 @@ class Share:
 class Forward:
     """A port of the host that is forwarded to a port of the guest.
 
-    `host_port` 0 asks for a free one (see `network.settle`). `host_address` is an IPv4 or IPv6
+    `host_port` 0 asks for a free one (see `network.resolve_ports`). `host_address` is an IPv4 or IPv6
     address, or "" for all addresses of both.
     """
 

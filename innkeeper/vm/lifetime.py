@@ -3,7 +3,7 @@
 The kernel kills a process started here when the *thread* that started it ends (prctl(2),
 PR_SET_PDEATHSIG). So `spawn` always uses a thread that lives as long as this process: the main
 thread, or one of our own. The working directory of every process is the folder of its VM. That is
-how `stragglers` finds a process whose owner was killed in the moment between fork and prctl.
+how `orphans` finds a process whose owner was killed in the moment between fork and prctl.
 """
 
 import os
@@ -98,7 +98,7 @@ def end(process: "subprocess.Popen[bytes]", *, grace: float = TERM_SECONDS) -> i
     return process.wait()
 
 
-def stragglers(folder: Path) -> list[int]:
+def orphans(folder: Path) -> list[int]:
     """Return the processes, except this one, whose working directory is `folder`."""
     found = []
     wanted = os.path.realpath(folder)
@@ -113,14 +113,14 @@ def stragglers(folder: Path) -> list[int]:
     return found
 
 
-def kill_stragglers(folder: Path) -> int:
+def kill_orphans(folder: Path) -> int:
     """Kill helper processes in `folder`, whose owner is dead. Return their number.
 
     Waits until they are gone, at most 5 s.
     """
     deadline = time.monotonic() + 5
     killed: set[int] = set()
-    while (pids := _own(stragglers(folder))) and time.monotonic() < deadline:
+    while (pids := _own(orphans(folder))) and time.monotonic() < deadline:
         for pid in pids:
             _kill(pid, folder)
             killed.add(pid)
@@ -154,7 +154,7 @@ def _kill(pid: int, folder: Path) -> None:
     except OSError:
         return
     try:
-        if pid in stragglers(folder):
+        if pid in orphans(folder):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
     except ProcessLookupError:
         pass

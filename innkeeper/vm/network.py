@@ -24,8 +24,8 @@ ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The result of `settle`.
+class ResolvedPorts:
+    """The result of `resolve_ports`.
 
     `forwards` are those asked for, with a free port in place of each 0. `rules` are what QEMU
     forwards, all in IPv4. `listeners` are pairs of a bound IPv6 socket, which the caller has to
@@ -37,7 +37,7 @@ class Settled:
     listeners: tuple[tuple[socket.socket, int], ...] = ()
 
 
-def settle(forwards: Sequence[Forward]) -> Settled:
+def resolve_ports(forwards: Sequence[Forward]) -> ResolvedPorts:
     """Choose the ports of the host for `forwards`. Raises InnkeeperError naming the first failure.
 
     A forward without an address covers all addresses of the host, IPv4 and IPv6, as docker's does.
@@ -51,8 +51,8 @@ def settle(forwards: Sequence[Forward]) -> Settled:
     rules: list[Forward] = []
     try:
         for forward in forwards:
-            settled, rule, listener = _settle_one(forward, held)
-            done.append(settled)
+            resolved, rule, listener = _resolve_one(forward, held)
+            done.append(resolved)
             rules.append(rule)
             if listener is not None:
                 listeners.append((listener, rule.host_port))
@@ -63,29 +63,29 @@ def settle(forwards: Sequence[Forward]) -> Settled:
     finally:
         for sock in held:
             sock.close()
-    return Settled(tuple(done), tuple(rules), tuple(listeners))
+    return ResolvedPorts(tuple(done), tuple(rules), tuple(listeners))
 
 
-def _settle_one(forward: Forward, held: list[socket.socket]) -> tuple[Forward, Forward, socket.socket | None]:
+def _resolve_one(forward: Forward, held: list[socket.socket]) -> tuple[Forward, Forward, socket.socket | None]:
     """Return the forward with its port, QEMU's part of it, and the IPv6 socket or None.
 
     The sockets that reserve QEMU's ports go into `held`.
     """
     if ":" in forward.host_address:
         listener = _bind(forward, socket.AF_INET6)
-        settled = replace(forward, host_port=listener.getsockname()[1])
+        resolved = replace(forward, host_port=listener.getsockname()[1])
         inner = replace(forward, host_address="127.0.0.1", host_port=0)
         held.append(_bind(inner, socket.AF_INET))
-        return settled, replace(inner, host_port=held[-1].getsockname()[1]), listener
+        return resolved, replace(inner, host_port=held[-1].getsockname()[1]), listener
     if forward.host_address or not _has_ipv6():
         held.append(_bind(forward, socket.AF_INET))
-        settled = replace(forward, host_port=held[-1].getsockname()[1])
-        return settled, settled, None
+        resolved = replace(forward, host_port=held[-1].getsockname()[1])
+        return resolved, resolved, None
     for attempt in range(ATTEMPTS):
         held.append(_bind(forward, socket.AF_INET))
-        settled = replace(forward, host_port=held[-1].getsockname()[1])
+        resolved = replace(forward, host_port=held[-1].getsockname()[1])
         try:
-            return settled, settled, _bind(settled, socket.AF_INET6)
+            return resolved, resolved, _bind(resolved, socket.AF_INET6)
         except InnkeeperError:
             if forward.host_port or attempt == ATTEMPTS - 1:
                 raise

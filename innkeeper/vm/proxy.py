@@ -19,11 +19,11 @@ from innkeeper.vm import sockets
 
 BACKLOG = 128
 """Clients that may connect at once. A unix socket with a timeout refuses more."""
-PIECE = 256 << 10
+BUFFER_SIZE = 256 << 10
 """Bytes per read."""
 DIAL_SECONDS = 15.0
 """Timeout of a connection to the guest, in seconds."""
-LINGER = 5.0
+HALF_CLOSE_SECONDS = 5.0
 """Seconds that the guest has to finish after the client has closed its sending side.
 
 Not every vsock passes a half-close on to the guest.
@@ -101,7 +101,7 @@ def relay(client: socket.socket, guest: socket.socket) -> None:
     def upward() -> None:
         _copy(client, guest)
         _shut_down(guest, socket.SHUT_WR)
-        over.wait(LINGER)
+        over.wait(HALF_CLOSE_SECONDS)
         _shut_down(guest, socket.SHUT_RDWR)
 
     thread = threading.Thread(target=upward, name="proxy up", daemon=True)
@@ -116,7 +116,7 @@ def relay(client: socket.socket, guest: socket.socket) -> None:
 def _copy(source: socket.socket, target: socket.socket) -> None:
     """Copy one direction until end of file. An error counts as the end."""
     try:
-        while data := source.recv(PIECE):
+        while data := source.recv(BUFFER_SIZE):
             target.sendall(data)
     except OSError:
         pass

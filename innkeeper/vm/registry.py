@@ -93,7 +93,7 @@ class Entry:
         if self._lock < 0:
             return
         with _registry_lock():
-            lifetime.kill_stragglers(self.folder)
+            lifetime.kill_orphans(self.folder)
             _clean(self.folder, keep=self.keep)
             os.close(self._lock)
             self._lock = -1
@@ -162,7 +162,7 @@ def update(record: Record, **fields: Any) -> None:
 def remove(record: Record) -> None:
     """Remove the remains of a VM that has ended. Raises InnkeeperError if its owner still runs."""
     with _registry_lock(), _dead(record):
-        lifetime.kill_stragglers(record.folder)
+        lifetime.kill_orphans(record.folder)
         _clean(record.folder, keep=False)
 
 
@@ -192,7 +192,7 @@ def _sweep_one(folder: Path) -> bool:
     state = _read(folder)
     if state.get("keep") and state.get("status") == "ended":
         return False
-    lifetime.kill_stragglers(folder)
+    lifetime.kill_orphans(folder)
     if state.get("keep"):
         _write(folder / "state.json", {**state, "status": "ended", "error": state.get("error") or "its owner was killed"})
     _clean(folder, keep=bool(state.get("keep")))

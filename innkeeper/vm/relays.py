@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
-PIECE = 64 << 10
+BUFFER_SIZE = 64 << 10
 """Bytes per read, also more than any datagram."""
 MAX_CONNECTIONS = 256
 """Concurrent TCP connections of a port, with two descriptors each. More wait to be accepted."""
@@ -149,7 +149,7 @@ class Relay:
     def _from_client(self, clients: "OrderedDict[Address, socket.socket]", heard: dict[Address, float]) -> None:
         """Pass one datagram of a client on, with a new socket if the client is unknown."""
         try:
-            data, address = self._listener.recvfrom(PIECE)
+            data, address = self._listener.recvfrom(BUFFER_SIZE)
             if address not in clients:
                 clients[address] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 heard[address] = time.monotonic()
@@ -163,7 +163,7 @@ class Relay:
     def _to_client(self, sock: socket.socket, address: Address) -> None:
         """Pass one datagram of the target back to its client."""
         try:
-            self._listener.sendto(sock.recv(PIECE), address)
+            self._listener.sendto(sock.recv(BUFFER_SIZE), address)
         except OSError:
             pass  # nothing listens in the guest, or the client is gone
 
@@ -181,7 +181,7 @@ def _exchange(client: socket.socket, server: socket.socket) -> None:
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
     try:
-        while data := source.recv(PIECE):
+        while data := source.recv(BUFFER_SIZE):
             target.sendall(data)
     except OSError:
         # One side is gone, so the other direction has to end too.

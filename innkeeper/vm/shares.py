@@ -15,7 +15,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.vm import console, lifetime, vsock
 from innkeeper.vm.config import Share
 
-ENTRY = Path(__file__).parent / "virtiofsd_wrapper.py"
+WRAPPER = Path(__file__).parent / "virtiofsd_wrapper.py"
 
 
 class RunningShare:
@@ -28,11 +28,11 @@ class RunningShare:
         self.share = share
         self.log = folder / f"share-{index}.log"
         self._path = folder / f"share-{index}.sock"
-        stand = folder / f"share-{index}"
-        stand.mkdir(mode=0o700)
-        rest = command(virtiofsd, stand, self._path.name, rust=is_rust(virtiofsd))
+        mountpoint = folder / f"share-{index}"
+        mountpoint.mkdir(mode=0o700)
+        rest = command(virtiofsd, mountpoint, self._path.name, rust=is_rust(virtiofsd))
         self.socket: socket.socket | None = None
-        self.process = lifetime.spawn_python(ENTRY, [*entry_arguments(share, stand), *rest], folder=folder, log=self.log)
+        self.process = lifetime.spawn_python(WRAPPER, [*wrapper_arguments(share, mountpoint), *rest], folder=folder, log=self.log)
 
     def connect(self) -> None:
         """Connect to virtiofsd once it listens. Raises InnkeeperError.
@@ -68,28 +68,28 @@ class RunningShare:
             lifetime.end(self.process)
 
 
-def entry_arguments(share: Share, stand: Path) -> list[str]:
+def wrapper_arguments(share: Share, mountpoint: Path) -> list[str]:
     """Return the arguments of virtiofsd_wrapper.py between the owner and the command.
 
     They are the folder, the number of paths, and mode, name and source of each path.
     """
-    arguments = [str(stand), str(len(share.paths))]
+    arguments = [str(mountpoint), str(len(share.paths))]
     for path in share.paths:
         arguments += ["ro" if path.read_only else "rw", path.name, str(path.source.resolve())]
     return arguments
 
 
-def command(program: Path, stand: Path, socket_name: str, *, rust: bool) -> list[str]:
+def command(program: Path, mountpoint: Path, socket_name: str, *, rust: bool) -> list[str]:
     """Return virtiofsd's command line.
 
     QEMU 7.2's C program and the Rust one that followed it share a name and little else. Without
     CAP_MKNOD a guest cannot create a node for one of the host's devices in a folder of the host.
     """
     if not rust:
-        options = f"source={quote(stand)},cache=auto,xattr,sandbox=namespace,modcaps=-mknod,log_level=warn"
+        options = f"source={quote(mountpoint)},cache=auto,xattr,sandbox=namespace,modcaps=-mknod,log_level=warn"
         return [str(program), "-f", f"--socket-path={socket_name}", "-o", options]
     sandbox = "namespace" if os.geteuid() == 0 else "none"
-    argv = [str(program), f"--socket-path={socket_name}", f"--shared-dir={stand}", "--cache=auto", "--xattr", f"--sandbox={sandbox}"]
+    argv = [str(program), f"--socket-path={socket_name}", f"--shared-dir={mountpoint}", "--cache=auto", "--xattr", f"--sandbox={sandbox}"]
     return [*argv, "--modcaps=-mknod", "--log-level=warn"]
 
 

@@ -54,14 +54,14 @@ class VirtioSerial(Backend):
             raise
         return sock
 
-    def handed_over(self) -> None:
+    def close_fds_after_spawn(self) -> None:
         """Close our copy of the connection, so that the relay notices when QEMU ends."""
         if self._far is not None:
             self._far.close()
             self._far = None
         self.fds = ()
 
-    def take_call(self) -> bool:
+    def accept_ready(self) -> bool:
         return True
 
     def failure(self) -> str | None:
@@ -69,5 +69,5 @@ class VirtioSerial(Backend):
 
     def close(self) -> None:
         self.listener.close()
-        self.handed_over()
+        self.close_fds_after_spawn()
         self._relay.close()

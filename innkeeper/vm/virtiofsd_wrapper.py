@@ -2,11 +2,11 @@
 
 `shares` runs this file as a program of its own:
 
-    virtiofsd_wrapper.py OWNER-PID STAND COUNT [ro|rw NAME SOURCE]... COMMAND...
+    virtiofsd_wrapper.py OWNER-PID MOUNTPOINT COUNT [ro|rw NAME SOURCE]... COMMAND...
 
-NAME is the folder below STAND that a source is bound to. The empty name is STAND itself. It uses
-the standard library only and none of our modules, because it runs with -I -S. Without root it makes
-a user namespace first.
+NAME is the folder below MOUNTPOINT that a source is bound to. The empty name is MOUNTPOINT itself.
+It uses the standard library only and none of our modules, because it runs with -I -S. Without root
+it makes a user namespace first.
 """
 
 import ctypes
@@ -65,8 +65,8 @@ def own_pid_files() -> None:
         check(libc.mount(b"pid", PID_FILES.encode(), b"tmpfs", 0, b"size=64k,mode=700"), f"mount tmpfs at {PID_FILES}")
 
 
-def bind_all(paths: list[tuple[str, str, str]], stand: str) -> None:
-    """Bind each (mode, name, source) below `stand`, or a single unnamed folder to `stand` itself.
+def bind_all(paths: list[tuple[str, str, str]], mountpoint: str) -> None:
+    """Bind each (mode, name, source) below `mountpoint`, or a single unnamed folder to it.
 
     A file goes into its folder under its own name.
     """
@@ -74,13 +74,13 @@ def bind_all(paths: list[tuple[str, str, str]], stand: str) -> None:
     if not alone:
         # The folders around the sources must not be writable, or a guest could fill the host's
         # memory.
-        check(libc.mount(b"share", os.fsencode(stand), b"tmpfs", 0, b"size=1m,mode=755"), f"mount tmpfs at {stand}")
+        check(libc.mount(b"share", os.fsencode(mountpoint), b"tmpfs", 0, b"size=1m,mode=755"), f"mount tmpfs at {mountpoint}")
     for mode, name, source in paths:
-        folder = os.path.join(stand, name) if name else stand
+        folder = os.path.join(mountpoint, name) if name else mountpoint
         os.makedirs(folder, mode=0o755, exist_ok=True)
         bind(source, folder, mode == "ro")
     if not alone:
-        set_read_only(stand, recursive=False)
+        set_read_only(mountpoint, recursive=False)
 
 
 def bind(source: str, folder: str, read_only: bool) -> None:
@@ -106,13 +106,13 @@ def set_read_only(path: str, recursive: bool) -> None:
 
 def main() -> None:
     """Run the program that the head of this file describes."""
-    owner, stand, count, *rest = sys.argv[1:]
+    owner, mountpoint, count, *rest = sys.argv[1:]
     paths = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, 3 * int(count), 3)]
     command = rest[3 * int(count) :]
     die_with(int(owner))
     new_namespace()
     own_pid_files()
-    bind_all(paths, stand)
+    bind_all(paths, mountpoint)
     os.execv(command[0], command)
 
 

@@ -46,7 +46,7 @@ class VirtualMachine:
         self._shares: list[RunningShare] = []
         self._relays: list[Relay] = []
         self._qemu: subprocess.Popen[bytes] | None = None
-        self._called = False
+        self._ready = False
         self._stopping = False
 
     def __enter__(self) -> Self:
@@ -71,9 +71,9 @@ class VirtualMachine:
         self.accel = accel.choose(self.config.accel)
         self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
         self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
-        settled = network.settle(self.config.forwards)
-        self.forwards = settled.forwards
-        self._relays = [Relay(listener, port) for listener, port in settled.listeners]
+        resolved = network.resolve_ports(self.config.forwards)
+        self.forwards = resolved.forwards
+        self._relays = [Relay(listener, port) for listener, port in resolved.listeners]
         self._vsock = virtio_serial.open_backend(self.folder, self.host)
         for index, share in enumerate(self.config.shares):
             if self.host.virtiofsd is None:
@@ -81,12 +81,12 @@ class VirtualMachine:
             self._shares.append(RunningShare(share, index, self.folder, self.host.virtiofsd))
         for running in self._shares:
             running.connect()
-        argv = qemu.arguments(self._plan(self._vsock, settled.rules))
+        argv = qemu.arguments(self._plan(self._vsock, resolved.rules))
         self.qemu_log.write_text("")
         fds = (*self._vsock.fds, *(s.fd for s in self._shares))
         self.started = time.monotonic()
         self._qemu = lifetime.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
-        self._vsock.handed_over()
+        self._vsock.close_fds_after_spawn()
         self.entry.update(
             status="running",
             pid=self._qemu.pid,
@@ -133,8 +133,8 @@ class VirtualMachine:
         the guest or a helper process has ended.
         """
         deadline = time.monotonic() + timeout
-        if self.config.calls_out and not self._called:
-            self._await_call(min(deadline, time.monotonic() + DIAL_ANYWAY))
+        if self.config.calls_out and not self._ready:
+            self._await_ready(min(deadline, time.monotonic() + DIAL_ANYWAY))
         while True:
             self._raise_if_ended()
             try:
@@ -146,7 +146,7 @@ class VirtualMachine:
                     raise self._failure(f"the guest did not answer within {timeout:.0f} s") from None
                 time.sleep(REDIAL_SECONDS)
 
-    def _await_call(self, deadline: float) -> None:
+    def _await_ready(self, deadline: float) -> None:
         """Wait for the guest's call, which reports that its agent listens.
 
         Dialling earlier would be unsafe: an unpatched vhost-device-vsock silently exits if the host
@@ -160,9 +160,9 @@ class VirtualMachine:
                 readable, _, _ = select.select([listener, gone], [], [], min(left, 0.5))
                 if gone in readable:
                     self._raise_if_ended()
-                if listener in readable and self._vsock.take_call():
-                    self._called = True
-                    self._vsock.hang_up()
+                if listener in readable and self._vsock.accept_ready():
+                    self._ready = True
+                    self._vsock.stop_listening()
                     return
                 self._raise_if_ended()
         finally:

@@ -31,7 +31,7 @@ With vhost-device-vsock's default of 65536, a 32 KiB message from the guest neve
 """
 DEVICE_SECONDS = 5.0
 """Seconds that a helper process may take to create its socket."""
-POKE_SECONDS = 0.3
+KICK_SECONDS = 0.3
 """Seconds to wait for an answer to CONNECT before the back end is woken up."""
 
 
@@ -62,15 +62,15 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def handed_over(self) -> None:
+    def close_fds_after_spawn(self) -> None:
         """Close or keep `fds`, now that QEMU has inherited them."""
 
-    def hang_up(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more calls: from now on they would come from a container."""
         self.listener.close()
 
     @abstractmethod
-    def take_call(self) -> bool:
+    def accept_ready(self) -> bool:
         """Accept a call on `listener`. Return whether it came from the guest of this VM."""
 
     def failure(self) -> str | None:
@@ -135,10 +135,10 @@ class KernelVsock(Backend):
             raise
         return sock
 
-    def handed_over(self) -> None:
+    def close_fds_after_spawn(self) -> None:
         """Keep the descriptor: it reserves the CID."""
 
-    def take_call(self) -> bool:
+    def accept_ready(self) -> bool:
         caller, (cid, _) = self.listener.accept()
         caller.close()
         return bool(cid == self.cid)  # all guests of a host share its port numbers
@@ -199,17 +199,17 @@ class UserVsock(Backend):
         sock = sockets.connect(self.path, timeout=1)
         try:
             sock.sendall(b"CONNECT %d\n" % port)
-            while not select.select([sock], [], [], POKE_SECONDS)[0]:
+            while not select.select([sock], [], [], KICK_SECONDS)[0]:
                 if time.monotonic() >= deadline:
                     raise TimeoutError("no answer to CONNECT")
-                self.poke()
+                self.kick()
             probe.read_ok(sock)
         except BaseException:
             sock.close()
             raise
         return sock
 
-    def handed_over(self) -> None:
+    def close_fds_after_spawn(self) -> None:
         """Close our copy of the connection, so that QEMU holds the only one.
 
         vhost-device-vsock exits when it is closed, and the callers' connections end with it.
@@ -219,12 +219,12 @@ class UserVsock(Backend):
             self._queue = None
         self.fds = ()
 
-    def take_call(self) -> bool:
+    def accept_ready(self) -> bool:
         self.listener.accept()[0].close()
         return True
 
-    def hang_up(self) -> None:
-        super().hang_up()
+    def stop_listening(self) -> None:
+        super().stop_listening()
         (self.folder / f"agent.sock_{READY_PORT}").unlink(missing_ok=True)
 
     def failure(self) -> str | None:
@@ -233,7 +233,7 @@ class UserVsock(Backend):
             return None
         return f"vhost-device-vsock ended with {code}: {' / '.join(console.tail(self.log, 3)) or 'it said nothing'}"
 
-    def poke(self) -> None:
+    def kick(self) -> None:
         """Make vhost-device-vsock check what it has to send.
 
         Its vhost-user library drops a notification from the guest that arrives before the queue is
@@ -246,7 +246,7 @@ class UserVsock(Backend):
 
     def close(self) -> None:
         self.listener.close()
-        self.handed_over()
+        self.close_fds_after_spawn()
         lifetime.end(self.process)
 
 

@@ -54,7 +54,7 @@ def test_a_failure_leaves_nothing_and_names_its_log(store: Store) -> None:
     with pytest.raises(InnkeeperError, match="broken") as raised:
         store.step("step", {}, fails)
     assert not store.has("step", {})
-    assert list((store.root / ".making").iterdir()) == []
+    assert list((store.root / ".staging").iterdir()) == []
     assert raised.value.hint is not None and str(store.root / ".logs") in raised.value.hint
 
 
@@ -69,13 +69,13 @@ def test_what_is_killed_while_it_is_made_does_not_look_finished(store: Store) ->
             store.step("step", {}, never_ends)
         finally:
             os._exit(1)
-    making = store.root / ".making"
-    eventually(lambda: list(making.glob("*/half")))
+    staging = store.root / ".staging"
+    eventually(lambda: list(staging.glob("*/half")))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert not store.has("step", {})
     store.step("other", {}, writes("x"))
-    assert list(making.iterdir()) == []  # swept by the next step, whichever it is
+    assert list(staging.iterdir()) == []  # swept by the next step, whichever it is
     assert (store.step("step", {}, writes("whole")) / "result").read_text() == "whole"
 
 

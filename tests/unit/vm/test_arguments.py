@@ -153,22 +153,22 @@ def test_the_command_line_tells_what_the_machine_is() -> None:
 
 
 def test_a_free_port_is_found_and_a_used_one_is_named() -> None:
-    (forward,) = network.settle([Forward("tcp", "127.0.0.1", 0, 80)]).forwards
+    (forward,) = network.resolve_ports([Forward("tcp", "127.0.0.1", 0, 80)]).forwards
     assert forward.host_port > 0
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
-            network.settle([Forward("tcp", "127.0.0.1", port, 80)])
+            network.resolve_ports([Forward("tcp", "127.0.0.1", port, 80)])
     with pytest.raises(InnkeeperError, match=r"192\.0\.2\.1 is not an address"):
-        network.settle([Forward("tcp", "192.0.2.1", 0, 80)])
+        network.resolve_ports([Forward("tcp", "192.0.2.1", 0, 80)])
 
 
 def test_the_same_port_twice_is_refused() -> None:
-    (free,) = network.settle([Forward("udp", "127.0.0.1", 0, 80)]).forwards
+    (free,) = network.resolve_ports([Forward("udp", "127.0.0.1", 0, 80)]).forwards
     with pytest.raises(InnkeeperError, match="in use"):
-        network.settle([free, free])
+        network.resolve_ports([free, free])
 
 
 def test_forwards_reach_qemu_and_its_complaint_comes_back_in_words() -> None:

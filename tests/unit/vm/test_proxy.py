@@ -71,7 +71,7 @@ def connected(path: Path) -> socket.socket:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(proxy, "LINGER", 0.05)
+    monkeypatch.setattr(proxy, "HALF_CLOSE_SECONDS", 0.05)
 
 
 def test_many_connections_with_much_data(tmp_path: Path) -> None:

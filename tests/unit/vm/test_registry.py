@@ -153,7 +153,7 @@ def test_a_machine_that_is_changed_does_not_look_alive(monkeypatch: pytest.Monke
     entry.update(keep=True, status="ended")
     entry.release()
     seen: list[bool] = []
-    monkeypatch.setattr(lifetime, "kill_stragglers", lambda folder: seen.append(registry.find("web").alive))
+    monkeypatch.setattr(lifetime, "kill_orphans", lambda folder: seen.append(registry.find("web").alive))
     registry.remove(registry.find("web"))
     assert seen == [False]
 
@@ -317,10 +317,10 @@ def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     try:
         held = [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")]
         assert not [path for path in held if path.endswith("/lock")]
-        assert process.pid in lifetime.stragglers(entry.folder)
+        assert process.pid in lifetime.orphans(entry.folder)
     finally:
         lifetime.end(process)
-    assert lifetime.stragglers(entry.folder) == []
+    assert lifetime.orphans(entry.folder) == []
     entry.release()
 
 

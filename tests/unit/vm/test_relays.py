@@ -40,35 +40,35 @@ def relayed(kind: int) -> Iterator[tuple[socket.socket, int]]:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_port_without_an_address_is_taken_in_both_families(protocol: str) -> None:
-    settled = network.settle([Forward(protocol, "", 0, 80)])
+    resolved = network.resolve_ports([Forward(protocol, "", 0, 80)])
     try:
-        (forward,), ((listener, target),) = settled.forwards, settled.listeners
-        assert settled.rules == (forward,)
+        (forward,), ((listener, target),) = resolved.forwards, resolved.listeners
+        assert resolved.rules == (forward,)
         assert (forward.host_address, forward.host_port, target) == ("", listener.getsockname()[1], forward.host_port)
         assert listener.getsockname()[0] == "::"
         assert str(forward) == f"0.0.0.0:{forward.host_port}->80/{protocol}"
         with pytest.raises(InnkeeperError, match=f"^-p: port {forward.host_port}/{protocol} of the host is in use"):
-            network.settle([Forward(protocol, "::1", forward.host_port, 80)])
+            network.resolve_ports([Forward(protocol, "::1", forward.host_port, 80)])
         with pytest.raises(InnkeeperError, match="in use"):
-            network.settle([forward])
+            network.resolve_ports([forward])
     finally:
-        for listener, _ in settled.listeners:
+        for listener, _ in resolved.listeners:
             listener.close()
 
 
 def test_an_address_is_taken_in_its_family_alone() -> None:
-    (v6,) = network.settle([Forward("tcp", "::1", 0, 80)]).listeners
+    (v6,) = network.resolve_ports([Forward("tcp", "::1", 0, 80)]).listeners
     with v6[0]:
         port = v6[0].getsockname()[1]
-        four = network.settle([Forward("tcp", "127.0.0.1", port, 80)])
+        four = network.resolve_ports([Forward("tcp", "127.0.0.1", port, 80)])
         assert (four.forwards, four.listeners) == (four.rules, ())
         assert str(Forward("tcp", "::1", port, 80)) == f"[::1]:{port}->80/tcp"
-    settled = network.settle([Forward("tcp", "::1", port, 80)])
-    settled.listeners[0][0].close()
-    assert settled.forwards == (Forward("tcp", "::1", port, 80),)
-    assert settled.rules[0].host_address == "127.0.0.1" and settled.rules[0].host_port == settled.listeners[0][1] != port
+    resolved = network.resolve_ports([Forward("tcp", "::1", port, 80)])
+    resolved.listeners[0][0].close()
+    assert resolved.forwards == (Forward("tcp", "::1", port, 80),)
+    assert resolved.rules[0].host_address == "127.0.0.1" and resolved.rules[0].host_port == resolved.listeners[0][1] != port
     with pytest.raises(InnkeeperError, match=r"^-p: 2001:db8::1 is not an address of this host"):
-        network.settle([Forward("tcp", "2001:db8::1", 0, 80)])
+        network.resolve_ports([Forward("tcp", "2001:db8::1", 0, 80)])
 
 
 def test_nothing_stays_open_of_what_cannot_be_had() -> None:
@@ -77,14 +77,14 @@ def test_nothing_stays_open_of_what_cannot_be_had() -> None:
         taken.listen()
         with pytest.raises(InnkeeperError, match="in use"):
             last = Forward("tcp", "127.0.0.1", taken.getsockname()[1], 80)
-            network.settle([Forward("tcp", "", 0, 80), Forward("tcp", "::1", 0, 80), last])
+            network.resolve_ports([Forward("tcp", "", 0, 80), Forward("tcp", "::1", 0, 80), last])
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_host_without_ipv6_publishes_in_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "_has_ipv6", lambda: False)
-    settled = network.settle([Forward("tcp", "", 0, 80)])
-    assert (settled.forwards, settled.listeners) == (settled.rules, ())
+    resolved = network.resolve_ports([Forward("tcp", "", 0, 80)])
+    assert (resolved.forwards, resolved.listeners) == (resolved.rules, ())
 
 
 def test_connections_carry_each_end_by_itself() -> None:

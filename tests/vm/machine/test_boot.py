@@ -90,7 +90,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
         tcp = vm.forwards[0]
         with socket.create_connection(("127.0.0.1", tcp.host_port), timeout=10):
             pass
-        assert len(lifetime.stragglers(vm.folder)) >= 2
+        assert len(lifetime.orphans(vm.folder)) >= 2
 
 
 def test_the_folder_that_is_kept_has_the_console() -> None:

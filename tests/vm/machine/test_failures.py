@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_in_the_last_moment_is_told(monkeypatch: pytest.Mon
         spec = vm_config(forwards=(Forward("tcp", "127.0.0.1", port, 80),))
         with virtual_machine(spec) as vm, pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
             vm.start()
-        monkeypatch.setattr(network, "settle", lambda forwards: network.Settled(tuple(forwards), tuple(forwards)))
+        monkeypatch.setattr(network, "resolve_ports", lambda forwards: network.ResolvedPorts(tuple(forwards), tuple(forwards)))
         with virtual_machine(spec) as vm:
             vm.start()
             with pytest.raises(InnkeeperError, match=f"port {port}/tcp of the host is in use"):
@@ -124,7 +124,7 @@ def test_a_helper_that_dies_is_told() -> None:
         vm.wait_ready(TIMEOUT)
         if "vsock://" in vm.address(1):
             pytest.skip("this host's kernel serves vsock: there is no helper")
-        (pid,) = [p for p in lifetime.stragglers(vm.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
+        (pid,) = [p for p in lifetime.orphans(vm.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
         os.kill(pid, signal.SIGKILL)
         gone = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else -1
         if gone >= 0:

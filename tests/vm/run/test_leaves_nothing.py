@@ -27,7 +27,7 @@ def _running(*options: str) -> tuple["subprocess.Popen[bytes]", str]:
 
 
 def _await_no_process(folder: Path) -> None:
-    eventually(lambda: not lifetime.stragglers(folder), lambda: f"still running: {lifetime.stragglers(folder)}")
+    eventually(lambda: not lifetime.orphans(folder), lambda: f"still running: {lifetime.orphans(folder)}")
 
 
 def test_killing_the_command_line_ends_the_machine() -> None:
