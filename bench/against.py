@@ -27,7 +27,7 @@ EXECS = 3
 """Number of execs in each VM that is held. The first counts like the others."""
 GAP_SECONDS = 1.0
 """Seconds to wait after a VM, so that its shim has ended too."""
-HINT = "DIR has bzImage and image: a kernel, and a disk image whose first partition is the root of Kata's guest"
+HINT = "DIR needs bzImage, a kernel, and image, a disk whose first partition is the root of Kata's guest"
 ROOT_TYPES = ((1024, bytes.fromhex("e2e1f5e0"), "erofs"), (1080, bytes.fromhex("53ef"), "ext4"))
 """For each file system: the offset of its magic number in a partition, the number, and its name."""
 SECTOR = 512

@@ -46,7 +46,7 @@ class Containers:
         status = self.agent.wait_process(container_id, container_id, timeout=60)
         self.agent.remove_container(container_id)
         if status:
-            raise InnkeeperError(f"the container that was to be measured ended with status {status}")
+            raise InnkeeperError(f"the measured container ended with status {status}")
 
     def exec(self, container_id: str, args: Sequence[str] = ("/bin/true",)) -> None:
         """Run a process in a container and wait for its end.
@@ -65,7 +65,7 @@ class Containers:
     def _ended(self, container_id: str, exec_id: str) -> None:
         status = self.agent.wait_process(container_id, exec_id, timeout=60)
         if status:
-            raise InnkeeperError(f"a process that was to be measured ended with status {status}")
+            raise InnkeeperError(f"the measured process ended with status {status}")
 
     def stdout(self, container_id: str, size: int) -> float:
         """Return the MB/s of reading `size` bytes of a process's output, to its end."""

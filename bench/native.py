@@ -88,7 +88,7 @@ def measure(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, check=False
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
         raise InnkeeperError(f"measuring beside runc and crun failed with status {done.returncode}: {last[0]}")
     answer = json.loads((folder / "answer.json").read_text())
     sections = [Section(**{**section, "figures": [Figure(**row) for row in section["figures"]]}) for section in answer["sections"]]
@@ -153,7 +153,8 @@ def _connected(process: "subprocess.Popen[bytes]", address: str, log: Path) -> I
             break
         except OSError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise InnkeeperError(f"the agent did not start: {error}; it said: {log.read_text(errors='replace')[-500:]}") from error
+                last = log.read_text(errors="replace")[-500:]
+                raise InnkeeperError(f"the agent did not start: {error}; its log ends with: {last}") from error
             time.sleep(0.02)
     with client:
         agent = Agent(client)

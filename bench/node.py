@@ -163,4 +163,4 @@ class Node:
 
 def last_line(text: str) -> str:
     """Return the last line of a program's output, or a text that it printed nothing."""
-    return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
+    return text.strip().splitlines()[-1] if text.strip() else "no output"

@@ -83,7 +83,7 @@ class Runtime:
             if done.returncode:
                 errors.seek(0)
                 text = errors.read().strip().splitlines()
-                raise InnkeeperError(f"{' '.join(argv)}: status {done.returncode}: {text[-1] if text else 'it said nothing'}")
+                raise InnkeeperError(f"{' '.join(argv)}: status {done.returncode}: {text[-1] if text else 'no output'}")
 
     def _output(self, *arguments: str) -> str:
         return subprocess.run([str(self.program), *arguments], capture_output=True, text=True, timeout=SECONDS, check=True).stdout

@@ -162,7 +162,7 @@ def _packages(names: Iterable[str]) -> list[str]:
     for name in names:
         program = REGISTRY.get(name)
         if program is None:
-            raise InnkeeperError(f"{name} is missing, and it is not known which package has it")
+            raise InnkeeperError(f"{name} is missing, and no package is known that has it")
         chosen = program.packages
         if program.instead and not all(_known(package) for package in chosen):
             chosen = program.instead

@@ -28,7 +28,9 @@ def rm(
             raise
         if container.alive:
             if not force:
-                raise InnkeeperError(f"container {container.name} is {container.facts.status}", hint=f"stop it, or: rm -f {container.name}")
+                name = container.name
+                hint = f"stop it first, or force removal: rm -f {name}"
+                raise InnkeeperError(f"cannot remove container {name}: it is {container.facts.status}", hint=hint)
             stop.end_owner(container)
         registry.remove(container.vm)
         print(container.name)

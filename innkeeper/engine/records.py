@@ -177,5 +177,5 @@ def lookup(name: str) -> Container:
     if not matching:
         raise InnkeeperError(f"no such container: {name}", hint="ps -a lists them")
     if len(matching) > 1:
-        raise InnkeeperError(f"{name} is the beginning of {len(matching)} container ids", hint="give more of it")
+        raise InnkeeperError(f"multiple container ids start with {name}", hint="give more characters of the id")
     return matching[0]

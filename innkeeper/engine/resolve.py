@@ -75,7 +75,7 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     if request.name:
         _check_name(request.name)
     if options.ports and not request.network:
-        raise InnkeeperError("-p needs a network", hint="leave out --network none")
+        raise InnkeeperError("-p cannot be used with --network none", hint="leave out --network none")
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)
@@ -91,28 +91,28 @@ def _check_name(name: str) -> None:
     """
     for record in registry.list_vms():
         if record.name == name:
-            force = "-f " if record.alive else ""
-            raise InnkeeperError(f"the name {name} is taken by container {record.id}", hint=f"remove it: rm {force}{name}")
+            hint = f"remove it: rm {'-f ' if record.alive else ''}{name}"
+            raise InnkeeperError(f"the container name {name} is already in use by container {record.id}", hint=hint)
 
 
 def network(text: str) -> bool:
     """Return whether the VM has a network card, from the value of `--network`."""
     if text not in ("user", "none"):
-        raise InnkeeperError(f"--network {text}: not known", hint="user or none")
+        raise InnkeeperError(f"--network {text}: no such network", hint="use user or none")
     return text == "user"
 
 
 def accelerator(text: str) -> str | None:
     """Return the accelerator from the value of `--accel`, or None to choose automatically."""
     if text not in ("auto", "kvm", "tcg"):
-        raise InnkeeperError(f"--accel {text}: not known", hint="auto, kvm or tcg")
+        raise InnkeeperError(f"--accel {text}: no such accelerator", hint="use auto, kvm or tcg")
     return None if text == "auto" else text
 
 
 def guest_variant(chosen: Variant, debug: bool) -> Variant:
     """Return the variant from `--guest-variant` and `--debug-guest`, an alias of one value."""
     if debug and chosen not in ("release", "debug"):
-        raise InnkeeperError(f"--debug-guest and --guest-variant {chosen}: a guest has one variant")
+        raise InnkeeperError(f"--debug-guest cannot be combined with --guest-variant {chosen}")
     return "debug" if debug else chosen
 
 

@@ -143,7 +143,7 @@ def _cause(vm: VirtualMachine, error: Exception) -> InnkeeperError:
         if (failure := vm.failure()) is not None:
             return failure
         time.sleep(0.05)
-    return InnkeeperError(f"the guest's agent is gone: {error}")
+    return InnkeeperError(f"the connection to the guest's agent was lost: {error}")
 
 
 def agent_error(error: RpcError) -> InnkeeperError:
@@ -221,7 +221,7 @@ def _scratch_disk(folder: Path, size: int) -> Path:
     It has no journal, because it never outlives its VM.
     """
     if size < 16 << 20:
-        raise InnkeeperError("--scratch: the least is 16m")
+        raise InnkeeperError("--scratch: minimum size allowed is 16m")
     path = folder / "scratch.img"
     with path.open("wb") as file:
         file.truncate(size)

@@ -31,7 +31,7 @@ def parse(text: str) -> int:
     try:
         return int(signal.Signals[f"SIG{word}"])
     except KeyError:
-        raise InnkeeperError(f"no such signal: {text}") from None
+        raise InnkeeperError(f"invalid signal: {text}") from None
 
 
 def name(number: int) -> str:

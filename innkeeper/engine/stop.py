@@ -3,7 +3,7 @@
 import os
 import signal
 
-from innkeeper.engine import guest_agent, signals
+from innkeeper.engine import guest_agent
 from innkeeper.engine.records import RUNNING, Container
 from innkeeper.errors import InnkeeperError
 
@@ -47,4 +47,4 @@ def end_owner(container: Container) -> None:
             pass
         if container.wait_ended(GRACE):
             return
-    raise InnkeeperError(f"process {container.owner} of container {container.name} does not end even by {signals.name(signal.SIGKILL)}")
+    raise InnkeeperError(f"container {container.name}: its process {container.owner} did not end after SIGKILL")

@@ -43,7 +43,7 @@ class Buildah:
         found = re.search(r"version (\d+)\.(\d+)", told)
         version = (int(found[1]), int(found[2])) if found else (0, 0)
         if version < MINIMUM:
-            raise InnkeeperError(f"buildah says {told.strip()!r}", hint=f"version {MINIMUM[0]}.{MINIMUM[1]} or later is needed")
+            raise InnkeeperError(f"buildah is too old: {told.strip()!r}", hint=f"install version {MINIMUM[0]}.{MINIMUM[1]} or later")
         return version
 
     @cached_property

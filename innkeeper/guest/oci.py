@@ -64,7 +64,7 @@ def freeze_command(store: Store, project: Path) -> Path:
     """
     architecture = ARCHITECTURES.get(platform.machine())
     if architecture is None:
-        raise InnkeeperError(f"the runtime command is not made for {platform.machine()}")
+        raise InnkeeperError(f"innkeeper-oci cannot be built for {platform.machine()}")
     builder = Builder(PACKAGES, store, OLDER_SUITE)
     site = install_packages(store, builder, project)
     inputs: dict[str, JSON] = {

@@ -39,7 +39,7 @@ def selinux_labels(options: RunOptions, container_id: str) -> tuple[str, str] | 
     """
     if "disable" in options.label or not (options.label or options.mac == "selinux"):
         if len(options.label) > 1:
-            raise InnkeeperError("--security-opt label=disable: there is another label=")
+            raise InnkeeperError("--security-opt label=disable: cannot be combined with another label=")
         return None
     parts = SELINUX_PARTS | {"level": f"s0:{','.join(categories(container_id))}"} | _parts(options.label)
     user, role, kind, level, filetype = parts.values()

@@ -46,7 +46,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.lower())
     if match is None:
-        raise InnkeeperError(f"{flag} {text}: not a size", hint="use a number with b, k, m or g, like 512m")
+        raise InnkeeperError(f"{flag} {text}: invalid size", hint="use a number with b, k, m or g, like 512m")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -54,7 +54,7 @@ def parse_memory(text: str) -> int:
     """Return the bytes of `--memory`, at least 6 MiB as in docker."""
     size = parse_size(text)
     if size < 6 << 20:
-        raise InnkeeperError(f"--memory {text}: the least is 6m")
+        raise InnkeeperError(f"--memory {text}: minimum memory limit allowed is 6m")
     return size
 
 
@@ -65,7 +65,7 @@ def parse_cpus(text: str) -> float:
     except ValueError:
         cpus = 0.0
     if not 0.01 <= cpus <= 8192:
-        raise InnkeeperError(f"--cpus {text}: not a number of CPUs from 0.01 up")
+        raise InnkeeperError(f"--cpus {text}: must be a number from 0.01 to 8192")
     return cpus
 
 
@@ -76,16 +76,16 @@ def parse_volume(text: str) -> Volume:
     """
     parts = text.split(":")
     if len(parts) not in (2, 3) or not all(parts[:2]):
-        raise InnkeeperError(f"-v {text}: not HOST:GUEST[:ro]", hint="name a folder or file of the host by its absolute path")
+        raise InnkeeperError(f"-v {text}: must be HOST:GUEST[:ro]", hint="name a folder or file of the host by its absolute path")
     source, destination = parts[0], parts[1]
     if not source.startswith(("/", ".", "~")):
         hint = f"for a folder here: -v ./{source}:{destination}"
         raise InnkeeperError(f"-v {text}: {source} is a named volume, which is not supported", hint=hint)
     if not destination.startswith("/") or os.path.normpath(destination) == "/":
-        raise InnkeeperError(f"-v {text}: the place in the container must be an absolute path, not /")
+        raise InnkeeperError(f"-v {text}: mount path in the container must be absolute, and not /")
     host = Path(os.path.abspath(os.path.expanduser(source)))
     if not host.exists():
-        raise InnkeeperError(f"-v {text}: no such file on the host: {host}")
+        raise InnkeeperError(f"-v {text}: bind source path does not exist: {host}", hint="create it first: a missing folder is not made")
     read_only, propagation = False, "rprivate"
     for word in parts[2].split(",") if len(parts) == 3 else ():
         if word in ("ro", "rw"):
@@ -110,14 +110,14 @@ def parse_ports(text: str) -> list[Port]:
         raise InnkeeperError(f"-p {text}: protocol {protocol} is not supported", hint="use tcp or udp")
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[0-9.]*):)?(?:([0-9-]*):)?([0-9-]+)", mapping)
     if match is None:
-        raise InnkeeperError(f"-p {text}: not [[IP:]HOST:]CONTAINER[/tcp|udp]")
+        raise InnkeeperError(f"-p {text}: must be [[IP:]HOST:]CONTAINER[/tcp|udp]")
     address, host, container = match.groups()
     if host is None and address is not None:  # HOST:CONTAINER: the first group took the host's port
         address, host = ("", address) if "." not in address and not address.startswith("[") else (address, "")
     inside = _port_range(container, text)
     outside = _port_range(host, text) if host else [0] * len(inside)
     if len(outside) != len(inside):
-        raise InnkeeperError(f"-p {text}: the ranges differ in length")
+        raise InnkeeperError(f"-p {text}: host and container port ranges differ in length")
     return [Port(_address(address, text), out, into, protocol) for out, into in zip(outside, inside, strict=True)]
 
 
@@ -130,7 +130,7 @@ def _port_range(text: str, flag: str) -> list[int]:
     except ValueError:
         low = high = 0
     if not 1 <= low <= high <= 65535:
-        raise InnkeeperError(f"-p {flag}: {text} is not a port or range")
+        raise InnkeeperError(f"-p {flag}: invalid port or range: {text}")
     return list(range(low, high + 1))
 
 
@@ -140,20 +140,20 @@ def _address(text: str | None, flag: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError as error:
-        raise InnkeeperError(f"-p {flag}: {text} is not an address") from error
+        raise InnkeeperError(f"-p {flag}: invalid IP address: {text}") from error
 
 
 def parse_ulimit(text: str) -> Ulimit:
     """Parse `--ulimit nofile=1024[:2048]`."""
     match = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", text)
     if match is None or match[1] not in ULIMITS:
-        raise InnkeeperError(f"--ulimit {text}: not NAME=SOFT[:HARD] of a known limit", hint=f"limits: {', '.join(sorted(ULIMITS))}")
+        raise InnkeeperError(f"--ulimit {text}: must be NAME=SOFT[:HARD] with a known name", hint=f"limits: {', '.join(sorted(ULIMITS))}")
     soft = int(match[2])
     hard = int(match[3]) if match[3] else soft
     if min(soft, hard) < -1 or max(soft, hard) >= 2**63:
         raise InnkeeperError(f"--ulimit {text}: out of range")
     if hard != -1 and (soft > hard or soft == -1):
-        raise InnkeeperError(f"--ulimit {text}: the soft limit is above the hard one")
+        raise InnkeeperError(f"--ulimit {text}: soft limit must be less than or equal to hard limit")
     return Ulimit(match[1], soft, hard)
 
 
@@ -161,12 +161,12 @@ def parse_tmpfs(text: str) -> Tmpfs:
     """Parse `--tmpfs PATH[:OPTIONS]`. docker's defaults noexec, nosuid and nodev come first."""
     destination, _, options = text.partition(":")
     if not destination.startswith("/") or os.path.normpath(destination) == "/":
-        raise InnkeeperError(f"--tmpfs {text}: not an absolute path")
+        raise InnkeeperError(f"--tmpfs {text}: mount path must be absolute, and not /")
     words = [word for word in options.split(",") if word]
     for word in words:
         key, equals, value = word.partition("=")
         if not (word in _TMPFS_WORDS or (equals and key in _TMPFS_VALUES and re.fullmatch(r"[0-9a-zA-Z%]+", value))):
-            raise InnkeeperError(f"--tmpfs {text}: option {word!r} is not known")
+            raise InnkeeperError(f"--tmpfs {text}: invalid option {word!r}")
     return Tmpfs(os.path.normpath(destination), (*_TMPFS_DEFAULTS, *words))
 
 
@@ -178,11 +178,11 @@ def parse_sysctl(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not name or not equals:
-        raise InnkeeperError(f"--sysctl {text}: not NAME=VALUE")
+        raise InnkeeperError(f"--sysctl {text}: must be NAME=VALUE")
     dotted = name.replace("/", ".")
     if dotted not in SYSCTLS and not dotted.startswith(SYSCTL_PREFIXES):
         hint = f"allowed: {', '.join([*sorted(SYSCTLS), *[prefix + '*' for prefix in SYSCTL_PREFIXES]])}"
-        raise InnkeeperError(f"--sysctl {name}: is not of a namespace of the container", hint=hint)
+        raise InnkeeperError(f"--sysctl {name}: not allowed: it does not belong to a namespace of the container", hint=hint)
     return name, value
 
 
@@ -192,7 +192,7 @@ def parse_hostname(text: str) -> str:
     It must fit into uname(2) and into a line of /etc/hosts.
     """
     if not 1 <= len(text.encode()) <= 64 or re.search(r"[\s\0#/]", text):
-        raise InnkeeperError(f"--hostname {text!r}: not a name of 1 to 64 bytes without spaces")
+        raise InnkeeperError(f"--hostname {text!r}: invalid host name: 1 to 64 bytes, no spaces, no # and no /")
     return text
 
 
@@ -204,21 +204,21 @@ def parse_add_host(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([^\s:=#]+)[:=](.+)", text)
     address = match[2].strip("[]") if match else ""
     if match is None or (address != HOST_GATEWAY and not _is_address(address)):
-        raise InnkeeperError(f"--add-host {text}: not NAME:IP", hint=f"for the host itself: --add-host NAME:{HOST_GATEWAY}")
+        raise InnkeeperError(f"--add-host {text}: must be NAME:IP", hint=f"for the host itself: --add-host NAME:{HOST_GATEWAY}")
     return match[1], address
 
 
 def parse_dns(text: str) -> str:
     """Return the address of `--dns IP`."""
     if not _is_address(text):
-        raise InnkeeperError(f"--dns {text}: not an address")
+        raise InnkeeperError(f"--dns {text}: invalid IP address")
     return text
 
 
 def parse_word(text: str, flag: str) -> str:
     """Return `text`, which must be a single word of a line in resolv.conf(5)."""
     if not text or re.search(r"[\s\0]", text):
-        raise InnkeeperError(f"{flag} {text!r}: not one word")
+        raise InnkeeperError(f"{flag} {text!r}: must be one word")
     return text
 
 
@@ -246,7 +246,7 @@ def parse_security_opts(values: Sequence[str], options: RunOptions) -> None:
             options.unmask = True
         else:
             known = "seccomp=, no-new-privileges, apparmor=, label=, systempaths=unconfined"
-            raise InnkeeperError(f"--security-opt {text}: not known", hint=f"known: {known}")
+            raise InnkeeperError(f"--security-opt {text}: no such option", hint=f"known: {known}")
 
 
 def resolve_env(env: Sequence[str], env_files: Sequence[Path], environ: Mapping[str, str]) -> list[str]:
@@ -258,7 +258,7 @@ def resolve_env(env: Sequence[str], env_files: Sequence[Path], environ: Mapping[
     result = [found for path in env_files for entry in read_env_file(path) if "=" in (found := _from_environ(entry, environ))]
     for entry in env:
         if not entry.partition("=")[0] or "\0" in entry:
-            raise InnkeeperError(f"-e {entry!r}: not NAME or NAME=VALUE")
+            raise InnkeeperError(f"-e {entry!r}: must be NAME or NAME=VALUE")
         result.append(_from_environ(entry, environ))
     return result
 
@@ -283,6 +283,6 @@ def read_env_file(path: Path) -> list[str]:
             continue
         name = line.partition("=")[0]
         if not name or re.search(r"\s", name):
-            raise InnkeeperError(f"--env-file {path}: line {number}: {name!r} is not a variable's name")
+            raise InnkeeperError(f"--env-file {path}: line {number}: invalid variable name {name!r}")
         entries.append(line)
     return entries

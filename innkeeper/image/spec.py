@@ -81,7 +81,7 @@ def command_line(image: Image, options: RunOptions) -> list[str]:
     else:
         argv = [*image.config.entrypoint, *(options.args or image.config.cmd)]
     if not argv:
-        raise InnkeeperError(f"image {image.reference} has no command", hint="give one behind the image's name")
+        raise InnkeeperError(f"image {image.reference}: no command specified", hint="give one after the image")
     if not argv[0] or any("\0" in arg for arg in argv):
         raise InnkeeperError(f"command {argv!r}: its name is empty, or it holds a NUL byte")
     return argv
@@ -131,7 +131,7 @@ def _capability_names(flag: str, names: Sequence[str]) -> set[str]:
         upper = name.upper()
         full = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
         if full != "ALL" and full not in defaults.ALL_CAPABILITIES:
-            raise InnkeeperError(f"{flag} {name}: no such capability")
+            raise InnkeeperError(f"{flag} {name}: invalid capability")
         found.add(full)
     return found
 
@@ -212,7 +212,7 @@ def _is_replaced(place: str, asked: Mapping[str, object]) -> bool:
 def _add(asked: dict[str, dict[str, object]], entry: dict[str, object], flag: str) -> None:
     destination = str(entry["destination"])
     if destination in asked:
-        raise InnkeeperError(f"{flag}: two mounts at {destination}")
+        raise InnkeeperError(f"{flag}: duplicate mount point: {destination}")
     asked[destination] = entry
 
 

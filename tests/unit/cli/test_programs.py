@@ -39,7 +39,7 @@ def test_what_is_missing_is_named_with_reason_and_command(monkeypatch: pytest.Mo
 
 
 def test_an_unknown_program_says_so() -> None:
-    with pytest.raises(InnkeeperError, match="not known which package"):
+    with pytest.raises(InnkeeperError, match="no package is known that has it"):
         programs.require("no-such-program-anywhere")
 
 

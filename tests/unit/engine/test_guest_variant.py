@@ -16,7 +16,7 @@ def test_debug_is_short_for_a_variant(chosen: Variant, debug: bool, guest: str) 
 
 
 def test_a_guest_has_one_variant() -> None:
-    with pytest.raises(InnkeeperError, match="--debug-guest and --guest-variant selinux"):
+    with pytest.raises(InnkeeperError, match="--debug-guest cannot be combined with --guest-variant selinux"):
         resolve.guest_variant("selinux", True)
 
 

@@ -17,7 +17,7 @@ def test_names_and_numbers(text: str, number: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "65", "NOPE", "RTMIN+99", "RTMIN+x", "-9"])
 def test_what_is_no_signal(text: str) -> None:
-    with pytest.raises(InnkeeperError, match="no such signal"):
+    with pytest.raises(InnkeeperError, match="invalid signal"):
         signals.parse(text)
 
 

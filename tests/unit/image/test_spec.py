@@ -142,7 +142,7 @@ def test_mounts_in_order_and_replaced(tmp_path: Path) -> None:
     assert mounts[-1] == {"destination": "/sbin/docker-init", "type": "bind", "source": INIT_SOURCE, "options": ["bind", "ro"]}
     assert document["process"]["args"] == ["/sbin/docker-init", "--", "t"]
     twice = RunOptions(args=["t"], volumes=[Volume(tmp_path, "/a"), Volume(tmp_path, "/a")])
-    with pytest.raises(InnkeeperError, match="two mounts at /a"):
+    with pytest.raises(InnkeeperError, match="duplicate mount point: /a"):
         build(options=twice, volume_sources=["/v/0", "/v/1"])
 
 

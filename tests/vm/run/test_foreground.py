@@ -151,7 +151,7 @@ def test_the_record_stays_without_rm_and_its_name_is_taken() -> None:
         assert "Exited (1)" in next(line for line in succeed("ps", "-a").splitlines() if name in line)
         again = innkeeper("run", "--rm", "--name", name, busybox_image(), "true")
         assert again.returncode == 125
-        assert b"is taken by container" in again.stderr
+        assert b"is already in use by container" in again.stderr
     finally:
         succeed("rm", name)
     assert name not in succeed("ps", "-a")

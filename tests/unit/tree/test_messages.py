@@ -1,0 +1,29 @@
+"""What users read when something fails: the checked-in list is the code's, and each message keeps to docs/style.md."""
+
+import re
+
+import pytest
+
+from tests.unit.tree.messages import ARROW, HEAD, LIST, lines
+
+COLUMNS = 120
+PROPER_NAMES = ("QEMU", "Kata")
+CRABBED = re.compile(
+    r"\b(is told|tells?|says?|said|whoever|one that|has it not|for want of|of ours|of the guest's|of the host's|the least is|even by)\b"
+)
+"""Words and turns that nobody would type into a search box."""
+
+
+def test_the_list_is_current() -> None:
+    written = HEAD + "".join(f"{line}\n" for line in lines())
+    assert LIST.read_text() == written, "a message has changed: run `python -m tests.unit.tree.messages` and read it once more in the list"
+
+
+@pytest.mark.parametrize("line", lines())
+def test_message(line: str) -> None:
+    message, _, hint = line.partition(ARROW)
+    assert message[0].islower() or message[0] in "-{" or message.startswith(PROPER_NAMES), "lower case, or a flag, file or image first"
+    for part in (message, hint):
+        assert not part.endswith((".", "!")), "no final period"
+        assert len(part) <= COLUMNS
+        assert not CRABBED.search(part)
