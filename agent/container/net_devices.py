@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.container.namespaces import TemporaryNamespaces
 from agent.container.spec.reader import SpecReader, text
 from agent.errors import Refused, StepFailed
-from agent.linux.netlink import Attributes, Route
+from agent.linux.netlink import Attributes, LinkSocket
 from agent.linux.process import CLONE_NEWNET
 
 NAME_MAX = 15
@@ -62,10 +62,10 @@ def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
 
     Raises Refused, StepFailed, and then moves back those that it has moved.
     """
-    with Route() as here:
+    with LinkSocket() as here:
         sources = [(device, _index(device)) for device in devices]
         addresses = [here.permanent_addresses(index) for _device, index in sources]
-        with TemporaryNamespaces([(namespace, CLONE_NEWNET)]) as entered, Route() as inside:
+        with TemporaryNamespaces([(namespace, CLONE_NEWNET)]) as entered, LinkSocket() as inside:
             moved: list[tuple[NetDevice, int]] = []
             try:
                 for (device, index), given in zip(sources, addresses, strict=True):
@@ -86,7 +86,7 @@ def _index(device: NetDevice) -> int:
         raise Refused(device.field, f"no interface {device.name!r} here") from error
 
 
-def _move(device: NetDevice, index: int, here: Route, namespace: int) -> int:
+def _move(device: NetDevice, index: int, here: LinkSocket, namespace: int) -> int:
     """Move an interface, and return its index inside.
 
     The kernel keeps the index unless it is in use there.
@@ -98,7 +98,7 @@ def _move(device: NetDevice, index: int, here: Route, namespace: int) -> int:
     return next(number for number, name in socket.if_nameindex() if name not in before)
 
 
-def _settle(index: int, addresses: list[tuple[bytes, Attributes]], inside: Route) -> None:
+def _settle(index: int, addresses: list[tuple[bytes, Attributes]], inside: LinkSocket) -> None:
     """Restore an interface's addresses, which the kernel drops with the move, and bring it up."""
     for kind, attributes in addresses:
         inside.add_address(index, kind, attributes)

@@ -4,10 +4,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Refused
+from agent.linux.netlink import IFF_NOARP, IFF_UP, NLM_F_CREATE, NLM_F_REPLACE, RTM_GETADDR, RTM_NEWADDR, RTM_SETLINK
 from agent.network import address as ip
 from agent.network.link import (
-    IFF_NOARP,
-    IFF_UP,
     IFNAMSIZ,
     LinkMissing,
     by_address,
@@ -17,7 +16,7 @@ from agent.network.link import (
     links,
     name_of,
 )
-from agent.network.netlink import NLM_F_CREATE, NLM_F_REPLACE, RTM_GETADDR, RTM_NEWADDR, RTM_SETLINK, Message, RouteSocket
+from agent.network.netlink import Message, RouteSocket
 
 if TYPE_CHECKING:
     from agent.device.watch import DeviceWatch

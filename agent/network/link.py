@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from agent.errors import AgentError, Refused
-from agent.network.netlink import RTM_GETLINK, Message, RouteSocket
+from agent.linux.netlink import RTM_GETLINK
+from agent.network.netlink import Message, RouteSocket
 
-IFF_UP, IFF_NOARP = 0x1, 0x80
 IFNAMSIZ = 16
 
 

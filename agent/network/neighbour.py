@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.errors import Refused
+from agent.linux.netlink import NLM_F_CREATE, NLM_F_REPLACE, RTM_NEWNEIGH
 from agent.network import address as ip
 from agent.network.link import check_hardware_address, index_of, links
-from agent.network.netlink import NLM_F_CREATE, NLM_F_REPLACE, RTM_NEWNEIGH, RouteSocket
+from agent.network.netlink import RouteSocket
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.types_pb2 import ARPNeighbor

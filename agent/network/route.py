@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Refused
+from agent.linux.netlink import NLM_F_CREATE, NLM_F_REPLACE, RTM_GETROUTE, RTM_NEWROUTE
 from agent.network import address as ip
 from agent.network.link import index_of, links, name_of
-from agent.network.netlink import NLM_F_CREATE, NLM_F_REPLACE, RTM_GETROUTE, RTM_NEWROUTE, Message, RouteSocket
+from agent.network.netlink import Message, RouteSocket
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.types_pb2 import Route

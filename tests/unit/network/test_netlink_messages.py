@@ -64,7 +64,7 @@ def test_new_neighbour() -> None:
 
 
 def test_the_kernels_text_of_an_error() -> None:
-    from agent.network.netlink import error_text
+    from agent.linux.netlink import error_text
 
     text = attribute(1, b"Invalid gateway\0")
     request = message(24, 5, 1, b"x" * 12)
@@ -75,7 +75,7 @@ def test_the_kernels_text_of_an_error() -> None:
 
 
 def test_split() -> None:
-    from agent.network.netlink import split
+    from agent.linux.netlink import split
 
     first, second = message(16, 2, 1, b"abc") + b"\0", message(3, 2, 1, bytes(4))
     assert [item[:3] for item in split(first + second)] == [(16, 2, 1), (3, 2, 1)]
@@ -119,7 +119,7 @@ def test_loopback_needs_no_netlink_code() -> None:
 
 def test_an_answer_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel answers inside send(2). A request that it never got must not keep PID 1 waiting."""
-    from agent.linux.netlink import Route
+    from agent.linux.netlink import RTM_GETLINK, RTM_NEWLINK, LinkSocket
     from agent.network import netlink
 
     class Deaf(socket.socket):
@@ -131,9 +131,9 @@ def test_an_answer_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(socket, "socket", Deaf)
     with netlink.RouteSocket() as route, pytest.raises(OSError, match="no answer") as caught:
-        route.change(netlink.RTM_NEWLINK, {"index": 1})
+        route.change(RTM_NEWLINK, {"index": 1})
     assert caught.value.errno == errno.ENODATA
     with netlink.RouteSocket() as route, pytest.raises(OSError, match="no answer"):
-        route.dump(netlink.RTM_GETLINK, {})
-    with Route() as other, pytest.raises(OSError, match="no answer"):
+        route.dump(RTM_GETLINK, {})
+    with LinkSocket() as other, pytest.raises(OSError, match="no answer"):
         other.bring_up(1)
