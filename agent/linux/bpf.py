@@ -39,19 +39,8 @@ def prog_load(program_type: int, instructions: bytes, name: bytes) -> int:
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_ = ctypes.create_string_buffer(b"Apache-2.0")
-    attr = struct.pack(
-        "<IIQQIIQII16s",
-        program_type,
-        len(instructions) // 8,
-        ctypes.addressof(code),
-        ctypes.addressof(license_),
-        0,
-        0,
-        0,
-        0,
-        0,
-        name,
-    )
+    count = len(instructions) // 8
+    attr = struct.pack("<IIQQ24x16s", program_type, count, ctypes.addressof(code), ctypes.addressof(license_), name)
     return _bpf(BPF_PROG_LOAD, attr)
 
 

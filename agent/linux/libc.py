@@ -15,56 +15,34 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
-X86_64 = {
-    "pivot_root": 155,
-    "umount2": 166,
-    "swapon": 167,
-    "swapoff": 168,
-    "unshare": 272,
-    "setns": 308,
-    "capget": 125,
-    "capset": 126,
-    "prctl": 157,
-    "personality": 135,
-    "keyctl": 250,
-    "ioprio_set": 251,
-    "sched_setattr": 314,
-    "seccomp": 317,
-    "bpf": 321,
-    "set_mempolicy": 238,
-    "setgroups": 116,
-    "setresuid": 117,
-    "setresgid": 119,
-    "prlimit64": 302,
-    "inotify_init1": 294,
-    "inotify_add_watch": 254,
-    "execve": 59,
+OLDER = {
+    "pivot_root": (155, 41),
+    "umount2": (166, 39),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "capget": (125, 90),
+    "capset": (126, 91),
+    "prctl": (157, 167),
+    "personality": (135, 92),
+    "keyctl": (250, 219),
+    "ioprio_set": (251, 30),
+    "sched_setattr": (314, 274),
+    "seccomp": (317, 277),
+    "bpf": (321, 280),
+    "set_mempolicy": (238, 237),
+    "setgroups": (116, 159),
+    "setresuid": (117, 147),
+    "setresgid": (119, 149),
+    "prlimit64": (302, 261),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    "execve": (59, 221),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
 }
-AARCH64 = {
-    "pivot_root": 41,
-    "umount2": 39,
-    "swapon": 224,
-    "swapoff": 225,
-    "unshare": 97,
-    "setns": 268,
-    "capget": 90,
-    "capset": 91,
-    "prctl": 167,
-    "personality": 92,
-    "keyctl": 219,
-    "ioprio_set": 30,
-    "sched_setattr": 274,
-    "seccomp": 277,
-    "bpf": 280,
-    "set_mempolicy": 237,
-    "setgroups": 159,
-    "setresuid": 147,
-    "setresgid": 149,
-    "prlimit64": 261,
-    "inotify_init1": 26,
-    "inotify_add_watch": 27,
-    "execve": 221,
-}
+"""Name -> numbers for (x86_64, aarch64)."""
 COMMON = {
     "pidfd_send_signal": 424,
     "open_tree": 428,
@@ -85,7 +63,7 @@ COMMON = {
 }
 
 MACHINE = os.uname().machine
-NUMBERS = {**COMMON, **(AARCH64 if MACHINE == "aarch64" else X86_64)}
+NUMBERS = {**COMMON, **{name: numbers[MACHINE == "aarch64"] for name, numbers in OLDER.items()}}
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall

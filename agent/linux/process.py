@@ -6,10 +6,11 @@ execve(2) takes prepared vectors.
 
 import ctypes
 import os
+import struct
 
 import prctl
 
-from agent.linux.libc import NUMBERS, call, failure, get_errno, raw, s32, u32, u64, ulong
+from agent.linux.libc import NUMBERS, call, get_errno, raw, s32, u32, u64, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,17 +59,8 @@ class CloneArgs(ctypes.Structure):
     """`struct clone_args` of clone3(2)."""
 
     _fields_ = [
-        ("flags", u64),
-        ("pidfd", u64),
-        ("child_tid", u64),
-        ("parent_tid", u64),
-        ("exit_signal", u64),
-        ("stack", u64),
-        ("stack_size", u64),
-        ("tls", u64),
-        ("set_tid", u64),
-        ("set_tid_size", u64),
-        ("cgroup", u64),
+        *((name, u64) for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")),
+        *((name, u64) for name in ("set_tid", "set_tid_size", "cgroup")),
     ]
 
 
@@ -256,62 +248,28 @@ def ioprio_set_group(value: int) -> None:
     call("ioprio_set", s32(2), s32(0), s32(value))
 
 
-class SchedAttr(ctypes.Structure):
-    """`struct sched_attr`, first version (48 bytes)."""
-
-    _fields_ = [
-        ("size", u32),
-        ("sched_policy", u32),
-        ("sched_flags", u64),
-        ("sched_nice", s32),
-        ("sched_priority", u32),
-        ("sched_runtime", u64),
-        ("sched_deadline", u64),
-        ("sched_period", u64),
-    ]
-
-
-assert ctypes.sizeof(SchedAttr) == 48
-
-
 def sched_setattr(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:
     """Set the caller's scheduling policy (sched_setattr(2)). Times are in nanoseconds."""
-    attr = SchedAttr(48, policy, flags, nice, priority, runtime, deadline, period)
-    call("sched_setattr", s32(0), ctypes.byref(attr), u32(0))
+    # struct sched_attr, first version
+    attr = struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)
+    call("sched_setattr", s32(0), attr, u32(0))
 
 
-class _Rlimit(ctypes.Structure):
-    _fields_ = [("rlim_cur", u64), ("rlim_max", u64)]
-
-
-def rlimit_value(soft: int, hard: int) -> object:
+def rlimit_value(soft: int, hard: int) -> bytes:
     """Return a `struct rlimit64`, prepared before the limits apply."""
-    return _Rlimit(soft, hard)
+    return struct.pack("=QQ", soft, hard)
 
 
-def prlimit(resource: int, value: object) -> None:
+def prlimit(resource: int, value: bytes) -> None:
     """Set one of the caller's limits to a prepared value (prlimit(2))."""
-    call("prlimit64", s32(0), s32(resource), ctypes.byref(value), None)  # type: ignore[arg-type]
+    call("prlimit64", s32(0), s32(resource), value, None)
 
 
 def set_host_name(name: bytes) -> None:
     """Set the host name of the caller's UTS namespace (sethostname(2))."""
-    _set_name(libc_sethostname, "sethostname", name)
+    call("sethostname", name, ctypes.c_size_t(len(name)), path=name)
 
 
 def set_domain_name(name: bytes) -> None:
     """Set the domain name of the caller's UTS namespace (setdomainname(2))."""
-    _set_name(libc_setdomainname, "setdomainname", name)
-
-
-def _set_name(function: "ctypes._NamedFuncPointer", call_name: str, name: bytes) -> None:
-    if function(name, len(name)) == -1:
-        raise failure(call_name, name)
-
-
-_libc = ctypes.PyDLL(None, use_errno=True)
-libc_sethostname = _libc.sethostname
-libc_setdomainname = _libc.setdomainname
-for _function in (libc_sethostname, libc_setdomainname):
-    _function.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
-    _function.restype = ctypes.c_int
+    call("setdomainname", name, ctypes.c_size_t(len(name)), path=name)

@@ -78,7 +78,7 @@ class ChildPlan:
     """The beginning of the program's file."""
     envp: "ctypes.Array[ctypes.c_char_p] | None" = None
     cwd_later: bool = False
-    rlimits: list[tuple[int, object]] = field(default_factory=list)
+    rlimits: list[tuple[int, bytes]] = field(default_factory=list)
     inheritable_first: Sets | None = None
     drop_bounding: list[int] = field(default_factory=list)
     ambient: list[int] = field(default_factory=list)
