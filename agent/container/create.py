@@ -85,7 +85,7 @@ class ContainerBuilder:
 
     async def make_cgroup(self) -> None:
         linux = self.spec.linux
-        root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self._id)
+        root, name = self.host.cgroup_of(linux, self._id)
         self.cgroup = Cgroup.create(root, name, linux.resources, mknod=self.process.has_mknod)
 
     async def complete_plan(self) -> None:

@@ -37,7 +37,7 @@ def plan_lines(spec: Spec, host: HostContext, id: str = "ID") -> Iterator[str]:
     """
     process = spec.process or NO_PROCESS
     fd_set = FdSet(dry=True)
-    root, name = host.group_of(spec.linux.cgroups_path, spec.linux.cgroup_absolute, id)
+    root, name = host.cgroup_of(spec.linux, id)
     plan = process_plan(process, DRY, spec.linux.seccomp)
     mounts = MountPlan(spec, str(root / name), fd_set)
     init_plan(spec, process, plan, mounts, fd_set)

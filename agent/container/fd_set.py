@@ -38,12 +38,12 @@ class FdSet:
                 return self.add(_tree_beneath(root, path, flags, follow))
         return self.add(m.open_tree(AT_FDCWD, path, m.OPEN_TREE_CLONE | flags | (0 if follow else AT_SYMLINK_NOFOLLOW)))
 
-    def close_all_but(self, kept: int) -> None:
-        """Close all descriptors except `kept`, which is still needed (-1: none)."""
+    def close_all_but(self, keep: int) -> None:
+        """Close all descriptors except `keep`, which is still needed (-1: none)."""
         for fd in self.fds:
-            if fd != kept:
+            if fd != keep:
                 os.close(fd)
-        self.fds = [kept] if kept in self.fds else []
+        self.fds = [keep] if keep in self.fds else []
 
     def close(self) -> None:
         """Close all descriptors. Safe to call twice."""
@@ -59,10 +59,10 @@ def _tree_beneath(root: str, path: str, flags: int, follow: bool) -> int:
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
         last = 0 if follow else os.O_NOFOLLOW
-        place = openat2(directory, path[len(root) :].lstrip("/"), os.O_PATH | last, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+        target = openat2(directory, path[len(root) :].lstrip("/"), os.O_PATH | last, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     finally:
         os.close(directory)
     try:
-        return m.open_tree(place, b"", m.OPEN_TREE_CLONE | AT_EMPTY_PATH | flags)
+        return m.open_tree(target, b"", m.OPEN_TREE_CLONE | AT_EMPTY_PATH | flags)
     finally:
-        os.close(place)
+        os.close(target)

@@ -4,7 +4,7 @@ A hook gets its arguments and environment exactly as listed, a working directory
 container's state as JSON on standard input, followed by end of file. Its output is kept to explain
 a failure. After its timeout its process group is killed.
 
-`run` runs hooks in the runtime's namespaces and waits in the event loop. `run_here` is for a
+`run` runs hooks in the runtime's namespaces and waits in the event loop. `run_in_child` is for a
 container's child, which has no event loop and may block.
 """
 
@@ -31,7 +31,7 @@ READS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class PreparedHook:
     """A hook with prepared vectors, so that a forked child only uses them."""
 
     field: str
@@ -42,19 +42,19 @@ class Command:
 
     def failure(self, what: str, output: bytes | bytearray) -> OSError:
         """Return the error of this hook. Its errno is 0, because no system call has failed."""
-        said = output.decode(errors="replace").strip()
-        return OSError(0, f"{self.field} {what}{f': {said}' if said else ''}", os.fsdecode(self.path))
+        text = output.decode(errors="replace").strip()
+        return OSError(0, f"{self.field} {what}{f': {text}' if text else ''}", os.fsdecode(self.path))
 
-    def verdict(self, status: int, output: bytes) -> None:
+    def check_status(self, status: int, output: bytes) -> None:
         """Raise OSError unless the hook has succeeded. `status` is the shell's number."""
         if status:
             raise self.failure(f"ended with status {status}", output)
 
 
-def command(hook: Hook, environment: tuple[str, ...] = ()) -> Command:
+def prepare(hook: Hook, environment: tuple[str, ...] = ()) -> PreparedHook:
     """Return a hook ready to run. `environment` applies if the hook lists none of its own."""
     env = environment if hook.env is None else hook.env
-    return Command(hook.field, os.fsencode(hook.path), p.vector(encode(hook.args)), p.vector(encode(env)), hook.timeout)
+    return PreparedHook(hook.field, os.fsencode(hook.path), p.vector(encode(hook.args)), p.vector(encode(env)), hook.timeout)
 
 
 def total_timeout(hooks: tuple[Hook, ...]) -> float | None:
@@ -75,26 +75,26 @@ async def run(hooks: tuple[Hook, ...], state: bytes, directory: str) -> None:
     if not hooks:
         return
     try:
-        place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        cwd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     except OSError:
-        place = os.open("/", os.O_PATH | os.O_DIRECTORY)
+        cwd = os.open("/", os.O_PATH | os.O_DIRECTORY)
     try:
         for hook in hooks:
             try:
-                await _run(command(hook), state, place)
+                await _run(prepare(hook), state, cwd)
             except OSError as error:
                 raise StepFailed("run hook", f"{error.filename or hook.path}: {error.strerror or error}", error.errno or 0) from error
     finally:
-        os.close(place)
+        os.close(cwd)
 
 
-async def _run(hook: Command, state: bytes, place: int) -> None:
+async def _run(hook: PreparedHook, state: bytes, cwd: int) -> None:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     output = bytearray()
     try:
         os.set_blocking(reading, False)
         with p.SignalsBlocked():
-            pid, pidfd = _spawn(hook, state, place, writing, _nothing)
+            pid, pidfd = _spawn(hook, state, cwd, writing, _keep_privileges)
     except BaseException:
         os.close(reading)
         raise
@@ -109,13 +109,13 @@ async def _run(hook: Command, state: bytes, place: int) -> None:
         except TimeoutError:
             raise hook.failure(f"was not done within {hook.timeout} s", output) from None
     except BaseException:
-        _kill_group(pid)
+        _kill_process_group(pid)
         await reap(child)
         raise
     finally:
-        await _end(drain, reading, output)
+        await _stop_draining(drain, reading, output)
         os.close(reading)
-    hook.verdict(await reap(child), bytes(output))
+    hook.check_status(await reap(child), bytes(output))
 
 
 async def _drain(fd: int, output: bytearray) -> None:
@@ -143,7 +143,7 @@ def _read(fd: int, output: bytearray) -> bool:
     return False
 
 
-async def _end(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
+async def _stop_draining(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
     """Stop reading, then take what the pipe still holds.
 
     There may be no end of file: a process that the hook left behind may keep the pipe open.
@@ -163,7 +163,7 @@ async def reap(child: Child) -> int:
     return status
 
 
-def run_here(hooks: tuple[Command, ...], state: tuple[bytes, bytes], place: int, contain: Callable[[], None]) -> None:
+def run_in_child(hooks: tuple[PreparedHook, ...], state: tuple[bytes, bytes], cwd: int, contain: Callable[[], None]) -> None:
     """Run hooks from a container's child, in its namespaces. Raises OSError.
 
     `state` is the JSON text before and after the pid. Each hook's process calls `contain` before it
@@ -173,18 +173,18 @@ def run_here(hooks: tuple[Command, ...], state: tuple[bytes, bytes], place: int,
         reading, writing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reading, False)
         try:
-            pid, pidfd = _spawn(hook, state[0] + b"%d" % os.getpid() + state[1], place, writing, contain)
+            pid, pidfd = _spawn(hook, state[0] + b"%d" % os.getpid() + state[1], cwd, writing, contain)
         finally:
             os.close(writing)
         try:
-            output = _wait_here(hook, pid, pidfd, reading)
-            hook.verdict(p.wait_status(os.waitid(p.P_PIDFD, pidfd, os.WEXITED)), output)  # type: ignore[arg-type]
+            output = _wait_in_child(hook, pid, pidfd, reading)
+            hook.check_status(p.wait_status(os.waitid(p.P_PIDFD, pidfd, os.WEXITED)), output)  # type: ignore[arg-type]
         finally:
             os.close(pidfd)
             os.close(reading)
 
 
-def _wait_here(hook: Command, pid: int, pidfd: int, reading: int) -> bytes:
+def _wait_in_child(hook: PreparedHook, pid: int, pidfd: int, reading: int) -> bytes:
     """Wait until the hook has ended, and return the last bytes of its output."""
     output = bytearray()
     poll = select.poll()
@@ -200,11 +200,11 @@ def _wait_here(hook: Command, pid: int, pidfd: int, reading: int) -> bytes:
             _read(reading, output)
             return bytes(output)
         if not ready and end is not None and time.monotonic() >= end:
-            _kill_group(pid)
+            _kill_process_group(pid)
             raise hook.failure(f"was not done within {hook.timeout} s", bytes(output))
 
 
-def _spawn(hook: Command, state: bytes, place: int, output: int, contain: Callable[[], None]) -> tuple[int, int]:
+def _spawn(hook: PreparedHook, state: bytes, cwd: int, output: int, contain: Callable[[], None]) -> tuple[int, int]:
     """Start a hook and return (pid, pidfd). The caller has blocked all signals."""
     stdin = os.memfd_create("state")
     try:
@@ -212,18 +212,18 @@ def _spawn(hook: Command, state: bytes, place: int, output: int, contain: Callab
         os.lseek(stdin, 0, os.SEEK_SET)
         pid, pidfd = p.clone3(0)
         if pid == 0:
-            _become(hook, stdin, place, output, contain)
+            _exec_hook(hook, stdin, cwd, output, contain)
         return pid, pidfd
     finally:
         os.close(stdin)
 
 
-def _become(hook: Command, stdin: int, place: int, output: int, contain: Callable[[], None]) -> Never:
+def _exec_hook(hook: PreparedHook, stdin: int, cwd: int, output: int, contain: Callable[[], None]) -> Never:
     """Turn the forked child into the hook's program. Never returns."""
     try:
         p.reset_ignored_signals()
         os.setsid()
-        os.fchdir(place)
+        os.fchdir(cwd)
         for number, fd in enumerate((stdin, output, output)):
             os.dup2(fd, number)
         p.close_range_cloexec(3)
@@ -238,7 +238,7 @@ def _become(hook: Command, stdin: int, place: int, output: int, contain: Callabl
         os._exit(127)
 
 
-def _kill_group(pid: int) -> None:
+def _kill_process_group(pid: int) -> None:
     """Kill the hook and its process group.
 
     The group has the hook's pid, because the hook called setsid(2). Nobody has reaped it yet, so
@@ -251,5 +251,5 @@ def _kill_group(pid: int) -> None:
             continue
 
 
-def _nothing() -> None:
+def _keep_privileges() -> None:
     """Change nothing: a hook of the runtime has the runtime's privileges."""

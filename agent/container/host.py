@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.container.spec.linux import Linux
+
 
 @dataclass(frozen=True, slots=True)
 class HostContext:
@@ -41,10 +43,10 @@ class HostContext:
         """Return the directory that hooks run in and that the state document names."""
         return self.bundle or self.state_dir / id
 
-    def group_of(self, path: str, absolute: bool, id: str) -> tuple[Path, str]:
+    def cgroup_of(self, linux: Linux, id: str) -> tuple[Path, str]:
         """Return a container's cgroup as (root, path below it).
 
         Without a path it is named by the id.
         """
-        root = self.cgroup_mount if absolute and self.cgroup_mount is not None else self.cgroup_root
-        return root, path or id
+        root = self.cgroup_mount if linux.cgroup_absolute and self.cgroup_mount is not None else self.cgroup_root
+        return root, linux.cgroups_path or id

@@ -24,7 +24,7 @@ class Namespaces:
     """The namespaces of a new process, by how it gets into them.
 
     `flags` are made by clone3(2), `join` are joined by the child, `unshare` are made by the child
-    with unshare(2), and `pid_fd` is the pid namespace in which it is born.
+    with unshare(2), and `pid_fd` is the pid namespace in which it is created.
     """
 
     def __init__(self, listed: Mapping[str, str | None], overrides: Mapping[str, str], fd_set: FdSet) -> None:

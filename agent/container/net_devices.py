@@ -68,9 +68,9 @@ def move(devices: tuple[NetDevice, ...], namespace: int) -> None:
         with TemporaryNamespaces([(namespace, CLONE_NEWNET)]) as entered, LinkSocket() as inside:
             moved: list[tuple[NetDevice, int]] = []
             try:
-                for (device, index), given in zip(sources, addresses, strict=True):
+                for (device, index), old in zip(sources, addresses, strict=True):
                     moved.append((device, _move(device, index, here, namespace)))
-                    _settle(moved[-1][1], given, inside)
+                    _restore_addresses(moved[-1][1], old, inside)
             except (OSError, Refused) as error:
                 for device, index in moved:
                     inside.move_link(index, entered.original(CLONE_NEWNET), device.name)
@@ -98,7 +98,7 @@ def _move(device: NetDevice, index: int, here: LinkSocket, namespace: int) -> in
     return next(number for number, name in socket.if_nameindex() if name not in before)
 
 
-def _settle(index: int, addresses: list[tuple[bytes, Attributes]], inside: LinkSocket) -> None:
+def _restore_addresses(index: int, addresses: list[tuple[bytes, Attributes]], inside: LinkSocket) -> None:
     """Restore an interface's addresses, which the kernel drops with the move, and bring it up."""
     for kind, attributes in addresses:
         inside.add_address(index, kind, attributes)

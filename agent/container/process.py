@@ -126,7 +126,7 @@ class ContainerProcess:
         self._prepare(plan, fds)
         if plan.owner:
             self.stdio.chown(plan.owner)
-        own = _change_processors(affinity) if affinity else ()
+        own = _change_affinity(affinity) if affinity else ()
         try:
             with p.SignalsBlocked():
                 self.pid, pidfd = p.clone3(plan.clone_flags, plan.cgroup)
@@ -355,11 +355,11 @@ def _kill(pidfd: int) -> None:
         pass
 
 
-def _change_processors(wanted: tuple[int, ...]) -> set[int]:
+def _change_affinity(cpus: tuple[int, ...]) -> set[int]:
     """Change this process's CPU affinity and return the previous one. Raises Refused."""
     own = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, wanted)
+        os.sched_setaffinity(0, cpus)
     except OSError as error:
         raise Refused("process.execCPUAffinity.initial", f"none of these processors is here: {error.strerror}") from error
     return own

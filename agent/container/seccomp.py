@@ -18,7 +18,7 @@ ENOSYS_ACTION = 0x00050000 | 38
 # Rules. libseccomp 2.5.4 misbehaves when it is asked to sort an empty filter.
 OPTIMIZE_ABOVE = 32
 CACHE_MAX = 16
-"""Profiles that are kept: a pod has few, and one with its parsed form takes hundreds of kilobytes."""
+"""Profiles. A pod has few, and one with its parsed form takes hundreds of kilobytes."""
 INSTRUCTION = 8  # bytes of a struct sock_filter
 NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 X32_BIT, ARM_PRIVATE = 0x40000000, 0x0F0000

@@ -57,9 +57,9 @@ class Reader:
         return b""
 
     async def _wait(self) -> None:
-        left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001)
+        timeout = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001)
         try:
-            with loop.timeout(left):
+            with loop.timeout(timeout):
                 await loop.readable(self._fd)
         except (TimeoutError, loop.DescriptorClosed):
             self._ended = True

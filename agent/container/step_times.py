@@ -37,9 +37,9 @@ def mark(name: str) -> None:
         return
     count = int.from_bytes(_shared[:8], "little")
     if count < CAPACITY:
-        place = 8 + count * _ENTRY
+        offset = 8 + count * _ENTRY
         text = name.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
-        _shared[place : place + _ENTRY] = text + time.monotonic_ns().to_bytes(8, "little")
+        _shared[offset : offset + _ENTRY] = text + time.monotonic_ns().to_bytes(8, "little")
         _shared[:8] = (count + 1).to_bytes(8, "little")
 
 
@@ -51,9 +51,9 @@ def finished() -> None:
     import json
 
     marks = []
-    for place in range(8, 8 + int.from_bytes(_shared[:8], "little") * _ENTRY, _ENTRY):
-        name = _shared[place : place + NAME_BYTES].rstrip(b"\0").decode()
-        marks.append((name, int.from_bytes(_shared[place + NAME_BYTES : place + _ENTRY], "little")))
+    for offset in range(8, 8 + int.from_bytes(_shared[:8], "little") * _ENTRY, _ENTRY):
+        name = _shared[offset : offset + NAME_BYTES].rstrip(b"\0").decode()
+        marks.append((name, int.from_bytes(_shared[offset + NAME_BYTES : offset + _ENTRY], "little")))
     _shared[:8] = bytes(8)
     steps = [[name, when - before] for (_, before), (name, when) in itertools.pairwise(marks)]
     with open(_path, "a", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from agent.container.spec.process import Process
 from agent.errors import Refused, WrongState
 from agent.oci.arguments import Parsed
 
-PIECE = 1 << 16
+BUFFER_SIZE = 1 << 16
 LFLAG, CC = 3, 6
 """Indexes into the list of tcgetattr(3)."""
 
@@ -42,7 +42,7 @@ def _size(terminal: int) -> tuple[int, int]:
     return rows, columns
 
 
-def sized(process: Process, parsed: Parsed) -> Process:
+def with_terminal_size(process: Process, parsed: Parsed) -> Process:
     """Return a process whose terminal has the size of ours from the start.
 
     This applies if this process relays the terminal. Raises Refused without a terminal.
@@ -74,12 +74,12 @@ def make_raw(terminal: int) -> bytes:
         poll = select.poll()
         poll.register(terminal, select.POLLIN)
         while poll.poll(0) == [(terminal, select.POLLIN)]:
-            typed += os.read(terminal, PIECE) or end
+            typed += os.read(terminal, BUFFER_SIZE) or end
     tty.setraw(terminal, termios.TCSADRAIN)  # TCSADRAIN keeps what was typed before
     return typed
 
 
-class Carrier:
+class TerminalRelay:
     """Context manager that makes this process's terminal raw and relays input and output.
 
     Use it inside the event loop. Input and output are standard input and output, whatever they are.
@@ -94,7 +94,7 @@ class Carrier:
         self._tasks: list[loop.Task[None]] = []
         self._output: loop.Task[None] | None = None
 
-    def __enter__(self) -> "Carrier":
+    def __enter__(self) -> "TerminalRelay":
         if os.isatty(0):
             self._typed = make_raw(self._terminal)
         else:
@@ -132,7 +132,7 @@ class Carrier:
             return  # the process no longer reads
 
     async def _copy_output(self) -> None:
-        while data := await self._process.stdio.read_stdout(PIECE):
+        while data := await self._process.stdio.read_stdout(BUFFER_SIZE):
             _write_all(1, data)
 
 
@@ -145,7 +145,7 @@ async def _read_input() -> bytes:
         await loop.readable(0)
     except PermissionError:
         await loop.sleep(0)  # let other tasks run
-    return os.read(0, PIECE)
+    return os.read(0, BUFFER_SIZE)
 
 
 def _write_all(fd: int, data: bytes) -> None:

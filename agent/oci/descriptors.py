@@ -20,7 +20,7 @@ PRESERVE_FDS = Option("preserve-fds", "pass N more descriptors, from 3 on, to th
 FIRST = 3
 
 
-def preserved(parsed: Parsed) -> tuple[tuple[int, ...], list[str]]:
+def preserved_fds(parsed: Parsed) -> tuple[tuple[int, ...], list[str]]:
     """Return the descriptors and the environment entries that describe them.
 
     Those of socket activation come first (sd_listen_fds(3)). Raises Refused for a descriptor that
@@ -79,7 +79,7 @@ class ConsoleSocket(Stdio):
             self._socket.close()
 
 
-def streams(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
+def process_stdio(parsed: Parsed, terminal: bool, detached: bool) -> Stdio | None:
     """Return the streams of a process by its options. Raises Refused.
 
     Returns None for a terminal that this process relays itself.

@@ -13,11 +13,11 @@ from agent import loop
 from agent.container.process import ContainerProcess
 from agent.errors import StepFailed, WrongState
 from agent.linux.reaper import reaper
-from agent.oci.console import Carrier
+from agent.oci.console import TerminalRelay
 
 T = TypeVar("T")
 
-PASSED_ON = (
+FORWARDED = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -56,14 +56,14 @@ class Foreground:
 
     def __init__(self) -> None:
         self._process: ContainerProcess | None = None
-        self._early: list[int] = []
-        for signum in PASSED_ON:
+        self._pending: list[int] = []
+        for signum in FORWARDED:
             loop.on_signal(signum, partial(self._arrived, signum))
         loop.on_signal(signal.SIGCHLD, reaper.sweep)
 
     def _arrived(self, signum: int) -> None:
         if self._process is None:
-            self._early.append(signum)
+            self._pending.append(signum)
             return
         try:
             self._process.signal(signum)
@@ -76,15 +76,15 @@ class Foreground:
         The status is 0..255, 128 + n for signal n.
         """
         self._process = process
-        while self._early:
-            self._arrived(self._early.pop(0))
+        while self._pending:
+            self._arrived(self._pending.pop(0))
         if not process.terminal:
             return await process.wait()
-        with Carrier(process) as carrier:
+        with TerminalRelay(process) as relay:
             status = await process.wait()
             try:
                 with loop.timeout(DRAIN_SECONDS):
-                    await carrier.drained()
+                    await relay.drained()
             except TimeoutError:
                 pass  # another process of the container keeps the terminal open
             return status

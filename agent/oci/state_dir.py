@@ -96,12 +96,12 @@ class StateDir:
 
         The holder gets SIGTERM, and SIGKILL after KILL_SECONDS. Raises NotFound, StepFailed.
         """
-        begun, asked = time.monotonic(), False
+        started, asked = time.monotonic(), False
         while True:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waited = time.monotonic() - begun
+                waited = time.monotonic() - started
                 if waited > GIVE_UP_SECONDS:
                     raise StepFailed("lock", f"another process does not let go of container {self.id!r}", errno.EBUSY) from None
                 if not asked or waited > KILL_SECONDS:

@@ -100,13 +100,13 @@ def program(rules: tuple[DeviceRule, ...]) -> int:
 
     Programs are cached: equal rules share one. Raises OSError.
     """
-    kept = _programs.pop(rules, -1)
-    if kept < 0:
+    fd = _programs.pop(rules, -1)
+    if fd < 0:
         if len(_programs) >= CACHE_MAX:
             os.close(_programs.pop(next(iter(_programs))))
-        kept = bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, assemble(rules), b"innkeeper")
-    _programs[rules] = kept
-    return os.dup(kept)
+        fd = bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, assemble(rules), b"innkeeper")
+    _programs[rules] = fd
+    return os.dup(fd)
 
 
 def clear() -> None:

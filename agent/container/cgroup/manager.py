@@ -175,8 +175,8 @@ class Cgroup:
         try:
             self._write_file(write.file, write.value)
         except FileNotFoundError:
-            if write.instead is not None:
-                self._write_one(write.instead, later)
+            if write.fallback is not None:
+                self._write_one(write.fallback, later)
                 return
             if not write.optional:
                 raise Refused(write.field, f"this kernel has no {write.file}") from None

@@ -24,13 +24,13 @@ class Write:
     file: str
     value: str
     optional: bool = False
-    instead: "Write | None" = None
+    fallback: "Write | None" = None
     """The write to do instead if the kernel does not have the file."""
 
     def describe(self) -> str:
         """Return a one-line description of the write."""
-        instead = f", or {self.instead.value!r} to {self.instead.file}" if self.instead else ""
-        return f"write {self.value!r} to {self.file}{instead} ({self.field})"
+        fallback = f", or {self.fallback.value!r} to {self.fallback.file}" if self.fallback else ""
+        return f"write {self.value!r} to {self.file}{fallback} ({self.field})"
 
 
 def writes(resources: Resources) -> list[Write]:
@@ -127,8 +127,8 @@ def _weight(field: str, device: str, weight: int) -> Write:
     The BFQ scheduler has a file of its own, on the scale of the specification. Without it the
     weight goes to io.weight, which belongs to the cost model (io.cost.*) and has another scale.
     """
-    instead = Write(field, "io", "io.weight", f"{device} {io_weight(weight)}")
-    return Write(field, "io", "io.bfq.weight", f"{device} {weight}", instead=instead)
+    fallback = Write(field, "io", "io.weight", f"{device} {io_weight(weight)}")
+    return Write(field, "io", "io.bfq.weight", f"{device} {weight}", fallback=fallback)
 
 
 def _or_max(value: int) -> str:

@@ -17,7 +17,7 @@ BUSY_PAUSE = 0.01
 DELEGATE = "/sys/kernel/cgroup/delegate"
 DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
-_ours: set[Path] = set()
+_created_here: set[Path] = set()
 """The directories that this process has created.
 
 A directory above several cgroups is removed with the last of them, whichever it was created for.
@@ -38,7 +38,7 @@ def make_directories(root: Path, name: str, needed: set[str]) -> list[Path]:
             try:
                 current.mkdir(0o755)
                 made.append(current)
-                _ours.add(current)
+                _created_here.add(current)
             except FileExistsError:
                 pass
     except OSError as error:
@@ -89,7 +89,7 @@ def remove_directories(made: list[Path]) -> None:
             path.rmdir()
         except OSError:
             return
-        _ours.discard(path)
+        _created_here.discard(path)
 
 
 def remove_parents(path: Path, made: list[Path]) -> None:
@@ -97,9 +97,9 @@ def remove_parents(path: Path, made: list[Path]) -> None:
 
     Stops at the first that is still in use. Raises OSError.
     """
-    _ours.discard(path)
+    _created_here.discard(path)
     for parent in path.parents:
-        if parent not in made and parent not in _ours:
+        if parent not in made and parent not in _created_here:
             return
         try:
             parent.rmdir()
@@ -109,7 +109,7 @@ def remove_parents(path: Path, made: list[Path]) -> None:
             if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
                 return
             raise
-        _ours.discard(parent)
+        _created_here.discard(parent)
 
 
 async def remove_directory(path: Path) -> None:
@@ -131,13 +131,13 @@ async def remove_directory(path: Path) -> None:
     raise StepFailed("remove cgroup", f"{path}: {os.strerror(errno.EBUSY)}", errno.EBUSY)
 
 
-def delegate(group: int, owner: int) -> None:
+def delegate(cgroup: int, owner: int) -> None:
     """Give a cgroup to a user, who may then manage cgroups below it.
 
     Changes the owner of the directory and of the files that the kernel lists in DELEGATE. Raises
     OSError.
     """
-    os.fchown(group, owner, -1)
+    os.fchown(cgroup, owner, -1)
     try:
         with open(DELEGATE, encoding="ascii") as file:
             names = tuple(file.read().split())
@@ -145,6 +145,6 @@ def delegate(group: int, owner: int) -> None:
         names = DELEGATED
     for name in names:
         try:
-            os.chown(name, owner, -1, dir_fd=group, follow_symlinks=False)
+            os.chown(name, owner, -1, dir_fd=cgroup, follow_symlinks=False)
         except FileNotFoundError:
             continue  # the file of a controller that is not enabled here

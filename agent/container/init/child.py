@@ -16,7 +16,7 @@ import gc
 import os
 import socket
 
-from agent.container.hooks import run_here
+from agent.container.hooks import run_in_child
 from agent.container.init import child_error
 from agent.container.init.plan import ChildPlan, Step
 from agent.container.init.privileges import drop_privileges, install_filter, label_program, set_capabilities
@@ -36,9 +36,9 @@ from agent.container.init.setup import (
     join_namespaces,
     make_cwd,
     make_devices,
+    make_mounts,
     name_host,
     new_keyring,
-    place_mounts,
     restrict_paths,
     run_container_hooks,
     set_sysctls,
@@ -122,7 +122,7 @@ def close_descriptors(plan: ChildPlan) -> None:
 def await_start(plan: ChildPlan) -> None:
     os.write(plan.control, b"created")
     if plan.start_socket >= 0:
-        if os.read(plan.control, 16) != b"kept":
+        if os.read(plan.control, 16) != b"recorded":
             os._exit(127)  # the creator has ended, and no other process knows this one
         _await_connection(plan)
     elif plan.waits_for_start and os.read(plan.control, 16) != b"start":
@@ -156,7 +156,7 @@ COMMON_END: tuple[Step, ...] = (
 def run_start_hooks(plan: ChildPlan) -> None:
     if plan.start_hooks:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY)
-        run_here(plan.start_hooks, plan.state, root, lambda: _contain_hook(plan))
+        run_in_child(plan.start_hooks, plan.state, root, lambda: _contain_hook(plan))
         os.close(root)
         os.write(plan.control, b"hooked")
 
@@ -178,7 +178,7 @@ INIT_STEPS: tuple[Step, ...] = (
     ("join namespaces", join_namespaces, "after the mount namespace is ours; a cgroup namespace roots where the process is"),
     ("make session keyring", new_keyring, "a shared one leaks keys"),
     ("bring up loopback", bring_up_loopback, "needs CAP_NET_ADMIN"),
-    ("place mounts", place_mounts, "each built detached, with its attributes, then placed by descriptor"),
+    ("place mounts", make_mounts, "each built detached, with its attributes, then placed by descriptor"),
     ("make devices", make_devices, "/dev is mounted, the root still writable"),
     (
         "await the runtime",

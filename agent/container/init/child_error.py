@@ -1,6 +1,6 @@
-"""The error record, by which a child reports the step that failed: `error`, step, errno, text, path.
+"""The record by which a child reports the step that failed. A child that dies reports nothing.
 
-The fields are separated by NUL. A child that dies reports nothing.
+Its fields are `error`, the step, errno, a text and a path, separated by NUL.
 """
 
 import errno

@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.container.hooks import Command
+from agent.container.hooks import PreparedHook
 from agent.container.rootfs.operation import Operation
 from agent.container.spec.scheduling import Scheduler
 from agent.linux.capability import Sets
@@ -46,7 +46,7 @@ class ChildPlan:
     waits_for_parent: bool = False
     """The child must wait until the parent has mapped ids or moved interfaces."""
     new_root: bool = False
-    """The process is born in a user namespace, in which it must first become root."""
+    """The process is created in a user namespace, in which it must first become root."""
     waits_for_start: bool = True
     start_socket: int = -1
     """A listening socket to await the start on, if another process than the parent starts it."""
@@ -94,8 +94,8 @@ class ChildPlan:
 
     Once they have begun, the poststop hooks must run in the end.
     """
-    container_hooks: tuple[Command, ...] = ()
-    start_hooks: tuple[Command, ...] = ()
+    container_hooks: tuple[PreparedHook, ...] = ()
+    start_hooks: tuple[PreparedHook, ...] = ()
     state: tuple[bytes, bytes] = (b"", b"")
     """The container's state for hooks, before and after the pid."""
     warnings: list[str] = field(default_factory=list)

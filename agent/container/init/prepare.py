@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agent.container.fd_set import FdSet
-from agent.container.hooks import command
+from agent.container.hooks import prepare as prepare_hook
 from agent.container.init.plan import ChildPlan
 from agent.container.rootfs.idmap import Mappings
 from agent.container.rootfs.mount_plan import MountPlan
@@ -168,8 +168,8 @@ def init_plan(spec: Spec, process: Process, plan: ChildPlan, mounts: MountPlan, 
     plan.devices = mounts.devices()
     plan.restrictions = mounts.restrictions()
     plan.has_hooks = bool(spec.hooks.prestart or spec.hooks.create_runtime or spec.hooks.create_container)
-    plan.container_hooks = tuple([command(hook) for hook in spec.hooks.create_container])
-    plan.start_hooks = tuple([command(hook, process.env) for hook in spec.hooks.start_container])
+    plan.container_hooks = tuple([prepare_hook(hook) for hook in spec.hooks.create_container])
+    plan.start_hooks = tuple([prepare_hook(hook, process.env) for hook in spec.hooks.start_container])
 
 
 def memory_policy(spec: Spec) -> tuple[int, NodeMask | None] | None:

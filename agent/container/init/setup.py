@@ -6,7 +6,7 @@ fork.
 
 import os
 
-from agent.container.hooks import run_here
+from agent.container.hooks import run_in_child
 from agent.container.init.plan import ChildPlan
 from agent.linux import lsm, procfs
 from agent.linux import mount as m
@@ -31,7 +31,7 @@ def join_namespaces(plan: ChildPlan) -> None:
 def _offset_clocks(plan: ChildPlan) -> None:
     """Write the clock offsets of the new time namespace.
 
-    They apply to processes that are born in it, and to this process from exec on.
+    They apply to processes that are created in it, and to this process from exec on.
     """
     if not plan.new_root:
         procfs.write("self/timens_offsets", plan.time_offsets)
@@ -54,7 +54,7 @@ def bring_up_loopback(plan: ChildPlan) -> None:
         loopback_up()
 
 
-def place_mounts(plan: ChildPlan) -> None:
+def make_mounts(plan: ChildPlan) -> None:
     for operation in plan.mounts:
         operation.execute(plan.root)
 
@@ -72,7 +72,7 @@ def await_runtime(plan: ChildPlan) -> None:
 
 def run_container_hooks(plan: ChildPlan) -> None:
     if plan.container_hooks:
-        run_here(plan.container_hooks, plan.state, plan.root, _as_runtime)
+        run_in_child(plan.container_hooks, plan.state, plan.root, _as_runtime)
 
 
 def _as_runtime() -> None:

@@ -95,9 +95,9 @@ def _make_node(parent: int, name: str, mode: int, number: int, source: int, owne
             os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
             return
         os.close(openat2(parent, name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, _HERE, 0o644))
-        place = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, _HERE)
-        m.move_mount(source, place, name)
-        os.close(place)
+        target = openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, _HERE)
+        m.move_mount(source, target, name)
+        os.close(target)
     except FileExistsError:
         _check_node(parent, name, mode, number)
         if source < 0:

@@ -23,7 +23,7 @@ def mapped_namespace(uid_mappings: Mappings, gid_mappings: Mappings) -> int:
     with p.SignalsBlocked():
         pid, pidfd = p.clone3(p.CLONE_NEWUSER)
         if pid == 0:
-            _stay()
+            _pause_forever()
     child = reaper.adopt(pid, pidfd)
     try:
         procfs.write(f"{pid}/gid_map", mapping_lines(gid_mappings))
@@ -46,7 +46,7 @@ def mappings_of(pid: int) -> tuple[Mappings, Mappings]:
     return read("uid_map"), read("gid_map")
 
 
-def _stay() -> Never:
+def _pause_forever() -> Never:
     """Wait in the child until it is killed."""
     try:
         while True:

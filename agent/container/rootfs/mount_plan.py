@@ -11,7 +11,7 @@ from dataclasses import replace
 from agent.container.fd_set import FdSet
 from agent.container.rootfs.devices import DEFAULT_PATHS, DefaultDevices, MakeDevice
 from agent.container.rootfs.idmap import Mappings, mapped_namespace
-from agent.container.rootfs.mounts import BindMount, BindWithin, NewMount, PlaceRoot, Remount
+from agent.container.rootfs.mounts import BindFromRoot, BindMount, MountRoot, NewMount, Remount
 from agent.container.rootfs.operation import Operation
 from agent.container.rootfs.restrict import KernelMount, MaskPaths, Propagate, ReadOnlyMount, ReadOnlyPath
 from agent.container.spec import labels
@@ -42,7 +42,7 @@ class MountPlan:
     def mounts(self) -> list[Operation]:
         """Return the operations that mount the root first, then the mounts in their order."""
         follows = self._spec.linux.rootfs_propagation in ("", "slave", "rslave")
-        operations: list[Operation] = [PlaceRoot(self._spec.root_path, m.MS_SLAVE if follows else m.MS_PRIVATE)]
+        operations: list[Operation] = [MountRoot(self._spec.root_path, m.MS_SLAVE if follows else m.MS_PRIVATE)]
         before: list[str] = []
         for mount in self._spec.mounts:
             operations.append(self._mount(mount, before))
@@ -54,12 +54,12 @@ class MountPlan:
         if mount.remount:
             return Remount(mount)
         if mount.bind:
-            within = self._source_within(mount, before)
-            return BindWithin(mount, within) if within else self._bind(mount, mount.source)
+            source = self._source_in_root(mount, before)
+            return BindFromRoot(mount, source) if source else self._bind(mount, mount.source)
         if mount.type in CGROUP_TYPES:
             return self._cgroup(mount)
         if mount.type == "sysfs":
-            return NewMount(mount, "sysfs", instead=self._sysfs_instead(mount))
+            return NewMount(mount, "sysfs", fallback=self._sysfs_fallback(mount))
         return NewMount(mount, mount.type, read_only_later=clean(mount.destination) == "/dev")
 
     def _cgroup(self, mount: Mount) -> Operation:
@@ -73,10 +73,10 @@ class MountPlan:
         namespaces = self._spec.linux.namespaces
         if namespaces.get("cgroup", "") is not None:
             return self._bind(replace(mount, data=()), self._cgroup_path)
-        instead = self._tree(mount, self._cgroup_path, 0) if "user" in namespaces else -1
-        return NewMount(mount, "cgroup2", instead=instead)
+        fallback = self._tree(mount, self._cgroup_path, 0) if "user" in namespaces else -1
+        return NewMount(mount, "cgroup2", fallback=fallback)
 
-    def _sysfs_instead(self, mount: Mount) -> int:
+    def _sysfs_fallback(self, mount: Mount) -> int:
         """Return a copy of the agent's sysfs, or -1 if the container can mount its own.
 
         A user namespace may mount sysfs only with a network namespace of its own. Otherwise the
@@ -88,7 +88,7 @@ class MountPlan:
         self.warnings.append(f"{mount.field}: no network namespace of the container's own, the guest's sysfs is bound read-only")
         return self._tree(mount, SYSFS, AT_RECURSIVE)
 
-    def _source_within(self, mount: Mount, before: Sequence[str]) -> str:
+    def _source_in_root(self, mount: Mount, before: Sequence[str]) -> str:
         """Return the source's path in the container's root if earlier mounts put it there, or "".
 
         Mounts are made in their order: one of those `before` may provide or cover what a later one
@@ -100,7 +100,7 @@ class MountPlan:
         if root == "/" or not source.startswith(f"{root}/") or mount.idmap or mount.uid_mappings:
             return ""
         inside = source[len(root) :]
-        covered = any(inside == place or inside.startswith(f"{place}/") for place in before)
+        covered = any(inside == mountpoint or inside.startswith(f"{mountpoint}/") for mountpoint in before)
         return inside if covered or (before and not os.path.exists(source)) else ""
 
     def _bind(self, mount: Mount, source: str) -> BindMount:
@@ -179,9 +179,9 @@ class MountPlan:
         """Return the operations that make paths read-only and mask them, after all mounts."""
         linux = self._spec.linux
         operations: list[Operation] = []
-        operations += [ReadOnlyPath(path, self._within(path)) for path in linux.readonly_paths]
+        operations += [ReadOnlyPath(path, self._kernel_mount(path)) for path in linux.readonly_paths]
         if linux.masked_paths:
-            operations.append(MaskPaths(tuple([(path, self._within(path)) for path in linux.masked_paths])))
+            operations.append(MaskPaths(tuple([(path, self._kernel_mount(path)) for path in linux.masked_paths])))
         for mount in self._spec.mounts:
             if not mount.bind and clean(mount.destination) == "/dev" and mount.set & m.MOUNT_ATTR_RDONLY:
                 operations.append(ReadOnlyMount("/dev"))
@@ -194,13 +194,13 @@ class MountPlan:
             operations.append(Propagate(PROPAGATION[word.removeprefix("r")], word.startswith("r")))
         return operations
 
-    def _within(self, path: str) -> KernelMount | None:
+    def _kernel_mount(self, path: str) -> KernelMount | None:
         """Return the procfs or sysfs mount that a path to restrict is below, or None."""
         for mount in self._spec.mounts:
-            place = clean(mount.destination)
-            magic = m.PROC_SUPER_MAGIC if place == "/proc" else KERNEL_TYPES.get(mount.type)
-            if magic is not None and clean(path).startswith(f"{place}/"):
-                return KernelMount(place, magic)
+            mountpoint = clean(mount.destination)
+            magic = m.PROC_SUPER_MAGIC if mountpoint == "/proc" else KERNEL_TYPES.get(mount.type)
+            if magic is not None and clean(path).startswith(f"{mountpoint}/"):
+                return KernelMount(mountpoint, magic)
         return None
 
 

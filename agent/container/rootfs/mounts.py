@@ -25,7 +25,7 @@ STRAIGHT_TYPES = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceRoot(Operation):
+class MountRoot(Operation):
     """Mount the root's detached tree on its own directory.
 
     Hooks look for it there, and pivot_root(2) takes it from there. `propagation` is MS_SLAVE
@@ -43,14 +43,14 @@ class PlaceRoot(Operation):
     def execute(self, root: int) -> None:
         m.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=self.propagation)
         m.set_propagation(root, self.propagation, recursive=True)
-        place = self._own_directory(root)
-        if place < 0:
+        mountpoint = self._original_directory(root)
+        if mountpoint < 0:
             m.move_mount_path(root, "/")
             return
-        m.move_mount(root, place, self.path)
-        os.close(place)
+        m.move_mount(root, mountpoint, self.path)
+        os.close(mountpoint)
 
-    def _own_directory(self, root: int) -> int:
+    def _original_directory(self, root: int) -> int:
         """Return the directory that the tree was cloned from, or -1.
 
         The path may lead elsewhere by now. Or it may be out of reach: in a joined mount namespace,
@@ -58,13 +58,13 @@ class PlaceRoot(Operation):
         exists. Only the mount point is taken from the path.
         """
         try:
-            place = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+            mountpoint = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
         except OSError:
             return -1
-        ours, found = os.fstat(root), os.fstat(place)
+        ours, found = os.fstat(root), os.fstat(mountpoint)
         if (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino):
-            return place
-        os.close(place)
+            return mountpoint
+        os.close(mountpoint)
         return -1
 
 
@@ -72,13 +72,13 @@ class PlaceRoot(Operation):
 class NewMount(Operation):
     """A new instance of a filesystem.
 
-    `instead` is a tree to bind if the kernel does not permit a user namespace to make an instance.
+    `fallback` is a tree to bind if the kernel does not permit a user namespace to make an instance.
     """
 
     mount: Mount
     filesystem: str
     read_only_later: bool = False
-    instead: int = -1
+    fallback: int = -1
 
     def describe(self) -> str:
         words = [*attribute_words(self.mount), *[key if value is None else f"{key}={value}" for key, value in self.mount.data]]
@@ -87,7 +87,7 @@ class NewMount(Operation):
 
     def execute(self, root: int) -> None:
         mount = self.mount
-        more = self._mode_of_place(root)
+        more = self._mode_option(root)
         target = self._target(root)
         _check_not_in_proc(target, mount)
         attributes = mount.set | mount.recursive_set
@@ -96,9 +96,9 @@ class NewMount(Operation):
         if mount.copy_up:
             fill(target, tree)
             m.set_attributes(tree, attributes)
-        _place(tree, target, mount)
+        _attach(tree, target, mount)
 
-    def _mode_of_place(self, root: int) -> "tuple[tuple[bytes, bytes], ...]":
+    def _mode_option(self, root: int) -> "tuple[tuple[bytes, bytes], ...]":
         """Return the option that gives a tmpfs the mode of the directory that it covers.
 
         As runc does. Returns no option if the mount has a mode, or if the directory does not exist
@@ -107,11 +107,11 @@ class NewMount(Operation):
         if self.filesystem != "tmpfs" or any(key == "mode" for key, _ in self.mount.data):
             return ()
         try:
-            place = open_in_root(root, self.mount.destination)
+            mountpoint = open_in_root(root, self.mount.destination)
         except OSError:
             return ()
-        mode = stat.S_IMODE(os.fstat(place).st_mode)
-        os.close(place)
+        mode = stat.S_IMODE(os.fstat(mountpoint).st_mode)
+        os.close(mountpoint)
         return ((b"mode", b"%o" % mode),)
 
     def _target(self, root: int) -> int:
@@ -133,11 +133,11 @@ class NewMount(Operation):
         try:
             return m.new_mount(os.fsencode(self.filesystem), tuple(options), attributes)
         except PermissionError:
-            if self.instead < 0:
+            if self.fallback < 0:
                 raise
-        m.set_propagation(self.instead, m.MS_SLAVE, recursive=True)
-        m.set_attributes(self.instead, attributes | m.MOUNT_ATTR_RDONLY, recursive=True)
-        return self.instead
+        m.set_propagation(self.fallback, m.MS_SLAVE, recursive=True)
+        m.set_attributes(self.fallback, attributes | m.MOUNT_ATTR_RDONLY, recursive=True)
+        return self.fallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class BindMount(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class BindWithin(Operation):
+class BindFromRoot(Operation):
     """A bind mount whose source is inside the container's root.
 
     An earlier mount of the list may put the source there, so it is resolved when its turn comes.
@@ -201,7 +201,7 @@ def bind(root: int, mount: Mount, tree: int, is_directory: bool) -> None:
     if mount.set or mount.clear:
         m.set_attributes(tree, mount.set, mount.clear)
     source = os.fstat(tree)
-    _place(tree, target, mount)
+    _attach(tree, target, mount)
     if clean(mount.destination) in PROC_FILES:
         _check_covered(root, mount, source)
 
@@ -241,7 +241,7 @@ def attribute_words(mount: Mount) -> list[str]:
     return words + [word for word, (bit, _clear) in RECURSIVE_ATTRIBUTES.items() if bit and mount.recursive_set & bit]
 
 
-def _place(tree: int, target: int, mount: Mount) -> None:
+def _attach(tree: int, target: int, mount: Mount) -> None:
     m.move_mount(tree, target, mount.destination)
     os.close(target)
     _propagate(tree, mount)
@@ -260,8 +260,8 @@ def _check_not_in_proc(target: int, mount: Mount) -> None:
 
     Checked on the descriptor, so it does not matter which link led there (CVE-2019-16884).
     """
-    place = clean(mount.destination)
-    if place in PROC_FILES or (place == "/proc" and mount.type == "proc"):
+    mountpoint = clean(mount.destination)
+    if mountpoint in PROC_FILES or (mountpoint == "/proc" and mount.type == "proc"):
         return
     if m.filesystem_magic(target) == m.PROC_SUPER_MAGIC:
         raise PermissionError(1, "is in a procfs", mount.destination)
@@ -272,9 +272,9 @@ def _check_covered(root: int, mount: Mount, source: os.stat_result) -> None:
 
     The kernel looks up some entries of procfs anew each time, which drops a mount on them.
     """
-    place = open_in_root(root, mount.destination)
-    found = os.fstat(place)
-    os.close(place)
+    mountpoint = open_in_root(root, mount.destination)
+    found = os.fstat(mountpoint)
+    os.close(mountpoint)
     if (found.st_dev, found.st_ino) != (source.st_dev, source.st_ino):
         raise PermissionError(1, "the kernel keeps no mount on this file", mount.destination)
 

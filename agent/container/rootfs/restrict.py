@@ -21,36 +21,36 @@ ROOT_INODE = 1
 class KernelMount:
     """The procfs or sysfs that a path is in: its mount point and its type (statfs(2))."""
 
-    place: str
+    mountpoint: str
     magic: int
 
 
-def _open(root: int, path: str, within: KernelMount | None) -> int:
+def _open(root: int, path: str, kernel_mount: KernelMount | None) -> int:
     """Return a descriptor of a path to restrict, or -1 if it does not exist.
 
-    `within` must still be mounted at its place. Another process that can write to the root may have
-    renamed the mount point, and the path would then stay unrestricted without notice. Raises
+    `kernel_mount` must still be mounted at its mount point. Another process that can write to the
+    root may have renamed that, and the path would then stay unrestricted without notice. Raises
     PermissionError if it has moved.
     """
     try:
-        if within is None:
+        if kernel_mount is None:
             return open_in_root(root, path)
-        mount = _kernel_root(root, within)
+        mount = _kernel_root(root, kernel_mount)
         try:
-            return openat2(mount, clean(path)[len(within.place) + 1 :], os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+            return openat2(mount, clean(path)[len(kernel_mount.mountpoint) + 1 :], os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
         finally:
             os.close(mount)
     except (FileNotFoundError, NotADirectoryError):
         return -1
 
 
-def _kernel_root(root: int, within: KernelMount) -> int:
+def _kernel_root(root: int, kernel_mount: KernelMount) -> int:
     try:
-        fd = openat2(root, within.place, os.O_PATH | os.O_DIRECTORY, IN_ROOT_NO_LINKS)
+        fd = openat2(root, kernel_mount.mountpoint, os.O_PATH | os.O_DIRECTORY, IN_ROOT_NO_LINKS)
     except OSError as error:
-        raise PermissionError(1, "what was mounted here has been moved away", within.place) from error
-    if m.filesystem_magic(fd) != within.magic or os.fstat(fd).st_ino != ROOT_INODE:
-        raise PermissionError(1, "what was mounted here has been moved away", within.place)
+        raise PermissionError(1, "what was mounted here has been moved away", kernel_mount.mountpoint) from error
+    if m.filesystem_magic(fd) != kernel_mount.magic or os.fstat(fd).st_ino != ROOT_INODE:
+        raise PermissionError(1, "what was mounted here has been moved away", kernel_mount.mountpoint)
     return fd
 
 
@@ -59,13 +59,13 @@ class ReadOnlyPath(Operation):
     """Make a path and all below it read-only. A missing path is ignored."""
 
     path: str
-    within: KernelMount | None = None
+    kernel_mount: KernelMount | None = None
 
     def describe(self) -> str:
         return f"make {self.path} read-only"
 
     def execute(self, root: int) -> None:
-        target = _open(root, self.path, self.within)
+        target = _open(root, self.path, self.kernel_mount)
         if target < 0:
             return
         tree = m.clone_tree(target, recursive=True)
@@ -87,8 +87,8 @@ class MaskPaths(Operation):
     def execute(self, root: int) -> None:
         cover = -1  # the tmpfs; later ones are clones of it
         null = -1
-        for path, within in self.paths:
-            target = _open(root, path, within)
+        for path, kernel_mount in self.paths:
+            target = _open(root, path, kernel_mount)
             if target < 0:
                 continue
             if stat.S_ISDIR(os.fstat(target).st_mode):

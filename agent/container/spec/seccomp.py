@@ -121,12 +121,12 @@ def _flags(reader: SpecReader, notifies: bool) -> int:
         return floor.SECCOMP_FILTER_FLAG_SPEC_ALLOW
     flags = 0
     for index, name in enumerate(reader.strings("flags")):
-        place = reader.name(f"flags[{index}]")
-        flag = choice(name, place, FLAGS)
+        path = reader.name(f"flags[{index}]")
+        flag = choice(name, path, FLAGS)
         if not floor.knows_flag(flag):
-            raise Refused(place, f"this kernel does not know {name}")
+            raise Refused(path, f"this kernel does not know {name}")
         if flag == floor.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not notifies:
-            raise Refused(place, f"{name} is for profiles with SCMP_ACT_NOTIFY")
+            raise Refused(path, f"{name} is for profiles with SCMP_ACT_NOTIFY")
         flags |= flag
     return flags
 

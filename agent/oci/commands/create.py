@@ -60,8 +60,7 @@ class CreateRequest:
 
     def cgroup(self) -> Path:
         """Return the path of its cgroup."""
-        linux = self.spec.linux
-        root, name = self.host.group_of(linux.cgroups_path, linux.cgroup_absolute, self.id)
+        root, name = self.host.cgroup_of(self.spec.linux, self.id)
         return root / name
 
 
@@ -84,12 +83,12 @@ def _process_io(
 
     The descriptors are closed afterwards, because the child has its own copies.
     """
-    fds, environment = descriptors.preserved(parsed)
+    fds, environment = descriptors.preserved_fds(parsed)
     spec, process = request.spec, request.spec.process
     if process is not None:
-        process = process if started_later else console.sized(process, parsed)
+        process = process if started_later else console.with_terminal_size(process, parsed)
         spec = replace(spec, process=replace(process, env=(*process.env, *environment)))
-    stdio = descriptors.streams(parsed, process is not None and process.terminal, detached)
+    stdio = descriptors.process_stdio(parsed, process is not None and process.terminal, detached)
     listener = state_dir.listen() if started_later else None
     try:
         yield ProcessIO(stdio, fds, listener.fileno() if listener else -1, detached=detached), spec
@@ -119,7 +118,7 @@ async def _create(
                 send_pidfd(b"standard", container.init.pidfd)
                 if started_later:
                     # From here on it waits for another process and not for this one.
-                    container.init.send(b"kept")
+                    container.init.send(b"recorded")
             except BaseException:
                 await container.remove()
                 raise
@@ -131,8 +130,8 @@ async def _create(
 
 
 def _record(request: CreateRequest) -> Record:
-    group = request.cgroup()
-    missing = [path for path in (group, *group.parents) if not path.exists()]
+    cgroup = request.cgroup()
+    missing = [path for path in (cgroup, *cgroup.parents) if not path.exists()]
     return Record(
         id=request.id,
         version=request.spec.version,
@@ -141,7 +140,7 @@ def _record(request: CreateRequest) -> Record:
         created=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
         owner=pwd.getpwuid(os.geteuid()).pw_name,
         annotations=dict(request.spec.annotations),
-        cgroup=str(group),
+        cgroup=str(cgroup),
         made=tuple([str(path) for path in reversed(missing)]),
     )
 

@@ -56,20 +56,20 @@ def exec_(context: Context, parsed: Parsed) -> int:
             document = _document(parsed, state_dir)
             process = parse_process(document)
             container = load_container(state_dir, observed)
-            group = _group(parsed)
+            cgroup = _cgroup_path(parsed)
             if parsed.switch("ignore-paused") and observed.status is Status.PAUSED:
                 # The process continues only when another command has resumed the container, which
                 # needs the lock.
                 state_dir.unlock()
-            fds, environment = descriptors.preserved(parsed)
-            process = replace(console.sized(process, parsed), env=(*process.env, *environment))
+            fds, environment = descriptors.preserved_fds(parsed)
+            process = replace(console.with_terminal_size(process, parsed), env=(*process.env, *environment))
             detached = parsed.switch("detach")
             foreground = None if detached else Foreground()
-            io = ProcessIO(descriptors.streams(parsed, process.terminal, detached), fds, detached=detached)
+            io = ProcessIO(descriptors.process_stdio(parsed, process.terminal, detached), fds, detached=detached)
             with descriptors.pidfd_socket(parsed) as send_pidfd:
                 # The first process's exec id is the container's id. This one contains a space, so
                 # that it is never an id of a container.
-                added = await container.exec(f"{state_dir.id} exec", process, io, group, parsed.switch("ignore-paused"))
+                added = await container.exec(f"{state_dir.id} exec", process, io, cgroup, parsed.switch("ignore-paused"))
                 state_dir.unlock()
                 try:
                     if parsed.has("pid-file"):
@@ -111,12 +111,12 @@ def _document(parsed: Parsed, state_dir: StateDir) -> dict[str, Any]:
         # Add to the ambient set only what is already inheritable, as the kernel requires. Making
         # more inheritable would exceed the request.
         inheritable = sets.get("inheritable") or ()
-        kept = [name for name in added if name in inheritable]
-        document["capabilities"]["ambient"] = [*sets.get("ambient", ()), *kept]
+        ambient = [name for name in added if name in inheritable]
+        document["capabilities"]["ambient"] = [*sets.get("ambient", ()), *ambient]
     return document
 
 
-def _group(parsed: Parsed) -> str | None:
+def _cgroup_path(parsed: Parsed) -> str | None:
     """Return the path of --cgroup, "" for the container's own cgroup, None without the option.
 
     Raises Refused.

@@ -42,7 +42,7 @@ def kill(context: Context, parsed: Parsed) -> int:
         with StateDir.open(context.root, parsed.arguments[0]) as state_dir:
             observed = state_dir.observe()
             if parsed.switch("all") and observed.status is Status.STOPPED:
-                _kill_left(observed.record.cgroup, signum)
+                _kill_remaining(observed.record.cgroup, signum)
                 return
             if observed.status not in (Status.CREATED, Status.RUNNING, Status.PAUSED):
                 raise WrongState(f"cannot kill container {state_dir.id!r}: container not running ({observed.status.value})")
@@ -61,12 +61,12 @@ def kill(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-def _kill_left(group: str, signum: int) -> None:
+def _kill_remaining(cgroup: str, signum: int) -> None:
     """Send a signal to the processes that the first process has left behind.
 
     There are some if no pid namespace ended with it. They may be in cgroups below the container's.
     """
-    for pid in pids_of(group):
+    for pid in pids_of(cgroup):
         try:
             os.kill(pid, signum)
         except ProcessLookupError:

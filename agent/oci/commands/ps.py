@@ -27,10 +27,10 @@ def ps(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-def pids_of(group: str) -> list[int]:
+def pids_of(path: str) -> list[int]:
     """Return the pids of a cgroup and of those below it, none if it does not exist."""
     try:
-        cgroup = Cgroup.attach(Path(group), [], ())
+        cgroup = Cgroup.attach(Path(path), [], ())
     except FileNotFoundError:
         return []
     pids = cgroup.pids()

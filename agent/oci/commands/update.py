@@ -33,8 +33,8 @@ TEXTS = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
 NO_RESCTRL = "no resctrl mount"
 OPTIONS = (
     Option("resources", "limits as a JSON document of the specification; - for standard input", "FILE", short="r"),
-    *[Option(name, f"linux.resources.{'.'.join(place)}", "N") for name, place in NUMBERS.items()],
-    *[Option(name, f"linux.resources.{'.'.join(place)}", "LIST") for name, place in TEXTS.items()],
+    *[Option(name, f"linux.resources.{'.'.join(path)}", "N") for name, path in NUMBERS.items()],
+    *[Option(name, f"linux.resources.{'.'.join(path)}", "LIST") for name, path in TEXTS.items()],
     Option("kernel-memory", "limit of kernel memory", "N", refused="cgroup v2 has no file for it"),
     Option("kernel-memory-tcp", "limit of socket buffers", "N", refused="cgroup v2 has no file for it"),
     Option("l3-cache-schema", "share of the cache", "SCHEMA", refused=NO_RESCTRL),
@@ -53,9 +53,9 @@ def update(context: Context, parsed: Parsed) -> int:
         with locked(context.root, parsed.arguments[0]) as state_dir:
             observed = state_dir.observe()
             record = observed.record
-            now = record.resources or (state_dir.load_config().get("linux") or {}).get("resources") or {}
-            await load_container(state_dir, observed).update(parse_resources(_with_memory(changes, now)))
-            state_dir.save(replace(record, resources=merged(now, changes)))
+            current = record.resources or (state_dir.load_config().get("linux") or {}).get("resources") or {}
+            await load_container(state_dir, observed).update(parse_resources(_with_memory(changes, current)))
+            state_dir.save(replace(record, resources=merged(current, changes)))
 
     loop.run(main())
     return 0
@@ -66,18 +66,18 @@ def _changes(parsed: Parsed) -> Document:
         name = parsed.text("resources")
         return read_json(sys.stdin.fileno() if name == "-" else Path(name), "--resources")
     changes: dict[str, dict[str, Any]] = {}
-    for option, (group, key) in NUMBERS.items():
+    for option, (section, key) in NUMBERS.items():
         if parsed.has(option):
-            changes.setdefault(group, {})[key] = parsed.number(option)
-    for option, (group, key) in TEXTS.items():
+            changes.setdefault(section, {})[key] = parsed.number(option)
+    for option, (section, key) in TEXTS.items():
         if parsed.has(option):
-            changes.setdefault(group, {})[key] = parsed.text(option)
+            changes.setdefault(section, {})[key] = parsed.text(option)
     if not changes:
         raise UsageError("update: nothing to change")
     return dict(changes)
 
 
-def _with_memory(changes: Document, now: Document) -> Document:
+def _with_memory(changes: Document, current: Document) -> Document:
     """Add the present memory or swap limit if only the other one changes.
 
     The swap limit includes the memory limit, so the two can only be checked together.
@@ -85,14 +85,14 @@ def _with_memory(changes: Document, now: Document) -> Document:
     memory = changes.get("memory")
     if not isinstance(memory, dict) or not ("swap" in memory or "limit" in memory):
         return changes
-    before = now.get("memory") or {}
-    kept = {key: before[key] for key in ("limit", "swap") if before.get(key) is not None}
-    return {**changes, "memory": {**kept, **memory}}
+    before = current.get("memory") or {}
+    limits = {key: before[key] for key in ("limit", "swap") if before.get(key) is not None}
+    return {**changes, "memory": {**limits, **memory}}
 
 
-def merged(now: Document, changes: Document) -> Document:
+def merged(current: Document, changes: Document) -> Document:
     """Return the limits after the change."""
-    result = dict(now)
+    result = dict(current)
     for key, value in changes.items():
         before = result.get(key)
         result[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value

@@ -75,8 +75,8 @@ def test_files(resources: dict[str, Any], expected: list[tuple[str, str]]) -> No
 def test_a_weight_without_the_scheduler_that_has_weights() -> None:
     for weight, line in (({"weight": 500}, "default 4950"), ({"weightDevice": [{"major": 8, "minor": 16, "weight": 10}]}, "8:16 1")):
         (write,) = writes(parse_resources({"blockIO": weight}))
-        assert write.instead is not None
-        assert (write.instead.file, write.instead.value) == ("io.weight", line)
+        assert write.fallback is not None
+        assert (write.fallback.file, write.fallback.value) == ("io.weight", line)
 
 
 def test_a_plan_describes_itself() -> None:
