@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from innkeeper.client import Agent
-from innkeeper.client.address import dial
+from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import process_to_proto, to_proto
 from innkeeper.wire.connection import CLIENT, Connection

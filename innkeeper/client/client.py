@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from innkeeper.client.address import dial
+from innkeeper.dial import dial
 from innkeeper.wire import error_info, status
 from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived, StreamsExhausted
 from innkeeper.wire.envelope import DecodeError as EnvelopeError
@@ -219,7 +219,7 @@ def _writable(sock: socket.socket, deadline: float | None) -> bool:
 
 
 def connect(address: str, timeout: float | None = None) -> Client:
-    """Dial the agent at `address` (see innkeeper.client.address) and return a Client.
+    """Dial the agent at `address` (see innkeeper.dial) and return a Client.
 
     Refused connections are retried until `timeout` seconds have passed. Raises the OSError of the
     last attempt.

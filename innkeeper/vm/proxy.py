@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from innkeeper import progress
-from innkeeper.client.address import dial
+from innkeeper.dial import connect_unix, dial, listen_unix
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import sockets
 
 BACKLOG = 128
 """Clients that may connect at once. A unix socket with a timeout refuses more."""
@@ -41,7 +40,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
     _clear(path)
     mask = os.umask(0o177)
     try:
-        listener = sockets.listen(path)
+        listener = listen_unix(path)
         listener.listen(BACKLOG)
     except OSError as error:
         raise InnkeeperError(f"cannot listen on {path}: {error.strerror}") from error
@@ -59,7 +58,7 @@ def _clear(path: Path) -> None:
     if not path.is_socket():
         return
     try:
-        sockets.connect(path, timeout=1).close()
+        connect_unix(str(path), 1).close()
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)
     else:
@@ -67,7 +66,7 @@ def _clear(path: Path) -> None:
 
 
 def serve(listener: socket.socket, address: str, alive: Callable[[], bool]) -> None:
-    """Connect each client of `listener` to `address` (see innkeeper.client.address).
+    """Connect each client of `listener` to `address` (see innkeeper.dial).
 
     Returns once `alive` returns False.
     """

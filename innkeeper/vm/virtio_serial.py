@@ -1,10 +1,9 @@
 """The channel to a guest on a host without vhost-vsock: a virtio-serial port."""
 
 import socket
-import time
 from pathlib import Path
 
-from innkeeper.vm import probe, sockets
+from innkeeper.dial import listen_unix
 from innkeeper.vm.config import HostPrograms
 from innkeeper.vm.serial_relay import SerialRelay
 from innkeeper.vm.vsock import Backend, KernelVsock, UserVsock
@@ -37,22 +36,12 @@ class VirtioSerial(Backend):
         near, far = socket.socketpair()
         self.listener, ready = socket.socketpair()
         self._far: socket.socket | None = far
-        self._relay = SerialRelay(sockets.listen(self.path), near, ready)
+        self._relay = SerialRelay(listen_unix(self.path), near, ready)
         self.fds = (far.fileno(),)
         self.chardev = f"socket,id=vsock,fd={far.fileno()}"
 
     def address(self, port: int | str) -> str:
         return f"hybrid://{self.path}:{port}"
-
-    def connect(self, port: int, deadline: float) -> socket.socket:
-        sock = sockets.connect(self.path, timeout=max(0.05, deadline - time.monotonic()))
-        try:
-            sock.sendall(b"CONNECT %d\n" % port)
-            probe.read_ok(sock)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def close_fds_after_spawn(self) -> None:
         """Close our copy of the connection, so that the relay notices when QEMU ends."""

@@ -12,11 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import accel, cmdline, console, lifetime, network, probe, qemu, registry, tsc, virtio_serial, vsock
+from innkeeper.vm import accel, cmdline, console, lifetime, network, qemu, registry, tsc, virtio_serial, vsock
 from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
+from innkeeper.wire import status
+from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
+from innkeeper.wire.envelope import Request
 
 CONSOLE_LINES = 15
 """Lines of the console that an error shows."""
@@ -171,15 +175,14 @@ class VirtualMachine:
     def _check(self, deadline: float) -> None:
         with self.connect(AGENT_PORT, deadline) as sock:
             sock.settimeout(max(0.05, deadline - time.monotonic()))
-            probe.check(sock)
+            check_health(sock)
 
     def connect(self, port: int, deadline: float) -> socket.socket:
         """Return a socket connected to the guest's vsock `port`. Raises OSError.
 
         `deadline` is a time of time.monotonic().
         """
-        assert self._vsock is not None, "start() comes first"
-        return self._vsock.connect(port, deadline)
+        return dial(self.address(port), max(0.05, deadline - time.monotonic()))
 
     def address(self, port: int) -> str:
         """Return the address of the guest's vsock `port`, for `innkeeper.client.connect`."""
@@ -273,3 +276,19 @@ class VirtualMachine:
         if self.entry.keep:
             self.entry.update(status="ended", pid=None, address=None)
         self.entry.release()
+
+
+def check_health(sock: socket.socket) -> None:
+    """Call the agent's Health.Check on a connected socket, without message classes or threads.
+
+    Raises OSError (TimeoutError, ConnectionError) unless the answer is OK.
+    """
+    connection = Connection(CLIENT)
+    connection.send_request(Request("grpc.Health", "Check"))
+    sock.sendall(connection.data_to_send())
+    while data := sock.recv(4096):
+        for event in connection.receive_data(data):
+            if isinstance(event, ResponseReceived) and event.response.code != status.OK:
+                raise ConnectionError(f"Health.Check answered {status.name(event.response.code)}: {event.response.message}")
+            return
+    raise ConnectionResetError("the connection ended")

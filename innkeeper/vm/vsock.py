@@ -7,7 +7,6 @@ readable when the guest reports that it is ready. `virtio_serial` has the one wi
 import fcntl
 import os
 import secrets
-import select
 import socket
 import struct
 import subprocess
@@ -15,8 +14,9 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from innkeeper.dial import connect_unix, listen_unix
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import console, lifetime, probe, sockets
+from innkeeper.vm import console, lifetime
 
 VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 READY_PORT = 1023
@@ -31,8 +31,6 @@ With vhost-device-vsock's default of 65536, a 32 KiB message from the guest neve
 """
 DEVICE_SECONDS = 5.0
 """Seconds that a helper process may take to create its socket."""
-KICK_SECONDS = 0.3
-"""Seconds to wait for an answer to CONNECT before the back end is woken up."""
 
 
 class Backend(ABC):
@@ -53,13 +51,6 @@ class Backend(ABC):
     @abstractmethod
     def address(self, port: int | str) -> str:
         """Return the address of a port, for `innkeeper.client.connect`."""
-
-    @abstractmethod
-    def connect(self, port: int, deadline: float) -> socket.socket:
-        """Return a socket connected to the guest's `port`. Raises OSError.
-
-        `deadline` is a time of time.monotonic().
-        """
 
     @abstractmethod
     def close_fds_after_spawn(self) -> None:
@@ -125,16 +116,6 @@ class KernelVsock(Backend):
     def address(self, port: int | str) -> str:
         return f"vsock://{self.cid}:{port}"
 
-    def connect(self, port: int, deadline: float) -> socket.socket:
-        sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.settimeout(max(0.05, deadline - time.monotonic()))
-            sock.connect((self.cid, port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
     def close_fds_after_spawn(self) -> None:
         """Keep the descriptor: it reserves the CID."""
 
@@ -179,7 +160,7 @@ class UserVsock(Backend):
         self.folder = folder
         self.log = folder / "vsock.log"
         self.path = folder / "agent.sock"
-        self.listener = sockets.listen(folder / f"agent.sock_{READY_PORT}")
+        self.listener = listen_unix(folder / f"agent.sock_{READY_PORT}")
         self._queue: socket.socket | None = None
         # Only the guest sees this CID: nothing outside this process uses it.
         argv = [str(program), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
@@ -194,20 +175,6 @@ class UserVsock(Backend):
 
     def address(self, port: int | str) -> str:
         return f"hybrid://{self.path}:{port}"
-
-    def connect(self, port: int, deadline: float) -> socket.socket:
-        sock = sockets.connect(self.path, timeout=1)
-        try:
-            sock.sendall(b"CONNECT %d\n" % port)
-            while not select.select([sock], [], [], KICK_SECONDS)[0]:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError("no answer to CONNECT")
-                self.kick()
-            probe.read_ok(sock)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def close_fds_after_spawn(self) -> None:
         """Close our copy of the connection, so that QEMU holds the only one.
@@ -233,17 +200,6 @@ class UserVsock(Backend):
             return None
         return f"vhost-device-vsock ended with {code}: {' / '.join(console.tail(self.log, 3)) or 'it said nothing'}"
 
-    def kick(self) -> None:
-        """Make vhost-device-vsock check what it has to send.
-
-        Its vhost-user library drops a notification from the guest that arrives before the queue is
-        enabled. The request then waits until another event happens, and a connection is one.
-        """
-        try:
-            sockets.connect(self.path, timeout=1).close()
-        except OSError:
-            pass  # it has ended: `failure` reports that
-
     def close(self) -> None:
         self.listener.close()
         self.close_fds_after_spawn()
@@ -258,7 +214,7 @@ def connect_to_helper(path: Path, process: "subprocess.Popen[bytes]", log: Path,
     deadline = time.monotonic() + DEVICE_SECONDS
     while True:
         try:
-            return sockets.connect(path)
+            return connect_unix(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             # It has not called bind(2) or listen(2) yet.
             pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.client import connect
-from innkeeper.client.address import dial
+from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
 from innkeeper.wire.pb import health_pb2
 from tests.contract.agent_process import CHECK_ANSWER, PATIENCE, AgentProcess

@@ -12,7 +12,7 @@ from unittest import mock
 
 from innkeeper import programs
 from innkeeper.client import Agent, connect
-from innkeeper.client.address import dial
+from innkeeper.dial import dial
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import AGENT_PORT, VirtualMachine, qemu
 from tests.eventually import eventually, retry

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from innkeeper import programs
+from innkeeper.dial import connect_unix, listen_unix, short_path
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import HostPrograms, accel, bootfacts, console, lifetime, probe, registry, sockets
+from innkeeper.vm import HostPrograms, accel, bootfacts, console, lifetime, registry
+from innkeeper.vm.vm import check_health
 
 
 @pytest.fixture(autouse=True)
@@ -206,11 +208,11 @@ def test_two_processes_cannot_take_one_name() -> None:
 def test_sockets_below_deep_folders(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 90) / ("e" * 90)
     deep.mkdir(parents=True)
-    with sockets.listen(deep / "s.sock") as server, sockets.connect(deep / "s.sock", timeout=5) as client:
+    with listen_unix(deep / "s.sock") as server, connect_unix(str(deep / "s.sock"), 5) as client:
         client.sendall(b"hello")
         with server.accept()[0] as accepted:
             assert accepted.recv(5) == b"hello"
-    with sockets.short_path(Path("/short")) as name:
+    with short_path("/short") as name:
         assert name == "/short"
 
 
@@ -275,10 +277,10 @@ def test_health_check_by_hand(reply: bytes, good: bool) -> None:
         theirs.sendall(reply)
         theirs.shutdown(socket.SHUT_WR)
         if good:
-            probe.check(ours)
+            check_health(ours)
         else:
             with pytest.raises(OSError):
-                probe.check(ours)
+                check_health(ours)
         request = theirs.recv(4096)
     assert request[:10] == struct.pack(">IIBB", 20, 1, 1, 0)
     assert request[10:] == b"\n\x0bgrpc.Health\x12\x05Check"

@@ -1,15 +1,17 @@
-"""Dial the address of an agent.
+"""Dial the address of an agent; unix sockets at paths of any length.
 
 unix:///path            a unix stream socket (unix://@name is abstract)
 vsock://CID:PORT        AF_VSOCK of the host's kernel
-hybrid:///path:PORT     a unix socket whose server relays to a vsock port of the guest
-                        after the line "CONNECT PORT"
+hybrid:///path:PORT     a unix socket whose server relays to a port of the guest after the line
+                        "CONNECT PORT"
 """
 
 import os
 import select
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
@@ -17,12 +19,13 @@ from innkeeper.errors import InnkeeperError
 KICK_SECONDS = 0.3
 """Seconds to wait for an answer to CONNECT before the relay is woken with another connection.
 
-vhost-device-vsock may sleep because it lost a notification.
+vhost-device-vsock may sleep because it lost a notification: its vhost-user library drops one that
+arrives before the queue is enabled. Any other event wakes it.
 """
 PAUSE = 0.01
 """Seconds between attempts to connect to a socket with a full backlog."""
 _SUN_PATH = 100
-"""Longest path in bytes that is passed to connect(2) directly: `sun_path` has 108 (unix(7))."""
+"""Longest path in bytes that is used in an address directly: `sun_path` has 108 (unix(7))."""
 _SHORTEST = 0.001
 """The shortest socket timeout in seconds. A timeout of 0 would make the socket non-blocking."""
 _MAX_GREETING = 64
@@ -39,12 +42,48 @@ def dial(address: str, timeout: float | None = None) -> socket.socket:
     scheme, _, rest = address.partition("://")
     head, _, port = rest.rpartition(":")
     if scheme == "unix" and rest:
-        return _unix(rest, timeout)
+        return connect_unix(rest, timeout)
     if scheme == "vsock" and _is_u32(head) and _is_u32(port):
         return _connected(socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM), (int(head), int(port)), timeout)
     if scheme == "hybrid" and head and _is_u32(port):
         return _hybrid(head, int(port), timeout)
     raise InnkeeperError(f"malformed agent address {address!r}", hint="use unix:///path, vsock://CID:PORT or hybrid:///path:PORT")
+
+
+def connect_unix(path: str, timeout: float | None = None) -> socket.socket:
+    """Return a blocking unix stream socket connected to `path`; "@name" is abstract. Raises OSError."""
+    with short_path(path) as name:
+        return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), name, timeout)
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Return a unix stream socket that listens at `path`, which must not exist. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with short_path(str(path)) as name:
+            sock.bind(name)
+        sock.listen(16)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """Context manager: yield a name for `path` that fits into a socket address.
+
+    A long path is replaced by one through a descriptor of its folder, so it is valid only inside
+    the `with`.
+    """
+    if path.startswith("@") or len(os.fsencode(path)) <= _SUN_PATH:
+        yield "\0" + path[1:] if path.startswith("@") else path
+        return
+    folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{Path(path).name}"
+    finally:
+        os.close(folder)
 
 
 def _is_u32(text: str) -> bool:
@@ -72,33 +111,17 @@ def _connected(sock: socket.socket, target: object, timeout: float | None) -> so
     return sock
 
 
-def _unix(path: str, timeout: float | None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if path.startswith("@"):
-        return _connected(sock, "\0" + path[1:], timeout)
-    if len(os.fsencode(path)) <= _SUN_PATH:
-        return _connected(sock, path, timeout)
-    # The path is longer than `sun_path`. Reach its folder through a descriptor instead.
-    folder = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return _connected(sock, f"/proc/self/fd/{folder}/{Path(path).name}", timeout)
-    finally:
-        os.close(folder)
-
-
 def _hybrid(path: str, port: int, timeout: float | None) -> socket.socket:
     deadline = None if timeout is None else time.monotonic() + timeout
-    sock = _unix(path, timeout)
+    sock = connect_unix(path, timeout)
     try:
         sock.sendall(b"CONNECT %d\n" % port)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        # vhost-device-vsock may have dropped the notification of this connection. A second
-        # connection, closed at once, wakes it.
         while not poll.poll(_left(deadline, KICK_SECONDS) * 1000):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"no answer to CONNECT {port} on {path}")
-            _unix(path, timeout).close()
+            connect_unix(path, timeout).close()
         _read_greeting(sock, path, port, deadline)
     except BaseException:
         sock.close()
