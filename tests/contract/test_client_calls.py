@@ -183,7 +183,7 @@ def test_an_answer_that_is_too_long_fails_its_call_alone() -> None:
 # connections that end
 
 
-def lost(error: object) -> str:
+def reason_of_loss(error: object) -> str:
     """The text of an error that says the connection is gone."""
     assert isinstance(error, RpcError)
     assert (error.code, error.lost) == (status.UNAVAILABLE, True)
@@ -199,16 +199,16 @@ def test_an_agent_that_goes_away_ends_every_call(half: bytes) -> None:
             agent.next_call()
         agent.sock.sendall(half)
         agent.sock.close()
-        assert {lost(future.result(PATIENCE)) for future in futures} == {"Echo: the agent closed the connection"}
-        assert lost(error_of(lambda: echo(client, "x"))) == "Echo: the agent closed the connection"
+        assert {reason_of_loss(future.result(PATIENCE)) for future in futures} == {"Echo: the agent closed the connection"}
+        assert reason_of_loss(error_of(lambda: echo(client, "x"))) == "Echo: the agent closed the connection"
 
 
 def test_closing_ends_every_call_and_says_who_closed() -> None:
     with client_and_agent() as (client, agent), in_thread(lambda: error_of(lambda: echo(client, "x", None))) as future:
         agent.next_call()
         client.close()
-        assert "closed on this side" in lost(future.result(PATIENCE))
-        assert "closed on this side" in lost(error_of(lambda: echo(client, "x")))
+        assert "closed on this side" in reason_of_loss(future.result(PATIENCE))
+        assert "closed on this side" in reason_of_loss(error_of(lambda: echo(client, "x")))
         client.close()
 
 
@@ -217,7 +217,7 @@ def test_closing_while_a_caller_is_stuck_in_sending() -> None:
         while not client._unsent:
             threading.Event().wait(0.001)
         client.close()
-        lost(future.result(PATIENCE))
+        reason_of_loss(future.result(PATIENCE))
 
 
 def test_garbage_from_the_agent_ends_no_thread() -> None:

@@ -56,27 +56,27 @@ def shared_target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture
 def target(shared_target: Target) -> Iterator[Target]:
     """The agent under attack, held to what it had before."""
-    yield from _held(shared_target)
+    yield from _unchanged(shared_target)
 
 
 @pytest.fixture
 def here(native: Native) -> Iterator[Native]:
     """The agent on this machine alone: for what would take minutes in an emulated guest, or what a guest has not."""
     native.settle()
-    yield from _held(native)
+    yield from _unchanged(native)
 
 
 @pytest.fixture
 def inside(guest: Guest) -> Iterator[Guest]:
     """The agent of a guest alone: for what this machine's hierarchy or kernel has not."""
     guest.settle()
-    yield from _held(guest)
+    yield from _unchanged(guest)
 
 
 G = TypeVar("G", bound=Target)
 
 
-def _held(target: G) -> Iterator[G]:
+def _unchanged(target: G) -> Iterator[G]:
     """Run a test between two looks at the agent, the canary and the kernel's settings. What one test left is not held against the next."""
     before = target.before or (target.holdings(), tree(target.canary))
     target.before = None

@@ -2,17 +2,17 @@
 
 import re
 
-from tests.escape.matrix import DOCUMENT, document, held_by
+from tests.escape.matrix import DOCUMENT, document, tests_by_rule
 from tests.escape.rules import RULES
 
 
 def test_every_rule_is_held_by_a_test() -> None:
-    held = held_by()
+    held = tests_by_rule()
     assert [rule.id for rule in RULES if not held[rule.id]] == []
 
 
 def test_every_mark_names_a_rule() -> None:
-    assert set(held_by()) <= {rule.id for rule in RULES}
+    assert set(tests_by_rule()) <= {rule.id for rule in RULES}
 
 
 def test_rules_are_in_order_and_say_where_they_come_from() -> None:

@@ -94,7 +94,7 @@ def groups() -> set[Path]:
     return {group for top in tops if top.is_dir() for group in (top, *(path for path in top.rglob("*") if path.is_dir()))}
 
 
-def left_behind(folder: Path) -> set[str]:
+def leftovers(folder: Path) -> set[str]:
     """Mounts and network interfaces that are there now, and processes of the shim's or of the node in `folder`."""
     found = {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     found |= {f"interface {path.name}" for path in Path("/sys/class/net").iterdir()}
@@ -108,7 +108,7 @@ def left_behind(folder: Path) -> set[str]:
     return found
 
 
-def left_in_the_end(folder: Path, before: set[str]) -> set[str]:
-    """What `left_behind` has more than `before` once what is ending has had the time to."""
-    poll(lambda: not left_behind(folder) - before, 20, every=0.2)
-    return left_behind(folder) - before
+def remaining_leftovers(folder: Path, before: set[str]) -> set[str]:
+    """What `leftovers` has more than `before` once what is ending has had the time to."""
+    poll(lambda: not leftovers(folder) - before, 20, every=0.2)
+    return leftovers(folder) - before

@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 import pytest
 
 from innkeeper.cli import main
-from tests.interop.node import Node, groups, left_behind, left_in_the_end
-from tests.interop.standing import standing
+from tests.interop.node import Node, groups, leftovers, remaining_leftovers
+from tests.interop.running_node import running_node
 from tests.interop.test_shim import pytestmark as pytestmark
 from tests.vm.guest import artifacts
 
@@ -31,14 +31,14 @@ ROWS = (
 )
 
 
-def left() -> tuple[set[Path], set[Path], str]:
+def bench_leftovers() -> tuple[set[Path], set[Path], str]:
     """Folders, groups and processes of the bench's nodes."""
     processes = subprocess.run(["pgrep", "-af", "/run/inb-"], capture_output=True, text=True, check=False).stdout
     return set(Path("/run").glob("inb-*")), {group for group in groups() if "inb-" in group.name}, processes
 
 
 def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, beside = left(), left_behind(Path("/run/inb"))
+    before, beside = bench_leftovers(), leftovers(Path("/run/inb"))
     figures, anchor = tmp_path / "figures.json", tmp_path / "anchor"
     anchor.mkdir()
     (anchor / "bzImage").symlink_to(artifacts().bzImage)
@@ -51,8 +51,8 @@ def test_a_row_for_each_guest(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     stages = [rows[name]["median"] for name in ROWS[2:]]
     assert stages == sorted(stages)
     assert "disk image, room taken: ours" in capsys.readouterr().out
-    assert left() == before
-    assert left_in_the_end(Path("/run/inb"), beside) == set()
+    assert bench_leftovers() == before
+    assert remaining_leftovers(Path("/run/inb"), beside) == set()
 
 
 def test_a_node_outlives_the_one_that_was_there_first() -> None:
@@ -61,7 +61,7 @@ def test_a_node_outlives_the_one_that_was_there_first() -> None:
     first = Node(folder)
     first.up()
     try:
-        with standing(Node) as second:
+        with running_node(Node) as second:
             first.down()
             assert second.run("after", "echo", "here").stdout == "here\n"
     finally:

@@ -15,7 +15,7 @@ from tests.interop.kubelet import volumes as volumes
 from tests.interop.kubelet import write_map
 from tests.interop.node import Node
 from tests.interop.pods import Pod
-from tests.interop.standing import standing
+from tests.interop.running_node import running_node
 from tests.interop.test_pods import INNKEEPER
 from tests.interop.test_shim import pytestmark as pytestmark
 
@@ -41,7 +41,7 @@ def block_node(folder: Path) -> Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with standing(block_node) as up:
+    with running_node(block_node) as up:
         yield up
 
 

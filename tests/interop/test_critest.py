@@ -14,7 +14,7 @@ import pytest
 from tests import go_helpers
 from tests.interop.configurations import changed
 from tests.interop.node import CRI_TOOLS, IMAGE, SECONDS, Node
-from tests.interop.standing import standing
+from tests.interop.running_node import running_node
 from tests.interop.test_shim import pytestmark as pytestmark
 
 JUDGED = "judged"
@@ -47,7 +47,7 @@ def judged_node(folder: Path) -> Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with standing(judged_node) as up:
+    with running_node(judged_node) as up:
         changed(up.folder / "kata.toml", up.folder / "judged.toml", {"sandbox_cgroup_only": "sandbox_cgroup_only = false"})
         yield up
 

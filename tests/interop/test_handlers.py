@@ -9,7 +9,7 @@ import pytest
 from tests.interop import gvisor, test_shim
 from tests.interop.node import Node
 from tests.interop.pods import Pod
-from tests.interop.standing import standing
+from tests.interop.running_node import running_node
 from tests.interop.test_pods import INNKEEPER, RUNC, wait_for_line
 from tests.interop.test_pods import make as make
 from tests.needs import needs
@@ -25,7 +25,7 @@ def three_handlers(folder: Path) -> Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with standing(three_handlers) as up:
+    with running_node(three_handlers) as up:
         yield up
 
 

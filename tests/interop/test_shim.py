@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.node import IMAGE, RUNTIME, Node, left_behind, left_in_the_end
+from tests.interop.node import IMAGE, RUNTIME, Node, leftovers, remaining_leftovers
 from tests.needs import needs
 
 pytestmark = [
@@ -61,8 +61,8 @@ def test_killed_for_memory(node: Node) -> None:
 
 
 def test_twenty_in_a_row_leave_nothing(node: Node) -> None:
-    before = left_behind(node.folder)
+    before = leftovers(node.folder)
     for number in range(20):
         assert node.run(f"row-{number}", "echo", str(number)).stdout == f"{number}\n"
-    assert left_in_the_end(node.folder, before) == set()
+    assert remaining_leftovers(node.folder, before) == set()
     assert node.ctr("container", "ls", "-q").stdout == ""

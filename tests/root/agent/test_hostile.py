@@ -1,6 +1,6 @@
 """Malformed and hostile requests on every method: each is answered, Check always, and the agent is afterwards what it was before.
 
-The agent runs as root in a cage (tests/root/cage.py): what such requests may reach is a read-only file system and nothing of the machine.
+The agent runs as root in a jail (tests/root/jail.py): what such requests may reach is a read-only file system and nothing of the machine.
 """
 
 import os
@@ -61,7 +61,7 @@ CODES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, container_root: Path) -> Path:
-    made = tmp_path_factory.mktemp("cage")
+    made = tmp_path_factory.mktemp("jail")
     (made / "file").write_text("content")
     shutil.copytree(container_root, made / "rootfs", symlinks=True)
     return made
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, container_root: Path) -> Pa
 
 @pytest.fixture(scope="module")
 def agent(folder: Path) -> Iterator[AgentProcess]:
-    command = [sys.executable, str(ROOT / "tests/root/cage.py"), str(folder), sys.executable, "-m", "agent"]
+    command = [sys.executable, str(ROOT / "tests/root/jail.py"), str(folder), sys.executable, "-m", "agent"]
     with running_agent(folder, command) as process:
         yield process
 
@@ -168,13 +168,13 @@ def test_hostile_requests(agent: AgentProcess, folder: Path, templates: dict[str
         lambda: f"descriptors that stay open: {_descriptors(agent, folder) - before}",
         seconds=60,
     )
-    assert _held(agent, folder) == 2 * _mounts(agent, folder)
+    assert _open_in_folder(agent, folder) == 2 * _mounts(agent, folder)
     growth = agent.resident() - resident[0]
     assert growth < GROWTH_LIMIT, f"{growth} bytes more than after the warm-up"
     assert "Traceback" not in agent.log(), agent.log()[-5000:]
 
 
-def _held(agent: AgentProcess, folder: Path) -> int:
+def _open_in_folder(agent: AgentProcess, folder: Path) -> int:
     """Descriptors below the folder, beside the agent's log: a storage that stays until the sandbox's end is held by two."""
     places = [os.readlink(entry) for entry in Path(f"/proc/{agent.pid}/fd").iterdir()]
     return sum(place.startswith(str(folder)) and not place.endswith(".log") for place in places)
@@ -186,7 +186,7 @@ def _mounts(agent: AgentProcess, folder: Path) -> int:
 
 
 def _descriptors(agent: AgentProcess, folder: Path) -> Counter[str]:
-    """Return what is open, counted by kind of file. What is kept by design is left out: programs, handles, `_held` places.
+    """Return what is open, counted by kind of file. What is kept by design is left out: programs, handles, `_open_in_folder` places.
 
     The agent sees the end of a connection a moment after its client closed it, so this falls to its value.
     """

@@ -168,15 +168,15 @@ def test_changes_are_followed(guest: NativeAgent, container_root: Path, volume: 
     for generation in (2, 4):
         guest.start("c1", spec, storages=pod.storages)
 
-        def seen() -> str:
+        def listing() -> str:
             path = volume.destination
             return guest.exec("c1", f"e{os.urandom(4).hex()}", "sh", "-c", f"ls {path}; cat {path}/colour").stdout
 
         publish(folder, str(generation), {"colour": "blue", "weight": "3"})
         (folder / "size").unlink(missing_ok=True)
-        eventually(lambda: seen() == "colour\nweight\nblue")
+        eventually(lambda: listing() == "colour\nweight\nblue")
         publish(folder, str(generation + 1), {"colour": "green", "weight": "3"})
-        eventually(lambda: seen() == "colour\nweight\ngreen")
+        eventually(lambda: listing() == "colour\nweight\ngreen")
         guest.agent.remove_container("c1")
         assert f"{SHARED}/watchable" not in guest.mounts
 

@@ -92,7 +92,7 @@ async def _remove_again(container: Container) -> None:
     await container.remove()
 
 
-def held(box: Box) -> tuple[list[str], list[str], set[str]]:
+def resources(box: Box) -> tuple[list[str], list[str], set[str]]:
     """Mounts (of ours: others use this machine too), children and descriptors."""
     places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     ours = (str(box.root), str(box.host.state_dir.parent))
@@ -102,13 +102,13 @@ def held(box: Box) -> tuple[list[str], list[str], set[str]]:
 def sweep(box: Box, part: Part, faults: Faults, doc: Document, number: int) -> list[str]:
     """Let the first call fail, the second, and so on; the names of those whose failure was an error to the caller."""
     noticed = []
-    before = held(box)
+    before = resources(box)
     for at in range(1, ENOUGH):
         try:
             loop.run(part(box, doc, faults, at, number))
         except (AgentError, OSError) as error:
             noticed.append(f"{faults.failed}: {error}")
-        assert held(box) == before, f"call {at}, {faults.failed}"
+        assert resources(box) == before, f"call {at}, {faults.failed}"
         assert [path for path in box.host.cgroup_root.iterdir() if path.is_dir()] == [], f"call {at}, {faults.failed}"
         if not faults.failed and faults.count < at:
             return noticed
@@ -132,7 +132,7 @@ def test_each_call_of_the_child_fails_in_turn(box: Box, tmp_path: Path, kind: st
     """Counted in the child, whose count its parent does not see: until a whole life succeeds, and some more."""
     doc = document(box, tmp_path, kind)
     faults = Faults(monkeypatch, in_child=True)
-    before = held(box)
+    before = resources(box)
     failures, successes = 0, 0
     for at in range(1, ENOUGH):
         try:
@@ -140,7 +140,7 @@ def test_each_call_of_the_child_fails_in_turn(box: Box, tmp_path: Path, kind: st
             successes += 1
         except AgentError:
             failures, successes = failures + 1, 0
-        assert held(box) == before, f"call {at}"
+        assert resources(box) == before, f"call {at}"
         if successes > 40:
             break
     assert failures > 100

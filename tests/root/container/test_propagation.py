@@ -37,7 +37,7 @@ def mount(*words: str | Path) -> None:
     subprocess.run(["mount", *map(str, words)], check=True)
 
 
-class Ground:
+class OwnMount:
     """A file system of the test's own with a root on it, mounted with a propagation of its own."""
 
     def __init__(self, path: Path, box: Box) -> None:
@@ -46,7 +46,7 @@ class Ground:
         self.box = Box(self.root, box.host, box.id)
 
     def mounts(self) -> list[str]:
-        """Those of this machine below the ground."""
+        """Return the mounts of this machine below it."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         return sorted(line.split(" - ")[0].partition(" ")[2] for line in lines if f" {self.path}" in line)
 
@@ -59,8 +59,8 @@ class Ground:
 
 
 @pytest.fixture(params=PARENTS)
-def ground(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Iterator[Ground]:
-    places = [tmp_path / name for name in ("master", "ground")]
+def own_mount(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Iterator[OwnMount]:
+    places = [tmp_path / name for name in ("master", "own")]
     for place in places:
         place.mkdir()
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", places[0])
@@ -71,7 +71,7 @@ def ground(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Iterator
             if request.param == "slave":
                 mount("--make-slave", places[1])
             busybox_root(places[1] / "rootfs")
-            yield Ground(places[1], box)
+            yield OwnMount(places[1], box)
         finally:
             subprocess.run(["umount", "-R", places[1]], check=True)
     finally:
@@ -85,34 +85,34 @@ def inside(text: str, place: str) -> str:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_it_is_applied_and_nothing_appears_outside(ground: Ground, word: str) -> None:
-    before = ground.mounts()
+def test_it_is_applied_and_nothing_appears_outside(own_mount: OwnMount, word: str) -> None:
+    before = own_mount.mounts()
 
     async def look(container: Container) -> tuple[str, list[str]]:
-        return (await execute(container, "cat", "/proc/self/mountinfo")).stdout, ground.mounts()
+        return (await execute(container, "cat", "/proc/self/mountinfo")).stdout, own_mount.mounts()
 
-    text, during = ground.box.during(ground.document(word, "sleep", "9"), look)
+    text, during = own_mount.box.during(own_mount.document(word, "sleep", "9"), look)
     root, below = WORDS[word]
     assert re.fullmatch(root, inside(text, "/")), text
     assert re.fullmatch(below, inside(text, "/dev/shm")), text
-    assert (during, ground.mounts()) == (before, before)
+    assert (during, own_mount.mounts()) == (before, before)
 
 
 STEPS = [name for name, _, _ in create.STEPS] + [name for name, _, _ in child.INIT_STEPS]
 
 
 @pytest.mark.parametrize("word", ["rshared", "slave"])
-def test_nothing_is_left_whatever_step_fails(ground: Ground, word: str) -> None:
+def test_nothing_is_left_whatever_step_fails(own_mount: OwnMount, word: str) -> None:
     """With hooks, for their steps to be taken, and a mount of somebody's left in the root."""
-    doc = ground.document(word, "true")
+    doc = own_mount.document(word, "true")
     doc["hooks"] = {kind: [{"path": "/bin/true"}] for kind in ("createRuntime", "createContainer", "poststop")}
-    mount("-t", "tmpfs", "left", ground.root / "home")
-    before = ground.mounts()
+    mount("-t", "tmpfs", "left", own_mount.root / "home")
+    before = own_mount.mounts()
     for step in STEPS:
         with pytest.raises(StepFailed, match="failure injected") as caught:
-            loop.run(_life(ground.box, doc, step))
+            loop.run(_life(own_mount.box, doc, step))
         assert caught.value.step == step
-        assert ground.mounts() == before, step
+        assert own_mount.mounts() == before, step
 
 
 async def _life(box: Box, doc: Document, step: str) -> None:
@@ -125,40 +125,40 @@ async def _life(box: Box, doc: Document, step: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["", "slave", "rshared", "private"])
-def test_what_is_mounted_outside_later_comes_in_where_it_is_to(ground: Ground, word: str) -> None:
+def test_what_is_mounted_outside_later_comes_in_where_it_is_to(own_mount: OwnMount, word: str) -> None:
     """By the one who runs the container: into one that is a slave of a mount that others are peers of."""
-    comes = word in ("", "slave") and bool(re.search(r"shared:|master:", " ".join(ground.mounts())))
+    comes = word in ("", "slave") and bool(re.search(r"shared:|master:", " ".join(own_mount.mounts())))
 
     async def look(container: Container) -> str:
-        mount("-t", "tmpfs", "later", ground.path.parent / "master/rootfs/home")
+        mount("-t", "tmpfs", "later", own_mount.path.parent / "master/rootfs/home")
         return (await execute(container, "cat", "/proc/self/mountinfo")).stdout
 
-    text = ground.box.during(ground.document(word, "sleep", "9"), look)
+    text = own_mount.box.during(own_mount.document(word, "sleep", "9"), look)
     assert (" /home " in text) == comes
 
 
 @pytest.mark.parametrize("word", ["", "shared", "private"])
-def test_a_hook_mounts_by_the_roots_path(ground: Ground, tmp_path: Path, word: str) -> None:
+def test_a_hook_mounts_by_the_roots_path(own_mount: OwnMount, tmp_path: Path, word: str) -> None:
     """As hooks for devices do: the one of the runtime enters the mount namespace, the one of the container is there."""
     enter = 'read -r state; pid=${state#*\\"pid\\": }; pid=${pid%%[,\\}]*}; nsenter --mount --target $pid '
-    doc = ground.document(word, "sh", "-c", "grep -c hook /proc/self/mounts; touch /home/x /tmp/x")
-    make = f"mount -t tmpfs hook {ground.root}"
+    doc = own_mount.document(word, "sh", "-c", "grep -c hook /proc/self/mounts; touch /home/x /tmp/x")
+    make = f"mount -t tmpfs hook {own_mount.root}"
     doc["hooks"] = {
         "createRuntime": [_hook(f"{enter}{make}/home")],
         "createContainer": [_hook(f"{make}/tmp")],
     }
-    before = ground.mounts()
-    done = ground.box.run(doc)
+    before = own_mount.mounts()
+    done = own_mount.box.run(doc)
     assert (done.stdout, done.stderr, done.status) == ("2\n", "", 0)
-    assert ground.mounts() == before
-    assert not [*ground.root.glob("home/x"), *ground.root.glob("tmp/x")]
+    assert own_mount.mounts() == before
+    assert not [*own_mount.root.glob("home/x"), *own_mount.root.glob("tmp/x")]
 
 
 def _hook(script: str) -> dict[str, Any]:
     return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}
 
 
-def test_a_root_on_an_unbindable_mount_is_refused_by_name(ground: Ground) -> None:
-    mount("--make-unbindable", ground.path)
+def test_a_root_on_an_unbindable_mount_is_refused_by_name(own_mount: OwnMount) -> None:
+    mount("--make-unbindable", own_mount.path)
     with pytest.raises(Refused, match=r"root.path: .*rootfs: Invalid argument"):
-        ground.box.run(ground.document("", "true"))
+        own_mount.box.run(own_mount.document("", "true"))

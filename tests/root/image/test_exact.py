@@ -29,20 +29,20 @@ def scan_device(device: Path, place: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Any]], str]:
+def tree_and_archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Any]], str]:
     folder = tmp_path_factory.mktemp("layers")
     archive = f"oci-archive:{folder}/image.tar"
     return run(sys.executable, "-m", "tests.root.image.image_layers", folder, archive), archive
 
 
 @pytest.fixture
-def image(made: tuple[dict[str, dict[str, Any]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
+def image(tree_and_archive: tuple[dict[str, dict[str, Any]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
     monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "cache"))
-    return resolve(made[1])
+    return resolve(tree_and_archive[1])
 
 
-def test_same_tree_as_buildah(made: tuple[dict[str, dict[str, Any]], str], image: Image, tmp_path: Path) -> None:
-    expected = made[0]
+def test_same_tree_as_buildah(tree_and_archive: tuple[dict[str, dict[str, Any]], str], image: Image, tmp_path: Path) -> None:
+    expected = tree_and_archive[0]
     found = scan_device(image.erofs, tmp_path / "mnt")
     assert len(expected) > 1000
     mtab = found.pop(repr(b"/etc/mtab"))  # ours, as docker's (`link_mtab`)
@@ -55,10 +55,10 @@ def test_same_tree_as_buildah(made: tuple[dict[str, dict[str, Any]], str], image
 
 
 def test_same_bits_again(
-    image: Image, made: tuple[dict[str, dict[str, Any]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Image, tree_and_archive: tuple[dict[str, dict[str, Any]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "other cache"))
-    again = resolve(made[1])
+    again = resolve(tree_and_archive[1])
     assert again.erofs != image.erofs
     assert again.erofs.read_bytes() == image.erofs.read_bytes()
 

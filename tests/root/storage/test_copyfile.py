@@ -54,7 +54,7 @@ def owner_and_mode(path: Path) -> tuple[int, int, int]:
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
 
-def left_over(root: Path) -> list[Path]:
+def leftovers(root: Path) -> list[Path]:
     return list(root.rglob(".copy-*"))
 
 
@@ -63,7 +63,7 @@ def test_a_file_with_its_parents(root: Path) -> None:
     assert (root / "a/b/resolv.conf").read_text() == "nameserver 1.1.1.1\n"
     assert owner_and_mode(root / "a/b/resolv.conf") == (10, 20, 0o4644)
     assert owner_and_mode(root / "a/b") == (10, 20, 0o750)
-    assert left_over(root) == []
+    assert leftovers(root) == []
 
 
 def test_a_file_in_parts_appears_with_the_last(root: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_file_in_parts_appears_with_the_last(root: Path) -> None:
     assert not (root / "big").exists()
     copy(root, parts[2:], copies)
     assert (root / "big").read_bytes() == data
-    assert left_over(root) == []
+    assert leftovers(root) == []
 
 
 def test_an_empty_file(root: Path) -> None:
@@ -110,7 +110,7 @@ def test_config_map_is_replaced(root: Path) -> None:
         assert (root / "map/key").read_text() == stamp
     assert os.readlink(root / "map/..data") == "..2026_02"
     assert owner_and_mode(root / "map/..data")[:2] == (10, 20)
-    assert left_over(root) == []
+    assert leftovers(root) == []
 
 
 def test_one_kind_replaces_another(root: Path) -> None:
@@ -186,7 +186,7 @@ def test_removing_a_tree_follows_no_link(root: Path) -> None:
 def test_a_loop_of_links_is_an_error(root: Path) -> None:
     with pytest.raises(AgentError):
         copy(root, [link(root / "a", "b"), link(root / "b", "a"), file(root / "a/x", b"x")])
-    assert left_over(root) == []
+    assert leftovers(root) == []
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
@@ -215,9 +215,9 @@ def test_sizes_that_do_not_fit(root: Path, request_: dict[str, int]) -> None:
 def test_a_copy_begun_again_leaves_nothing_of_the_first(root: Path) -> None:
     copy(root, [file(root / "x", b"first", size=10), file(root / "x", b"second")])
     assert (root / "x").read_bytes() == b"second"
-    assert left_over(root) == []
+    assert leftovers(root) == []
 
 
 def test_copies_never_finished_are_bounded(root: Path) -> None:
     copy(root, [file(root / f"x{number}", b"a", size=2) for number in range(MAX_OPEN + 5)])
-    assert len(left_over(root)) == MAX_OPEN
+    assert len(leftovers(root)) == MAX_OPEN

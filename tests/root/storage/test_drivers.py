@@ -34,7 +34,7 @@ NODEV, NOSUID, NOEXEC = mount.MOUNT_ATTR_NODEV, mount.MOUNT_ATTR_NOSUID, mount.M
 RDONLY = mount.MOUNT_ATTR_RDONLY
 
 
-class Asked(NamedTuple):
+class MountRequest(NamedTuple):
     """What the kernel is asked to mount: type, the filesystem's words after the source, attributes."""
 
     filesystem: str
@@ -50,7 +50,7 @@ class Case(NamedTuple):
     source: str
     fstype: str
     options: tuple[str, ...]
-    asked: Asked | None
+    request: MountRequest | None
     driver_options: tuple[str, ...] = ()
     group: int = 0
 
@@ -59,41 +59,48 @@ SHM = ("noexec", "nosuid", "nodev", "mode=1777", "size=67108864")
 LOWER = f"{FS_OPT}layer-src-prefix=/var/lib/x", f"{FS_OPT}layer=bGF5ZXI=", "lowerdir={}/a:{}/b"
 
 CASES = (
-    Case("share", "virtio-fs", "kataShared", "virtiofs", (), Asked("virtiofs", "")),
-    Case("share with dax", "virtio-fs", "kataShared", "virtiofs", ("dax",), Asked("virtiofs", "dax")),
+    Case("share", "virtio-fs", "kataShared", "virtiofs", (), MountRequest("virtiofs", "")),
+    Case("share with dax", "virtio-fs", "kataShared", "virtiofs", ("dax",), MountRequest("virtiofs", "dax")),
     Case(
         "9p",
         "9p",
         "kataShared",
         "9p",
         ("trans=virtio,version=9p2000.L,cache=mmap", "nodev", "msize=8192"),
-        Asked("9p", "trans=virtio version=9p2000.L cache=mmap msize=8192", NODEV),
+        MountRequest("9p", "trans=virtio version=9p2000.L cache=mmap msize=8192", NODEV),
     ),
-    Case("shm", "ephemeral", "shm", "tmpfs", SHM, Asked("tmpfs", "mode=1777 size=67108864", NODEV | NOSUID | NOEXEC)),
-    Case("memory emptyDir", "ephemeral", "tmpfs", "tmpfs", (), Asked("tmpfs", "")),
-    Case("memory emptyDir of a group", "ephemeral", "tmpfs", "tmpfs", ("fsgid=2000",), Asked("tmpfs", "")),
-    Case("huge pages", "ephemeral", "nodev", "hugetlbfs", ("pagesize=2097152,size=0",), Asked("hugetlbfs", "pagesize=2097152 size=0")),
+    Case("shm", "ephemeral", "shm", "tmpfs", SHM, MountRequest("tmpfs", "mode=1777 size=67108864", NODEV | NOSUID | NOEXEC)),
+    Case("memory emptyDir", "ephemeral", "tmpfs", "tmpfs", (), MountRequest("tmpfs", "")),
+    Case("memory emptyDir of a group", "ephemeral", "tmpfs", "tmpfs", ("fsgid=2000",), MountRequest("tmpfs", "")),
+    Case(
+        "huge pages",
+        "ephemeral",
+        "nodev",
+        "hugetlbfs",
+        ("pagesize=2097152,size=0",),
+        MountRequest("hugetlbfs", "pagesize=2097152 size=0"),
+    ),
     Case("emptyDir", "local", "local", "local", ("mode=0777",), None),
     Case("emptyDir of a group", "local", "local", "local", ("mode=0777", "fsgid=2000"), None),
-    Case("pmem volume", "nvdimm", NODE, "ext4", ("dax",), Asked("ext4", "dax")),
-    Case("block root", "blk", "02/03", "ext4", (), Asked("ext4", "")),
-    Case("block root of xfs", "blk", "02/03", "xfs", ("nouuid",), Asked("xfs", "nouuid")),
-    Case("erofs layer", "blk", "02/03", "erofs", ("ro",), Asked("erofs", "ro", RDONLY)),
+    Case("pmem volume", "nvdimm", NODE, "ext4", ("dax",), MountRequest("ext4", "dax")),
+    Case("block root", "blk", "02/03", "ext4", (), MountRequest("ext4", "")),
+    Case("block root of xfs", "blk", "02/03", "xfs", ("nouuid",), MountRequest("xfs", "nouuid")),
+    Case("erofs layer", "blk", "02/03", "erofs", ("ro",), MountRequest("erofs", "ro", RDONLY)),
     Case(
         "direct volume of a CSI driver",
         "blk",
         "02/03",
         "ext4",
         ("rw", "discard", "_netdev", "nofail", "x-systemd.automount", "user"),
-        Asked("ext4", "discard", NODEV | NOSUID | NOEXEC),
+        MountRequest("ext4", "discard", NODEV | NOSUID | NOEXEC),
         group=2000,
     ),
     Case("raw block volume", "blk", "02/03", "bind", CONTAINER_MOUNT, None),
     Case("vhost-user-blk", "blk", "02/03", "bind", ("bind",), None),
-    Case("layer of a file", "blk", "02/03", "erofs", (*OF_A_FILE, "ro"), Asked("erofs", "ro", RDONLY)),
-    Case("block root", "scsi", "0:1", "ext4", (), Asked("ext4", "")),
+    Case("layer of a file", "blk", "02/03", "erofs", (*OF_A_FILE, "ro"), MountRequest("erofs", "ro", RDONLY)),
+    Case("block root", "scsi", "0:1", "ext4", (), MountRequest("ext4", "")),
     Case("raw block volume", "scsi", "0:1", "bind", ("rbind", "rprivate", "rw"), None),
-    Case("block root", "mmioblk", NODE, "ext4", (), Asked("ext4", "")),
+    Case("block root", "mmioblk", NODE, "ext4", (), MountRequest("ext4", "")),
     Case("raw block volume", "mmioblk", NODE, "bind", ("rbind", "rprivate", "rw"), None),
     Case(
         "layers of shares",
@@ -101,7 +108,7 @@ CASES = (
         "none",
         "overlay",
         (f"{FS_OPT}overlay-rw", *LOWER),
-        Asked("overlay", "lowerdir+={}/a lowerdir+={}/b upperdir={}/run/c1/upper workdir={}/run/c1/work"),
+        MountRequest("overlay", "lowerdir+={}/a lowerdir+={}/b upperdir={}/run/c1/upper workdir={}/run/c1/work"),
     ),
     Case(
         "layers of erofs",
@@ -109,11 +116,11 @@ CASES = (
         "overlay",
         "overlay",
         ("lowerdir={}/a:{}/b", "upperdir={}/up", "workdir={}/work"),
-        Asked("overlay", "lowerdir+={}/a lowerdir+={}/b upperdir={}/up workdir={}/work"),
+        MountRequest("overlay", "lowerdir+={}/a lowerdir+={}/b upperdir={}/up workdir={}/work"),
         (f"{CREATE_DIRECTORY}={{}}/up", f"{CREATE_DIRECTORY}={{}}/work"),
     ),
-    Case("config map", "watchable-bind", "{}/config", "bind", CONTAINER_MOUNT, Asked("tmpfs", "mode=0755", NODEV | NOSUID)),
-    Case("secret", "watchable-bind", "{}/config", "bind", ("rbind", "rslave", "rw"), Asked("tmpfs", "mode=0755", NODEV | NOSUID)),
+    Case("config map", "watchable-bind", "{}/config", "bind", CONTAINER_MOUNT, MountRequest("tmpfs", "mode=0755", NODEV | NOSUID)),
+    Case("secret", "watchable-bind", "{}/config", "bind", ("rbind", "rslave", "rw"), MountRequest("tmpfs", "mode=0755", NODEV | NOSUID)),
     Case("config map, deeply read-only", "watchable-bind", "{}/config", "bind", ("rbind", "rprivate", "rro", "nosuid"), None),
     Case("sandbox's folder", "bind", "{}/config", "bind", CONTAINER_MOUNT, None),
     Case("sandbox's file", "bind", "{}/config/key", "bind", ("bind", "rro", "nodev"), None),
@@ -149,9 +156,9 @@ def test_what_the_shim_sends(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
         before = Path("/proc/self/mountinfo").read_text()
         table = StorageManager(made.devices)
         points = [await table.acquire(storage, "c1"), await table.acquire(storage, "c1")]
-        asked = made.asked()
-        if case.asked is not None:
-            assert asked == [case.asked._replace(words=named(case.asked.words))]
+        asked = made.requests()
+        if case.request is not None:
+            assert asked == [case.request._replace(words=named(case.request.words))]
         _check_what_is_there(case, point)
         await table.release(points[:1])
         assert point.exists()
@@ -215,7 +222,7 @@ def test_what_is_refused_by_name(
         with pytest.raises(AgentError) as caught:
             await table.acquire(storage, "c1")
         assert reason in str(caught.value)
-        assert made.asked() == []
+        assert made.requests() == []
         assert table.users(storage.mount_point) == 0
 
     forked_loop(body, unshare=CLONE_NEWNS)
@@ -255,6 +262,6 @@ class _Machine:
             file.write(f"{(filesystem.decode(), ' '.join(words), attributes)!r}\n")
         return mount.new_mount(b"tmpfs", (), attributes & ~RDONLY)
 
-    def asked(self) -> list[Asked]:
+    def requests(self) -> list[MountRequest]:
         """What has been asked for so far."""
-        return [Asked(*ast.literal_eval(line)) for line in self._notes.read_text().splitlines()]
+        return [MountRequest(*ast.literal_eval(line)) for line in self._notes.read_text().splitlines()]

@@ -66,7 +66,7 @@ FULL: dict[str, Any] = {
 FREE_KEYS = {"netDevices.eth0": "netDevices.*", "rdma.mlx5_0": "rdma.*"}
 
 
-def asked_for(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def read_fields(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The paths of all fields that the parser looks at, lists and free keys as the table writes them."""
     paths: set[str] = set()
     get = reader_module.SpecReader.get
@@ -86,7 +86,7 @@ def asked_for(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def test_the_table_has_every_field_that_the_parser_knows_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {field.path for field in fields()} == asked_for(monkeypatch)
+    assert {field.path for field in fields()} == read_fields(monkeypatch)
 
 
 def test_no_field_is_there_twice() -> None:

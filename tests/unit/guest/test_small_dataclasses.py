@@ -89,7 +89,7 @@ def _arguments(made: type) -> dict[str, Any]:
     return {one.name: f"value {one.name}" for one in wanted}
 
 
-def _made(kind: Any, *arguments: Any, **named: Any) -> Any:
+def _construct(kind: Any, *arguments: Any, **named: Any) -> Any:
     """An object, or what its own check says of these arguments."""
     try:
         return kind(*arguments, **named)
@@ -101,7 +101,7 @@ def _made(kind: Any, *arguments: Any, **named: Any) -> Any:
 def test_a_class_of_the_agent(original: type) -> None:
     small = _remade(original)
     arguments = _arguments(original)
-    theirs, ours = _made(original, **arguments), _made(small, **arguments)
+    theirs, ours = _construct(original, **arguments), _construct(small, **arguments)
     assert _fails(lambda kind: kind(*arguments), small) == _fails(lambda kind: kind(*arguments), original)
     assert [one.name for one in SMALL.fields(small)] == [one.name for one in dataclasses.fields(original)]
     assert small.__match_args__ == original.__match_args__  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ def test_a_class_of_the_agent(original: type) -> None:
     assert ours != theirs
     assert _fails(hash, ours) == _fails(hash, theirs)
     for one in dataclasses.fields(original):
-        changed = _made(SMALL.replace, ours, **{one.name: "changed"}), _made(dataclasses.replace, theirs, **{one.name: "changed"})
+        changed = _construct(SMALL.replace, ours, **{one.name: "changed"}), _construct(dataclasses.replace, theirs, **{one.name: "changed"})
         assert repr(changed[0]) == repr(changed[1])
         assert (changed[0] == ours) == (changed[1] == theirs)
         assert _fails(lambda made, name=one.name: setattr(made, name, 1), ours) == _fails(

@@ -95,7 +95,7 @@ def binding(abi: Abi, bounding: Sequence[str], kernel: tuple[int, int]) -> Itera
             yield rule
 
 
-def holds(comparison: Mapping[str, Any], args: Sequence[int], bits: int) -> bool:
+def matches(comparison: Mapping[str, Any], args: Sequence[int], bits: int) -> bool:
     """A comparison of the specification; libseccomp compares 32 bits for ABIs whose pointers have 32."""
     mask = (1 << bits) - 1
     value, given = int(comparison["value"]) & mask, args[int(comparison["index"])] & mask
@@ -127,7 +127,7 @@ class Docker:
         answers = [
             "allow" if rule["action"] == "SCMP_ACT_ALLOW" else errno.errorcode[rule["errnoRet"]]
             for rule in self.rules.get(name or "", ())
-            if all(holds(comparison, args, self.bits) for comparison in rule.get("args", ()))
+            if all(matches(comparison, args, self.bits) for comparison in rule.get("args", ()))
         ]
         assert len(set(answers)) < 2, f"{name}: rules that contradict each other"
         if answers:

@@ -41,7 +41,7 @@ async def answered(answer: Answer) -> Response:
     return await answer.call()
 
 
-def told(dispatcher: Dispatcher, request: Request) -> Response:
+def respond(dispatcher: Dispatcher, request: Request) -> Response:
     async def main() -> Response:
         return await answered(dispatcher.answer(request))
 
@@ -93,7 +93,7 @@ def test_other_calls_wait_until_it_is_there(service: str, method: str, code: int
 
 
 def test_a_deadline_holds_before_the_rest_is_loaded() -> None:
-    response = told(Dispatcher(), Request(AGENT, "DestroySandbox", timeout_nano=1_000_000))
+    response = respond(Dispatcher(), Request(AGENT, "DestroySandbox", timeout_nano=1_000_000))
     assert (response.code, response.message) == (status.DEADLINE_EXCEEDED, "timeout")
 
 
@@ -126,7 +126,7 @@ def test_a_handler_gets_the_sandbox_and_its_message() -> None:
         return agent_pb2.WaitProcessResponse(status=7)
 
     payload = agent_pb2.WaitProcessRequest(container_id="c").SerializeToString()
-    response = told(loaded(WaitProcess=wait_process), Request(AGENT, "WaitProcess", payload))
+    response = respond(loaded(WaitProcess=wait_process), Request(AGENT, "WaitProcess", payload))
     assert (response.code, response.payload) == (status.OK, b"\x08\x07")
     assert seen == [SANDBOX, agent_pb2.WaitProcessRequest, "c"]
 
@@ -135,7 +135,7 @@ def test_an_undecodable_message_never_reaches_the_handler() -> None:
     async def never(sandbox: object, request: object) -> object:
         raise AssertionError("called")
 
-    response = told(loaded(WaitProcess=never), Request(AGENT, "WaitProcess", b"\x0a\x05ab"))
+    response = respond(loaded(WaitProcess=never), Request(AGENT, "WaitProcess", b"\x0a\x05ab"))
     assert response.code == status.INVALID_ARGUMENT
     assert response.message.startswith("WaitProcess: undecodable request: ")
     assert response.payload == b""
@@ -161,7 +161,7 @@ def test_what_a_handler_raises_becomes_a_status(error: Exception, code: int, mes
     async def fail(sandbox: object, request: object) -> object:
         raise error
 
-    response = told(loaded(WaitProcess=fail), Request(AGENT, "WaitProcess"))
+    response = respond(loaded(WaitProcess=fail), Request(AGENT, "WaitProcess"))
     assert (response.code, response.message, response.payload) == (code, message, b"")
     unexpected = not isinstance(error, errors.AgentError | OSError)
     assert ("Traceback" in capfd.readouterr().err) is unexpected
@@ -181,7 +181,7 @@ def test_a_status_says_to_programs_what_its_message_says(error: Exception, reaso
     async def handler(sandbox: object, request: object) -> Any:
         raise error
 
-    answer = told(loaded(PauseContainer=handler), Request(AGENT, "PauseContainer"))
+    answer = respond(loaded(PauseContainer=handler), Request(AGENT, "PauseContainer"))
     assert error_info.decode(Response.decode(answer.encode()).details) == (reason, metadata)
 
 
@@ -196,7 +196,7 @@ def test_a_deadline_ends_the_handler_where_it_waits() -> None:
             raise
         return None
 
-    response = told(loaded(WaitProcess=slow), Request(AGENT, "WaitProcess", timeout_nano=2_000_000))
+    response = respond(loaded(WaitProcess=slow), Request(AGENT, "WaitProcess", timeout_nano=2_000_000))
     assert (response.code, response.message) == (status.DEADLINE_EXCEEDED, "timeout")
     assert seen == ["cancelled"]
 
@@ -207,7 +207,7 @@ def test_deadlines_that_are_none(nano: int) -> None:
         await sleep(0.003)
         return empty_pb2.Empty()
 
-    assert told(loaded(DestroySandbox=slow), Request(AGENT, "DestroySandbox", timeout_nano=nano)).code == status.OK
+    assert respond(loaded(DestroySandbox=slow), Request(AGENT, "DestroySandbox", timeout_nano=nano)).code == status.OK
 
 
 def test_a_time_limit_of_the_handlers_own_is_the_same_status() -> None:
@@ -218,7 +218,7 @@ def test_a_time_limit_of_the_handlers_own_is_the_same_status() -> None:
             await Event().wait()
         return None
 
-    assert told(loaded(WaitProcess=slow), Request(AGENT, "WaitProcess")).code == status.DEADLINE_EXCEEDED
+    assert respond(loaded(WaitProcess=slow), Request(AGENT, "WaitProcess")).code == status.DEADLINE_EXCEEDED
 
 
 def test_every_handler_belongs_to_a_method_of_the_interface() -> None:

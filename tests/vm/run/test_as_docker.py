@@ -55,7 +55,7 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def answers(wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the script says in a container of that image, by the first word of each line."""
     folder = tmp_path_factory.mktemp("volumes")
     (folder / "zone").write_text("the-zone\n")
@@ -72,45 +72,45 @@ def told(wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(line.partition(" ")[::2] for line in lines.splitlines())
 
 
-def test_environment_and_users(told: dict[str, str]) -> None:
-    assert told["env"] == "0 1"
-    assert told["who"] == "1000 1000 1000 29 77"
-    assert told["home"] == "/home/guest in /srv/made"
-    assert told["kept"] == "still here"
+def test_environment_and_users(answers: dict[str, str]) -> None:
+    assert answers["env"] == "0 1"
+    assert answers["who"] == "1000 1000 1000 29 77"
+    assert answers["home"] == "/home/guest in /srv/made"
+    assert answers["kept"] == "still here"
 
 
-def test_names_and_resolver(told: dict[str, str]) -> None:
-    assert told["hostname"] == "wombat.example.test wombat.example.test"
-    assert told["hosts"] == "10.0.2.15 wombat.example.test wombat"
-    assert told["added"] == "10.9.9.9 db 10.0.2.2 gate"
-    assert told["resolv"] == "nameserver 10.0.2.3 search example.test options ndots:2"
+def test_names_and_resolver(answers: dict[str, str]) -> None:
+    assert answers["hostname"] == "wombat.example.test wombat.example.test"
+    assert answers["hosts"] == "10.0.2.15 wombat.example.test wombat"
+    assert answers["added"] == "10.9.9.9 db 10.0.2.2 gate"
+    assert answers["resolv"] == "nameserver 10.0.2.3 search example.test options ndots:2"
 
 
-def test_files_are_mounted_through_dangling_links(told: dict[str, str]) -> None:
-    assert told["link"] == "../run/systemd/resolve/stub-resolv.conf nameserver 10.0.2.3"
-    assert told["zone"] == "the-zone"
+def test_files_are_mounted_through_dangling_links(answers: dict[str, str]) -> None:
+    assert answers["link"] == "../run/systemd/resolve/stub-resolv.conf nameserver 10.0.2.3"
+    assert answers["zone"] == "the-zone"
 
 
-def test_mounts_and_their_modes(told: dict[str, str]) -> None:
+def test_mounts_and_their_modes(answers: dict[str, str]) -> None:
     """A tmpfs has the mode of the folder that it covers, and 1777 where there was none; docker's options come first."""
-    assert told["modes"] == "755:0 1777:0 700:1000 1777:0 1777:0 644:0 644:0 644:0"
-    assert told["run"].split()[:1] == ["tmpfs"]
-    assert {"nosuid", "nodev", "noexec"} <= set(told["run"].split())
-    assert told["shm"] == "8192"
-    assert told["dev"] == "/proc/self/fd /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 pts/ptmx"
-    assert told["mtab"] == "/proc/mounts 1"
-    assert told["dockerenv"] == "0"
+    assert answers["modes"] == "755:0 1777:0 700:1000 1777:0 1777:0 644:0 644:0 644:0"
+    assert answers["run"].split()[:1] == ["tmpfs"]
+    assert {"nosuid", "nodev", "noexec"} <= set(answers["run"].split())
+    assert answers["shm"] == "8192"
+    assert answers["dev"] == "/proc/self/fd /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 pts/ptmx"
+    assert answers["mtab"] == "/proc/mounts 1"
+    assert answers["dockerenv"] == "0"
 
 
-def test_limits_and_settings(told: dict[str, str]) -> None:
-    assert told["nofile"] == "1024 524288"
-    assert told["ports"] == "0 0 2147483647 99"
-    assert told["listen"] == "143", "timeout(1) ended it: any user may bind port 80"
+def test_limits_and_settings(answers: dict[str, str]) -> None:
+    assert answers["nofile"] == "1024 524288"
+    assert answers["ports"] == "0 0 2147483647 99"
+    assert answers["listen"] == "143", "timeout(1) ended it: any user may bind port 80"
 
 
-def test_many_volumes(told: dict[str, str]) -> None:
-    assert told["volumes"].split() == [str(number) for number in range(VOLUMES)]
-    assert told["read-only"] == "00 27"
+def test_many_volumes(answers: dict[str, str]) -> None:
+    assert answers["volumes"].split() == [str(number) for number in range(VOLUMES)]
+    assert answers["read-only"] == "00 27"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A node from its start to its end, and what it must not leave."""
+"""Start and end a node, and check what it leaves."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.interop.node import Node, groups, left_behind, left_in_the_end
+from tests.interop.node import Node, groups, leftovers, remaining_leftovers
 
 PLACES = ("containerd", "kata-containers", "netns", "runc", "vc", "virtiofsd")
 """Folders of /run that shims and daemons make and leave, empty."""
@@ -15,10 +15,10 @@ DEVICE = Path("/dev/vhost-vsock")
 
 
 @contextmanager
-def standing(make: Callable[[Path], Node]) -> Iterator[Node]:
-    """The node that `make` gives for a new folder."""
+def running_node(make: Callable[[Path], Node]) -> Iterator[Node]:
+    """Start the node that `make` returns for a new folder; end it, and check what it leaves."""
     folder = Path(mkdtemp(prefix="ink-", dir="/run"))
-    before = left_behind(folder)
+    before = leftovers(folder)
     ours = [folder, *[place for name in PLACES if not (place := Path("/run", name)).exists()]]
     device_is_ours = not DEVICE.exists()
     groups_before = groups()
@@ -32,7 +32,7 @@ def standing(make: Callable[[Path], Node]) -> Iterator[Node]:
             DEVICE.unlink(missing_ok=True)
         for group in sorted(groups() - groups_before, reverse=True):  # a group before the one that it is in
             _remove(group)
-    assert left_in_the_end(folder, before) == set()
+    assert remaining_leftovers(folder, before) == set()
     for place in ours:
         shutil.rmtree(place, ignore_errors=True)
 

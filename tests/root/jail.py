@@ -1,4 +1,4 @@
-"""Runs the agent as root where it can do no harm to the machine: `python cage.py FOLDER ARGUMENT...` executes the arguments.
+"""Run the agent as root where it can do no harm to the machine: `python jail.py FOLDER ARGUMENT...` executes the arguments.
 
 All of the file system is read-only but FOLDER and the control groups; the clock and the machine's power are out of reach.
 """
