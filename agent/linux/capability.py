@@ -1,9 +1,10 @@
 """Capabilities: their names (capabilities(7)), capget(2) and capset(2)."""
 
 import ctypes
+import struct
 from functools import cache
 
-from agent.linux.libc import call, s32, u32
+from agent.linux.libc import call
 
 NAMES = (
     *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"),
@@ -22,12 +23,10 @@ LAST_CAP_PATH = "/proc/sys/kernel/cap_last_cap"
 VERSION_3 = 0x20080522
 
 
-class _Header(ctypes.Structure):
-    _fields_ = [("version", u32), ("pid", s32)]
-
-
-class _Data(ctypes.Structure):
-    _fields_ = [("effective", u32), ("permitted", u32), ("inheritable", u32)]
+_HEADER = struct.pack("=Ii", VERSION_3, 0)
+"""`struct __user_cap_header_struct` for the calling thread"""
+_DATA = struct.Struct("=6I")
+"""Two of `struct __user_cap_data_struct`: (effective, permitted, inheritable), low bits and high"""
 
 
 class Sets:
@@ -36,32 +35,23 @@ class Sets:
     `install` allocates nothing.
     """
 
-    __slots__ = ("_data", "_header")
+    __slots__ = ("_data",)
 
     def __init__(self, effective: int, permitted: int, inheritable: int) -> None:
-        self._header = _Header(VERSION_3, 0)
-        low, high = 0xFFFFFFFF, 32
-        self._data = (_Data * 2)(
-            _Data(effective & low, permitted & low, inheritable & low),
-            _Data(effective >> high, permitted >> high, inheritable >> high),
-        )
+        sets = effective, permitted, inheritable
+        self._data = _DATA.pack(*(bits & 0xFFFFFFFF for bits in sets), *(bits >> 32 for bits in sets))
 
     def install(self) -> None:
         """Set the calling thread's capabilities (capset(2))."""
-        call("capset", ctypes.byref(self._header), self._data)
+        call("capset", _HEADER, self._data)
 
 
 def capget() -> tuple[int, int, int]:
     """Return the caller's (effective, permitted, inheritable) sets as bit masks (capget(2))."""
-    header = _Header(VERSION_3, 0)
-    data = (_Data * 2)()
-    call("capget", ctypes.byref(header), data)
-    low, high = data[0], data[1]
-    return (
-        low.effective | high.effective << 32,
-        low.permitted | high.permitted << 32,
-        low.inheritable | high.inheritable << 32,
-    )
+    data = ctypes.create_string_buffer(_DATA.size)
+    call("capget", _HEADER, data)
+    words = _DATA.unpack(data.raw)
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
 
 
 def mask(names: "frozenset[str] | tuple[str, ...]") -> int:

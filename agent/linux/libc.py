@@ -39,6 +39,7 @@ OLDER = {
     "inotify_init1": (294, 26),
     "inotify_add_watch": (254, 27),
     "execve": (59, 221),
+    "fstatfs": (138, 44),
     "sethostname": (170, 161),
     "setdomainname": (171, 162),
 }

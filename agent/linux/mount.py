@@ -8,9 +8,10 @@ a mount without its attributes, and no path is resolved twice.
 import ctypes
 import errno
 import os
+import struct
 
 from agent.linux.fd import OwnedFd
-from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, call, failure, get_errno, path_bytes, raw, s32, u32, u64
+from agent.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, call, failure, get_errno, path_bytes, raw, s32, u32
 from agent.linux.libc import NUMBERS as _NUMBERS
 
 OPEN_TREE_CLONE = 1
@@ -55,13 +56,8 @@ RAMFS_MAGIC = 0x858458F6
 TMPFS_MAGIC = 0x01021994
 
 
-class MountAttr(ctypes.Structure):
-    """`struct mount_attr` of mount_setattr(2)."""
-
-    _fields_ = [("attr_set", u64), ("attr_clr", u64), ("propagation", u64), ("userns_fd", u64)]
-
-
-assert ctypes.sizeof(MountAttr) == 32
+_MOUNT_ATTR = struct.Struct("=4Q")
+"""`struct mount_attr`: attr_set, attr_clr, propagation, userns_fd"""
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
@@ -106,8 +102,8 @@ def mount_setattr(fd: int, path: str | bytes, flags: int, set_: int = 0, clear: 
     With AT_RECURSIVE in `flags` it changes all mounts below as well.
     """
     encoded = path_bytes(path)
-    attr = MountAttr(set_, clear, propagation, userns_fd)
-    call("mount_setattr", s32(fd), encoded, u32(flags), ctypes.byref(attr), ctypes.c_size_t(32), path=encoded)
+    attr = _MOUNT_ATTR.pack(set_, clear, propagation, userns_fd)
+    call("mount_setattr", s32(fd), encoded, u32(flags), attr, ctypes.c_size_t(len(attr)), path=encoded)
 
 
 def set_attributes(fd: int, set_: int = 0, clear: int = 0, recursive: bool = False) -> None:
@@ -135,8 +131,8 @@ def knows_attribute(set_: int, clear: int = 0) -> bool:
     Changes nothing: the descriptor is invalid. The kernel checks the bits first (EINVAL) and the
     descriptor only after that (EBADF).
     """
-    attr = MountAttr(set_, clear, 0, INT_MAX)
-    raw(_NUMBERS["mount_setattr"], s32(-1), b"", u32(AT_EMPTY_PATH), ctypes.byref(attr), ctypes.c_size_t(32))
+    attr = _MOUNT_ATTR.pack(set_, clear, 0, INT_MAX)
+    raw(_NUMBERS["mount_setattr"], s32(-1), b"", u32(AT_EMPTY_PATH), attr, ctypes.c_size_t(len(attr)))
     return get_errno() == errno.EBADF
 
 
@@ -217,18 +213,8 @@ def umount2(path: str | bytes, flags: int = 0) -> None:
     call("umount2", encoded, s32(flags), path=encoded)
 
 
-class _Statfs(ctypes.Structure):
-    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248)]
-
-
-_fstatfs = ctypes.PyDLL(None, use_errno=True).fstatfs
-_fstatfs.argtypes = [ctypes.c_int, ctypes.c_void_p]
-_fstatfs.restype = ctypes.c_int
-
-
 def filesystem_magic(fd: int) -> int:
     """Return `f_type` of the filesystem that `fd` is on (statfs(2))."""
-    buffer = _Statfs()
-    if _fstatfs(fd, ctypes.byref(buffer)) == -1:
-        raise failure("fstatfs")
-    return int(buffer.f_type)
+    buffer = ctypes.create_string_buffer(256)
+    call("fstatfs", s32(fd), buffer)
+    return int(struct.unpack_from("l", buffer)[0])  # the first field of struct statfs

@@ -11,9 +11,10 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 
 from agent.linux.fd import OwnedFd
-from agent.linux.libc import AT_FDCWD, call, path_bytes, s32, u64
+from agent.linux.libc import AT_FDCWD, call, path_bytes, s32
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -27,25 +28,16 @@ IN_ROOT_NO_LINKS = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
 MAX_LINKS = 40  # the kernel's own limit (path_resolution(7))
 
 
-class OpenHow(ctypes.Structure):
-    """`struct open_how`."""
-
-    _fields_ = [("flags", u64), ("mode", u64), ("resolve", u64)]
-
-
-assert ctypes.sizeof(OpenHow) == 24
-
-
 def openat2(dirfd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """Open `path` below `dirfd`, always close-on-exec (openat2(2)).
 
     Retries EAGAIN: a rename elsewhere in the tree causes it.
     """
     encoded = path_bytes(path)
-    how = OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)  # struct open_how
     for _ in range(128):
         try:
-            return call("openat2", s32(dirfd), encoded, ctypes.byref(how), ctypes.c_size_t(24), path=encoded)
+            return call("openat2", s32(dirfd), encoded, how, ctypes.c_size_t(len(how)), path=encoded)
         except BlockingIOError:
             continue
     raise OSError(errno.EAGAIN, "openat2: the tree kept changing", os.fsdecode(encoded))

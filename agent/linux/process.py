@@ -10,7 +10,7 @@ import struct
 
 import prctl
 
-from agent.linux.libc import NUMBERS, call, get_errno, raw, s32, u32, u64, ulong
+from agent.linux.libc import NUMBERS, call, get_errno, raw, s32, u32, ulong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,16 +55,8 @@ NAMESPACE_FLAGS = {
 }
 
 
-class CloneArgs(ctypes.Structure):
-    """`struct clone_args` of clone3(2)."""
-
-    _fields_ = [
-        *((name, u64) for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")),
-        *((name, u64) for name in ("set_tid", "set_tid_size", "cgroup")),
-    ]
-
-
-assert ctypes.sizeof(CloneArgs) == 88
+_CLONE_ARGS = struct.Struct("=QQ16xQ40xQ")
+"""`struct clone_args`: flags, pidfd, exit_signal, cgroup"""
 
 
 def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
@@ -77,13 +69,10 @@ def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
     the child is the caller's sibling, and its exit signal is the caller's own.
     """
     pidfd = s32(-1)
-    arguments = CloneArgs(flags=flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND)
-    arguments.exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
-    arguments.pidfd = ctypes.addressof(pidfd)
-    if cgroup is not None:
-        arguments.flags |= CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup
-    pid = call("clone3", ctypes.byref(arguments), ctypes.c_size_t(88))
+    flags |= CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (0 if cgroup is None else CLONE_INTO_CGROUP)
+    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    arguments = _CLONE_ARGS.pack(flags, ctypes.addressof(pidfd), exit_signal, cgroup or 0)
+    pid = call("clone3", arguments, ctypes.c_size_t(len(arguments)))
     return pid, pidfd.value if pid else -1
 
 

@@ -14,8 +14,8 @@ EXT4_IOC_RESIZE_FS = 0x40086610
 XFS_IOC_FSGEOMETRY_V1 = 0x80705864
 XFS_IOC_FSGROWFSDATA = 0x4010586E
 _XFS_GEOMETRY_BYTES = 112
-_XFS_BLOCK_SIZE, _XFS_IMAXPCT = struct.Struct("=I"), struct.Struct("=I")
-_XFS_IMAXPCT_AT = 28
+_XFS_GEOMETRY = struct.Struct("=I24xI")
+"""The fields blocksize and imaxpct"""
 
 
 def device_bytes(node: str) -> int:
@@ -34,6 +34,5 @@ def grow_xfs(mount_point: str, size: int) -> None:
     """Grow an xfs filesystem to `size` bytes, rounded down to whole blocks."""
     with OwnedFd(os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         geometry = fcntl.ioctl(fd, XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY_BYTES))
-        (block,) = _XFS_BLOCK_SIZE.unpack_from(geometry, 0)
-        (imaxpct,) = _XFS_IMAXPCT.unpack_from(geometry, _XFS_IMAXPCT_AT)
+        block, imaxpct = _XFS_GEOMETRY.unpack_from(geometry)
         fcntl.ioctl(fd, XFS_IOC_FSGROWFSDATA, struct.pack("=QI4x", size // block, imaxpct))
