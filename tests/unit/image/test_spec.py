@@ -297,6 +297,26 @@ def test_forms_of_a_command() -> None:
     assert command_line(Image("t", "", config, Path("x"), None, None), RunOptions()) == ["sh"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ExposedPorts", {"80/tcp": {}}),
+        ("Healthcheck", {"Test": ["CMD", "false"], "Interval": 1_000_000_000}),
+        ("OnBuild", ["RUN false"]),
+        ("Shell", ["/bin/false", "-c"]),
+    ],
+)
+def test_fields_of_an_image_without_effect(name: str, value: object) -> None:
+    """Neither the container's document nor the forwarded ports depend on them."""
+    plain, other = (make_image_of({"Cmd": "sh"} | more) for more in ({}, {name: value}))
+    assert build(other, RunOptions()) == build(plain, RunOptions())
+    assert plan_run(other, RunOptions(), "box").forwards == ()
+
+
+def make_image_of(config: dict[str, object]) -> Image:
+    return Image("test", "sha256:" + "0" * 64, parse_config({"config": config}), Path("image.erofs"), PASSWD, None)
+
+
 def test_environment_of_an_image_as_docker_reads_it() -> None:
     """A name without a value takes what came before it away; an entry without a name, or empty, is none."""
     image = make_image(env=("A=1", "ALONE", "", "=x", "A", "B=2", "B=3", "PATH"))
