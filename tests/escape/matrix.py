@@ -36,7 +36,7 @@ The table is written by `python -m tests.escape.matrix`, and a unit test compare
 """
 
 
-def tests_by_rule() -> dict[str, list[str]]:
+def rule_to_tests() -> dict[str, list[str]]:
     """Return the tests that are marked with each rule, as `module: name`."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(HERE.glob("test_*.py")):
@@ -62,7 +62,7 @@ def _only(function: object) -> str:
 
 def document() -> str:
     """Return the text of `docs/escapes.md`."""
-    held = tests_by_rule()
+    held = rule_to_tests()
     rows = [f"| {rule.id} | {rule.origin} | {rule.rule} | {'; '.join(sorted(held[rule.id]))} |" for rule in RULES]
     return HEAD + "\n".join([*rows, ""])
 

@@ -2,17 +2,17 @@
 
 import re
 
-from tests.escape.matrix import DOCUMENT, document, tests_by_rule
+from tests.escape.matrix import DOCUMENT, document, rule_to_tests
 from tests.escape.rules import RULES
 
 
 def test_every_rule_is_held_by_a_test() -> None:
-    held = tests_by_rule()
+    held = rule_to_tests()
     assert [rule.id for rule in RULES if not held[rule.id]] == []
 
 
 def test_every_mark_names_a_rule() -> None:
-    assert set(tests_by_rule()) <= {rule.id for rule in RULES}
+    assert set(rule_to_tests()) <= {rule.id for rule in RULES}
 
 
 def test_rules_are_in_order_and_say_where_they_come_from() -> None:
