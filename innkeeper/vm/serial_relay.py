@@ -62,6 +62,7 @@ class SerialRelay:
         """End every connection and the thread."""
         os.write(self._wake_write, b"x")
         self._thread.join()
+        self._ready.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -83,7 +83,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
         shares=(Share.of("folder", tmp_path, read_only=True), Share.of("file", tmp_path / "one file"), Share.of("third", tmp_path)),
         forwards=(Forward("tcp", "127.0.0.1", 0, 80), Forward("udp", "127.0.0.1", 0, 53)),
     )
-    with virtual_machine(spec) as vm:
+    with virtual_machine(spec, vsock=True) as vm:
         vm.start()
         assert vm.machine_type == "q35"
         vm.wait_ready(TIMEOUT)
