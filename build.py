@@ -67,11 +67,10 @@ def environment(extra: str) -> Path:
 
 
 def _make_locked(folder: Path, extra: str) -> None:
-    import fcntl
+    from innkeeper.files import locked
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.with_suffix(".lock")):
         if not (folder / COMPLETE).exists():
             _make(folder, extra)
 

@@ -51,7 +51,7 @@ def dial(address: str, timeout: float | None = None) -> socket.socket:
 
 
 def connect_unix(path: str, timeout: float | None = None) -> socket.socket:
-    """Return a blocking unix stream socket connected to `path`; "@name" is abstract. Raises OSError."""
+    """Return a unix stream socket connected to `path` ("@name" is abstract). Raises OSError."""
     with short_path(path) as name:
         return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), name, timeout)
 

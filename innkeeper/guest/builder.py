@@ -9,7 +9,6 @@ that list is the builder's identity in later steps. The image itself is in build
 the same name.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from innkeeper import paths, progress
+from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import debian, proxy_and_ca
 from innkeeper.guest.buildah import Buildah
@@ -180,8 +179,7 @@ def _new_container(buildah: Buildah, image: str) -> tuple[str, int]:
     name = f"innkeeper-{os.getpid()}-{secrets.token_hex(4)}"
     path = _lock_path(buildah, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = files.lock(path)
     try:
         buildah.from_(image, name)
     except BaseException:
@@ -206,16 +204,13 @@ def _remove_abandoned(buildah: Buildah) -> None:
     folder = _lock_path(buildah, "").parent
     for path in folder.glob("innkeeper-*") if folder.is_dir() else ():
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+            lock = files.lock(path, flags=os.O_RDWR, wait=False)
+        except (FileNotFoundError, BlockingIOError):
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.name in buildah.containers():
                 buildah.rm(path.name)
             path.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass
         finally:
             os.close(lock)
 

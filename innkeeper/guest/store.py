@@ -10,17 +10,16 @@ when its holder dies): a second build of the same step waits and reuses the resu
     <root>/.locks/  .logs/       one file per step
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias, Union, cast
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import locked, sync_folder
 
 JSON: TypeAlias = Union[str, int, bool, "list[JSON]", "dict[str, JSON]", None]
 
@@ -52,7 +51,7 @@ class Store:
             return result
         for folder in (".staging", ".locks", ".logs"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        with _locked(self.root / ".locks" / result.name):
+        with locked(self.root / ".locks" / result.name):
             if not result.is_dir():
                 self._sweep()
                 self._make(name, step_id, inputs, result, make)
@@ -76,7 +75,7 @@ class Store:
         before it is removed, so that an interrupted removal never looks like a finished result.
         """
         (self.root / ".staging").mkdir(parents=True, exist_ok=True)
-        with _locked(self.root / ".locks" / result.name):
+        with locked(self.root / ".locks" / result.name):
             if result.is_dir():
                 staging = self.root / ".staging" / result.name
                 _remove(staging)
@@ -93,7 +92,7 @@ class Store:
             (staging / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             _sync_filesystem(staging)
             staging.rename(result)
-            _sync_folder(self.root)
+            sync_folder(self.root)
         except InnkeeperError as error:
             log = self.log_of(staging)
             if error.hint is None and log.exists():
@@ -107,7 +106,7 @@ class Store:
         # `.making` is its name in caches of earlier versions.
         for left in [*(self.root / ".staging").iterdir(), *(self.root / ".making").glob("*")]:
             try:
-                with _locked(self.root / ".locks" / left.name, wait=False):
+                with locked(self.root / ".locks" / left.name, wait=False):
                     _remove(left)
             except BlockingIOError:
                 continue
@@ -148,21 +147,6 @@ def hash_tree(root: Path, patterns: Iterable[str] = ("**/*",)) -> dict[str, JSON
     return found
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a step.
-
-    The lock file is never removed. Otherwise a process that waits for the old file and one that
-    creates a new file of the same name could both hold the lock.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _remove(folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -178,13 +162,5 @@ def _sync_filesystem(folder: Path) -> None:
         if libc.syncfs(descriptor) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -11,7 +11,6 @@ A file `pin-...` records the id that a reference by digest stands for on this ma
 next run needs no request to a registry.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from innkeeper import paths, progress
+from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import archive, skopeo
 from innkeeper.image import reference as references
@@ -76,12 +75,13 @@ def resolve(reference: str) -> Image:
     folder = root / f"{image_id}-{FORMAT}"
     if not folder.exists():
         # Another process may be converting the same image: wait for it, then look again.
-        with _locked(root / f"{image_id}.lock"):
+        with files.locked(root / f"{image_id}.lock"):
             if not folder.exists():
                 with progress.step(f"fetching image {reference}"):
                     _build(reference, source, image_id, folder)
     if source.startswith("docker://") and "@sha256:" in reference:
-        _replace(pin, image_id)
+        with files.replaced(pin) as part:
+            part.write_text(image_id)
     return _load(reference, image_id, folder)
 
 
@@ -137,7 +137,7 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
         _write_synced(partial / "image.json", json.dumps(record, indent=1).encode())
         shutil.rmtree(blobs)
         partial.rename(folder)
-        _sync_folder(folder.parent)
+        files.sync_folder(folder.parent)
     except OSError as error:
         raise InnkeeperError(f"cannot make the device of image {reference}: {error}") from error
     finally:
@@ -204,13 +204,6 @@ def _load(reference: str, image_id: str, folder: Path) -> Image:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
     """Context manager: make a folder for skopeo's temporary files.
 
@@ -219,12 +212,16 @@ def _scratch(root: Path) -> Iterator[Path]:
     containers, each with process ids of its own. The lock around the sweep protects a folder that
     was just made and is not locked yet.
     """
-    with _locked(root / ".scratch.lock"):
+    with files.locked(root / ".scratch.lock"):
         for old in root.glob(".scratch-*"):
-            _remove_unused(old)
+            try:
+                fd = files.lock(old, flags=os.O_RDONLY, wait=False)
+            except (FileNotFoundError, BlockingIOError):
+                continue
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(fd)
         folder = Path(tempfile.mkdtemp(dir=root, prefix=".scratch-"))
-        fd = _lock_folder(folder)
-    assert fd is not None, "a new folder that nobody else knows"
+        fd = files.lock(folder, flags=os.O_RDONLY)
     try:
         yield folder
     finally:
@@ -232,51 +229,11 @@ def _scratch(root: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def _remove_unused(folder: Path) -> None:
-    """Remove a scratch folder unless some process holds its lock."""
-    if (fd := _lock_folder(folder)) is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(fd)
-
-
-def _lock_folder(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock.
-
-    Returns None if another process holds it, or if the folder is gone.
-    """
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file atomically: other processes see all of it or nothing."""
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with open(fd, "w", encoding="ascii") as file:
-        file.write(text)
-    os.replace(part, path)
-
-
 def _write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sha256(data: bytes) -> str:

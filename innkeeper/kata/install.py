@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import replaced
 from innkeeper.guest import Artifacts
 from innkeeper.guest.store import hash_file
 from innkeeper.kata import files
@@ -127,14 +128,9 @@ def _put(path: Path, write: Callable[[Path], None], changed: set[Path]) -> Path:
     """
     target = path.with_name(f"{path.name}.new") if path in changed else path
     target.parent.mkdir(parents=True, exist_ok=True)
-    whole = target.with_name(f".{target.name}.part")
-    try:
-        write(whole)
-        whole.chmod(0o644)
-        os.replace(whole, target)
-    except OSError:
-        whole.unlink(missing_ok=True)
-        raise
+    with replaced(target) as part:
+        write(part)
+        part.chmod(0o644)
     return target
 
 

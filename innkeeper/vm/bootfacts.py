@@ -1,11 +1,10 @@
 """Facts about this host that hold until it reboots, one small JSON file each in the cache."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from innkeeper import files
 from innkeeper.paths import cache_root
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -26,11 +25,8 @@ def remember(name: str, value: Any) -> None:
     """Remember `value` (JSON) until the next boot."""
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not named by process id: pid namespaces may share a cache.
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump({"boot_id": BOOT_ID.read_text().strip(), "value": value}, file)
-    os.replace(part, path)
+    with files.replaced(path) as part:
+        part.write_text(json.dumps({"boot_id": BOOT_ID.read_text().strip(), "value": value}))
 
 
 def _path(name: str) -> Path:

@@ -11,7 +11,6 @@ a dead VM needs only a shared lock on it. It does not disturb the readers (`ps`)
 same lock shared for a moment, and they do not mistake it for an owner.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from innkeeper import files
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import vms_root
 from innkeeper.vm import lifetime
@@ -126,8 +126,7 @@ def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
     """
     unnamed = root / f".{id}"
     unnamed.mkdir(mode=0o700)
-    lock = os.open(unnamed / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = files.lock(unnamed / "lock")
     return unnamed.rename(root / id), lock
 
 
@@ -222,9 +221,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(state, indent=1) + "\n")
-    part.replace(path)
+    with files.replaced(path) as part:
+        part.write_text(json.dumps(state, indent=1) + "\n")
 
 
 def _clean(folder: Path, *, keep: bool) -> None:
@@ -245,15 +243,9 @@ def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
     interrupted removal may have left a folder without a lock.
     """
     try:
-        fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
-    except FileNotFoundError:
+        return files.lock(folder / "lock", flags=os.O_RDONLY | flags, shared=True, wait=False)
+    except (FileNotFoundError, BlockingIOError):
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
 
 
 def _has_owner(folder: Path) -> bool:
@@ -285,9 +277,5 @@ def _registry_lock() -> Iterator[None]:
     """Context manager: hold the lock of the whole registry."""
     root = vms_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with files.locked(root / ".lock"):
         yield
-    finally:
-        os.close(fd)

@@ -22,11 +22,12 @@ class Package:
 
 _KERNEL = ("agent.errors", "agent.linux", "agent.loop")
 _GUEST_STATE = (*_KERNEL, "agent.worker", "agent.device", "innkeeper.wire")
-_HOST = ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.programs")
+_HOST = ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.progress", "innkeeper.programs")
 
 PACKAGES = (
     Package("innkeeper.errors", "the one exception that a user sees as a message and a hint"),
     Package("innkeeper.paths", "where the host's side keeps its files"),
+    Package("innkeeper.files", "locks on files, and files that are replaced as a whole"),
     Package("innkeeper.progress", "progress on standard error", ("innkeeper.errors",)),
     Package("innkeeper.programs", "programs of the host: which package has each", ("innkeeper.errors", "innkeeper.progress")),
     Package(
@@ -39,7 +40,7 @@ PACKAGES = (
     Package(
         "innkeeper.vm",
         "QEMU: accelerator, vsock or virtio-serial, disks, shares, network, console, lifetime",
-        ("innkeeper.errors", "innkeeper.paths", "innkeeper.progress", "innkeeper.dial", "innkeeper.wire"),
+        ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.progress", "innkeeper.dial", "innkeeper.wire"),
     ),
     Package("innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.wire")),
     Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", _HOST),
@@ -48,7 +49,7 @@ PACKAGES = (
         "a container in a virtual machine as a library: request, session, exec, streams, records",
         (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest"),
     ),
-    Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.guest")),
+    Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.files", "innkeeper.guest")),
     Package(
         "bench",
         "figures of this machine; not needed to run containers",
