@@ -100,10 +100,10 @@ def _settings(spec: Spec, plan: ChildPlan) -> list[str]:
 def _process(process: Process, plan: ChildPlan) -> list[str]:
     if not process.args:
         return ["none: it cannot be started"]
-    groups = " ".join(map(str, plan.groups)) or "none"
+    groups = " ".join(map(str, process.user.groups)) or "none"
     lines = [
-        f"run {' '.join(process.args)} in {plan.cwd}{' on a terminal' if plan.terminal else ''}",
-        f"as user {plan.uid}, group {plan.gid}, groups {groups}, umask {plan.umask:04o}",
+        f"run {' '.join(process.args)} in {process.cwd}{' on a terminal' if process.terminal else ''}",
+        f"as user {process.user.uid}, group {process.user.gid}, groups {groups}, umask {process.user.umask:04o}",
     ]
     capabilities = process.capabilities or NO_CAPABILITIES
     for kind in fields(capabilities):
@@ -117,7 +117,7 @@ def _process(process: Process, plan: ChildPlan) -> list[str]:
         lines.append(f"scheduler {process.scheduler}")
     if process.io_priority is not None:
         lines.append(f"io priority class {process.io_priority >> 13}, {process.io_priority & 7}")
-    lines.append(f"no_new_privs {'set' if plan.no_new_privs else 'not set'}")
+    lines.append(f"no_new_privs {'set' if process.no_new_privs else 'not set'}")
     if plan.seccomp is not None:
         notified = ", its listener sent away" if plan.notifies else ""
         lines.append(f"seccomp filter of {len(plan.seccomp.instructions) // 8} instructions, flags {plan.seccomp.flags:#x}{notified}")

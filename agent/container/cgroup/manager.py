@@ -260,13 +260,8 @@ class Cgroup:
 
     def pids(self) -> list[int]:
         """Return the processes of the cgroup and of all cgroups below it."""
-        result = [int(line) for line in self.read("cgroup.procs").split()]
-        for below in self._below():
-            try:
-                result += [int(line) for line in (below / "cgroup.procs").read_text().split()]
-            except OSError:
-                continue  # removed since it was listed, or a threaded cgroup
-        return result
+        own = [int(line) for line in self.read("cgroup.procs").split()]
+        return own + [pid for below in self._below() for pid in _pids_in(below)]
 
     def _below(self) -> list[Path]:
         """Return the cgroups that the container created below its own, deepest first."""
@@ -278,11 +273,8 @@ class Cgroup:
         Raises WrongState if the process is in none of them.
         """
         for path in [self.path, *self._below()]:
-            try:
-                if pid in [int(line) for line in (path / "cgroup.procs").read_text().split()]:
-                    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                continue
+            if pid in _pids_in(path):
+                return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         raise WrongState(f"process {pid} is in no cgroup below {self.path}")
 
     def kill(self) -> None:
@@ -379,6 +371,17 @@ class Cgroup:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _pids_in(path: Path) -> list[int]:
+    """Return the processes of one cgroup.
+
+    Returns none if it was removed since it was listed, or if it is threaded.
+    """
+    try:
+        return [int(line) for line in (path / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
 
 
 def oom_kills(events: str) -> int:

@@ -55,7 +55,7 @@ def run(plan: ChildPlan) -> None:
             action(plan)
             mark(name)
         name = "execute program"
-        if not plan.args:
+        if not plan.process.args:
             raise OSError(errno.EINVAL, "the specification has no process")
         assert plan.envp is not None
         number = p.execve(plan.program, plan.argv, plan.envp)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.container.hooks import PreparedHook
 from agent.container.rootfs.operation import Operation
-from agent.container.spec.scheduling import Scheduler
+from agent.container.spec.process import Process
 from agent.linux.capability import Sets
 from agent.linux.numa import NodeMask
 from agent.linux.seccomp import Filter
@@ -23,13 +23,8 @@ class ChildPlan:
     """The input of agent.container.init.child. Mutable: the child notes in it what it finds."""
 
     control: int
-    args: list[bytes]
+    process: Process
     env: list[bytes]
-    cwd: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    umask: int
     interim: Sets
     final: Sets
     argv: "ctypes.Array[ctypes.c_char_p]"
@@ -60,16 +55,12 @@ class ChildPlan:
     mounts: list[Operation] = field(default_factory=list)
     devices: list[Operation] = field(default_factory=list)
     restrictions: list[Operation] = field(default_factory=list)
-    terminal: bool = False
     console: bool = False
-    console_size: tuple[int, int] | None = None
+    """The terminal is also the container's /dev/console."""
     hostname: bytes = b""
     domainname: bytes = b""
     sysctl: list[tuple[str, bytes]] = field(default_factory=list)
-    scheduler: Scheduler | None = None
-    io_priority: int | None = None
     personality: int | None = None
-    oom_score_adj: int | None = None
     affinity: tuple[int, ...] = ()
     memory_policy: tuple[int, NodeMask | None] | None = None
     home_missing: bool = False
@@ -85,7 +76,6 @@ class ChildPlan:
     labels: list[tuple[str, bytes]] = field(default_factory=list)
     """What to write below /proc to set the program's AppArmor or SELinux label."""
     key_label: bytes = b""
-    no_new_privs: bool = False
     seccomp: Filter | None = None
     notifies: bool = False
     """The parent takes the filter's listener."""

@@ -88,30 +88,18 @@ def process_plan(process: Process, control: int, seccomp: Seccomp | None) -> Chi
     extra = 1 << CAP_SYS_ADMIN if filter_ is not None and not process.no_new_privs else 0
     if extra:
         interim = Sets(capabilities.effective | extra, capabilities.permitted | extra, capabilities.inheritable)
-    args = encode(process.args)
     env = encode(process.env)
     home = next((entry for entry in process.env if entry.startswith("HOME=")), "HOME=")
     if home == "HOME=":
         env = [entry for entry in env if entry != b"HOME="]
     plan = ChildPlan(
         control=control,
-        args=args,
+        process=process,
         env=env,
-        cwd=process.cwd,
-        uid=process.user.uid,
-        gid=process.user.gid,
-        groups=process.user.groups,
-        umask=process.user.umask,
         interim=interim,
         final=final,
-        argv=vector(args),
-        terminal=process.terminal,
-        console_size=process.console_size,
-        scheduler=process.scheduler,
-        io_priority=process.io_priority,
-        oom_score_adj=process.oom_score_adj,
+        argv=vector(encode(process.args)),
         home_missing=home == "HOME=",
-        no_new_privs=bool(process.no_new_privs),
         seccomp=filter_,
         labels=labels.exec_writes(process.apparmor_profile, process.selinux_label),
         key_label=os.fsencode(process.selinux_label),

@@ -37,9 +37,9 @@ def drop_privileges(plan: ChildPlan) -> None:
     # Otherwise the change from uid 0 to another one would clear the permitted set, which
     # `set_capabilities` needs (capabilities(7)).
     p.set_keepcaps(True)
-    _set_groups(plan.groups)
-    p.setresgid(plan.gid)
-    p.setresuid(plan.uid)
+    _set_groups(plan.process.user.groups)
+    p.setresgid(plan.process.user.gid)
+    p.setresuid(plan.process.user.uid)
     p.set_keepcaps(False)
     # A change of ids resets this attribute to fs.suid_dumpable (prctl(2), PR_SET_DUMPABLE).
     p.set_dumpable(False)
@@ -61,9 +61,9 @@ def set_capabilities(plan: ChildPlan) -> None:
     """Set all sets as requested, but keep CAP_SYS_ADMIN if the filter's installation needs it."""
     plan.interim.install()
     p.clear_ambient()
-    if plan.no_new_privs:
+    if plan.process.no_new_privs:
         p.set_no_new_privs()
-    os.umask(plan.umask)
+    os.umask(plan.process.user.umask)
     p.unblock_signals()
 
 
@@ -74,14 +74,14 @@ def install_filter(plan: ChildPlan) -> None:
     no_new_privs, installing a filter needs CAP_SYS_ADMIN (seccomp(2)), so the filter comes before
     the final capabilities. With no_new_privs it comes last.
     """
-    if plan.seccomp is not None and not plan.no_new_privs:
+    if plan.seccomp is not None and not plan.process.no_new_privs:
         _install(plan, plan.seccomp)
         plan.final.install()
     elif plan.seccomp is not None or plan.interim is not plan.final:
         plan.final.install()
     for capability in plan.ambient:
         p.raise_ambient(capability)
-    if plan.seccomp is not None and plan.no_new_privs:
+    if plan.seccomp is not None and plan.process.no_new_privs:
         _install(plan, plan.seccomp)
 
 

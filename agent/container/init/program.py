@@ -24,12 +24,12 @@ DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def open_terminal(plan: ChildPlan) -> None:
-    if not plan.terminal:
+    if not plan.process.terminal:
         for number, fd in enumerate(plan.stdio):
             os.dup2(fd, number, inheritable=True)
         return
     root = plan.root if plan.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY)
-    master, slave = devices.open_terminal(root, plan.console_size)
+    master, slave = devices.open_terminal(root, plan.process.console_size)
     if plan.console:
         devices.mount_console(root, slave)
     fcntl.ioctl(slave, 0x540E, 0)  # TIOCSCTTY
@@ -42,20 +42,21 @@ def open_terminal(plan: ChildPlan) -> None:
 
 
 def chown_tty(plan: ChildPlan) -> None:
-    if plan.terminal and plan.uid:
-        os.fchown(0, plan.uid, -1)
+    if plan.process.terminal and plan.process.user.uid:
+        os.fchown(0, plan.process.user.uid, -1)
 
 
 def schedule(plan: ChildPlan) -> None:
-    if plan.scheduler is not None:
-        s = plan.scheduler
+    process = plan.process
+    if process.scheduler is not None:
+        s = process.scheduler
         p.sched_setattr(s.policy, s.flags, s.nice, s.priority, s.runtime, s.deadline, s.period)
-    if plan.io_priority is not None:
-        p.ioprio_set_group(plan.io_priority)
+    if process.io_priority is not None:
+        p.ioprio_set_group(process.io_priority)
     if plan.personality is not None:
         p.personality(plan.personality)
-    if plan.oom_score_adj is not None:
-        procfs.write("self/oom_score_adj", b"%d" % plan.oom_score_adj)
+    if process.oom_score_adj is not None:
+        procfs.write("self/oom_score_adj", b"%d" % process.oom_score_adj)
     if plan.memory_policy is not None:
         set_mempolicy(*plan.memory_policy)
     if plan.affinity:
@@ -67,13 +68,13 @@ def find_program(plan: ChildPlan) -> None:
 
     This is done now, so that a missing program fails create and not start.
     """
-    if not plan.args:
+    if not plan.process.args:
         return
     if plan.home_missing:
-        home = home_of(read_regular_file(_root_of(plan), "/etc/passwd", PASSWD_MAX), plan.uid)
+        home = home_of(read_regular_file(_root_of(plan), "/etc/passwd", PASSWD_MAX), plan.process.user.uid)
         plan.env.append(b"HOME=" + home)
     plan.envp = p.vector(plan.env)
-    plan.program = _lookup(plan.args[0], plan.env)
+    plan.program = _lookup(os.fsencode(plan.process.args[0]), plan.env)
     plan.header = _header_of(plan.program)
 
 
@@ -158,7 +159,7 @@ def enter_cwd(plan: ChildPlan) -> None:
     A directory that only the user may enter fails with EACCES here, and is tried again as the user.
     """
     try:
-        os.chdir(plan.cwd)
+        os.chdir(plan.process.cwd)
     except PermissionError:
         plan.cwd_later = True
         return
@@ -172,10 +173,10 @@ def _check_cwd(plan: ChildPlan) -> None:
         inside = False
     if not inside:
         # A magic link led to a directory outside (CVE-2024-21626).
-        raise PermissionError(errno.EPERM, "the working directory is outside the container's root", plan.cwd)
+        raise PermissionError(errno.EPERM, "the working directory is outside the container's root", plan.process.cwd)
 
 
 def enter_cwd_as_user(plan: ChildPlan) -> None:
     if plan.cwd_later:
-        os.chdir(plan.cwd)
+        os.chdir(plan.process.cwd)
         _check_cwd(plan)

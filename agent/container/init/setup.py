@@ -103,7 +103,7 @@ def set_sysctls(plan: ChildPlan) -> None:
 
 
 def make_cwd(plan: ChildPlan) -> None:
-    os.close(make_directory_in_root(plan.root, plan.cwd))
+    os.close(make_directory_in_root(plan.root, plan.process.cwd))
 
 
 def restrict_paths(plan: ChildPlan) -> None:

@@ -62,7 +62,7 @@ def parse_spec(document: Mapping[str, object], sandbox: frozenset[str] = frozens
     reader = SpecReader(document, "", warnings)
     version = _version(reader)
     reader.refuse_known("solaris", "windows", "vm", "zos", "freebsd", reason="of another platform")
-    root = SpecReader(reader.required("root"), "root", warnings)
+    root = reader.required_child("root")
     root_path = _below_bundle(root.string("path"), bundle)
     root_readonly = root.boolean("readonly")
     root.finish()

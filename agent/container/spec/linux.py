@@ -86,7 +86,7 @@ def parse_linux(reader: SpecReader, sandbox: frozenset[str]) -> Linux:
         devices=tuple([_device(device) for device in reader.children("devices")]),
         cgroups_path=_cgroups_path(reader),
         cgroup_absolute=reader.string("cgroupsPath").startswith("/"),
-        resources=read_resources(resources) if resources else read_resources(SpecReader({}, reader.name("resources"), [])),
+        resources=read_resources(resources) if resources else Resources(),
         rootfs_propagation=_propagation(reader),
         seccomp=parse_seccomp(seccomp) if seccomp else None,
         sysctl=_sysctl(reader, sandbox.union(namespaces)),
@@ -156,7 +156,7 @@ def _time_offsets(reader: SpecReader) -> tuple[tuple[str, int, int], ...]:
     for clock in offsets.document:
         if clock not in ("monotonic", "boottime"):
             raise Refused(offsets.name(str(clock)), "unknown")
-        entry = SpecReader(offsets.required(clock), offsets.name(clock), offsets.warnings)
+        entry = offsets.required_child(clock)
         seconds = entry.integer("secs", -(1 << 62), 1 << 62, 0)
         result.append((clock, seconds, entry.integer("nanosecs", 0, 10**9 - 1, 0)))
         entry.finish()

@@ -116,6 +116,10 @@ class SpecReader:
         value = self.get(key)
         return None if value is None else SpecReader(value, self.name(key), self.warnings)
 
+    def required_child(self, key: str) -> "SpecReader":
+        """Return an object below this one. Raises Refused if it is absent."""
+        return SpecReader(self.required(key), self.name(key), self.warnings)
+
     def children(self, key: str) -> "list[SpecReader]":
         """Return a list of objects."""
         return [SpecReader(item, f"{self.name(key)}[{index}]", self.warnings) for index, item in enumerate(self.items(key))]

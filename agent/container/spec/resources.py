@@ -234,7 +234,7 @@ def _rdma(reader: SpecReader) -> tuple[tuple[str, int | None, int | None], ...]:
     for device in rdma.document:
         if not device or not device.replace("_", "").replace("-", "").isalnum():
             raise Refused(rdma.name(device[:64]), "not a device's name")
-        limits = SpecReader(rdma.required(device), rdma.name(device), rdma.warnings)
+        limits = rdma.required_child(device)
         result.append((device, limits.optional("hcaHandles", 0, U32), limits.optional("hcaObjects", 0, U32)))
         limits.finish()
     return tuple(result)
