@@ -89,17 +89,9 @@ async def run(hooks: tuple[Hook, ...], state: bytes, directory: str) -> None:
 
 
 async def _run(hook: PreparedHook, state: bytes, cwd: int) -> None:
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with p.SignalsBlocked():
+        pid, pidfd, reading = _spawn(hook, state, cwd, _keep_privileges)
     output = bytearray()
-    try:
-        os.set_blocking(reading, False)
-        with p.SignalsBlocked():
-            pid, pidfd = _spawn(hook, state, cwd, writing, _keep_privileges)
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
     child = reaper.adopt(pid, pidfd)
     drain = loop.spawn(_drain(reading, output), name="hook output")
     try:
@@ -170,12 +162,7 @@ def run_in_child(hooks: tuple[PreparedHook, ...], state: tuple[bytes, bytes], cw
     executes its program.
     """
     for hook in hooks:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reading, False)
-        try:
-            pid, pidfd = _spawn(hook, state[0] + b"%d" % os.getpid() + state[1], cwd, writing, contain)
-        finally:
-            os.close(writing)
+        pid, pidfd, reading = _spawn(hook, state[0] + b"%d" % os.getpid() + state[1], cwd, contain)
         try:
             output = _wait_in_child(hook, pid, pidfd, reading)
             hook.check_status(p.wait_status(os.waitid(p.P_PIDFD, pidfd, os.WEXITED)), output)  # type: ignore[arg-type]
@@ -204,16 +191,27 @@ def _wait_in_child(hook: PreparedHook, pid: int, pidfd: int, reading: int) -> by
             raise hook.failure(f"was not done within {hook.timeout} s", bytes(output))
 
 
-def _spawn(hook: PreparedHook, state: bytes, cwd: int, output: int, contain: Callable[[], None]) -> tuple[int, int]:
-    """Start a hook and return (pid, pidfd). The caller has blocked all signals."""
+def _spawn(hook: PreparedHook, state: bytes, cwd: int, contain: Callable[[], None]) -> tuple[int, int, int]:
+    """Start a hook. Return its pid, its pidfd and the pipe from which its output is read.
+
+    The caller has blocked all signals.
+    """
     stdin = os.memfd_create("state")
     try:
         os.write(stdin, state)
         os.lseek(stdin, 0, os.SEEK_SET)
-        pid, pidfd = p.clone3(0)
-        if pid == 0:
-            _exec_hook(hook, stdin, cwd, output, contain)
-        return pid, pidfd
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(reading, False)
+            pid, pidfd = p.clone3(0)
+            if pid == 0:
+                _exec_hook(hook, stdin, cwd, writing, contain)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        return pid, pidfd, reading
     finally:
         os.close(stdin)
 
