@@ -45,11 +45,6 @@ def parse(text: str, field: str = "PCI path") -> PciPath:
     return PciPath(root_complex, tuple(_slot(element, text, field) for element in elements))
 
 
-def looks_like_path(text: str) -> bool:
-    """Return whether `text` is to be read as a PCI path and not as a device node."""
-    return not text.startswith("/")
-
-
 def _slot(element: str, text: str, field: str) -> Slot:
     device, dot, function = element.partition(".")
     if not _is_number(device) or int(device, 16) > 0x1F or (dot and (len(function) != 1 or function not in "01234567")):

@@ -5,6 +5,7 @@ drive them.
 """
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from agent.device import pci
@@ -66,10 +67,10 @@ def _rebind(sys_root: str, bdf: str) -> None:
     if driver == DRIVER:
         return
     # First the override: the probe below must match vfio-pci alone, not the driver just unbound.
-    _write(f"{device}/driver_override", DRIVER)
+    Path(f"{device}/driver_override").write_text(DRIVER)
     if driver:
-        _write(f"{device}/driver/unbind", bdf)
-    _write(f"{sys_root}/bus/pci/drivers_probe", bdf)
+        Path(f"{device}/driver/unbind").write_text(bdf)
+    Path(f"{sys_root}/bus/pci/drivers_probe").write_text(bdf)
 
 
 def _group(sys_root: str, bdf: str) -> str:
@@ -77,8 +78,3 @@ def _group(sys_root: str, bdf: str) -> str:
         return os.path.basename(os.readlink(f"{sys_root}/bus/pci/devices/{bdf}/iommu_group"))
     except FileNotFoundError:
         raise WrongState(f"{bdf} has no IOMMU group: this guest has no IOMMU") from None
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)

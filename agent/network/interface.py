@@ -73,7 +73,7 @@ async def _plugged(interface: "Interface", devices: "DeviceWatch | None") -> str
         return ""
     if devices is None:
         raise Refused("interface.devicePath", "no devices are watched here")
-    from agent.device.net import net_device
+    from agent.device.lookup import net_device
 
     try:
         return await net_device(devices, interface.devicePath)

@@ -9,12 +9,12 @@ parser for the rest.
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent import loop
 from agent.errors import Refused
+from agent.pod.devices import device_numbers
 
 if TYPE_CHECKING:
     from agent.container.spec.reader import Document
@@ -29,7 +29,6 @@ MAX_BYTES = 1 << 20
 VARIABLE = "VISIBLE_CDI_DEVICES"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*")
 _EDITS = frozenset(("env", "deviceNodes", "mounts", "hooks", "additionalGids", "additionalGIDs"))
-_NODE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}
 
 Edits = Mapping[str, Any]
 
@@ -135,13 +134,11 @@ def _with_node(linux: dict[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
     kind, major, minor = node.get("type", ""), node.get("major"), node.get("minor")
     if not kind or major is None or minor is None:
         try:
-            status = os.stat(source)
+            kind, major, minor = device_numbers(source)
         except OSError as error:
             raise Refused("containerEdits.deviceNodes", f"{source}: {error.strerror}") from None
-        kind = _NODE_TYPES.get(stat.S_IFMT(status.st_mode), "")
         if not kind:
             raise Refused("containerEdits.deviceNodes", f"{source} is no device")
-        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     entry = {"path": node["path"], "type": kind, "major": major, "minor": minor}
     entry |= {key: node[key] for key in ("fileMode", "uid", "gid") if key in node}
     rule = {"allow": True, "type": kind, "major": major, "minor": minor, "access": node.get("permissions") or "rwm"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.device import vfio
-from agent.device.block import named_block, scsi_block, virtio_block
+from agent.device.lookup import named_block, scsi_block, virtio_block
 from agent.errors import Refused, StepFailed, Unimplemented
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ ABSENT = {
     "blk-ccw": "the channel subsystem is s390x's",
 }
 """Device types that Kata's protocol defines and this agent does not implement -> reason."""
+_NODE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,6 @@ async def _scsi(device: "Device", devices: "DeviceWatch", found: GuestDevices) -
     found.updates.append(DeviceUpdate(device.container_path, await scsi_block(devices, device.id, "devices.id")))
 
 
-async def _guest_driven(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
-    """Find a PCI device that the guest's kernel drives, for example a network interface.
-
-    It has no node in the container. Only its PCI address is translated.
-    """
-    await _addresses(device, devices, found)
-
-
 async def _vfio_passthrough(device: "Device", devices: "DeviceWatch", found: GuestDevices) -> None:
     """Bind a PCI device to vfio-pci, for a program in the container to drive.
 
@@ -112,12 +105,12 @@ async def _addresses(device: "Device", devices: "DeviceWatch", found: GuestDevic
     return addresses
 
 
-TYPES: dict[str, Callable[..., Awaitable[None]]] = {
+TYPES: dict[str, Callable[..., Awaitable[object]]] = {
     "blk": _virtio,
     "mmioblk": _named,
     "scsi": _scsi,
     "nvdimm": _named,
-    "vfio-pci-gk": _guest_driven,
+    "vfio-pci-gk": _addresses,  # the guest's kernel drives it: only its PCI address is translated
     "vfio-pci": _vfio_passthrough,
 }
 
@@ -137,7 +130,7 @@ def apply(document: "Document", found: GuestDevices) -> "Document":
         entry = next((entry for entry in listed if entry.get("path") == update.container_path), None)
         if entry is None:
             raise Refused("linux.devices", f"Missing devices in OCI spec: {update.container_path}")
-        kind, major, minor = _numbers(update.node)
+        kind, major, minor = device_numbers(update.node)
         host = entry.get("type", ""), entry.get("major", 0), entry.get("minor", 0)
         if host in replaced:
             raise Refused("linux.devices", f"two devices have the host's number {host[1]}:{host[2]}")
@@ -153,11 +146,10 @@ def apply(document: "Document", found: GuestDevices) -> "Document":
     return {**document, "linux": {**linux, "devices": listed, "resources": resources}}
 
 
-def _numbers(node: str) -> tuple[str, int, int]:
-    """Return (type "b" or "c", major, minor) of a device node."""
+def device_numbers(node: str) -> tuple[str, int, int]:
+    """Return (type, major, minor) of a device node. The type is "" for any other file."""
     status = os.stat(node)
-    kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
-    return kind, os.major(status.st_rdev), os.minor(status.st_rdev)
+    return _NODE_TYPES.get(stat.S_IFMT(status.st_mode), ""), os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 def translate(environment: "Iterable[str]", addresses: dict[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.errors import AlreadyExists, Refused
-from agent.linux.capability import NAMES
+from agent.linux.capability import NAMES, capget
 from agent.loop import shield
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Shells:
             raise AlreadyExists(f"process {exec_id!r} exists in the guest")
         if not args and not os.path.exists(SHELL):
             raise Refused("args", "this image has no shell; only the debug variant has")
+        permitted = capget()[1]
+        own = [name for number, name in enumerate(NAMES) if permitted >> number & 1]
         process = parse_process(
             {
                 "args": list(args) or [SHELL],
@@ -51,7 +53,7 @@ class Shells:
                 "cwd": cwd or "/",
                 "terminal": terminal,
                 "consoleSize": {"height": size[0], "width": size[1]},
-                "capabilities": dict.fromkeys(ALL_CAPABILITIES, _own_capabilities()),
+                "capabilities": dict.fromkeys(ALL_CAPABILITIES, own),
             }
         )
         # As for an exec, the id is taken before the first await: a second call with it is refused.
@@ -78,10 +80,3 @@ class Shells:
         finally:
             process.close()
             self.processes.pop(process.exec_id, None)
-
-
-def _own_capabilities() -> list[str]:
-    """Return the names of the agent's permitted capabilities."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        mask = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm:"))
-    return [name for number, name in enumerate(NAMES) if mask >> number & 1]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
-from agent.device.block import named_block, virtio_block
+from agent.device.lookup import named_block, virtio_block
 from agent.errors import AgentError, Refused, WrongState
 from agent.worker import run_in_worker
 from innkeeper.wire.pb.empty_pb2 import Empty

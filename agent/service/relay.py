@@ -37,7 +37,7 @@ async def relay(client: "Socket", server: "Socket") -> None:
 async def _upward(client: "Socket", server: "Socket") -> None:
     """Copy from the client, then shut down the server's side.
 
-    The server sees the end of the stream, and has HALF_CLOSE_SECONDS seconds to end by itself.
+    The server sees the end of the stream, and has HALF_CLOSE_SECONDS to end by itself.
     """
     await _pump(client, server)
     _shut_down(server, SHUT_WR)

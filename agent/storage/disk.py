@@ -8,7 +8,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.device.block import named_block, partition, scsi_block, virtio_block
+from agent.device.lookup import named_block, partition, scsi_block, virtio_block
 from agent.errors import Refused
 from agent.storage.driver import Context, Detach, bind, mount_async, mount_in_worker, options_without, refuse_driver_options
 from agent.storage.guest_program import run_program

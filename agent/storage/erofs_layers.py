@@ -9,7 +9,7 @@ container's own directory, and then an overlay of all of them at the mount point
 import os
 from typing import TYPE_CHECKING
 
-from agent.device.block import scsi_block, virtio_block
+from agent.device.lookup import scsi_block, virtio_block
 from agent.errors import AgentError, Refused
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, open_without_links, openat2
 from agent.storage.disk import NODE_OF, Disk, mount_disk, read

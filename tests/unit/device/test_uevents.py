@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import loop
-from agent.device import block, net, uevent
+from agent.device import lookup, uevent
 from agent.device.uevent import Uevent
 from agent.device.watch import DeviceWatch
 from agent.errors import Refused
@@ -72,14 +72,14 @@ def _plug(watch: DeviceWatch) -> None:
 def test_a_disk_that_was_there_before(tmp_path: Path) -> None:
     watch = _machine(tmp_path)
     _plug(watch)
-    assert loop.run(block.virtio_block(watch, "02/01")) == f"{watch.dev_root}/vdb"
+    assert loop.run(lookup.virtio_block(watch, "02/01")) == f"{watch.dev_root}/vdb"
 
 
 def test_a_disk_that_comes_later(tmp_path: Path) -> None:
     watch = _machine(tmp_path)
 
     async def main() -> str:
-        task = loop.spawn(block.virtio_block(watch, "02/01"), name="wait")
+        task = loop.spawn(lookup.virtio_block(watch, "02/01"), name="wait")
         await loop.sleep(0)
         assert not task.done
         watch.announce(uevent.parse(DATAGRAM))
@@ -99,7 +99,7 @@ def test_a_disk_after_lost_events(tmp_path: Path) -> None:
     watch = _machine(tmp_path)
 
     async def main() -> str:
-        task = loop.spawn(block.virtio_block(watch, "02/01"), name="wait")
+        task = loop.spawn(lookup.virtio_block(watch, "02/01"), name="wait")
         await loop.sleep(0)
         _plug(watch)
         watch.announce(None)
@@ -112,7 +112,7 @@ def test_a_disk_that_does_not_come(tmp_path: Path) -> None:
     watch = _machine(tmp_path)
     watch.hotplug_timeout = 0.01
     with pytest.raises(TimeoutError, match=r"block device at PCI path 02/01 did not appear within 0\.01 s"):
-        loop.run(block.virtio_block(watch, "02/01"))
+        loop.run(lookup.virtio_block(watch, "02/01"))
 
 
 def test_a_node_of_another_device_is_not_taken(tmp_path: Path) -> None:
@@ -124,19 +124,19 @@ def test_a_node_of_another_device_is_not_taken(tmp_path: Path) -> None:
     assert stat.S_ISREG(node.stat().st_mode)
     watch.hotplug_timeout = 0.01
     with pytest.raises(TimeoutError):
-        loop.run(block.virtio_block(watch, "02/01"))
+        loop.run(lookup.virtio_block(watch, "02/01"))
 
 
 @pytest.mark.parametrize("source", ["/dev/../etc/passwd", "/dev/", "/dev", "/etc/passwd", "/dev//vda"])
 def test_nodes_outside_of_dev_are_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(Refused, match="device node below /dev"):
-        loop.run(block.virtio_block(_machine(tmp_path), source))
+        loop.run(lookup.virtio_block(_machine(tmp_path), source))
 
 
 def test_a_network_interface_by_path(tmp_path: Path) -> None:
     watch = _machine(tmp_path)
     Path(watch.sys_root + "/devices/pci0000:00/0000:00:02.0/0000:01:05.0/virtio1/net/eth3").mkdir(parents=True)
-    assert loop.run(net.net_device(watch, "02/05")) == "eth3"
+    assert loop.run(lookup.net_device(watch, "02/05")) == "eth3"
 
 
 def test_a_scsi_disk(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_scsi_disk(tmp_path: Path) -> None:
     for address in ("1:0:2:1", "1:0:2:11", "1:0:12:1"):
         name = "vdb" if address == "1:0:2:1" else "other"
         (tmp_path / "sys/class/scsi_device" / address / "device/block" / name).mkdir(parents=True)
-    assert loop.run(block.scsi_block(watch, "2:1")).endswith("/vdb")
+    assert loop.run(lookup.scsi_block(watch, "2:1")).endswith("/vdb")
     assert (tmp_path / "sys/class/scsi_host/host1/scan").read_text() == "0 2 1"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.device import block, vfio
+from agent.device import lookup, vfio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, Refused
 from agent.pod import cdi, devices, hooks
@@ -133,7 +133,7 @@ def test_partition_nodes(machine: DeviceWatch) -> None:
         folder.mkdir()
         (folder / "dev").write_text(f"{os.major(NULL)}:{os.minor(NULL)}\n")
         (Path(machine.dev_root) / name).symlink_to("/dev/null")
-        assert loop.run(block.partition(machine, f"/dev/{disk}", 2)) == f"{machine.dev_root}/{name}"
+        assert loop.run(lookup.partition(machine, f"/dev/{disk}", 2)) == f"{machine.dev_root}/{name}"
 
 
 def test_addresses_in_the_environment() -> None:

@@ -1,9 +1,10 @@
-"""Finding the device node of a disk by each kind of name that a shim uses.
+"""Finding the device node of a disk, or a network interface, by each kind of name that a shim uses.
 
-All functions wait until the disk has appeared, and raise TimeoutError if it does not.
+All functions wait until the device has appeared, and raise TimeoutError if it does not.
 """
 
 import os
+from pathlib import Path
 
 from agent.device import pci
 from agent.device.watch import DeviceWatch
@@ -19,7 +20,7 @@ async def virtio_block(devices: DeviceWatch, source: str, field: str = FIELD) ->
 
     Raises Refused for any other name.
     """
-    if pci.looks_like_path(source):
+    if not source.startswith("/"):
         path = pci.parse(source, field)
         return await devices.wait_for(lambda: _virtio_disk(devices, path), f"block device at PCI path {source}")
     return await named_block(devices, source, field)
@@ -47,6 +48,12 @@ async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> s
     return await devices.wait_for(lambda: _scsi_disk(devices, f":0:{identifier}:{lun}"), f"SCSI disk {source}")
 
 
+async def net_device(devices: DeviceWatch, text: str) -> str:
+    """Return the current name of the network interface at a PCI path. Waits for it."""
+    path = pci.parse(text, "interface.devicePath")
+    return await devices.wait_for(lambda: _net_name(devices, path), f"network interface at PCI path {text}")
+
+
 async def partition(devices: DeviceWatch, node: str, number: int) -> str:
     """Return the node of a partition, once the kernel has read the disk's partition table.
 
@@ -60,8 +67,7 @@ async def partition(devices: DeviceWatch, node: str, number: int) -> str:
 def _scan(files: list[str], target: str) -> None:
     """Scan `target` on SCSI hosts, in a worker: the write blocks until the disk has answered."""
     for path in files:
-        with open(path, "w") as file:
-            file.write(target)
+        Path(path).write_text(target)
 
 
 def _virtio_disk(devices: DeviceWatch, path: pci.PciPath) -> str | None:
@@ -74,6 +80,14 @@ def _virtio_disk(devices: DeviceWatch, path: pci.PciPath) -> str | None:
             if len(disks) == 1:
                 return devices.node(f"{directory}/{child}/block/{disks[0]}")
     return None
+
+
+def _net_name(devices: DeviceWatch, path: pci.PciPath) -> str | None:
+    directory = pci.resolve(path, devices.sys_root)
+    if directory is None:
+        return None
+    folders = [directory, *(f"{directory}/{child}" for child in devices.names(directory) if child.startswith("virtio"))]
+    return next((name for folder in folders for name in devices.names(f"{folder}/net")), None)
 
 
 def _scsi_disk(devices: DeviceWatch, ending: str) -> str | None:
