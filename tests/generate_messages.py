@@ -16,7 +16,7 @@ from tests.paths import ROOT
 
 WIRE = ROOT / "innkeeper" / "wire"
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
-SOURCES = ["google/protobuf/any.proto", "google/protobuf/empty.proto"]
+SOURCES = ["google/protobuf/empty.proto"]
 WIDTH = 120
 
 
@@ -39,7 +39,7 @@ def _module(file: descriptor_pb2.FileDescriptorProto) -> str:
 def _stub(text: str) -> str:
     """protoc's stub, made to import our modules, and with fields named like their own type (`Process: Process`) kept apart from it."""
     text = re.sub(r"^import (\w+_pb2) as", r"from innkeeper.wire.pb import \1 as", text, flags=re.M)
-    text = re.sub(r"^from google.protobuf import (empty_pb2|any_pb2) as", r"from innkeeper.wire.pb import \1 as", text, flags=re.M)
+    text = re.sub(r"^from google.protobuf import (empty_pb2) as", r"from innkeeper.wire.pb import \1 as", text, flags=re.M)
     text = re.sub(r"\b_Mapping\]", "_Mapping[str, object]]", text)
     for name in sorted(set(re.findall(r"^    (\w+): \1$", text, flags=re.M))):
         text = re.sub(rf"^    {name}: {name}$", f"    {name}: _{name}Type", text, flags=re.M)

@@ -4,9 +4,7 @@ It can be tested and printed without starting anything.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network
@@ -155,15 +153,3 @@ class _Bus:
             return f"{driver}-pci{tail}{modern}"
         slot, self._slot = self._slot, self._slot + 1
         return f"{driver}-device,bus=virtio-mmio-bus.{MMIO_SLOTS - 1 - slot}{tail}"
-
-
-def quote_path(path: Path) -> str:
-    """Return `path` quoted for a comma-separated QEMU option."""
-    return str(path).replace(",", ",,")
-
-
-def command_text(argv: Sequence[str]) -> str:
-    """Return the command line quoted for a shell, for logs."""
-    import shlex
-
-    return shlex.join(argv)

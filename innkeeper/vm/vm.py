@@ -5,6 +5,7 @@ Whatever happens, it leaves nothing behind.
 
 import os
 import select
+import shlex
 import socket
 import subprocess
 import time
@@ -101,7 +102,7 @@ class VirtualMachine:
             memory_mib=self.config.memory_mib,
             cpus=self.config.cpus,
             forwards=[str(f) for f in self.forwards],
-            command=qemu.command_text(argv),
+            command=shlex.join(argv),
         )
 
     def _plan(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:

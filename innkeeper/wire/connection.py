@@ -65,16 +65,15 @@ Event = RequestReceived | ResponseReceived | DataReceived
 
 
 class _Stream:
-    """The state of an open stream: what each side may still send.
+    """The state of an open stream: what the peer may still send.
 
     `broken` means that this module answered the call already, but its user does not know yet.
     """
 
-    __slots__ = ("broken", "local_open", "remote_open", "streaming")
+    __slots__ = ("broken", "remote_open", "streaming")
 
-    def __init__(self, streaming: bool, local_open: bool, remote_open: bool) -> None:
+    def __init__(self, streaming: bool, remote_open: bool) -> None:
         self.streaming = streaming
-        self.local_open = local_open
         self.remote_open = remote_open
         self.broken = False
 
@@ -192,7 +191,7 @@ class Connection:
             return self._fail(stream, status.INVALID_ARGUMENT, f"undecodable request: {error}")
         remote_open = bool(flags & frames.REMOTE_OPEN)
         streaming = remote_open or bool(flags & frames.REMOTE_CLOSED)
-        self.streams[stream] = _Stream(streaming, local_open=True, remote_open=remote_open)
+        self.streams[stream] = _Stream(streaming, remote_open)
         return RequestReceived(stream, request, streaming, not remote_open)
 
     def _on_response(self, stream: int, payload: bytes | None) -> Event | None:
@@ -223,8 +222,6 @@ class Connection:
         ended = bool(flags & frames.REMOTE_CLOSED)
         if ended:
             state.remote_open = False
-            if self.role == CLIENT:
-                del self.streams[stream]  # a server that closes has finished: no response follows
         return DataReceived(stream, None if flags & frames.NO_DATA else payload, ended)
 
     def _fail(self, stream: int, code: int, message: str) -> Event | None:
@@ -248,20 +245,16 @@ class Connection:
 
     # sending
 
-    def send_request(self, request: Request, *, streaming: bool = False, ended: bool = False) -> int:
-        """Begin a call and return its stream id.
+    def send_request(self, request: Request) -> int:
+        """Begin a unary call and return its stream id.
 
-        `ended` means that a streaming call sends no message but the request's. Raises FrameTooLong
-        or StreamsExhausted, with nothing queued.
+        Raises FrameTooLong or StreamsExhausted, with nothing queued.
         """
         if self._next > frames.MAX_STREAM:
             raise StreamsExhausted
-        flags = 0
-        if streaming:
-            flags = frames.REMOTE_CLOSED if ended else frames.REMOTE_OPEN
-        frame = frames.encode(self._next, frames.REQUEST, flags, request.encode(), self.limit)
+        frame = frames.encode(self._next, frames.REQUEST, 0, request.encode(), self.limit)
         stream, self._next = self._next, self._next + 2
-        self.streams[stream] = _Stream(streaming, local_open=streaming and not ended, remote_open=True)
+        self.streams[stream] = _Stream(streaming=False, remote_open=True)
         self._send(frame)
         return stream
 
@@ -278,18 +271,6 @@ class Connection:
         except frames.FrameTooLong as error:
             frame = frames.encode(stream, frames.RESPONSE, 0, Response(status.RESOURCE_EXHAUSTED, str(error)).encode())
         self._send(frame)
-
-    def send_data(self, stream: int, data: bytes | None, *, ended: bool = False) -> None:
-        """Queue a message of a streaming call. None with `ended` only closes our direction.
-
-        Raises KeyError if the call or our direction is closed, and FrameTooLong.
-        """
-        state = self.streams[stream]
-        if state.broken or not state.local_open:
-            raise KeyError(stream)
-        flags = (frames.REMOTE_CLOSED if ended else 0) | (frames.NO_DATA if data is None else 0)
-        self._send(frames.encode(stream, frames.DATA, flags, data or b"", self.limit))
-        state.local_open = not ended
 
     def forget(self, stream: int) -> None:
         """Drop a call because its caller has given up. A response that still arrives is ignored."""

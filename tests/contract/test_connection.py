@@ -159,11 +159,6 @@ def test_data_of_a_streaming_call(server: Connection) -> None:
     events = server.receive_data(data)
     seen = [(event.data, event.ended) for event in events if isinstance(event, DataReceived)]
     assert seen == [(b"a", False), (b"", False), (None, False), (b"z", True)]
-    server.send_data(1, b"back")
-    server.send_data(1, None, ended=True)
-    with pytest.raises(KeyError):
-        server.send_data(1, b"more")
-    assert split(server.data_to_send()) == [(1, frames.DATA, 0, b"back"), (1, frames.DATA, CLOSED | EMPTY, b"")]
     server.send_response(1, Response())
     assert answers(server.data_to_send()) == [(1, status.OK, "")]
     assert server.streams == {}
@@ -187,8 +182,6 @@ def test_data_that_breaks_a_call(server: Connection, flags: int, data: bytes, co
     assert (event.stream, event.data, event.ended) == (1, None, True)
     assert answers(server.data_to_send()) == [(1, code, message)]
     assert server.receive_data(data) == []
-    with pytest.raises(KeyError):
-        server.send_data(1, b"x")
     server.send_response(1, Response(payload=b"late"))
     assert server.data_to_send() == b""
     assert server.streams == {}
@@ -271,29 +264,6 @@ def test_a_request_that_is_too_long_is_not_sent(client: Connection) -> None:
         client.send_request(Request(payload=bytes(LIMIT)))
     assert (client.data_to_send(), client.streams) == (b"", {})
     assert client.send_request(Request()) == 1
-
-
-def test_a_streaming_call_of_ours(client: Connection, server: Connection) -> None:
-    stream = client.send_request(Request("s", "m"), streaming=True)
-    client.send_data(stream, b"one")
-    client.send_data(stream, None, ended=True)
-    with pytest.raises(KeyError):
-        client.send_data(stream, b"two")
-    sent = client.data_to_send()
-    assert [frame[1:3] for frame in split(sent)] == [(frames.REQUEST, OPEN), (frames.DATA, 0), (frames.DATA, CLOSED | EMPTY)]
-    assert len(server.receive_data(sent)) == 3
-    server.send_data(stream, b"back", ended=True)
-    [event] = client.receive_data(server.data_to_send())
-    assert isinstance(event, DataReceived)
-    assert (event.data, event.ended) == (b"back", True)
-    assert client.streams == {}  # such a call has no response
-
-
-def test_a_streaming_call_whose_request_is_all(client: Connection) -> None:
-    stream = client.send_request(Request(), streaming=True, ended=True)
-    assert split(client.data_to_send())[0][2] == CLOSED
-    with pytest.raises(KeyError):
-        client.send_data(stream, b"x")
 
 
 # the server's responses

@@ -75,7 +75,7 @@ def taken(role: str, data: bytes, sizes: list[int]) -> tuple[list[tuple[object, 
     connection = Connection(role)
     if role == CLIENT:
         for _ in range(4):
-            connection.send_request(Request(), streaming=True)
+            connection.send_request(Request())
         connection.data_to_send()
     events: list[Event] = []
     position = turn = 0
