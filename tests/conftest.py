@@ -1,4 +1,4 @@
-"""Parts that a host lacks: skipped with the reason, a failure with CI=true, and summed up at the end (see `tests/needs.py`)."""
+"""What every run does: it leaves out what the host lacks (`tests/needs.py`), and helps to find out why a test fails or is slow."""
 
 import signal
 from collections import Counter
@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.guest_consoles import pytest_runtest_makereport as pytest_runtest_makereport
+from tests.guest_consoles import pytest_runtest_protocol as pytest_runtest_protocol
 from tests.needs import NOT_IN_CI, OF_MARKER, in_ci, why_missing
+
+FEW_TESTS = 20
+"""In a run of no more than these the terminal says which set-ups took long: whoever works at a test waits for them each time."""
+LONG_SET_UP = 1.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +56,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _name_long_set_ups(terminalreporter)
+    _name_what_was_left_out(terminalreporter)
+
+
+def _name_long_set_ups(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name tests whose fixtures took long, with the seconds, if few tests ran."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if getattr(report, "when", "") == "setup"]
+    if len(reports) > FEW_TESTS:
+        return
+    for report in reports:
+        if report.duration >= LONG_SET_UP:
+            terminalreporter.line(f"set-up took {report.duration:.1f} s: {report.nodeid}")
+
+
+def _name_what_was_left_out(terminalreporter: pytest.TerminalReporter) -> None:
     """Name all that was left out, for whatever reason: tests also skip themselves for what they find."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if isinstance(report.longrepr, tuple))
