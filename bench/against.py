@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.figures import Figure, Section, figure
-from bench.guest import RESIDENT_BUDGET, laid_out
+from bench.figures import Figure, Section, figure, single
+from bench.guest import RESIDENT_BUDGET, boot_stages
 from bench.measured_node import MeasuredNode
 from bench.node import Guest
 from bench.recording import resident_bytes
@@ -101,7 +101,7 @@ def measure(artifacts: Artifacts, anchor: Anchor, rounds: int) -> list[Section]:
         nodes = [stack.enter_context(MeasuredNode(guest)) for guest in guests]
         subjects = {node.guest.name: _Subject(node) for node in nodes}
         done = shuffled(subjects, rounds, GAP_SECONDS)
-    return [_by_turns(done), _stages(done[OURS]), sizes(artifacts, anchor)]
+    return [_comparison(done), _stages(done[OURS]), sizes(artifacts, anchor)]
 
 
 class _Subject:
@@ -112,16 +112,16 @@ class _Subject:
 
     def __call__(self) -> Round:
         node = self._node
-        node.forget()
+        node.clear_recordings()
         start = time.perf_counter()
         node.run("--rm", "true")
         result = Round(time.perf_counter() - start)
         result.boots.append(node.boot_seconds(node.newest()))
         time.sleep(GAP_SECONDS)
-        self._held(result)
+        self._measure_held(result)
         return result
 
-    def _held(self, result: Round) -> None:
+    def _measure_held(self, result: Round) -> None:
         """Start a container that stays, exec in it and query its agent, then remove it."""
         node = self._node
         container = node.run("-d", "sleep", "100000")
@@ -136,13 +136,13 @@ class _Subject:
                 agent = Agent(client)
                 result.resident = resident_bytes(agent.metrics())
                 if node.guest.name == OURS:
-                    result.stages = laid_out(agent.boot_timeline(), result.boots[-1])
+                    result.stages = boot_stages(agent.boot_timeline(), result.boots[-1])
         finally:
             node.ctr("task", "rm", "--force", container)
             node.ctr("container", "rm", container)
 
 
-def _by_turns(done: dict[str, list[Round]]) -> Section:
+def _comparison(done: dict[str, list[Round]]) -> Section:
     """Return the section with a pair of rows for each measurement.
 
     The row of our guest has the budget: usually what Kata's guest took.
@@ -202,4 +202,4 @@ def _taken(path: Path) -> int:
 
 
 def _size(name: str, size: int, budget: str = "", limit: int | None = None) -> Figure:
-    return Figure(name, "MB", size / 1e6, size / 1e6, 1, budget, None if limit is None else size < limit)
+    return single(name, "MB", size / 1e6, budget, None if limit is None else size < limit)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.figures import Section, figure, throughput
 from innkeeper.client import Agent
 from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
@@ -118,13 +119,29 @@ def bare_round_trips(address: str, count: int) -> list[float]:
             start = time.perf_counter()
             connection.send_request(request)
             sock.sendall(connection.data_to_send())
-            while not connection.receive_data(_some(sock)):
+            while not connection.receive_data(_receive(sock)):
                 pass
             times.append(time.perf_counter() - start)
     return times
 
 
-def _some(sock: socket.socket) -> bytes:
+def wire_section(
+    title: str, containers: Containers, address: str, holder: str, megabytes: int, trips: int = 200, limit: float | None = None
+) -> Section:
+    """Return the section of calls and streams. `holder` is a running container, `limit` the microseconds for a Check."""
+    size = megabytes << 20
+    bare, library = bare_round_trips(address, trips), library_round_trips(containers.agent, trips)
+    budget = "" if limit is None else f"at most {limit:g}"
+    rows = [
+        figure("round trip of Check", "us", [value * 1e6 for value in bare], budget, limit),
+        figure("the same by the client library", "us", [value * 1e6 for value in library]),
+        throughput("standard output", [containers.stdout(holder, size) for _ in range(3)]),
+        throughput("standard input", [containers.stdin(holder, size) for _ in range(3)]),
+    ]
+    return Section(title, rows)
+
+
+def _receive(sock: socket.socket) -> bytes:
     data = sock.recv(READ_BYTES)
     if not data:
         raise InnkeeperError("the agent closed the connection that was measured")

@@ -34,14 +34,23 @@ def bench(
     accel: Annotated[Literal["auto", "kvm", "tcg"], typer.Option("--accel", help="What QEMU is to use.")] = "auto",
 ) -> None:
     """Measure boot, sizes, containers, streams and calls, in a guest and beside runc and crun on this machine."""
-    from bench.measure import Wanted, measure
+    from bench.measure import BenchRequest, measure
 
     if only == "against" and against is None:
         raise typer.BadParameter("against needs --against DIR", param_hint="--only")
     in_guest, on_host = only in ("all", "guest") and not steps, only in ("all", "native") or steps
     beside = against if only in ("all", "against") and not steps else None
-    wanted = Wanted(in_guest, on_host, rounds, boots, megabytes, None if accel == "auto" else accel, steps, beside)
-    host, sections = measure(wanted)
+    request = BenchRequest(
+        in_guest=in_guest,
+        on_host=on_host,
+        rounds=rounds,
+        boots=boots,
+        megabytes=megabytes,
+        accel=None if accel == "auto" else accel,
+        step_by_step=steps,
+        against=beside,
+    )
+    host, sections = measure(request)
     if json is not None:
         _write(json, host, sections)
     _print(host, sections)
@@ -69,7 +78,7 @@ def _print(host: dict[str, str], sections: "list[Section]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.figures import shown
+    from bench.figures import format_value
 
     console = Console()
     if not console.is_terminal:
@@ -86,7 +95,7 @@ def _print(host: dict[str, str], sections: "list[Section]") -> None:
         table.add_row(f"[bold]{section.title}[/]{f' [dim]({note})[/]' if note else ''}")
         for row in section.figures:
             mark = "" if row.met is None else " [green]met[/]" if row.met else " [bold red]NOT MET[/]"
-            cells = (f"  {row.name}", shown(row.median, row.unit), shown(row.best, row.unit), row.unit, str(row.samples))
+            cells = (f"  {row.name}", format_value(row.median, row.unit), format_value(row.best, row.unit), row.unit, str(row.samples))
             table.add_row(*cells, f"{row.budget}{mark}")
         table.add_section()
     console.print(table)

@@ -40,12 +40,18 @@ def figure(name: str, unit: str, values: Sequence[float], budget: str = "", limi
     The budget is met if the median is at most `limit`.
     """
     median = statistics.median(values)
-    return Figure(name, unit, median, min(values), len(values), budget, None if limit is None else median <= limit)
+    met = None if limit is None else median <= limit
+    return Figure(name, unit, median=median, best=min(values), samples=len(values), budget=budget, met=met)
+
+
+def single(name: str, unit: str, value: float, budget: str = "", met: bool | None = None, samples: int = 1) -> Figure:
+    """Return a row with one value, which is not the median of several."""
+    return Figure(name, unit, median=value, best=value, samples=samples, budget=budget, met=met)
 
 
 def throughput(name: str, values: Sequence[float]) -> Figure:
     """Return a row in MB/s, whose values should be large."""
-    return Figure(name, "MB/s", statistics.median(values), max(values), len(values))
+    return Figure(name, "MB/s", median=statistics.median(values), best=max(values), samples=len(values))
 
 
 def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], limit: float | None) -> Figure:
@@ -55,8 +61,8 @@ def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], limit: floa
     """
     value = statistics.median(ours) / statistics.median(theirs)
     best = min(ours) / min(theirs)
-    budget = "" if limit is None else f"at most {limit:g}"
-    return Figure(name, "", value, best, min(len(ours), len(theirs)), budget, None if limit is None else value <= limit)
+    budget, met = ("", None) if limit is None else (f"at most {limit:g}", value <= limit)
+    return Figure(name, "", median=value, best=best, samples=min(len(ours), len(theirs)), budget=budget, met=met)
 
 
 def as_document(host: dict[str, str], sections: Sequence[Section]) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def as_document(host: dict[str, str], sections: Sequence[Section]) -> dict[str, 
     return {"format_version": FORMAT_VERSION, "host": host, "sections": [asdict(section) for section in sections]}
 
 
-def shown(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
     """Return a number as text, with only significant digits."""
     if unit in ("", "MB/s"):
         return f"{value:.3f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

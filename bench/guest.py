@@ -4,11 +4,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.calls import Containers, bare_round_trips, library_round_trips
-from bench.figures import Figure, Section, figure, throughput
+from bench.calls import Containers, wire_section
+from bench.figures import Section, figure, single
 from bench.subject import shuffled, timed
 from innkeeper import programs, progress
 from innkeeper.client import Agent, connect
@@ -33,16 +34,16 @@ def sizes(artifacts: Artifacts) -> Section:
     section = Section("sizes")
     for name, path, budget in (("kernel (bzImage)", artifacts.bzImage, KERNEL_BUDGET), ("root file system", artifacts.rootfs, ROOT_BUDGET)):
         size = path.stat().st_size
-        section.figures.append(Figure(name, "MB", size / 1e6, size / 1e6, 1, f"at most {budget / 1e6:g}", size <= budget))
+        section.figures.append(single(name, "MB", size / 1e6, f"at most {budget / 1e6:g}", size <= budget))
     return section
 
 
+@dataclass(frozen=True)
 class Boot:
     """A boot: the seconds from QEMU's start to each stage, and the guest's own timeline."""
 
-    def __init__(self, stages: dict[str, float], timeline: guest_pb2.BootTimelineResponse) -> None:
-        self.stages = stages
-        self.timeline = timeline
+    stages: dict[str, float]
+    timeline: guest_pb2.BootTimelineResponse
 
 
 def boot(vm: VirtualMachine) -> Boot:
@@ -54,11 +55,10 @@ def boot(vm: VirtualMachine) -> Boot:
     answered = time.monotonic() - started - prepared
     with connect(vm.address(AGENT_PORT), 30) as client:
         timeline = Agent(client).boot_timeline()
-    stages = laid_out(timeline, answered)
-    return Boot(stages, timeline)
+    return Boot(boot_stages(timeline, answered), timeline)
 
 
-def laid_out(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[str, float]:
+def boot_stages(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[str, float]:
     """Return the seconds from QEMU's start to each stage.
 
     `answered` are the seconds to the first answered Check. Guest times count from the start of the
@@ -68,7 +68,7 @@ def laid_out(timeline: guest_pb2.BootTimelineResponse, answered: float) -> dict[
     seen = {stage.name: stage.boottime_ns / 1e9 for stage in timeline.stages}
     offset = answered - seen.get("first check answered", answered)
     stages = {"kernel begins": offset}
-    stages |= {shown: seen[name] + offset for name, shown in STAGES.items() if name in seen}
+    stages |= {title: seen[name] + offset for name, title in STAGES.items() if name in seen}
     return {**stages, "first Check answered": answered}
 
 
@@ -118,7 +118,8 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
         agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
         _copy_files(agent, holder)
         containers.create(HOLDER, holder.document, holder.storages)
-        return [_latencies(containers, agent, image, rounds), _wire(containers, address, megabytes)]
+        latencies = _latencies(containers, agent, image, rounds)
+        return [latencies, wire_section("calls and streams over vsock", containers, address, HOLDER, megabytes)]
 
 
 @contextmanager
@@ -157,15 +158,4 @@ def _latencies(containers: Containers, agent: Agent, image: Image, rounds: int) 
     times = shuffled({"create, start, exit, remove": run_one, "exec": timed(lambda: containers.exec(HOLDER))}, rounds)
     section = Section("a container in a warm guest")
     section.figures = [figure(name, "ms", [value * 1e3 for value in values]) for name, values in times.items()]
-    return section
-
-
-def _wire(containers: Containers, address: str, megabytes: int) -> Section:
-    size = megabytes << 20
-    section = Section("calls and streams over vsock")
-    section.figures.append(figure("round trip of Check", "us", [value * 1e6 for value in bare_round_trips(address, 200)]))
-    library = [value * 1e6 for value in library_round_trips(containers.agent, 200)]
-    section.figures.append(figure("the same by the client library", "us", library))
-    section.figures.append(throughput("standard output", [containers.stdout(HOLDER, size) for _ in range(3)]))
-    section.figures.append(throughput("standard input", [containers.stdin(HOLDER, size) for _ in range(3)]))
     return section

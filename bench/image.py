@@ -11,13 +11,13 @@ from pathlib import Path
 from innkeeper import programs
 
 APPLETS = ("true", "sleep", "dd", "cat", "sh")
-PLACES = ("proc", "sys", "dev", "etc", "tmp", "root")
+FOLDERS = ("proc", "sys", "dev", "etc", "tmp", "root")
 
 
 def make_root(root: Path) -> None:
     """Fill `root` with busybox, the applets that are used here, and mount points."""
-    for place in ("bin", *PLACES):
-        (root / place).mkdir(parents=True)
+    for folder in ("bin", *FOLDERS):
+        (root / folder).mkdir(parents=True)
     shutil.copy(programs.require("busybox").resolve(), root / "bin/busybox")
     (root / "bin/busybox").chmod(0o755)
     for applet in APPLETS:

@@ -15,7 +15,7 @@ from innkeeper.image import RunOptions, build_spec, resolve
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BenchRequest:
     """What to measure, and how often."""
 
     in_guest: bool
@@ -30,41 +30,41 @@ class Wanted:
     """A folder with Kata's guest, to compare ours with."""
 
 
-def measure(wanted: Wanted) -> tuple[dict[str, str], list[Section]]:
+def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
     """Return (facts about this host, the sections). Nothing is left behind.
 
     Raises InnkeeperError.
     """
     host = _host()
     sections: list[Section] = []
-    anchor = None if wanted.against is None else against.Anchor.of(wanted.against)
+    anchor = None if request.against is None else against.Anchor.of(request.against)
     with tempfile.TemporaryDirectory(prefix="innkeeper-bench-") as name:
         folder = Path(name)
         rootfs = folder / "rootfs"
         make_root(rootfs)
         image = resolve(make_layout(rootfs, folder / "layout"))
-        if wanted.in_guest:
+        if request.in_guest:
             artifacts = build.build()
             sections.append(guest.sizes(artifacts))
-            booted, host["machine"] = guest.boots(artifacts, wanted.boots, wanted.accel)
+            booted, host["machine"] = guest.boots(artifacts, request.boots, request.accel)
             sections += booted
             with progress.step("measuring in a warm guest"):
-                sections += guest.warm(artifacts, image, folder, wanted.rounds, wanted.megabytes, wanted.accel)
+                sections += guest.warm(artifacts, image, folder, request.rounds, request.megabytes, request.accel)
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
-                sections += against.measure(build.build(), anchor, wanted.rounds)
-        if wanted.on_host:
+                sections += against.measure(build.build(), anchor, request.rounds)
+        if request.on_host:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
             # Defaults for a machine of one's own: root may lack the right to raise this host's limit of
             # open files, and the sysctls of its network are not the container's to set.
             document["process"].pop("rlimits", None)
             document["linux"].pop("sysctl", None)
-            if reason := native.why_not():
+            if reason := native.unavailable():
                 sections.append(Section("containers outside of a guest", left_out=f"left out: {reason}"))
             else:
                 with progress.step("measuring beside runc and crun"):
                     measured, versions = native.measure(
-                        folder, document, rootfs, rounds=wanted.rounds, megabytes=wanted.megabytes, step_by_step=wanted.step_by_step
+                        folder, document, rootfs, rounds=request.rounds, megabytes=request.megabytes, step_by_step=request.step_by_step
                     )
                 sections += measured
                 host |= versions

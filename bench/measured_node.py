@@ -14,9 +14,9 @@ from bench.recording import first_check, starts
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT
 
-SHORT_PLACE = "/run"
+SHORT_PARENT = "/run"
 """Parent of the node's folder, which contains sockets: their paths are limited (unix(7))."""
-GROUPS = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 DEVICES = (Path("/dev/kvm"), Path("/dev/vhost-vsock"))
 """Devices that the shim requires. The harness creates those that the host lacks."""
 
@@ -30,7 +30,7 @@ class MeasuredNode:
 
     def __init__(self, guest: Guest) -> None:
         # mkdtemp's names may end with "_", which containerd does not accept in an id.
-        self.folder = Path(SHORT_PLACE, f"inb-{secrets.token_hex(4)}")
+        self.folder = Path(SHORT_PARENT, f"inb-{secrets.token_hex(4)}")
         self.guest = guest
         self._node = Node(self.folder, guest, {"RECORD": str(self.folder / "record")})
         self._number = 0
@@ -54,9 +54,9 @@ class MeasuredNode:
             self._node.down()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-            for place in _hierarchies():
-                for group in place.glob(f"kata_{self.folder.name}-*"):
-                    _remove(group)
+            for hierarchy in _hierarchies():
+                for cgroup in hierarchy.glob(f"kata_{self.folder.name}-*"):
+                    _remove(cgroup)
             for path in self._made:
                 _remove(path)
 
@@ -104,7 +104,7 @@ class MeasuredNode:
             raise InnkeeperError(f"no Check of {self.guest.name} was recorded")
         return min(moment for _, moment in answers) - self._starts()[cid]
 
-    def forget(self) -> None:
+    def clear_recordings(self) -> None:
         """Remove the recordings so far, so that there are fewer to search."""
         for path in self._recordings():
             path.unlink()
@@ -130,7 +130,7 @@ def _hierarchies() -> list[Path]:
 
     On a host with cgroup version 1, the shim leaves empty cgroups in them.
     """
-    return [path / "default" for path in GROUPS.iterdir() if path.is_dir()]
+    return [path / "default" for path in CGROUPS.iterdir() if path.is_dir()]
 
 
 def _remove(path: Path) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import many, steps
-from bench.calls import Containers, bare_round_trips, library_round_trips
-from bench.figures import Figure, Section, figure, ratio, throughput
-from bench.runtimes import Runtime
+from bench.calls import Containers, wire_section
+from bench.figures import Figure, Section, figure, ratio
+from bench.runtimes import Runtime, with_args
 from bench.subject import shuffled, timed
 from innkeeper import paths, programs
 from innkeeper.client import Agent, RpcError, connect
@@ -29,6 +29,7 @@ from innkeeper.errors import InnkeeperError
 AGENT_NEEDS = ("google.protobuf", "prctl", "pyseccomp", "pyroute2")
 START_SECONDS = 30.0
 HOLDER = "bench-holder"
+WIRE = "calls and streams over a unix socket, outside of a guest"
 CGROUP2_ALONE = """
 place="$1"; shift
 if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
@@ -48,7 +49,7 @@ ROUND_TRIP_BUDGET = 100.0
 """Microseconds for a call of Check."""
 
 
-def why_not() -> str:
+def unavailable() -> str:
     """Return why nothing can be measured here, or ""."""
     if os.geteuid() != 0:
         return "containers outside of a guest need root"
@@ -97,22 +98,22 @@ def measure(
 
 def _measure_here(order: Mapping[str, Any]) -> dict[str, Any]:
     folder, rootfs, document, rounds = Path(order["folder"]), Path(order["rootfs"]), order["document"], order["rounds"]
-    placed = {**document, "root": {**document["root"], "path": str(rootfs)}}
+    spec = {**document, "root": {**document["root"], "path": str(rootfs)}}
     if order["step_by_step"]:
         record = folder / "steps.jsonl"
         with running(folder, {steps.VARIABLE: str(record)}) as agent:
-            return {"sections": [asdict(steps.section(Containers(agent, document), placed, record, rounds))], "versions": {}}
+            return {"sections": [asdict(steps.section(Containers(agent, document), spec, record, rounds))], "versions": {}}
     with ExitStack() as stack:
         agent = stack.enter_context(running(folder))
         containers = Containers(agent, document)
-        containers.create(HOLDER, _holding(document, rootfs))
+        containers.create(HOLDER, with_args(spec, ["/bin/sleep", "100000"]))
         stack.callback(_remove, agent)
         runtimes = [stack.enter_context(Runtime(programs.require(name), folder, document, rootfs)) for name in ("runc", "crun")]
         sections = [
-            _runs(containers, runtimes, placed, rounds),
+            _runs(containers, runtimes, spec, rounds),
             _execs(containers, runtimes, rounds),
-            many.section(containers, placed),
-            _wire(containers, _address(folder), order["megabytes"]),
+            many.section(containers, spec),
+            wire_section(WIRE, containers, _address(folder), HOLDER, order["megabytes"], trips=500, limit=ROUND_TRIP_BUDGET),
         ]
         return {"sections": [asdict(section) for section in sections], "versions": {each.name: each.version() for each in runtimes}}
 
@@ -162,22 +163,14 @@ def _connected(process: "subprocess.Popen[bytes]", address: str, log: Path) -> I
         yield agent
 
 
-def _holding(document: Mapping[str, Any], rootfs: Path) -> dict[str, Any]:
-    return {
-        **document,
-        "root": {**document["root"], "path": str(rootfs)},
-        "process": {**document["process"], "args": ["/bin/sleep", "100000"]},
-    }
-
-
 def _remove(agent: Agent) -> None:
     agent.signal_process(HOLDER, "", 9)
     agent.remove_container(HOLDER)
 
 
-def _runs(containers: Containers, runtimes: list[Runtime], placed: Mapping[str, Any], rounds: int) -> Section:
+def _runs(containers: Containers, runtimes: list[Runtime], spec: Mapping[str, Any], rounds: int) -> Section:
     number = iter(range(1_000_000))
-    subjects = {"agent": timed(lambda: containers.run(f"bench-{next(number)}", placed))}
+    subjects = {"agent": timed(lambda: containers.run(f"bench-{next(number)}", spec))}
     for runtime in runtimes:
         subjects[f"{runtime.name} run"] = timed(runtime.run)
         subjects[f"{runtime.name} create, start, wait, delete"] = timed(runtime.steps)
@@ -200,18 +193,6 @@ def _execs(containers: Containers, runtimes: list[Runtime], rounds: int) -> Sect
     section.figures = [figure(f"{name} exec", "ms", [value * 1e3 for value in values]) for name, values in times.items()]
     for name, limit in (("runc", EXEC_RUNC_BUDGET), ("crun", EXEC_CRUN_BUDGET)):
         section.figures.append(ratio(f"agent / {name} exec", times["agent"], times[name], limit))
-    return section
-
-
-def _wire(containers: Containers, address: str, megabytes: int) -> Section:
-    section = Section("calls and streams over a unix socket, outside of a guest")
-    bare = [value * 1e6 for value in bare_round_trips(address, 500)]
-    section.figures.append(figure("round trip of Check", "us", bare, f"at most {ROUND_TRIP_BUDGET:g}", ROUND_TRIP_BUDGET))
-    library = [value * 1e6 for value in library_round_trips(containers.agent, 500)]
-    section.figures.append(figure("the same by the client library", "us", library))
-    size = megabytes << 20
-    section.figures.append(throughput("standard output", [containers.stdout(HOLDER, size) for _ in range(3)]))
-    section.figures.append(throughput("standard input", [containers.stdin(HOLDER, size) for _ in range(3)]))
     return section
 
 

@@ -26,7 +26,7 @@ SECONDS = 300.0
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 SHIM = "containerd-shim-kata-v2"
 SHIM_ENV = "KATA_SHIM"
-SHIM_PLACE = "/opt/kata/bin"
+SHIM_FOLDER = "/opt/kata/bin"
 """Folder in which Kata's releases install the shim."""
 NOT_OURS = ("INITRD", "KERNEL_PARAMS", "SHARED_FS", "DEBUG", "GUEST_SECCOMP", "RECORD", "MEMORY", "VCPUS")
 """Variables of the harness that are removed from the environment.
@@ -56,7 +56,7 @@ def find_shim() -> Path | None:
     """
     if given := os.environ.get(SHIM_ENV):
         return Path(given) if os.access(given, os.X_OK) else None
-    found = shutil.which(SHIM, path=os.pathsep.join([os.environ.get("PATH", ""), SHIM_PLACE]))
+    found = shutil.which(SHIM, path=os.pathsep.join([os.environ.get("PATH", ""), SHIM_FOLDER]))
     return Path(found) if found else None
 
 
@@ -66,7 +66,7 @@ def why_no_shim() -> str | None:
         return None
     if given := os.environ.get(SHIM_ENV):
         return f"{SHIM_ENV}={given} is no program"
-    return f"Kata's shim ({SHIM}) is not on this host: neither {SHIM_ENV} nor PATH nor {SHIM_PLACE} has it"
+    return f"Kata's shim ({SHIM}) is not on this host: neither {SHIM_ENV} nor PATH nor {SHIM_FOLDER} has it"
 
 
 def rust_virtiofsd() -> Path:
@@ -123,13 +123,13 @@ class Node:
 
     def up(self) -> None:
         """Start the node, with the images busybox and pause. Raises InnkeeperError."""
-        self._must("up")
+        self._checked("up")
 
     def down(self) -> None:
         """Stop the node and remove everything that it created. Raises InnkeeperError."""
-        self._must("down")
+        self._checked("down")
 
-    def _must(self, verb: str) -> None:
+    def _checked(self, verb: str) -> None:
         done = self.harness(verb)
         if done.returncode:
             raise InnkeeperError(f"{self._program} {verb} failed with {self.guest.name}: {last_line(done.stderr)}")

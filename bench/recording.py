@@ -34,14 +34,14 @@ def first_check(recording: Iterable[str]) -> tuple[int, float] | None:
     Lines behind that answer are not read, because the file may still be written to. Raises
     InnkeeperError if the file is not a recording.
     """
-    begun: tuple[int, float] | None = None
+    start: tuple[int, float] | None = None
     try:
         for line in recording:
             message = json.loads(line)
-            if begun is None:
-                begun = int(message["cid"]), float(message["unix_time"])
+            if start is None:
+                start = int(message["cid"]), float(message["unix_time"])
             elif message["is"] == "response" and message["call"] == CHECK and _is_ok(message["payload"]):
-                return begun[0], begun[1] + float(message["t"])
+                return start[0], start[1] + float(message["t"])
     except (ValueError, KeyError, TypeError) as error:
         raise InnkeeperError(f"a recording of the shim's calls cannot be read: {error!r}") from error
     return None

@@ -24,7 +24,7 @@ class Runtime:
         self.program = program
         self.state = folder / f"{self.name}-state"
         self.bundle = self._bundle(folder / f"{self.name}-bundle", document, rootfs)
-        self.holding = self._bundle(folder / f"{self.name}-holding", _with_args(document, ["/bin/sleep", "100000"]), rootfs)
+        self.holding = self._bundle(folder / f"{self.name}-holding", with_args(document, ["/bin/sleep", "100000"]), rootfs)
         self._holder = ""
         self._number = 0
 
@@ -89,5 +89,6 @@ class Runtime:
         return subprocess.run([str(self.program), *arguments], capture_output=True, text=True, timeout=SECONDS, check=True).stdout
 
 
-def _with_args(document: Mapping[str, Any], args: list[str]) -> dict[str, Any]:
+def with_args(document: Mapping[str, Any], args: list[str]) -> dict[str, Any]:
+    """Return `document` with another command line."""
     return {**document, "process": {**document["process"], "args": args}}

@@ -7,7 +7,7 @@ import typer
 
 from bench import against, command
 from bench.against import OURS, THEIRS, Anchor, Round
-from bench.guest import laid_out
+from bench.guest import boot_stages
 from bench.recording import first_check, resident_bytes, starts
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
@@ -71,7 +71,7 @@ def test_resident_memory_out_of_metrics() -> None:
 def test_the_guests_clock_is_laid_on_the_hosts() -> None:
     names = {"pid1": 1_000_000_000, "listening": 1_100_000_000, "first check answered": 1_250_000_000}
     stages = [guest_pb2.BootTimelineResponse.Stage(name=name, boottime_ns=when) for name, when in names.items()]
-    placed = laid_out(guest_pb2.BootTimelineResponse(stages=stages), 1.75)
+    placed = boot_stages(guest_pb2.BootTimelineResponse(stages=stages), 1.75)
     assert placed == pytest.approx({"kernel begins": 0.5, "PID 1 starts": 1.5, "PID 1 listens": 1.6, "first Check answered": 1.75})
 
 
@@ -121,7 +121,7 @@ def test_rows_in_pairs_and_their_budgets() -> None:
         OURS: [Round(2.0, [1.5, 1.9], [0.1, 0.2, 0.3], 17_000_000), Round(2.2, [1.6, 1.7], [0.1, 0.2, 0.3], 19_000_000)],
         THEIRS: [Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000), Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000)],
     }
-    rows = against._by_turns(done).figures
+    rows = against._comparison(done).figures
     assert [row.name.rpartition(": ")[2] for row in rows] == [OURS, THEIRS] * 4
     check, their_check, run, _, exec_, _, resident, _ = rows
     assert [check.median, run.median, exec_.median, resident.median] == pytest.approx([1.65, 2.1, 200, 18])

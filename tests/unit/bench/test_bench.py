@@ -1,4 +1,4 @@
-"""How figures are made of measurements, and shown."""
+"""How figures are made of measurements, and format_value."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import command
-from bench.figures import Figure, Section, as_document, figure, ratio, shown, throughput
+from bench.figures import Figure, Section, as_document, figure, format_value, ratio, throughput
 from bench.image import make_layout, make_root
 from bench.subject import shuffled
 from tests.needs import needs
@@ -49,7 +49,7 @@ def test_each_subject_is_measured_as_often_and_the_first_round_is_thrown_away() 
     [(0.16, "", "0.160"), (7.254, "ms", "7.25"), (1234.5, "us", "1234"), (61.0, "count", "61"), (140.2, "MB/s", "140")],
 )
 def test_digits(value: float, unit: str, text: str) -> None:
-    assert shown(value, unit) == text
+    assert format_value(value, unit) == text
 
 
 def test_the_table_and_the_document(capsys: pytest.CaptureFixture[str]) -> None:
