@@ -40,6 +40,7 @@ class Option:
         return f"{names} {self.value}".rstrip()
 
 
+FORMAT = Option("format", "table or json", "FORMAT", short="f", choices=("table", "json"))
 NO_REGEX = Option("regex", "every container whose id matches", short="r", refused="name one; `list -q` gives the ids to choose from")
 
 

@@ -42,6 +42,9 @@ class User:
     umask: int
 
 
+ROOT = User(0, 0, (), DEFAULT_UMASK)
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The five sets as bit masks (capabilities(7))."""
@@ -61,19 +64,19 @@ class Process:
     process of exec then gets its container's.
     """
 
-    terminal: bool
-    console_size: tuple[int, int] | None
-    user: User
-    args: tuple[str, ...]
-    env: tuple[str, ...]
-    cwd: str
-    capabilities: Capabilities | None
-    rlimits: tuple[tuple[int, int, int], ...]
-    no_new_privs: bool | None
-    oom_score_adj: int | None
-    scheduler: Scheduler | None
-    io_priority: int | None
-    cpu_affinity: tuple[tuple[int, ...], tuple[int, ...]] | None
+    terminal: bool = False
+    console_size: tuple[int, int] | None = None
+    user: User = ROOT
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    capabilities: Capabilities | None = None
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    no_new_privs: bool | None = None
+    oom_score_adj: int | None = None
+    scheduler: Scheduler | None = None
+    io_priority: int | None = None
+    cpu_affinity: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     apparmor_profile: str | None = None
     selinux_label: str = ""
 
@@ -120,7 +123,7 @@ def _console_size(reader: SpecReader, terminal: bool) -> tuple[int, int] | None:
 def _user(reader: SpecReader) -> User:
     user = reader.child("user")
     if user is None:
-        return User(0, 0, (), DEFAULT_UMASK)
+        return ROOT
     user.refuse_known("username", reason="of another platform")
     result = User(
         user.integer("uid", 0, ID_MAX, 0),
@@ -207,19 +210,5 @@ def encode(strings: tuple[str, ...]) -> list[bytes]:
     return [os.fsencode(string) for string in strings]
 
 
-NO_PROCESS = Process(
-    terminal=False,
-    console_size=None,
-    user=User(0, 0, (), DEFAULT_UMASK),
-    args=(),
-    env=(),
-    cwd="/",
-    capabilities=None,
-    rlimits=(),
-    no_new_privs=False,
-    oom_score_adj=None,
-    scheduler=None,
-    io_priority=None,
-    cpu_affinity=None,
-)
+NO_PROCESS = Process(no_new_privs=False)
 """Stands for a missing `process`. Such a container can be created but not started."""

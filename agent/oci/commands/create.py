@@ -226,13 +226,7 @@ async def _delete(context: Context, state_dir: StateDir, container: Container) -
 
 
 COMMANDS = (
-    Command(
-        "create",
-        "create a container from a bundle; it runs when it is started",
-        create,
-        options=CREATE_OPTIONS,
-        contains=True,
-    ),
+    Command("create", "create a container from a bundle; it runs when it is started", create, options=CREATE_OPTIONS, contains=True),
     Command("start", "run the program of a created container", start),
     Command("run", "create and start a container, wait for its end and delete it", run, options=RUN_OPTIONS, contains=True),
 )

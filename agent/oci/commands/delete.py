@@ -64,11 +64,5 @@ async def _delete(context: Context, state_dir: StateDir, force: bool) -> None:
     state_dir.remove()
 
 
-COMMANDS = (
-    Command(
-        "delete",
-        "delete a stopped container",
-        delete,
-        options=(Option("force", "kill it first if it runs; not to exist is no error", short="f"), NO_REGEX),
-    ),
-)
+OPTIONS = (Option("force", "kill it first if it runs; not to exist is no error", short="f"), NO_REGEX)
+COMMANDS = (Command("delete", "delete a stopped container", delete, options=OPTIONS),)

@@ -109,11 +109,5 @@ def statistics(stats: ContainerStats) -> dict[str, Any]:
     }
 
 
-COMMANDS = (
-    Command(
-        "events",
-        "print a container's statistics and events as JSON",
-        events,
-        options=(Option("stats", "the statistics once"), Option("interval", "time between statistics (5s)", "TIME")),
-    ),
-)
+OPTIONS = (Option("stats", "the statistics once"), Option("interval", "time between statistics (5s)", "TIME"))
+COMMANDS = (Command("events", "print a container's statistics and events as JSON", events, options=OPTIONS),)

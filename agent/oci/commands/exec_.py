@@ -149,15 +149,7 @@ def _id(word: str, option: str) -> int:
     return int(word)
 
 
+SUMMARY, ARGUMENTS = "run one more process in a container", "ID [COMMAND...]"
 COMMANDS = (
-    Command(
-        "exec",
-        "run one more process in a container",
-        exec_,
-        arguments="ID [COMMAND...]",
-        options=OPTIONS,
-        interleaved=False,
-        failure=255,
-        contains=True,
-    ),
+    Command("exec", SUMMARY, exec_, arguments=ARGUMENTS, options=OPTIONS, interleaved=False, failure=255, contains=True),
 )

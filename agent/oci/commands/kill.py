@@ -73,12 +73,5 @@ def _kill_remaining(cgroup: str, signum: int) -> None:
             continue
 
 
-COMMANDS = (
-    Command(
-        "kill",
-        "send a signal (TERM) to the first process of a container",
-        kill,
-        arguments="ID [SIGNAL]",
-        options=(Option("all", "to every process of the container", short="a"), NO_REGEX),
-    ),
-)
+OPTIONS = (Option("all", "to every process of the container", short="a"), NO_REGEX)
+COMMANDS = (Command("kill", "send a signal (TERM) to the first process of a container", kill, arguments="ID [SIGNAL]", options=OPTIONS),)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.container.cgroup.manager import Cgroup
 from agent.errors import NotFound, Refused
-from agent.oci.arguments import Option, Parsed
+from agent.oci.arguments import FORMAT, Parsed
 from agent.oci.command_table import Command, Context
 from agent.oci.output import compact
 from agent.oci.state_dir import StateDir
@@ -53,13 +53,4 @@ def _by_ps(pids: list[int], options: tuple[str, ...]) -> str:
     return "\n".join([head, *[line for line in lines if line.split(None, column + 1)[column] in wanted]])
 
 
-COMMANDS = (
-    Command(
-        "ps",
-        "list the processes of a container",
-        ps,
-        arguments="ID [OPTION...]",
-        options=(Option("format", "table or json", "FORMAT", short="f", choices=("table", "json")),),
-        interleaved=False,
-    ),
-)
+COMMANDS = (Command("ps", "list the processes of a container", ps, arguments="ID [OPTION...]", options=(FORMAT,), interleaved=False),)

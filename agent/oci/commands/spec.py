@@ -94,16 +94,9 @@ def spec(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-COMMANDS = (
-    Command(
-        "spec",
-        "write a config.json to begin a bundle with",
-        spec,
-        arguments="",
-        options=(
-            Option("bundle", "folder to write it to (the current one)", "DIR", short="b"),
-            Option("file", "its name, if not config.json", "FILE", short="f"),
-            Option("rootless", "for a user without rights (another runtime's: this one needs root)"),
-        ),
-    ),
+OPTIONS = (
+    Option("bundle", "folder to write it to (the current one)", "DIR", short="b"),
+    Option("file", "its name, if not config.json", "FILE", short="f"),
+    Option("rootless", "for a user without rights (another runtime's: this one needs root)"),
 )
+COMMANDS = (Command("spec", "write a config.json to begin a bundle with", spec, arguments="", options=OPTIONS),)

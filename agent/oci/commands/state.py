@@ -1,7 +1,7 @@
 """`state` and `list`: the containers and their statuses."""
 
 from agent.errors import NotFound
-from agent.oci.arguments import Option, Parsed
+from agent.oci.arguments import FORMAT, Option, Parsed
 from agent.oci.command_table import Command, Context
 from agent.oci.output import compact, indented, table
 from agent.oci.record import ObservedState
@@ -39,7 +39,6 @@ def list_(context: Context, parsed: Parsed) -> int:
     return 0
 
 
-FORMAT = Option("format", "table or json", "FORMAT", short="f", choices=("table", "json"))
 COMMANDS = (
     Command("state", "print the state of a container as JSON", state),
     Command("list", "list containers", list_, arguments="", options=(FORMAT, Option("quiet", "ids only", short="q"))),
