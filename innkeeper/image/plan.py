@@ -116,7 +116,7 @@ def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
         name = paths.setdefault((host, volume.read_only), str(len(paths)))
         places.append((device, name if stat.S_ISDIR(mode) else f"{name}/{host.name}"))
     if len(groups) > SHARES_MAX:
-        raise InnkeeperError(f"-v: the volumes lie on {len(groups)} file systems of the host, a machine can share {SHARES_MAX}")
+        raise InnkeeperError(f"-v: the volumes are on {len(groups)} file systems of the host, a VM can share at most {SHARES_MAX}")
     shares = {device: Share(f"volume{index}", paths) for index, (device, paths) in enumerate(groups.items())}
     return list(shares.values()), [f"{_share_place(shares[device])}/{name}" for device, name in places]
 

@@ -145,17 +145,17 @@ class VmConfig:
         files |= {f"disk {index}": disk.path for index, disk in enumerate(self.disks)}
         for name, path in files.items():
             if path is not None and not path.is_file():
-                raise InnkeeperError(f"{name} of the machine: {path} is not a file")
+                raise InnkeeperError(f"{name} of the VM: {path} is not a file")
         if self.memory_mib < 64:
-            raise InnkeeperError(f"a machine needs at least 64 MiB of memory, not {self.memory_mib}")
+            raise InnkeeperError(f"a VM needs at least 64 MiB of memory, not {self.memory_mib}")
         if self.cpus < 1:
-            raise InnkeeperError(f"a machine needs at least one cpu, not {self.cpus}")
+            raise InnkeeperError(f"a VM needs at least one CPU, not {self.cpus}")
         if self.accel not in (None, "kvm", "tcg"):
             raise InnkeeperError(f"accelerator {self.accel!r} is neither kvm nor tcg")
         if self.machine_type not in (None, "q35", "microvm"):
             raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35 nor microvm")
         if self.forwards and not self.network:
-            raise InnkeeperError("ports cannot be forwarded to a machine without a network")
+            raise InnkeeperError("ports cannot be forwarded to a VM without a network")
         tags = [s.tag for s in self.shares]
         if len(set(tags)) != len(tags):
             raise InnkeeperError(f"two shares have the same tag: {', '.join(tags)}")

@@ -56,9 +56,9 @@ def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
     """
     needed = device_count(config)
     if needed > PCI_SLOTS:
-        raise InnkeeperError(f"a machine has place for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
+        raise InnkeeperError(f"a VM has slots for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
     if config.machine_type == "microvm" and needed > MMIO_SLOTS:
-        raise InnkeeperError(f"machine type microvm has {MMIO_SLOTS} virtio devices, this machine needs {needed}", hint="use q35")
+        raise InnkeeperError(f"machine type microvm has {MMIO_SLOTS} virtio devices, this VM needs {needed}", hint="use q35")
     return config.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")
 
 

@@ -110,7 +110,7 @@ def create(name: str | None = None) -> Entry:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _registry_lock():
         if name is not None and (taken := [r for r in _records() if r.name == name]):
-            raise InnkeeperError(f"the name {name} is taken by machine {taken[0].id}", hint=f"innkeeper rm -f {name}")
+            raise InnkeeperError(f"the name {name} is already in use by VM {taken[0].id}", hint=f"innkeeper rm -f {name}")
         id = secrets.token_hex(6)
         folder, lock = _locked_folder(root, id)
         state = {"version": 1, "id": id, "name": name or id, "owner": os.getpid(), "created": time.time(), "status": "created"}
@@ -145,8 +145,8 @@ def find(reference: str) -> Record:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise InnkeeperError(f"{reference} is the beginning of several ids: {', '.join(r.id for r in matches)}")
-    raise InnkeeperError(f"no machine {reference}", hint="innkeeper ps --all lists them")
+        raise InnkeeperError(f"multiple ids start with {reference}: {', '.join(r.id for r in matches)}")
+    raise InnkeeperError(f"no such VM: {reference}", hint="innkeeper ps --all lists them")
 
 
 def update(record: Record, **fields: Any) -> None:

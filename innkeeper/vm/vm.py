@@ -223,7 +223,7 @@ class VirtualMachine:
 
     def _raise_if_ended(self) -> None:
         if self.poll() is not None or any(p is not None and p.failure() for p in (self._vsock, *self._shares)):
-            raise self.failure() or self._failure("the machine has ended")
+            raise self.failure() or self._failure("the VM has ended")
 
     def _qemu_failure(self, code: int) -> InnkeeperError:
         said = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""

@@ -374,7 +374,7 @@ def test_volumes_of_one_file_system_have_one_device(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "stat", stat_apart)
     shares, sources = plan_volumes(with_other_device[:-1])
     assert (len(shares), len(set(sources))) == (SHARES_MAX, SHARES_MAX)
-    with pytest.raises(InnkeeperError, match="-v: the volumes lie on 21 file systems"):
+    with pytest.raises(InnkeeperError, match="-v: the volumes are on 21 file systems"):
         plan_volumes(with_other_device)
 
 

@@ -87,7 +87,7 @@ def test_shares_are_descriptors_and_tags(files: dict[str, Path], tmp_path: Path)
 def test_more_devices_than_slots_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     shares = tuple(Share.of(f"share{number}", tmp_path) for number in range(qemu.PCI_SLOTS))
     assert qemu.choose_machine_type(spec_of(files, shares=shares[:-4])) == "q35"
-    with pytest.raises(InnkeeperError, match="place for 30 virtio devices"):
+    with pytest.raises(InnkeeperError, match="slots for 30 virtio devices"):
         qemu.choose_machine_type(spec_of(files, shares=shares))
 
 
@@ -101,7 +101,7 @@ def test_no_network_means_no_card(files: dict[str, Path]) -> None:
     ("fields", "message"),
     [
         ({"memory_mib": 16}, "64 MiB"),
-        ({"cpus": 0}, "one cpu"),
+        ({"cpus": 0}, "one CPU"),
         ({"accel": "hvf"}, "hvf"),
         ({"machine_type": "pc"}, "pc"),
         ({"disks": (Disk(Path("/nowhere")),)}, "disk 0.*/nowhere"),
@@ -204,5 +204,5 @@ def test_an_initrd_is_passed_and_has_to_exist(files: dict[str, Path], monkeypatc
     monkeypatch.chdir(files["kernel"].parent)
     assert values(argv_of(spec_of(files)), "-initrd") == []
     assert values(argv_of(spec_of(files, initrd=Path("scratch"))), "-initrd") == [str(files["scratch"])]
-    with pytest.raises(InnkeeperError, match="initrd of the machine: absent is not a file"):
+    with pytest.raises(InnkeeperError, match="initrd of the VM: absent is not a file"):
         spec_of(files, initrd=Path("absent"))

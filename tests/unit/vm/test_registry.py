@@ -42,15 +42,15 @@ def test_a_machine_is_found_by_name_id_and_beginning() -> None:
 
 def test_errors_name_the_machine() -> None:
     entry = registry.create("web")
-    with pytest.raises(InnkeeperError, match="name web is taken"):
+    with pytest.raises(InnkeeperError, match="name web is already in use by VM"):
         registry.create("web")
     with pytest.raises(InnkeeperError, match="not a name"):
         registry.create("../web")
-    with pytest.raises(InnkeeperError, match="no machine nothere"):
+    with pytest.raises(InnkeeperError, match="no such VM: nothere"):
         registry.find("nothere")
     with pytest.raises(InnkeeperError, match="web is still running"):
         registry.remove(registry.find("web"))
-    with pytest.raises(InnkeeperError, match="no machine"):
+    with pytest.raises(InnkeeperError, match="no such VM"):
         registry.find("")
     entry.release()
 
