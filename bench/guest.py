@@ -79,7 +79,7 @@ def boots(artifacts: Artifacts, count: int, accel: str | None) -> tuple[list[Sec
     for number in range(count):
         with (
             progress.step(f"boot {number + 1} of {count}"),
-            virtual_machine(VmConfig(artifacts.vmlinux, artifacts.rootfs, accel=accel)) as vm,
+            virtual_machine(VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, accel=accel)) as vm,
         ):
             done.append(boot(vm))
             used = f"{vm.accel}, {vm.machine_type}"
@@ -112,7 +112,7 @@ def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabyte
         file.truncate(SCRATCH_BYTES)
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(image.erofs, read_only=True), Disk(scratch, volatile=True))
-    with _booted(VmConfig(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
+    with _booted(VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
         holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
         containers = Containers(agent, holder.document)
         agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))

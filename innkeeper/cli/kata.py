@@ -27,9 +27,9 @@ def install(
     from innkeeper import kata
     from innkeeper.guest import build
 
-    plan = kata.Plan.of(prefix, qemu, virtiofsd, cloud_hypervisor)
+    layout = kata.Layout.of(prefix, qemu, virtiofsd, cloud_hypervisor)
     built = build(None)
-    for path in kata.install(plan, built):
+    for path in kata.install(layout, built):
         print(path)
     print(f"\nFor a root that is checked as it is read, in [hypervisor.*]:\n{built.verity.read_text()}", end="")
 

@@ -103,7 +103,9 @@ def _collect(root: Inode) -> dict[int, _Placed]:
             nlink = 2 + sum(child.is_dir for child in node.children.values())
             size = sum(_directory_sizes(node))
             pending.extend((node.children[name], node) for name in sorted(node.children, reverse=True))
-        placed[id(node)] = _Placed(node, parent, len(placed) + 1, _xattr_body(node.xattrs), nlink, size)
+        placed[id(node)] = _Placed(
+            node=node, parent=parent, number=len(placed) + 1, xattrs=_xattr_body(node.xattrs), nlink=nlink, size=size
+        )
     return placed
 
 

@@ -200,7 +200,15 @@ def _load(reference: str, image_id: str, folder: Path) -> Image:
     record = json.loads((folder / "image.json").read_bytes())
     passwd, group = (None if record[name] is None else record[name].encode("utf-8", "surrogateescape") for name in ("passwd", "group"))
     config = parse_config(record["config"])
-    return Image(reference, f"sha256:{image_id}", config, folder / "image.erofs", passwd, group, record["volumes"])
+    return Image(
+        reference=reference,
+        id=f"sha256:{image_id}",
+        config=config,
+        erofs=folder / "image.erofs",
+        passwd=passwd,
+        group=group,
+        volumes=record["volumes"],
+    )
 
 
 @contextmanager

@@ -92,7 +92,14 @@ def plan_run(
         image_volumes={place: f"{ANONYMOUS}{source}" for place, (source, _) in anonymous.items()},
     )
     stop_signal = options.stop_signal or image.config.stop_signal or "SIGTERM"
-    return RunPlan(tuple(shares), tuple(options.ports), tuple(storages), copied, document, stop_signal)
+    return RunPlan(
+        shares=tuple(shares),
+        forwards=tuple(options.ports),
+        storages=tuple(storages),
+        copied_files=copied,
+        document=document,
+        stop_signal=stop_signal,
+    )
 
 
 def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:

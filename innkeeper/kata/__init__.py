@@ -1,5 +1,5 @@
 """Install, configure and remove the guest on a node that runs Kata Containers."""
 
-from innkeeper.kata.install import Plan, install, uninstall
+from innkeeper.kata.install import Layout, install, uninstall
 
-__all__ = ["Plan", "install", "uninstall"]
+__all__ = ["Layout", "install", "uninstall"]

@@ -25,7 +25,7 @@ RECORD = "installed.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """The paths of an installation.
 
     `qemu`, `virtiofsd` and `cloud_hypervisor` are the node's own programs.
@@ -37,8 +37,8 @@ class Plan:
     cloud_hypervisor: Path
 
     @classmethod
-    def of(cls, prefix: Path, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> "Plan":
-        """Return a plan that uses Kata's programs if the node has them, else Debian's.
+    def of(cls, prefix: Path, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> "Layout":
+        """Return a layout that uses Kata's programs if the node has them, else Debian's.
 
         Raises InnkeeperError if `prefix` is not absolute.
         """
@@ -79,19 +79,19 @@ def first(candidates: Iterable[Path]) -> Path:
     return next((path for path in found if path.exists()), found[-1])
 
 
-def install(plan: Plan, built: Artifacts) -> list[Path]:
+def install(layout: Layout, built: Artifacts) -> list[Path]:
     """Copy kernel, images and manifest, write the files, and return all their paths.
 
     Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
     the new one is written beside it as NAME.new. Raises InnkeeperError and OSError.
     """
-    changed = set(_changed(plan.prefix))
+    changed = set(_changed(layout.prefix))
     made: list[Path] = []
     for source in (built.bzImage, built.vmlinux, built.disk, built.initrd, built.verity, built.manifest):
-        made.append(_put(plan.prefix / "share" / source.name, partial(copy_sparse, source), changed))
-    for path, text in plan.texts(built.verity.read_text()).items():
+        made.append(_put(layout.prefix / "share" / source.name, partial(copy_sparse, source), changed))
+    for path, text in layout.texts(built.verity.read_text()).items():
         made.append(_put(path, partial(_write, text), changed))
-    _record(plan.prefix, made)
+    _record(layout.prefix, made)
     return made
 
 

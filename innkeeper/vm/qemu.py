@@ -1,4 +1,4 @@
-"""QEMU's argument list, as a pure function of a plan.
+"""QEMU's argument list, as a pure function of its inputs.
 
 It can be tested and printed without starting anything.
 """
@@ -23,7 +23,7 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 
 @dataclass(frozen=True)
-class Plan:
+class Launch:
     """All inputs of the argument list.
 
     `vsock_chardev` and `vsock_device` are QEMU options from the vsock back end. `share_fds` are the
@@ -62,50 +62,50 @@ def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
     return config.machine_type or ("microvm" if needed <= MMIO_SLOTS and clock else "q35")
 
 
-def arguments(plan: Plan) -> list[str]:
+def arguments(launch: Launch) -> list[str]:
     """Return QEMU's command line."""
-    config = plan.config
-    bus = _Bus(plan.machine_type)
-    out = [plan.program, "-name", f"innkeeper-{plan.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    config = launch.config
+    bus = _Bus(launch.machine_type)
+    out = [launch.program, "-name", f"innkeeper-{launch.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     out += ["-sandbox", SANDBOX]
-    out += ["-machine", _machine(plan), *_accel(plan), "-smp", str(config.cpus), "-m", f"{config.memory_mib}M"]
+    out += ["-machine", _machine(launch), *_accel(launch), "-smp", str(config.cpus), "-m", f"{config.memory_mib}M"]
     # Shared, because the vhost-user back ends (vsock, virtio-fs) map the guest's memory.
     out += ["-object", f"memory-backend-memfd,id=mem,size={config.memory_mib}M,share=on"]
     if bus.mmio:
         # vhost-user back ends support virtio 1.0 only.
         out += ["-global", "virtio-mmio.force-legacy=false"]
-    out += ["-kernel", str(config.kernel.absolute()), "-append", plan.cmdline]
+    out += ["-kernel", str(config.kernel.absolute()), "-append", launch.cmdline]
     if config.initrd is not None:
         out += ["-initrd", str(config.initrd.absolute())]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
     for index, disk in enumerate((Disk(config.root, read_only=True), *config.disks)):
         out += ["-blockdev", _blockdev(index, disk), "-device", bus.device("virtio-blk", f"drive=disk{index}")]
-    if plan.vsock_chardev is not None:
-        out += ["-chardev", plan.vsock_chardev]
-    if plan.vsock_device:
-        driver, _, properties = plan.vsock_device.partition(",")
+    if launch.vsock_chardev is not None:
+        out += ["-chardev", launch.vsock_chardev]
+    if launch.vsock_device:
+        driver, _, properties = launch.vsock_device.partition(",")
         out += ["-device", bus.device(driver, properties)]
         if driver == "virtio-serial":
             out += ["-device", "virtserialport,chardev=vsock,nr=1,name=innkeeper"]
-    out += _shares(plan, bus)
+    out += _shares(launch, bus)
     if config.network:
         # No boot ROM: the kernel is loaded by -kernel.
         rom = "" if bus.mmio else ",romfile="
-        out += ["-netdev", network.netdev(plan.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
+        out += ["-netdev", network.netdev(launch.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
     out += ["-device", bus.device("virtio-rng", "")]
     return out
 
 
-def _machine(plan: Plan) -> str:
-    if plan.machine_type == "microvm":
+def _machine(launch: Launch) -> str:
+    if launch.machine_type == "microvm":
         # Without ACPI the guest needs no interpreter for it. Under TCG it does not even boot with
         # it.
         return "microvm,memory-backend=mem,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on"
     return "q35,memory-backend=mem,vmport=off,smm=off,graphics=off,usb=off,hpet=off"
 
 
-def _accel(plan: Plan) -> list[str]:
-    if plan.accel == "kvm":
+def _accel(launch: Launch) -> list[str]:
+    if launch.accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     # Without these two features the guest copies and clears pages word by word. TCG runs `rep
     # movsb` byte by byte.
@@ -127,9 +127,9 @@ def _blockdev(index: int, disk: Disk) -> str:
     return json.dumps(node)
 
 
-def _shares(plan: Plan, bus: "_Bus") -> list[str]:
+def _shares(launch: Launch, bus: "_Bus") -> list[str]:
     out: list[str] = []
-    for index, (share, fd) in enumerate(zip(plan.config.shares, plan.share_fds, strict=True)):
+    for index, (share, fd) in enumerate(zip(launch.config.shares, launch.share_fds, strict=True)):
         out += ["-chardev", f"socket,id=share{index},fd={fd}"]
         out += ["-device", bus.device("vhost-user-fs", f"chardev=share{index},tag={share.tag}")]
     return out

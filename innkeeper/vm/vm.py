@@ -86,7 +86,7 @@ class VirtualMachine:
             self._shares.append(RunningShare(share, index, self.folder, self.host.virtiofsd))
         for running in self._shares:
             running.connect()
-        argv = qemu.arguments(self._plan(self._vsock, resolved.rules))
+        argv = qemu.arguments(self._launch(self._vsock, resolved.rules))
         self.qemu_log.write_text("")
         fds = (*self._vsock.fds, *(s.fd for s in self._shares))
         self.started = time.monotonic()
@@ -105,7 +105,7 @@ class VirtualMachine:
             command=shlex.join(argv),
         )
 
-    def _plan(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Plan:
+    def _launch(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Launch:
         """Return the inputs of QEMU's argument list."""
         config = self.config
         line = cmdline.build(
@@ -118,7 +118,7 @@ class VirtualMachine:
             channel=backend.channel,
             extra=config.cmdline,
         )
-        return qemu.Plan(
+        return qemu.Launch(
             config=config,
             program=str(self.host.qemu),
             name=self.entry.id,

@@ -10,7 +10,7 @@ import pytest
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
-from innkeeper.kata import Plan
+from innkeeper.kata import Layout
 from innkeeper.wire.pb import agent_pb2
 from tests.escape.documents import ROOT, Document
 from tests.escape.target import SHARED, Target
@@ -57,7 +57,7 @@ def tables(value: object) -> Iterator[dict[str, Any]]:
 @pytest.mark.escape("E61")
 def test_what_a_node_is_given_lets_no_annotation_steer_it(tmp_path: Path) -> None:
     """In all that `kata install` writes, also in its comments: no key enables one, and containerd passes on the policy alone."""
-    plan = Plan.of(tmp_path / "prefix", tmp_path / "qemu", tmp_path / "virtiofsd", tmp_path / "clh")
+    plan = Layout.of(tmp_path / "prefix", tmp_path / "qemu", tmp_path / "virtiofsd", tmp_path / "clh")
     texts = {path.name: text for path, text in plan.texts('kernel_verity_params = "x"\n').items()}
     assert [name for name, text in texts.items() if "enable_annotations" in text] == []
     written = [table for name, text in texts.items() if name.endswith(".toml") for table in tables(tomllib.loads(text))]

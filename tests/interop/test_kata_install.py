@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.node import rust_virtiofsd
-from innkeeper.kata import Plan, install, uninstall
+from innkeeper.kata import Layout, install, uninstall
 from tests.interop.configurations import changed
 from tests.interop.node import HARNESS, Node
 from tests.interop.test_shim import pytestmark as pytestmark
@@ -26,39 +26,39 @@ EMULATION = {
 
 
 @pytest.fixture(scope="module")
-def plan(node: Node) -> Iterator[Plan]:
+def layout(node: Node) -> Iterator[Layout]:
     stub = node.folder / "cloud-hypervisor"
     stub.write_text(f'#!/bin/sh\nexec {sys.executable} {STUB} {node.folder}/asked.json "$@"\n')
     stub.chmod(0o755)
-    plan = Plan.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", rust_virtiofsd(), stub)
-    install(plan, artifacts())
-    yield plan
-    assert uninstall(plan.prefix) == []
-    assert not plan.prefix.exists()
+    layout = Layout.of(node.folder / "installed", HARNESS.parent / "qemu-tcg", rust_virtiofsd(), stub)
+    install(layout, artifacts())
+    yield layout
+    assert uninstall(layout.prefix) == []
+    assert not layout.prefix.exists()
 
 
 @pytest.mark.parametrize(("handler", "root"), [("innkeeper", "root=/dev/vda1"), ("innkeeper-initrd", "")])
-def test_the_shim_takes_the_installed_configuration(node: Node, plan: Plan, handler: str, root: str) -> None:
-    configuration = changed(plan.configurations[handler], node.folder / "emulated.toml", EMULATION)
+def test_the_shim_takes_the_installed_configuration(node: Node, layout: Layout, handler: str, root: str) -> None:
+    configuration = changed(layout.configurations[handler], node.folder / "emulated.toml", EMULATION)
     done = node.run(handler, "sh", "-c", "uname -r; cat /proc/cmdline", configuration=configuration)
     release, _, words = done.stdout.partition("\n")
     assert release.endswith("-innkeeper"), done.stderr
     assert [word for word in words.split() if word.startswith("root=")] == root.split()
 
 
-def test_what_the_shim_would_ask_of_cloud_hypervisor(node: Node, plan: Plan) -> None:
+def test_what_the_shim_would_ask_of_cloud_hypervisor(node: Node, layout: Layout) -> None:
     """There is no KVM for it here, so this is as far as it goes: the configuration is taken, and this machine is asked for."""
-    configuration = plan.configurations["innkeeper-clh"]
+    configuration = layout.configurations["innkeeper-clh"]
     assert node.run("clh", "true", configuration=configuration).returncode != 0
     asked = json.loads((node.folder / "asked.json").read_text())
-    assert [(disk["path"], disk["readonly"]) for disk in asked["disks"]] == [(str(plan.prefix / "share/innkeeper.img"), True)]
-    assert asked["payload"]["kernel"] == str(plan.prefix / "share/vmlinux")
+    assert [(disk["path"], disk["readonly"]) for disk in asked["disks"]] == [(str(layout.prefix / "share/innkeeper.img"), True)]
+    assert asked["payload"]["kernel"] == str(layout.prefix / "share/vmlinux")
     assert {"root=/dev/vda1", "rootflags=ro", "rootfstype=erofs"} <= set(asked["payload"]["cmdline"].split())
     assert [share["tag"] for share in asked["fs"]] == ["kataShared"]
     assert "pmem" not in asked
 
 
-def test_the_image_takes_no_more_of_the_node_than_it_has_content(plan: Plan) -> None:
-    image = plan.prefix / "share/innkeeper.img"
+def test_the_image_takes_no_more_of_the_node_than_it_has_content(layout: Layout) -> None:
+    image = layout.prefix / "share/innkeeper.img"
     assert image.stat().st_blocks * 512 < image.stat().st_size / 4
     assert image.stat().st_size == artifacts().disk.stat().st_size

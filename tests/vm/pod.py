@@ -134,7 +134,7 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(resolved.erofs, read_only=True), Disk(scratch, volatile=True))
     words = planning.kernel_parameters(variant)
-    spec = VmConfig(artifacts.vmlinux, artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
+    spec = VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
     with virtual_machine(spec) as vm:
         vm.start()
         vm.wait_ready(TIMEOUT)

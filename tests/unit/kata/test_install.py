@@ -9,7 +9,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.kata import Plan, install, uninstall
+from innkeeper.kata import Layout, install, uninstall
 from innkeeper.kata.install import copy_sparse
 
 VERITY = 'kernel_verity_params = "root_hash=ab,salt=cd,data_blocks=1,data_block_size=4096,hash_block_size=4096"'
@@ -25,17 +25,18 @@ def built(tmp_path: Path) -> Artifacts:
     for name in names:
         (folder / name).write_text(name)
     (folder / "verity.toml").write_text(VERITY + "\n")
-    return Artifacts(*(folder / name for name in names))
+    fields = ("vmlinux", "bzImage", "config", "rootfs", "disk", "initrd", "verity", "manifest")
+    return Artifacts(**{field: folder / name for field, name in zip(fields, names, strict=True)})
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return Plan.of(tmp_path / "opt/innkeeper", Path("/usr/bin/qemu"), Path('/odd "place"/virtiofsd'), Path("/usr/bin/clh"))
+def layout(tmp_path: Path) -> Layout:
+    return Layout.of(tmp_path / "opt/innkeeper", Path("/usr/bin/qemu"), Path('/odd "place"/virtiofsd'), Path("/usr/bin/clh"))
 
 
-def hypervisor(plan: Plan, handler: str, table: str) -> dict[str, Any]:
+def hypervisor(layout: Layout, handler: str, table: str) -> dict[str, Any]:
     """What the shim reads of a handler's hypervisor, once it is sure that the rest is as it must be in all of them."""
-    document = tomllib.loads(plan.configurations[handler].read_text())
+    document = tomllib.loads(layout.configurations[handler].read_text())
     assert document["runtime"]["disable_guest_seccomp"] is False
     assert document["runtime"]["create_container_timeout"] > 0, "none would be none at all"
     assert list(document["hypervisor"]) == [table]
@@ -45,26 +46,26 @@ def hypervisor(plan: Plan, handler: str, table: str) -> dict[str, Any]:
     return found
 
 
-def test_qemu_with_the_image(plan: Plan, built: Artifacts) -> None:
-    assert all(path.is_file() for path in install(plan, built))
-    found = hypervisor(plan, "innkeeper", "qemu")
+def test_qemu_with_the_image(layout: Layout, built: Artifacts) -> None:
+    assert all(path.is_file() for path in install(layout, built))
+    found = hypervisor(layout, "innkeeper", "qemu")
     assert Path(found["kernel"]).read_text() == "bzImage"
     assert Path(found["image"]).read_text() == "innkeeper.img"
     assert "initrd" not in found, "the shim refuses an image and an initrd together"
     assert found["disable_image_nvdimm"] is True
 
 
-def test_qemu_with_the_initrd(plan: Plan, built: Artifacts) -> None:
-    install(plan, built)
-    found = hypervisor(plan, "innkeeper-initrd", "qemu")
+def test_qemu_with_the_initrd(layout: Layout, built: Artifacts) -> None:
+    install(layout, built)
+    found = hypervisor(layout, "innkeeper-initrd", "qemu")
     assert Path(found["kernel"]).read_text() == "bzImage"
     assert Path(found["initrd"]).read_text() == "innkeeper.initrd"
     assert not {"image", "rootfs_type", "disable_image_nvdimm", "kernel_verity_params"} & set(found)
 
 
-def test_cloud_hypervisor(plan: Plan, built: Artifacts) -> None:
-    install(plan, built)
-    found = hypervisor(plan, "innkeeper-clh", "clh")
+def test_cloud_hypervisor(layout: Layout, built: Artifacts) -> None:
+    install(layout, built)
+    found = hypervisor(layout, "innkeeper-clh", "clh")
     assert found["path"] == "/usr/bin/clh"
     assert Path(found["kernel"]).read_text() == "vmlinux", "it starts the ELF file by its PVH entry"
     assert Path(found["image"]).read_text() == "innkeeper.img"
@@ -73,21 +74,21 @@ def test_cloud_hypervisor(plan: Plan, built: Artifacts) -> None:
 
 
 @pytest.mark.parametrize(("handler", "table"), [("innkeeper", "qemu"), ("innkeeper-clh", "clh")])
-def test_a_checked_root_is_one_line_away(plan: Plan, built: Artifacts, handler: str, table: str) -> None:
-    install(plan, built)
-    path = plan.configurations[handler]
+def test_a_checked_root_is_one_line_away(layout: Layout, built: Artifacts, handler: str, table: str) -> None:
+    install(layout, built)
+    path = layout.configurations[handler]
     path.write_text(path.read_text().replace(f"# {VERITY}\n", f"{VERITY}\n"))
-    assert f'kernel_verity_params = "{hypervisor(plan, handler, table)["kernel_verity_params"]}"' == VERITY
+    assert f'kernel_verity_params = "{hypervisor(layout, handler, table)["kernel_verity_params"]}"' == VERITY
 
 
-def test_every_handler_has_its_configuration_and_its_class(plan: Plan, built: Artifacts) -> None:
-    install(plan, built)
-    handler = tomllib.loads((plan.prefix / "etc/containerd-innkeeper.toml").read_text())
+def test_every_handler_has_its_configuration_and_its_class(layout: Layout, built: Artifacts) -> None:
+    install(layout, built)
+    handler = tomllib.loads((layout.prefix / "etc/containerd-innkeeper.toml").read_text())
     runtimes = handler["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
     assert {name: runtime["options"]["ConfigPath"] for name, runtime in runtimes.items()} == {
-        name: str(plan.configurations[name]) for name in HANDLERS
+        name: str(layout.configurations[name]) for name in HANDLERS
     }
-    classes = (plan.prefix / "share/runtimeclass.yaml").read_text().split("---\n")
+    classes = (layout.prefix / "share/runtimeclass.yaml").read_text().split("---\n")
     assert [[line.split()[1] for line in text.splitlines() if "name: " in line or "handler: " in line] for text in classes] == [
         [name, name] for name in HANDLERS
     ]
@@ -108,40 +109,40 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     assert target.read_bytes() == b""
 
 
-def test_exactly_that_is_taken_away(plan: Plan, built: Artifacts) -> None:
-    own = plan.prefix / "share/notes"
-    install(plan, built)
+def test_exactly_that_is_taken_away(layout: Layout, built: Artifacts) -> None:
+    own = layout.prefix / "share/notes"
+    install(layout, built)
     own.write_text("the operator's")
-    assert uninstall(plan.prefix) == []
-    assert [path for path in plan.prefix.rglob("*") if path.is_file()] == [own]
+    assert uninstall(layout.prefix) == []
+    assert [path for path in layout.prefix.rglob("*") if path.is_file()] == [own]
     own.unlink()
     own.parent.rmdir()
-    install(plan, built)
-    uninstall(plan.prefix)
-    assert not plan.prefix.exists()
+    install(layout, built)
+    uninstall(layout.prefix)
+    assert not layout.prefix.exists()
 
 
-def test_what_the_operator_changed_stays(plan: Plan, built: Artifacts) -> None:
-    install(plan, built)
-    mine = plan.configurations["innkeeper"]
+def test_what_the_operator_changed_stays(layout: Layout, built: Artifacts) -> None:
+    install(layout, built)
+    mine = layout.configurations["innkeeper"]
     mine.write_text("mine")
-    made = install(plan, built)
+    made = install(layout, built)
     assert mine.read_text() == "mine"
     assert mine.with_name(f"{mine.name}.new") in made
-    assert uninstall(plan.prefix) == [mine]
-    assert [path for path in plan.prefix.rglob("*") if path.is_file()] == [mine]
+    assert uninstall(layout.prefix) == [mine]
+    assert [path for path in layout.prefix.rglob("*") if path.is_file()] == [mine]
 
 
-def test_again_replaces_what_is_unchanged(plan: Plan, built: Artifacts) -> None:
-    install(plan, built)
+def test_again_replaces_what_is_unchanged(layout: Layout, built: Artifacts) -> None:
+    install(layout, built)
     built.bzImage.write_text("a newer kernel")
-    install(plan, built)
-    assert (plan.prefix / "share/bzImage").read_text() == "a newer kernel"
-    assert len(json.loads((plan.prefix / "installed.json").read_text())["files"]) == 12
+    install(layout, built)
+    assert (layout.prefix / "share/bzImage").read_text() == "a newer kernel"
+    assert len(json.loads((layout.prefix / "installed.json").read_text())["files"]) == 12
 
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InnkeeperError, match="absolute paths"):
-        Plan.of(Path("relative"))
+        Layout.of(Path("relative"))
     with pytest.raises(InnkeeperError, match="holds no installation"):
         uninstall(tmp_path)

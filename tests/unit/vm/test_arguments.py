@@ -25,7 +25,7 @@ def spec_of(files: dict[str, Path], **fields: object) -> VmConfig:
 
 def argv_of(spec: VmConfig, machine_type: str = "q35", accel: str = "tcg", **fields: object) -> list[str]:
     return qemu.arguments(
-        qemu.Plan(config=spec, program="qemu", name="id", machine_type=machine_type, accel=accel, cmdline="a b", **fields)  # type: ignore[arg-type]
+        qemu.Launch(config=spec, program="qemu", name="id", machine_type=machine_type, accel=accel, cmdline="a b", **fields)  # type: ignore[arg-type]
     )
 
 
