@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from agent.container.net_devices import NetDevice, parse_net_devices
 from agent.container.spec.labels import selinux_context
 from agent.container.spec.memory_policy import MemoryPolicy, parse_memory_policy
 from agent.container.spec.mounts import clean, parse_mappings
+from agent.container.spec.net_devices import NetDevice, parse_net_devices
 from agent.container.spec.reader import U32, SpecReader, absolute, choice
 from agent.container.spec.resources import Resources, read_resources
 from agent.container.spec.seccomp import Seccomp, parse_seccomp
