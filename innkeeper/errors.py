@@ -14,12 +14,11 @@ class InnkeeperError(Exception):
     one. The command line prints both and exits with `exit_status`.
     """
 
-    exit_status = 125
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, exit_status: int = 125) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.exit_status = exit_status
 
 
 class Interrupted(BaseException):

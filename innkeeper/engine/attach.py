@@ -85,8 +85,8 @@ def _signals(process: Process, tty: bool) -> "Iterator[queue.SimpleQueue[int]]":
             raise Interrupted(signum)
         pending.put(signum)
 
-    before = {signum: signal.getsignal(signum) for signum in FORWARDED + ((signal.SIGWINCH,) if tty else ())}
-    before = {signum: handler for signum, handler in before.items() if handler != signal.SIG_IGN}
+    forwarded = FORWARDED + ((signal.SIGWINCH,) if tty else ())
+    before = {signum: handler for signum in forwarded if (handler := signal.getsignal(signum)) != signal.SIG_IGN}
     for signum in before:
         signal.signal(signum, receive)
     forwarder = threading.Thread(target=_forward, args=(process, pending), name="signals", daemon=True)

@@ -44,9 +44,7 @@ def start(resolved: ResolvedRun) -> str:
         raise InnkeeperError(f"the container's monitor ended with status {process.wait()} before the container ran")
     reply = json.loads(line)
     if "id" not in reply:
-        error = InnkeeperError(reply["message"], hint=reply["hint"])
-        error.exit_status = reply["exit_status"]
-        raise error
+        raise InnkeeperError(**reply)
     return str(reply["id"])
 
 

@@ -16,7 +16,6 @@ from innkeeper.engine import attach, clock, guest_agent, host, records, resolve,
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.plan import RunPlan, plan_run
-from innkeeper.image.plan import Share as PlannedShare
 from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 from innkeeper.wire import error_info
 
@@ -82,7 +81,8 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
         run = plan_run(resolved.image, resolved.options, entry.id)
         spec = _vm_config(resolved, run, entry.folder)
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
-        _write_spec(run, entry.folder)
+        # `exec` reads the specification: it may run while another process owns the container.
+        (entry.folder / "spec.json").write_text(json.dumps(run.document) + "\n")
         with VirtualMachine(spec, resolved.host, entry) as vm:
             with _failures_recorded(vm, entry):
                 _boot(vm, resolved.request.timeout)
@@ -151,10 +151,9 @@ def agent_error(error: RpcError) -> InnkeeperError:
 
     A command that cannot be run gets the exit status that a shell would give.
     """
-    failure = InnkeeperError(error.message)
-    if error.reason == error_info.STEP_FAILED and error.metadata.get("step") in PROGRAM_STEPS:
-        failure.exit_status = NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE
-    return failure
+    if error.reason != error_info.STEP_FAILED or error.metadata.get("step") not in PROGRAM_STEPS:
+        return InnkeeperError(error.message)
+    return InnkeeperError(error.message, exit_status=NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE)
 
 
 def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:
@@ -168,11 +167,6 @@ def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memo
     exit_status = records.LOST if facts["started"] else failure.exit_status
     changed = {"status": records.FAILED, "error": failure.message, "finished": time.time(), "exit_status": exit_status}
     entry.update(container={**facts, **changed, "oom_killed": out_of_memory})
-
-
-def _write_spec(run: RunPlan, folder: Path) -> None:
-    """Write the OCI spec, which `exec` reads if another process owns the container."""
-    (folder / "spec.json").write_text(json.dumps(run.document) + "\n")
 
 
 def _facts(resolved: ResolvedRun, run: RunPlan) -> dict[str, Any]:
@@ -203,16 +197,15 @@ def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
         memory_mib=resolved.memory_mib,
         cpus=resolved.cpus,
         disks=(Disk(resolved.image.erofs, read_only=True), Disk(_scratch_disk(folder, resolved.request.scratch), volatile=True)),
-        shares=tuple(_share(share) for share in run.shares),
+        shares=tuple(
+            Share(share.tag, tuple(SharedPath(name, path, read_only) for (path, read_only), name in share.paths.items()))
+            for share in run.shares
+        ),
         network=resolved.request.network,
         forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
         accel=resolved.request.accel,
         cmdline=resolve.kernel_parameters(resolved.request.guest),
     )
-
-
-def _share(planned: PlannedShare) -> Share:
-    return Share(planned.tag, tuple(SharedPath(name, host, read_only) for (host, read_only), name in planned.paths.items()))
 
 
 def _scratch_disk(folder: Path, size: int) -> Path:

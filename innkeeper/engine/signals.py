@@ -32,11 +32,3 @@ def parse(text: str) -> int:
         return int(signal.Signals[f"SIG{word}"])
     except KeyError:
         raise InnkeeperError(f"invalid signal: {text}") from None
-
-
-def name(number: int) -> str:
-    """Return the name of a signal: SIGTERM for 15, "signal 40" for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

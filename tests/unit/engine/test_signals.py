@@ -19,7 +19,3 @@ def test_names_and_numbers(text: str, number: int) -> None:
 def test_what_is_no_signal(text: str) -> None:
     with pytest.raises(InnkeeperError, match="invalid signal"):
         signals.parse(text)
-
-
-def test_names_for_people() -> None:
-    assert (signals.name(15), signals.name(40)) == ("SIGTERM", "signal 40")
