@@ -16,8 +16,7 @@ from typing import Any
 
 from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest.debian_programs import program
-from innkeeper.guest.vsock_device import vhost_device_vsock
+from innkeeper.guest.host_programs import debian_program, vhost_device_vsock
 from innkeeper.vm.shares import is_rust
 
 IMAGE = "localhost/busybox:1"
@@ -75,7 +74,7 @@ def rust_virtiofsd() -> Path:
     Raises InnkeeperError.
     """
     found = programs.find("virtiofsd")
-    return found if found is not None and is_rust(found) else program("virtiofsd", "/usr/libexec/virtiofsd")
+    return found if found is not None and is_rust(found) else debian_program("virtiofsd", "/usr/libexec/virtiofsd")
 
 
 class Node:

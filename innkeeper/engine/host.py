@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from innkeeper import programs
-from innkeeper.guest.vsock_device import vhost_device_vsock
+from innkeeper.guest.host_programs import vhost_device_vsock
 from innkeeper.vm import HostPrograms, VirtualMachine, VmConfig, accel, registry
 from innkeeper.vm.vsock import kernel_works
 

@@ -13,7 +13,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -49,7 +50,7 @@ class Builder:
         self.store = store or Store(paths.store_root())
         self.buildah = Buildah((self.store.root.parent / "buildah").resolve())
         self._container: str | None = None
-        self._lock = -1
+        self._working = ExitStack()
 
     @property
     def id(self) -> str:
@@ -100,6 +101,31 @@ class Builder:
             binds |= proxy_and_ca.mounts()
         return self.buildah.run(self._container, argv, mounts=binds, env=settings, log=log)
 
+    def step(
+        self,
+        name: str,
+        title: str,
+        script: str,
+        inputs: Mapping[str, JSON],
+        mounts: Mapping[Path, str],
+        *,
+        network: bool = False,
+        finish: Callable[[Path], object] | None = None,
+    ) -> Path:
+        """Return the folder of a step that runs a shell script, which writes to /out.
+
+        The builder, the script and `inputs` decide its id. `title` is shown while it runs. `finish`
+        is called with the folder after the script.
+        """
+
+        def make(out: Path) -> None:
+            with progress.step(title), self:
+                self.run(["sh", "-c", script], mounts={**mounts, out: "/out"}, log=self.store.log_of(out), network=network)
+            if finish is not None:
+                finish(out)
+
+        return self.store.step(name, {"builder": self.id, "script": script, **inputs}, make)
+
     def __enter__(self) -> "Builder":
         image = self._image_step().name
         if not self.buildah.has_image(_image_name(image)):
@@ -108,15 +134,12 @@ class Builder:
             self.store.discard(self._image_step())
             image = self._image_step().name
         _remove_abandoned(self.buildah)
-        self._container, self._lock = _new_container(self.buildah, _image_name(image))
+        self._container = self._working.enter_context(_working_container(self.buildah, _image_name(image)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        container, self._container = self._container, None
-        if container:
-            self.buildah.rm(container)
-            _lock_path(self.buildah, container).unlink(missing_ok=True)
-            os.close(self._lock)
+        self._container = None
+        self._working.close()
 
     def _image_step(self) -> Path:
         if not self.packages:
@@ -129,14 +152,11 @@ class Builder:
             log = self.store.log_of(out)
             archive = out / "base.tar"
             debian.mmdebstrap(archive, self.suite, _BASE_PACKAGES, SOURCE_DATE_EPOCH, log)
-            container, lock = _new_container(self.buildah, "scratch")
-            try:
+            with _working_container(self.buildah, "scratch") as container:
                 self.buildah.add(container, archive, "/")
                 archive.unlink()
                 listed = self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES])
                 self.buildah.commit(container, _image_name(out.name))
-            finally:
-                _drop_container(self.buildah, container, lock)
             (out / _PACKAGES).write_text(debian.package_list(listed))
 
     def _make_with_packages(self, out: Path) -> None:
@@ -171,28 +191,26 @@ def _image_name(step: str) -> str:
     return f"localhost/innkeeper-{step}:latest"
 
 
-def _new_container(buildah: Buildah, image: str) -> tuple[str, int]:
-    """Create a working container and lock it, so that other builds see that it is in use.
+@contextmanager
+def _working_container(buildah: Buildah, image: str) -> Iterator[str]:
+    """Context manager: yield the name of a working container of `image`.
 
-    Returns its name and the descriptor that holds the lock.
+    It is locked, so that other builds see that it is in use.
     """
     name = f"innkeeper-{os.getpid()}-{secrets.token_hex(4)}"
     path = _lock_path(buildah, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = files.lock(path)
-    try:
-        buildah.from_(image, name)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-        raise
-    return name, lock
-
-
-def _drop_container(buildah: Buildah, name: str, lock: int) -> None:
-    buildah.rm(name)
-    _lock_path(buildah, name).unlink(missing_ok=True)
-    os.close(lock)
+    with files.locked(path):
+        try:
+            buildah.from_(image, name)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        try:
+            yield name
+        finally:
+            buildah.rm(name)
+            path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(buildah: Buildah) -> None:

@@ -98,7 +98,7 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
 
     It contains a folder of the program's name (program and `_internal`) and `missing-modules.txt`.
     """
-    site = install_packages(store, builder, project)
+    site = install_packages(builder, project)
     inputs: dict[str, JSON] = {
         "builder": builder.id,
         "site": site.name,
@@ -126,18 +126,12 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
     return store.step(program.name, inputs, make)
 
 
-def install_packages(store: Store, builder: Builder, project: Path) -> Path:
+def install_packages(builder: Builder, project: Path) -> Path:
     """Install the locked Python packages and return the step's folder, which contains `site`."""
     lock = project / "agent" / "requirements.lock"
-    replaced = hash_tree(BUILDER_SCRIPTS / "overrides", ["**/*.py"])
-    inputs: dict[str, JSON] = {"builder": builder.id, "lock": hash_file(lock), "script": _INSTALL, "replaced": replaced}
-
-    def make(out: Path) -> None:
-        with progress.step("installing the agent's locked packages"), builder:
-            mounts = {lock: "/requirements.lock:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
-            builder.run(["sh", "-c", _INSTALL], mounts=mounts, log=store.log_of(out), network=True)
-
-    return store.step("python-packages", inputs, make)
+    inputs: dict[str, JSON] = {"lock": hash_file(lock), "replaced": hash_tree(BUILDER_SCRIPTS / "overrides", ["**/*.py"])}
+    mounts = {lock: "/requirements.lock:ro", BUILDER_SCRIPTS: "/inside:ro"}
+    return builder.step("python-packages", "installing the agent's locked packages", _INSTALL, inputs, mounts, network=True)
 
 
 def copy_source(project: Path, target: Path, names: Iterable[str]) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
 _RELEASES = "buster bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable"
 _SUITE = re.compile(rf"({'|'.join(_RELEASES.split())})(-updates|-security|-backports|/updates)?\Z")
 

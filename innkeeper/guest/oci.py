@@ -66,7 +66,7 @@ def freeze_command(store: Store, project: Path) -> Path:
     if architecture is None:
         raise InnkeeperError(f"innkeeper-oci cannot be built for {platform.machine()}")
     builder = Builder(PACKAGES, store, OLDER_SUITE)
-    site = install_packages(store, builder, project)
+    site = install_packages(builder, project)
     inputs: dict[str, JSON] = {
         "builder": builder.id,
         "site": site.name,

@@ -11,10 +11,9 @@ from innkeeper.guest import Artifacts, Variant, policy
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.disk import make_disk
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze
-from innkeeper.guest.initrd import make_initrd
 from innkeeper.guest.kernel import build_kernel
 from innkeeper.guest.manifest import make_manifest
-from innkeeper.guest.rootfs import make_rootfs
+from innkeeper.guest.rootfs import make_initrd, make_rootfs
 from innkeeper.guest.store import Store
 from innkeeper.guest.verity import make_verity
 
@@ -42,11 +41,11 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
 
     agent = freeze(store, builders["agent"], project, AGENT)
     gateway = freeze(store, builders["agent"], project, GATEWAY)
-    policies = policy.compile_policies(store, builders["policy"], project)
+    policies = policy.compile_policies(builders["policy"], project)
     rootfs = make_rootfs(store, builders["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
-    verity = make_verity(store, builders["image"], rootfs)
+    verity = make_verity(builders["image"], rootfs)
     disk = make_disk(store, rootfs, verity)
-    initrd = make_initrd(store, builders["image"], rootfs)
+    initrd = make_initrd(builders["image"], rootfs)
     kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
     outputs = {
         "vmlinux": kernel / "vmlinux",

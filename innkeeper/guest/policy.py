@@ -6,9 +6,8 @@ that kernel's AppArmor features with the parser, so the host's kernel has no inf
 
 from pathlib import Path
 
-from innkeeper import progress
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.store import JSON, Store, hash_tree
+from innkeeper.guest.store import JSON, hash_tree
 
 PACKAGES = ["apparmor", "secilc"]
 
@@ -27,13 +26,8 @@ secilc --mls true --policyvers {POLICY_VERSION} --output /out/selinux --filecont
 """
 
 
-def compile_policies(store: Store, builder: Builder, project: Path) -> Path:
+def compile_policies(builder: Builder, project: Path) -> Path:
     """Compile the policies and return the step's folder with files `apparmor` and `selinux`."""
     source = project / "rootfs"
-    inputs: dict[str, JSON] = {"builder": builder.id, "source": hash_tree(source, ["apparmor/*", "selinux/*"]), "script": _COMPILE}
-
-    def make(out: Path) -> None:
-        with progress.step("compiling the policies of mandatory access control"), builder:
-            builder.run(["sh", "-c", _COMPILE], mounts={source: "/source:ro", out: "/out"}, log=store.log_of(out))
-
-    return store.step("policy", inputs, make)
+    inputs: dict[str, JSON] = {"source": hash_tree(source, ["apparmor/*", "selinux/*"])}
+    return builder.step("policy", "compiling the policies of mandatory access control", _COMPILE, inputs, {source: "/source:ro"})

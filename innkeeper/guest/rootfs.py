@@ -1,6 +1,7 @@
-"""The guest's root file system as an erofs image: skeleton, frozen agent and their libraries.
+"""The guest's root file system: skeleton, frozen agent and their libraries.
 
-See rootfs/README.md.
+It is an erofs image, and an initrd unpacked from that image, so that both boot the same root. See
+rootfs/README.md.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,17 @@ from innkeeper.guest import Variant
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.freeze import BUILDER_SCRIPTS
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+
+# The kernel starts /init from an initrd, but /sbin/init from a disk.
+_PACK = f"""
+set -eu
+fsck.erofs --extract=/tmp/root --preserve /rootfs/root.erofs
+cd /tmp/root
+ln -s usr/sbin/init init
+touch -h -d @{SOURCE_DATE_EPOCH} init .
+find . -print0 | LC_ALL=C sort -z | cpio --quiet --null --create --format newc --reproducible --owner 0:0 >/tmp/root.cpio
+lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
+"""
 
 
 def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
@@ -37,3 +49,12 @@ def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping
             builder.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
 
     return store.step("rootfs", inputs, make)
+
+
+def make_initrd(builder: Builder, rootfs: Path) -> Path:
+    """Repack `root.erofs` of the step `rootfs` as an initrd, for VMs without a disk.
+
+    Returns the folder with `innkeeper.initrd`. Of the compressions that the kernel knows
+    (`kernel-config/base.conf`), an emulated processor unpacks lz4 soonest.
+    """
+    return builder.step("initrd", "packing the initrd", _PACK, {"rootfs": rootfs.name}, {rootfs: "/rootfs:ro"})

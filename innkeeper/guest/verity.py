@@ -8,9 +8,8 @@ UUID to fix either.
 import json
 from pathlib import Path
 
-from innkeeper import progress
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.store import JSON, Store
+from innkeeper.guest.store import JSON
 
 BLOCK = 4096
 SALT = "696e6e6b6565706572207265616420616e642076657269667920626c6f636b73"
@@ -26,22 +25,20 @@ veritysetup format --no-superblock --hash sha256 --salt {SALT} --data-block-size
 """
 
 
-def make_verity(store: Store, builder: Builder, rootfs: Path) -> Path:
+def make_verity(builder: Builder, rootfs: Path) -> Path:
     """Make the hash tree of `root.erofs` of the step `rootfs` and return the step's folder.
 
     It contains `tree`, `verity.json`, and `verity.toml` for operators.
     """
-    inputs: dict[str, JSON] = {"builder": builder.id, "rootfs": rootfs.name, "script": _FORMAT}
 
-    def make(out: Path) -> None:
-        with progress.step("making the root's hash tree"), builder:
-            builder.run(["sh", "-c", _FORMAT], mounts={rootfs: "/rootfs:ro", out: "/out"}, log=store.log_of(out))
+    def finish(out: Path) -> None:
         hashed = parameters((out / "root_hash").read_text().strip(), (rootfs / "root.erofs").stat().st_size)
         (out / "root_hash").unlink()
         (out / "verity.json").write_text(json.dumps(hashed, indent=1) + "\n")
         (out / "verity.toml").write_text(shim_line(hashed) + "\n")
 
-    return store.step("verity", inputs, make)
+    title = "making the root's hash tree"
+    return builder.step("verity", title, _FORMAT, {"rootfs": rootfs.name}, {rootfs: "/rootfs:ro"}, finish=finish)
 
 
 def parameters(root_hash: str, size: int) -> dict[str, JSON]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.guest.debian_programs import program
+from innkeeper.guest.host_programs import debian_program
 from tests.eventually import eventually
 from tests.interop.kubelet import volumes as volumes
 from tests.interop.kubelet import write_map
@@ -35,7 +35,7 @@ def block_node(folder: Path) -> Node:
     with scratch.open("wb") as file:
         file.truncate(SCRATCH_BYTES)
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", scratch], check=True)
-    containerd = program("containerd", "/usr/bin/containerd")
+    containerd = debian_program("containerd", "/usr/bin/containerd")
     return Node(folder, snapshotter="blockfile", shared_fs="none", containerd=BLOCKFILE, programs=[containerd])
 
 

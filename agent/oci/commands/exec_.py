@@ -150,6 +150,4 @@ def _id(word: str, option: str) -> int:
 
 
 SUMMARY, ARGUMENTS = "run one more process in a container", "ID [COMMAND...]"
-COMMANDS = (
-    Command("exec", SUMMARY, exec_, arguments=ARGUMENTS, options=OPTIONS, interleaved=False, failure=255, contains=True),
-)
+COMMANDS = (Command("exec", SUMMARY, exec_, arguments=ARGUMENTS, options=OPTIONS, interleaved=False, failure=255, contains=True),)

@@ -1,7 +1,10 @@
-"""vhost-device-vsock, the vsock back end for hosts whose kernel has no vhost-vsock.
+"""Programs for the host, made in the builder.
 
-No Debian release ships it, so it is built once from its crate and our patch. It is linked
-statically, so that the program of the trixie builder also runs on an older host.
+vhost-device-vsock is the vsock back end for hosts whose kernel has no vhost-vsock. No Debian
+release ships it, so it is built once from its crate and our patch. It is linked statically, so that
+the program of the trixie builder also runs on an older host.
+
+Programs of Debian 13 are copied for an older host, each with its own loader and libraries.
 """
 
 from pathlib import Path
@@ -38,6 +41,20 @@ cp /tmp/installed/bin/vhost-device-vsock /out/
 """
 
 
+_TAKE = """
+set -eu
+cp "$1" /out/program
+for file in $(ldd /out/program | grep -o '/[^ ]*'); do cp -L "$file" /out/; done
+cp -L "$(ldd /out/program | sed -n 's/^[[:space:]]*\\(\\/[^ ]*ld-linux[^ ]*\\).*/\\1/p')" /out/loader
+cat > "/out/$(basename "$1")" <<'EOF'
+#!/bin/sh
+folder=$(dirname "$(readlink -f "$0")")
+exec "$folder/loader" --library-path "$folder" "$folder/program" "$@"
+EOF
+chmod 755 "/out/$(basename "$1")"
+"""
+
+
 def vhost_device_vsock(store: Store | None = None) -> Path:
     """Return the path of the program. It is built on first use (two minutes on 2 cores).
 
@@ -53,3 +70,18 @@ def vhost_device_vsock(store: Store | None = None) -> Path:
             builder.run(["sh", "-c", _BUILD], mounts=mounts, env={"VERSION": VERSION}, log=store.log_of(out), network=True)
 
     return store.step("vhost-device-vsock", inputs, make) / "vhost-device-vsock"
+
+
+def debian_program(package: str, path: str) -> Path:
+    """Return the path of the program that `package` ships at `path`.
+
+    Raises InnkeeperError, which names the builder's log.
+    """
+    store = Store(paths.store_root())
+    inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
+
+    def make(out: Path) -> None:
+        with Builder([package], store) as builder:
+            builder.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
+
+    return store.step("debian13", inputs, make) / Path(path).name
