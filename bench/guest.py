@@ -135,8 +135,8 @@ def _booted(spec: VmConfig) -> Iterator[tuple[Agent, str]]:
 
 
 def _copy_files(agent: Agent, run: RunPlan) -> None:
-    for place in run.copied_files.values():
-        agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_mode=0o100644, dir_mode=0o755))
+    for path in run.copied_files.values():
+        agent.copy_file(agent_pb2.CopyFileRequest(path=path, file_mode=0o100644, dir_mode=0o755))
 
 
 def _latencies(containers: Containers, agent: Agent, image: Image, rounds: int) -> Section:

@@ -31,11 +31,11 @@ START_SECONDS = 30.0
 HOLDER = "bench-holder"
 WIRE = "calls and streams over a unix socket, outside of a guest"
 CGROUP2_ALONE = """
-place="$1"; shift
+mountpoint="$1"; shift
 if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
-    mount --bind "$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)" "$place"
+    mount --bind "$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)" "$mountpoint"
     umount -R -l /sys/fs/cgroup
-    mount --move "$place" /sys/fs/cgroup
+    mount --move "$mountpoint" /sys/fs/cgroup
 fi
 exec "$@"
 """
@@ -76,12 +76,12 @@ def measure(
     order: dict[str, Any] = {"folder": str(folder), "document": document, "rootfs": str(rootfs)}
     order |= {"rounds": rounds, "megabytes": megabytes, "step_by_step": step_by_step}
     (folder / "order.json").write_text(json.dumps(order))
-    place = folder / "cgroup"
-    place.mkdir()
+    mountpoint = folder / "cgroup"
+    mountpoint.mkdir()
     argv = [
         str(programs.require("setpriv")), "--pdeathsig", "TERM",
         str(programs.require("unshare")), "--mount", "--propagation", "private",
-        "/bin/sh", "-ec", CGROUP2_ALONE, "sh", str(place),
+        "/bin/sh", "-ec", CGROUP2_ALONE, "sh", str(mountpoint),
         sys.executable, "-m", "bench.native", str(folder / "order.json"), str(folder / "answer.json"),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}

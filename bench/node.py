@@ -64,7 +64,7 @@ def why_no_shim() -> str | None:
     if find_shim() is not None:
         return None
     if given := os.environ.get(SHIM_ENV):
-        return f"{SHIM_ENV}={given} is no program"
+        return f"{SHIM_ENV}={given} is not an executable file"
     return f"Kata's shim ({SHIM}) is not on this host: neither {SHIM_ENV} nor PATH nor {SHIM_FOLDER} has it"
 
 

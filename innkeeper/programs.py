@@ -31,14 +31,14 @@ _SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"
 class Program:
     """The source of a program.
 
-    `packages` are Debian packages. `places` are paths outside PATH. `instead` are packages to use
+    `packages` are Debian packages. `paths` are paths outside PATH. `alternatives` are packages to use
     on releases that do not have `packages`.
     """
 
     packages: tuple[str, ...]
     why: str
-    places: tuple[str, ...] = ()
-    instead: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
 
 REGISTRY: dict[str, Program] = {
@@ -46,8 +46,8 @@ REGISTRY: dict[str, Program] = {
     "virtiofsd": Program(
         ("virtiofsd",),
         "shares -v folders with the guest",
-        places=("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"),
-        instead=("qemu-system-common",),
+        paths=("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"),
+        alternatives=("qemu-system-common",),
     ),
     "buildah": Program(("buildah", "crun"), "runs the builder container and assembles root file systems"),
     "skopeo": Program(("skopeo",), "copies OCI images from registries, archives and local storage"),
@@ -57,19 +57,19 @@ REGISTRY: dict[str, Program] = {
     "newuidmap": Program(("uidmap",), "maps user ids when building as an ordinary user"),
     "fuse-overlayfs": Program(("fuse-overlayfs",), "mounts image layers when building as an ordinary user"),
     "gcc": Program(("gcc", "libc6-dev"), "compiles the test payload and python-prctl"),
-    "go": Program(("golang-go",), "builds the other implementation of the wire that tests talk to", places=("/usr/local/go/bin/go",)),
+    "go": Program(("golang-go",), "builds the other implementation of the wire that tests talk to", paths=("/usr/local/go/bin/go",)),
     "make": Program(("make",), "runs kernel configuration checks"),
-    "sys/capability.h": Program(("libcap-dev",), "is needed to compile python-prctl", places=("/usr/include/sys/capability.h",)),
+    "sys/capability.h": Program(("libcap-dev",), "is needed to compile python-prctl", paths=("/usr/include/sys/capability.h",)),
     "Python.h": Program(("python3-dev",), "is needed to compile python-prctl"),
     "libseccomp.so.2": Program(
         ("libseccomp2",),
         "compiles seccomp profiles",
-        places=("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "/usr/lib/aarch64-linux-gnu/libseccomp.so.2", "/usr/lib64/libseccomp.so.2"),
+        paths=("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "/usr/lib/aarch64-linux-gnu/libseccomp.so.2", "/usr/lib64/libseccomp.so.2"),
     ),
     "ensurepip": Program(
         (f"python3.{sys.version_info.minor}-venv",),
         "puts pip into the private Python environment",
-        places=(f"/usr/lib/python3.{sys.version_info.minor}/ensurepip/__init__.py",),
+        paths=(f"/usr/lib/python3.{sys.version_info.minor}/ensurepip/__init__.py",),
     ),
     "apt-get": Program(("apt",), "tells the builder which mirror to use"),
     "busybox": Program(("busybox-static",), "is the small image that tests run"),
@@ -81,7 +81,7 @@ REGISTRY: dict[str, Program] = {
     "crun": Program(("crun",), "is the yardstick of tests and bench"),
     "podman": Program(("podman", "conmon", "containernetworking-plugins", "iptables"), "runs containers by the runtime command in tests"),
     "ctr": Program(("containerd",), "runs containers by the runtime command in tests"),
-    "cni": Program(("containernetworking-plugins",), "gives pods a network in tests", places=("/usr/lib/cni/bridge",)),
+    "cni": Program(("containernetworking-plugins",), "gives pods a network in tests", paths=("/usr/lib/cni/bridge",)),
     "curl": Program(("curl",), "asks the web server in tests"),
     "strace": Program(("strace",), "shows the agent's system calls in tests"),
     "sfdisk": Program(("fdisk",), "reads partition tables in tests"),
@@ -97,20 +97,20 @@ REGISTRY: dict[str, Program] = {
 def find(name: str) -> Path | None:
     """Return the path of the program or file `name`, or None.
 
-    Searches PATH, then the usual system folders, then the program's `places`.
+    Searches PATH, then the usual system folders, then the program's `paths`.
     """
     program = REGISTRY.get(name)
-    path = os.pathsep.join([os.environ.get("PATH", ""), *_SEARCH])
-    if found := shutil.which(name, path=path):
+    search = os.pathsep.join([os.environ.get("PATH", ""), *_SEARCH])
+    if found := shutil.which(name, path=search):
         return Path(found)
     if name == "Python.h":
         import sysconfig
 
         header = Path(sysconfig.get_path("include"), name)
         return header if header.exists() else None
-    for place in program.places if program else ():
-        if os.path.exists(place):
-            return Path(place)
+    for path in program.paths if program else ():
+        if os.path.exists(path):
+            return Path(path)
     return None
 
 
@@ -164,8 +164,8 @@ def _packages(names: Iterable[str]) -> list[str]:
         if program is None:
             raise InnkeeperError(f"{name} is missing, and no package is known that has it")
         chosen = program.packages
-        if program.instead and not all(_known(package) for package in chosen):
-            chosen = program.instead
+        if program.alternatives and not all(_known(package) for package in chosen):
+            chosen = program.alternatives
         packages.update(dict.fromkeys(chosen))
     return list(packages)
 

@@ -50,7 +50,7 @@ def _print(report: dict[str, Any]) -> None:
             print(f"  missing: {', '.join(part['missing'])}")
             print(f"  to get it: {part['command']}")
         for name, purpose in part["optional"].items():
-            print(f"  {name} is not here; it is for {purpose}, and installed when that is first used where it may be")
+            print(f"  {name} is missing: only {purpose} needs it, and installs it on first use if permitted")
 
 
 def _program_row(name: str, entry: dict[str, Any]) -> tuple[str, str, str, str]:

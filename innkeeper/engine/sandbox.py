@@ -30,9 +30,9 @@ def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str
     agent.create_sandbox(request)
     hosts = hosts_file(hostname, own_address(resolved), resolved.options.add_hosts)
     contents = {"resolv.conf": servers, "hostname": f"{hostname}\n", "hosts": hosts}
-    for name, place in run.copied_files.items():
+    for name, path in run.copied_files.items():
         data = contents[name].encode()
-        agent.copy_file(agent_pb2.CopyFileRequest(path=place, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data))
+        agent.copy_file(agent_pb2.CopyFileRequest(path=path, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data))
     agent.create_container(
         agent_pb2.CreateContainerRequest(container_id=container_id, exec_id=container_id, storages=run.storages, OCI=to_proto(run.document))
     )

@@ -106,7 +106,7 @@ def create(name: str | None = None) -> Entry:
     """
     root = vms_root()
     if name is not None and not NAME.fullmatch(name):
-        raise InnkeeperError(f"{name!r} is not a name: letters, digits, and after the first also '_', '.', '-'")
+        raise InnkeeperError(f"invalid container name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* is allowed")
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _registry_lock():
         if name is not None and (taken := [r for r in _records() if r.name == name]):

@@ -121,7 +121,7 @@ def test_three_parts(host: set[str], monkeypatch: pytest.MonkeyPatch, missing: t
         assert bool(part["command"]) is bool(part["missing"])
         for name in part["missing"]:
             program = programs.REGISTRY[name]
-            assert any(package in part["command"] for package in (*program.packages, *program.instead))
+            assert any(package in part["command"] for package in (*program.packages, *program.alternatives))
     assert ("virtiofsd" in report["parts"]["run"]["optional"]) is ("virtiofsd" in missing)
 
 

@@ -25,7 +25,7 @@ def test_a_program_on_the_path_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_place_outside_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "odd"
     place.touch()
-    monkeypatch.setitem(programs.REGISTRY, "odd-program", programs.Program(("odd",), "is odd", places=(str(place),)))
+    monkeypatch.setitem(programs.REGISTRY, "odd-program", programs.Program(("odd",), "is odd", paths=(str(place),)))
     assert programs.find("odd-program") == place
 
 
@@ -60,4 +60,4 @@ def test_the_guard_keeps_services_from_starting_and_goes(tmp_path: Path) -> None
 def test_every_program_says_why() -> None:
     for name, program in programs.REGISTRY.items():
         assert program.packages and program.why and not program.why.endswith("."), name
-        assert all(os.path.isabs(place) for place in program.places), name
+        assert all(os.path.isabs(place) for place in program.paths), name

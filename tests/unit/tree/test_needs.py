@@ -27,7 +27,7 @@ def test_sigint_ends_what_a_test_starts():
     import signal, subprocess
     assert subprocess.run(["sh", "-c", "kill -INT $$; echo alive"], stdout=-1).returncode == -signal.SIGINT
 """
-SHIM = "   1 test(s): KATA_SHIM=/no/such/shim is no program"
+SHIM = "   1 test(s): KATA_SHIM=/no/such/shim is not an executable file"
 MODULE = "has no module no_such_module"
 LONG = "   1 test(s): takes minutes: only with --long"
 

@@ -44,7 +44,7 @@ def test_errors_name_the_machine() -> None:
     entry = registry.create("web")
     with pytest.raises(InnkeeperError, match="name web is already in use by VM"):
         registry.create("web")
-    with pytest.raises(InnkeeperError, match="not a name"):
+    with pytest.raises(InnkeeperError, match="invalid container name"):
         registry.create("../web")
     with pytest.raises(InnkeeperError, match="no such VM: nothere"):
         registry.find("nothere")
