@@ -16,7 +16,6 @@ been executed, or that the child has died.
 
 import errno
 import os
-import select
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -93,7 +92,7 @@ class ContainerProcess:
         process = cls(exec_id, True, ProcessIO(Stdio(True)))
         process.pid, process.started = pid, started
         if pidfd < 0:
-            process._ends(UNKNOWN_STATUS)
+            process._set_ended(UNKNOWN_STATUS)
         else:
             process._pidfd = loop.Fd(pidfd)
             loop.spawn(process._watch(), name=f"watch {pid}")
@@ -281,28 +280,17 @@ class ContainerProcess:
             await loop.exited(self._pidfd)
         except loop.DescriptorClosed:
             return  # closed: its end has been seen already
-        while self._pidfd is not None and self._collect() is None:
+        while self._pidfd is not None:
+            # The status of a process that is not our child goes to the process that reaps it.
+            status = UNKNOWN_STATUS if self._child is None else reaper.collect(self._child)
+            if status is not None:
+                self._set_ended(status)
+                return
             # A process in the container traces it (ptrace(2)): it has ended, but can be reaped only
             # after its tracer has detached.
             await loop.sleep(TRACED_SECONDS)
 
-    def _collect(self) -> int | None:
-        if self.exit_status is None:
-            status = reaper.collect(self._child) if self._child is not None else self._status_of_anothers()
-            if status is not None:
-                self._ends(status)
-        return self.exit_status
-
-    def _status_of_anothers(self) -> int | None:
-        """Return UNKNOWN_STATUS if the process has ended, else None.
-
-        The status itself goes to the process that reaps it.
-        """
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return UNKNOWN_STATUS if poll.poll(0) else None
-
-    def _ends(self, status: int) -> None:
+    def _set_ended(self, status: int) -> None:
         mark("program runs and ends")
         self.exit_status = status
         self.stdio.process_ended()
