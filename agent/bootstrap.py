@@ -128,9 +128,9 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
     if settings.dev_mode:
         _keep_cores()
     if os.path.exists(IMAGE_POLICY):
-        sandbox.read_policy(IMAGE_POLICY)
+        sandbox.policies.read(IMAGE_POLICY)
     if settings.policy_file:
-        sandbox.read_policy(settings.policy_file)
+        sandbox.policies.read(settings.policy_file)
     dispatcher.methods = Methods(sandbox)
     _freeze_heap()
     timeline.mark("loaded")

@@ -9,6 +9,7 @@ import fcntl
 import os
 import resource
 import struct
+from pathlib import Path
 
 from agent import log
 from agent.linux.fd import OwnedFd
@@ -147,21 +148,14 @@ def prepare_cgroups(root: str = CGROUP_ROOT) -> None:
 
     A controller that cannot be enabled is logged. Raises OSError.
     """
-    own = os.path.join(root, AGENT_CGROUP)
-    os.makedirs(own, exist_ok=True)
-    _write(os.path.join(own, "cgroup.procs"), "0")
-    with open(os.path.join(root, "cgroup.controllers"), encoding="ascii") as file:
-        controllers = file.read().split()
-    for controller in controllers:
+    own = Path(root, AGENT_CGROUP)
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "cgroup.procs").write_text("0")
+    for controller in Path(root, "cgroup.controllers").read_text(encoding="ascii").split():
         try:
-            _write(os.path.join(root, "cgroup.subtree_control"), f"+{controller}")
+            Path(root, "cgroup.subtree_control").write_text(f"+{controller}")
         except OSError as error:
             log.warn(f"cgroup controller {controller}: {error}", "boot")
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
 
 
 def raise_limits() -> None:
@@ -176,8 +170,7 @@ def raise_limits() -> None:
 def name_host() -> None:
     """Set the host name to that in /etc/hostname, or else to `localhost`."""
     try:
-        with open("/etc/hostname", encoding="ascii") as file:
-            name = file.read().strip()
+        name = Path("/etc/hostname").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         name = ""
     socket.sethostname(name or "localhost")

@@ -4,6 +4,7 @@ The numbers let any number of clients follow the log, each at its own pace.
 """
 
 import time
+from typing import NamedTuple
 
 from agent import loop
 from agent.errors import Refused
@@ -14,21 +15,18 @@ KEPT = 1024
 """The number of events that are stored. An older one is dropped for each new one."""
 
 
-class Event:
+class Event(NamedTuple):
     """A container event. `number` counts from 1, `time` is in seconds since the epoch.
 
     `exec_id` is empty for a container's first process.
     """
 
-    __slots__ = ("container_id", "exec_id", "exit_status", "kind", "number", "time")
-
-    def __init__(self, number: int, kind: int, container_id: str, exec_id: str, exit_status: int) -> None:
-        self.number = number
-        self.time = time.time()
-        self.kind = kind
-        self.container_id = container_id
-        self.exec_id = exec_id
-        self.exit_status = exit_status
+    number: int
+    time: float
+    kind: int
+    container_id: str
+    exec_id: str
+    exit_status: int
 
 
 class Events:
@@ -42,7 +40,9 @@ class Events:
     def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0) -> None:
         """Append an event and wake the tasks that wait in `after`."""
         self.last += 1
-        self._kept.append(Event(self.last, kind, container_id, exec_id, exit_status))
+        self._kept.append(
+            Event(number=self.last, time=time.time(), kind=kind, container_id=container_id, exec_id=exec_id, exit_status=exit_status)
+        )
         if len(self._kept) > KEPT:
             del self._kept[0]
         news, self._news = self._news, loop.Event()

@@ -5,6 +5,7 @@ container that asks for a label of a policy that is not loaded is refused, with 
 """
 
 import os
+from pathlib import Path
 
 from agent import log
 from agent.linux import lsm
@@ -23,14 +24,9 @@ def load() -> None:
     try:
         mount_at(lsm.SECURITYFS, b"securityfs", attributes=ATTRIBUTES)
         if lsm.apparmor_active():
-            lsm.load_apparmor(_read(APPARMOR))
+            lsm.load_apparmor(Path(APPARMOR).read_bytes())
         elif os.path.isdir(lsm.SELINUXFS):
             mount_at(lsm.SELINUXFS, b"selinuxfs", attributes=ATTRIBUTES)
-            lsm.load_selinux(_read(SELINUX))
+            lsm.load_selinux(Path(SELINUX).read_bytes())
     except OSError as error:
         log.error(f"no mandatory access control: {error}", "policy")
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

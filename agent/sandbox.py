@@ -107,25 +107,14 @@ class Sandbox:
         self._passthrough = Passthrough()
         return self._passthrough
 
-    # policies. Most guests have none, and then their code is not even imported.
+    @property
+    def policies(self) -> "PolicySet":
+        """The policies in force. Most guests have none, and then their code is not even imported."""
+        if self._policies is None:
+            from agent.policy.policy_set import PolicySet
 
-    def read_policy(self, path: str) -> None:
-        """Put a policy of the image in force, in addition to those before."""
-        from agent.policy.policy_set import PolicySet
-
-        self._policies = self._policies or PolicySet()
-        self._policies.read(path)
-
-    def set_policy(self, text: str) -> None:
-        """Put the host's policy in force, in place of the one that it has set before.
-
-        Raises Refused for a malformed policy, and then changes nothing.
-        """
-        from agent.policy.policy_set import PolicySet
-
-        policies = self._policies or PolicySet()
-        policies.set(text)
-        self._policies = policies
+            self._policies = PolicySet()
+        return self._policies
 
     def check_policy(self, service: str, method: str, request: object) -> None:
         """Raise Denied if a policy in force does not allow the request."""

@@ -18,7 +18,6 @@ from innkeeper.wire.pb.guest_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from agent import events
     from agent.container.container import Container
     from agent.sandbox import Sandbox
     from agent.service.dispatch import Handlers
@@ -137,18 +136,7 @@ async def next_events(sandbox: "Sandbox", request: "guest_pb2.NextEventsRequest"
     if not request.HasField("after"):
         return NextEventsResponse(last=sandbox.events.last)
     happened = await sandbox.events.after(request.after)
-    return NextEventsResponse(events=[_event(event) for event in happened], last=happened[-1].number)
-
-
-def _event(event: "events.Event") -> Event:
-    return Event(
-        number=event.number,
-        time=event.time,
-        kind=event.kind,  # type: ignore[arg-type]  # upb takes a number for an enumerated value
-        container_id=event.container_id,
-        exec_id=event.exec_id,
-        exit_status=event.exit_status,
-    )
+    return NextEventsResponse(events=[Event(**event._asdict()) for event in happened], last=happened[-1].number)
 
 
 async def power_off(sandbox: "Sandbox", request: Empty) -> Empty:

@@ -37,7 +37,7 @@ async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") 
 
     If a policy is in force already, this call had to pass it, like every other call.
     """
-    sandbox.set_policy(request.policy)
+    sandbox.policies.set(request.policy)
     return Empty()
 
 
