@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from agent.errors import Refused, WrongState
 from agent.linux.landlock import confine
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
-from agent.storage.mountpoint import open_directory, remove_tree
+from agent.storage import tree
+from agent.storage.mountpoint import open_directory
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class FileCopies:
 
 def _make_directory(root: str, path: str, request: "CopyFileRequest") -> None:
     parent, name = _open_parent(root, path, request)
-    kind = _kind(parent, name)
+    kind = tree.file_type(parent, name)
     if kind not in (None, stat.S_IFDIR):
         os.unlink(name, dir_fd=parent)
     if kind != stat.S_IFDIR:
@@ -127,7 +128,7 @@ def _make_link(root: str, path: str, request: "CopyFileRequest") -> None:
     os.symlink(request.data, temporary.encode(), dir_fd=parent)
     try:
         os.chown(temporary, request.uid, request.gid, dir_fd=parent, follow_symlinks=False)
-        _replace(parent, temporary, name)
+        tree.replace(parent, temporary, name)
     except OSError:
         os.unlink(temporary, dir_fd=parent)
         raise
@@ -150,9 +151,9 @@ def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", las
         if last:
             os.fchown(file, request.uid, request.gid)
             os.fchmod(file, stat.S_IMODE(request.file_mode))
-            _replace(parent, temporary, name)
+            tree.replace(parent, temporary, name)
     except OSError:
-        _unlink(parent, temporary)
+        tree.unlink(parent, temporary)
         raise
 
 
@@ -164,14 +165,7 @@ def _discard(root: str, path: str, temporary: str) -> None:
         parent = openat2(directory, os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY, IN_ROOT)
     except FileNotFoundError:
         return
-    _unlink(parent, temporary)
-
-
-def _unlink(parent: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        pass
+    tree.unlink(parent, temporary)
 
 
 def _open_parent(root: str, path: str, request: "CopyFileRequest") -> tuple[int, str]:
@@ -193,22 +187,3 @@ def _open_parent(root: str, path: str, request: "CopyFileRequest") -> tuple[int,
         parent = make_directory_in_root(directory, above, mode)
         os.chown(f"/proc/self/fd/{parent}", request.uid, request.gid)
         return parent, name
-
-
-def _kind(parent: int, name: str) -> int | None:
-    """Return the file type (S_IFMT) of `name`, or None if it does not exist. Follows no link."""
-    try:
-        return stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return None
-
-
-def _replace(parent: int, temporary: str, name: str) -> None:
-    """Rename `temporary` to `name`, which is replaced whatever it is.
-
-    rename(2) cannot put a file in the place of a directory, so a directory is first removed with
-    all its content.
-    """
-    if _kind(parent, name) == stat.S_IFDIR:
-        remove_tree(parent, name)
-    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -6,11 +6,10 @@ guest.
 """
 
 import os
-import stat
 
 from agent.errors import Refused
 from agent.linux.fd import OwnedFd
-from agent.linux.openat2 import NO_LINKS, RESOLVE_NO_XDEV, openat2
+from agent.linux.openat2 import NO_LINKS, openat2
 
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
@@ -60,17 +59,3 @@ def make_file(parent: int, name: str) -> int:
     except FileNotFoundError:
         os.close(openat2(parent, name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, NO_LINKS, FILE_MODE))
         return openat2(parent, name, os.O_PATH, NO_LINKS)
-
-
-def remove_tree(parent: int, name: str) -> None:
-    """Remove `name` below the descriptor `parent`, recursively.
-
-    No symbolic link is followed. Raises OSError: EXDEV for a directory that is a mount point.
-    """
-    if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=parent)
-        return
-    with OwnedFd(openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, NO_LINKS | RESOLVE_NO_XDEV)) as directory:
-        for entry in os.listdir(directory):
-            remove_tree(directory, entry)
-    os.rmdir(name, dir_fd=parent)

@@ -7,8 +7,9 @@ from agent.errors import Refused
 from agent.linux.openat2 import open_without_links
 from agent.storage.driver import Context, Detach, mount_async, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import Mounted
-from agent.storage.mountpoint import check_path, open_directory, remove_tree
+from agent.storage.mountpoint import check_path, open_directory
 from agent.storage.options import OVERLAY_RW, Options
+from agent.storage.tree import remove_tree
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

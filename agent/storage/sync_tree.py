@@ -12,7 +12,8 @@ import os
 import stat
 
 from agent.linux.fd import OwnedFd
-from agent.storage.mountpoint import open_directory, remove_tree
+from agent.storage import tree
+from agent.storage.mountpoint import open_directory
 
 BUFFER_SIZE = 1 << 16
 TEMPORARY = ".innkeeper-new"
@@ -57,26 +58,26 @@ def copy(source: int, target: str) -> None:
 
 
 def _copy_directory(source: int, parent: int, name: str) -> None:
-    if _kind(parent, name) not in (None, stat.S_IFDIR):
+    if tree.file_type(parent, name) not in (None, stat.S_IFDIR):
         os.unlink(name, dir_fd=parent)
-    if _kind(parent, name) is None:
+    if tree.file_type(parent, name) is None:
         os.mkdir(name, 0o700, dir_fd=parent)
     with OwnedFd(os.open(name, os.O_RDONLY | os.O_DIRECTORY | _HERE, dir_fd=parent)) as target:
         status = os.fstat(source)
         _copy_owner_and_mode(target, status)
         names = _names(source)
-        links = [name for name in names if _kind(source, name) == stat.S_IFLNK]
+        links = [name for name in names if tree.file_type(source, name) == stat.S_IFLNK]
         for entry in (*[name for name in names if name not in links], *links):
             try:
                 _copy_entry(source, target, entry)
             except FileNotFoundError:
                 continue  # removed since the directory was listed
         for gone in set(_names(target)) - set(names):
-            remove_tree(target, gone)
+            tree.remove_tree(target, gone)
 
 
 def _copy_entry(source: int, target: int, name: str) -> None:
-    kind = _kind(source, name)
+    kind = tree.file_type(source, name)
     if kind == stat.S_IFDIR:
         with OwnedFd(os.open(name, os.O_PATH | os.O_DIRECTORY | _HERE, dir_fd=source)) as below:
             _copy_directory(below, target, name)
@@ -94,7 +95,7 @@ def _copy_file(source: int, target: int, name: str) -> None:
             return
         with OwnedFd(os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _HERE, 0o600, dir_fd=target)) as fresh:
             _copy_content(original, fresh, status)
-        _replace(target, name)
+        tree.replace(target, TEMPORARY, name)
 
 
 def _copy_in_place(source: int, parent: int, name: str) -> None:
@@ -116,19 +117,12 @@ def _copy_link(source: int, target: int, name: str) -> None:
     """Copy a changed symbolic link to a temporary name and rename it."""
     wanted = os.readlink(name, dir_fd=source)
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
-    if _kind(target, name) == stat.S_IFLNK and os.readlink(name, dir_fd=target) == wanted:
+    if tree.file_type(target, name) == stat.S_IFLNK and os.readlink(name, dir_fd=target) == wanted:
         return
-    _discard(target, TEMPORARY)
+    tree.unlink(target, TEMPORARY)
     os.symlink(wanted, TEMPORARY, dir_fd=target)
     os.chown(TEMPORARY, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-    _replace(target, name)
-
-
-def _replace(directory: int, name: str) -> None:
-    """Rename the temporary file to `name`. A directory there is removed first."""
-    if _kind(directory, name) == stat.S_IFDIR:
-        remove_tree(directory, name)
-    os.rename(TEMPORARY, name, src_dir_fd=directory, dst_dir_fd=directory)
+    tree.replace(target, TEMPORARY, name)
 
 
 def _copy_content(source: int, target: int, status: os.stat_result) -> None:
@@ -156,22 +150,7 @@ def _unchanged(status: os.stat_result, directory: int, name: str) -> bool:
     return all(getattr(status, field) == getattr(other, field) for field in ("st_size", "st_mtime_ns", "st_mode", "st_uid", "st_gid"))
 
 
-def _discard(directory: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-
-
 def _names(directory: int) -> list[str]:
     """Return the sorted names in a directory, given its O_PATH descriptor."""
     with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as fd:
         return sorted(name for name in os.listdir(fd) if name != TEMPORARY)
-
-
-def _kind(directory: int, name: str) -> int | None:
-    """Return the file type (S_IFMT) of `name`, or None if it does not exist. Follows no link."""
-    try:
-        return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return None
