@@ -7,12 +7,13 @@ import json
 import platform
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from innkeeper import programs
+from innkeeper.image.tree import Inode
 from tests import images
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -123,3 +124,21 @@ def busybox_root(etc: str = "etc") -> list[tuple[tarfile.TarInfo, bytes]]:
     made += [file("bin/busybox", programs.require("busybox").read_bytes(), mode=0o755)]
     made += [file(f"bin/{name}", type=tarfile.SYMTYPE, linkname="busybox") for name in images.APPLETS.split()]
     return [*made, file(f"{etc}/passwd", images.PASSWD.encode()), file(f"{etc}/group", images.GROUP.encode())]
+
+
+def walk(root: Inode) -> Iterator[tuple[bytes, Inode, Inode]]:
+    """Yield every name below `root` in order, as (path, inode, its directory).
+
+    A hard link is yielded once per name.
+    """
+    pending: list[tuple[bytes, Inode]] = [(b"", root)]
+    while pending:
+        prefix, directory = pending.pop()
+        below = []
+        for name in sorted(directory.children):
+            node = directory.children[name]
+            path = prefix + b"/" + name
+            yield path, node, directory
+            if node.is_dir:
+                below.append((path, node))
+        pending.extend(reversed(below))

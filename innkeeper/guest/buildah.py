@@ -101,10 +101,6 @@ class Buildah:
         """Remove a working container."""
         self._run("rm", container)
 
-    def rmi(self, image: str) -> None:
-        """Remove an image."""
-        self._run("rmi", "--force", image)
-
     def has_image(self, image: str) -> bool:
         """Return whether a local image of that name exists."""
         found = self._run("images", "--format", "{{.ID}}", "--filter", f"reference={image}")

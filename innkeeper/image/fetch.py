@@ -7,8 +7,8 @@ below <cache>/images:
     image.erofs    the merged tree
     image.json     the config, and /etc/passwd and /etc/group from the tree
 
-A file `pin-...` records the id that a reference by digest stands for on this machine, so that the
-next run needs no request to a registry.
+A file `pin-...` records the id that a reference by digest stands for on this host, so that the next
+run needs no request to a registry.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ from innkeeper.errors import InnkeeperError
 def inspect_config(source: str, scratch: Path) -> bytes:
     """Return the raw bytes of the config of image `source`. Their sha256 is the image's id.
 
-    Of a manifest list, the entry for this machine's platform is used.
+    Of a manifest list, the entry for this host's platform is used.
     """
     return _run(["inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source], scratch, f"image {source} not found")
 
@@ -43,7 +43,7 @@ def local_image_id(name: str) -> str | None:
 
 
 def tls_options(source: str, option: str) -> list[str]:
-    """Return options that disable certificate checks for a registry on this machine only.
+    """Return options that disable certificate checks for a registry on this host only.
 
     As docker does for 127.0.0.0/8, ::1 and localhost.
     """

@@ -5,7 +5,6 @@ block device.
 """
 
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,24 +157,6 @@ def _resolve(root: Inode, path: bytes, follow_last: bool) -> list[tuple[bytes, I
             return None
         trail.append((part, node))
     return trail
-
-
-def walk(root: Inode) -> Iterator[tuple[bytes, Inode, Inode]]:
-    """Yield every name below `root` in order, as (path, inode, its directory).
-
-    A hard link is yielded once per name.
-    """
-    pending: list[tuple[bytes, Inode]] = [(b"", root)]
-    while pending:
-        prefix, directory = pending.pop()
-        below = []
-        for name in sorted(directory.children):
-            node = directory.children[name]
-            path = prefix + b"/" + name
-            yield path, node, directory
-            if node.is_dir:
-                below.append((path, node))
-        pending.extend(reversed(below))
 
 
 def read(node: Inode, limit: int) -> bytes | None:

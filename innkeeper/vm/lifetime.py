@@ -113,19 +113,16 @@ def orphans(folder: Path) -> list[int]:
     return found
 
 
-def kill_orphans(folder: Path) -> int:
-    """Kill helper processes in `folder`, whose owner is dead. Return their number.
+def kill_orphans(folder: Path) -> None:
+    """Kill helper processes in `folder`, whose owner is dead.
 
     Waits until they are gone, at most 5 s.
     """
     deadline = time.monotonic() + 5
-    killed: set[int] = set()
     while (pids := _own(orphans(folder))) and time.monotonic() < deadline:
         for pid in pids:
             _kill(pid, folder)
-            killed.add(pid)
         time.sleep(0.01)
-    return len(killed)
 
 
 def _own(pids: Sequence[int]) -> list[int]:

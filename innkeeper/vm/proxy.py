@@ -15,6 +15,7 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.dial import connect_unix, dial, listen_unix
 from innkeeper.errors import InnkeeperError
+from innkeeper.vm.relays import shut_down
 
 BACKLOG = 128
 """Clients that may connect at once. A unix socket with a timeout refuses more."""
@@ -99,16 +100,16 @@ def relay(client: socket.socket, guest: socket.socket) -> None:
 
     def upward() -> None:
         _copy(client, guest)
-        _shut_down(guest, socket.SHUT_WR)
+        shut_down(guest, socket.SHUT_WR)
         over.wait(HALF_CLOSE_SECONDS)
-        _shut_down(guest, socket.SHUT_RDWR)
+        shut_down(guest, socket.SHUT_RDWR)
 
     thread = threading.Thread(target=upward, name="proxy up", daemon=True)
     thread.start()
     _copy(guest, client)
     over.set()
     for sock in (client, guest):
-        _shut_down(sock, socket.SHUT_RDWR)
+        shut_down(sock, socket.SHUT_RDWR)
     thread.join()
 
 
@@ -119,10 +120,3 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     except OSError:
         pass
-
-
-def _shut_down(sock: socket.socket, how: int) -> None:
-    try:
-        sock.shutdown(how)
-    except OSError:
-        pass  # not connected any more

@@ -35,20 +35,13 @@ class VirtioSerial(Backend):
         self.path = folder / "agent.sock"
         near, far = socket.socketpair()
         self.listener, ready = socket.socketpair()
-        self._far: socket.socket | None = far
+        self._inherited = far
         self._relay = SerialRelay(listen_unix(self.path), near, ready)
         self.fds = (far.fileno(),)
         self.chardev = f"socket,id=vsock,fd={far.fileno()}"
 
     def address(self, port: int | str) -> str:
         return f"hybrid://{self.path}:{port}"
-
-    def close_fds_after_spawn(self) -> None:
-        """Close our copy of the connection, so that the relay notices when QEMU ends."""
-        if self._far is not None:
-            self._far.close()
-            self._far = None
-        self.fds = ()
 
     def accept_ready(self) -> bool:
         return True

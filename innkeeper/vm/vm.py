@@ -200,7 +200,7 @@ class VirtualMachine:
         try:
             return self._qemu.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the machine still runs after {timeout} s") from None
+            raise TimeoutError(f"the VM still runs after {timeout} s") from None
 
     def console_tail(self, lines: int = CONSOLE_LINES) -> list[str]:
         """Return the console's last lines."""

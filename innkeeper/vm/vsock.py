@@ -52,9 +52,15 @@ class Backend(ABC):
     def address(self, port: int | str) -> str:
         """Return the address of a port, for `innkeeper.client.connect`."""
 
-    @abstractmethod
+    _inherited: socket.socket | None = None
+    """QEMU's end of a connection."""
+
     def close_fds_after_spawn(self) -> None:
-        """Close or keep `fds`, now that QEMU has inherited them."""
+        """Close our copy of what QEMU has inherited, so that the other end notices when QEMU ends."""
+        if self._inherited is not None:
+            self._inherited.close()
+            self._inherited = None
+        self.fds = ()
 
     def stop_listening(self) -> None:
         """Accept no more calls: from now on they would come from a container."""
@@ -161,30 +167,21 @@ class UserVsock(Backend):
         self.log = folder / "vsock.log"
         self.path = folder / "agent.sock"
         self.listener = listen_unix(folder / f"agent.sock_{READY_PORT}")
-        self._queue: socket.socket | None = None
         # Only the guest sees this CID: nothing outside this process uses it.
         argv = [str(program), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
         self.process = lifetime.spawn(setpriv, [*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
         try:
-            self._queue = connect_to_helper(folder / "vsock.sock", self.process, self.log, "vhost-device-vsock")
+            queue = connect_to_helper(folder / "vsock.sock", self.process, self.log, "vhost-device-vsock")
         except BaseException:
             self.close()
             raise
-        self.fds = (self._queue.fileno(),)
-        self.chardev = f"socket,id=vsock,fd={self._queue.fileno()}"
+        # vhost-device-vsock exits when it is closed, and the callers' connections end with it.
+        self._inherited = queue
+        self.fds = (queue.fileno(),)
+        self.chardev = f"socket,id=vsock,fd={queue.fileno()}"
 
     def address(self, port: int | str) -> str:
         return f"hybrid://{self.path}:{port}"
-
-    def close_fds_after_spawn(self) -> None:
-        """Close our copy of the connection, so that QEMU holds the only one.
-
-        vhost-device-vsock exits when it is closed, and the callers' connections end with it.
-        """
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None
-        self.fds = ()
 
     def accept_ready(self) -> bool:
         self.listener.accept()[0].close()

@@ -15,7 +15,8 @@ import tarfile
 from pathlib import Path
 
 from innkeeper.image.layer import read_layer
-from innkeeper.image.tree import merge, new_directory, read, walk
+from innkeeper.image.tree import merge, new_directory, read
+from tests.image_helpers import walk
 
 NAMES = ("a", "b", "c")
 

@@ -11,7 +11,8 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.layer import read_layer
-from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory, walk
+from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory
+from tests.image_helpers import walk
 
 
 def entry(name: str, data: bytes | None = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
