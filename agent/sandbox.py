@@ -2,7 +2,7 @@
 
 Requests run as concurrent tasks, and any of them may be cancelled by a client's deadline at an
 await. Creating the sandbox or a container undoes itself in that case. Starting and removing a
-container and destroying the sandbox go on to their end in a task of their own (agent/carried.py).
+container and destroying the sandbox go on to their end in a task of their own (agent/run_to_completion.py).
 """
 
 import errno
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import events, log, loop
-from agent.carried import carried
 from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host import HostContext
@@ -28,6 +27,7 @@ from agent.pod.namespaces import SharedNamespaces
 from agent.pod.shell import Shells
 from agent.pod.signals import would_drop
 from agent.pod.spec_translator import SpecTranslator
+from agent.run_to_completion import run_to_completion
 from agent.storage.manager import StorageManager, mount_storages
 from agent.worker import run_in_worker
 
@@ -199,7 +199,7 @@ class Sandbox:
     async def add_swap(self, node: str) -> None:
         """Call swapon(2) and record the device, so that `destroy` can call swapoff(2).
 
-        Both are carried to their end even if the deadline of the client passes in between:
+        Both run to their end even if the deadline of the client passes in between:
         otherwise the device would be in use and nothing would release it.
         """
         from agent.linux.swap import swapon
@@ -208,7 +208,7 @@ class Sandbox:
             await run_in_worker(lambda: swapon(node), "swapon")
             self._swaps.append(node)
 
-        await carried(work(), f"swapon {node}")
+        await run_to_completion(work(), f"swapon {node}")
 
     async def _swap_off(self) -> None:
         if self._swaps:
@@ -323,7 +323,7 @@ class Sandbox:
             self.events.publish(events.STARTED, container_id)
             loop.spawn(container.watch_oom(lambda kills: self._out_of_memory(container_id, kills)), name=f"oom {container_id}")
 
-        await carried(work(), f"start {container_id}")
+        await run_to_completion(work(), f"start {container_id}")
 
     def _out_of_memory(self, container_id: str, kills: int) -> None:
         """Record one event per killed process. Events beyond MAX_EVENTS are dropped and logged."""
@@ -415,7 +415,7 @@ class Sandbox:
             if self._containers.get(container_id) is not container:
                 return
         self._removing[container_id] = loop.Event()
-        await carried(self._remove(container), f"remove {container_id}")
+        await run_to_completion(self._remove(container), f"remove {container_id}")
 
     async def _remove(self, container: Container) -> None:
         try:

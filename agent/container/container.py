@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 from agent import loop
-from agent.carried import carried
 from agent.container import hooks, notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
@@ -23,6 +22,7 @@ from agent.container.spec.resources import Resources
 from agent.container.state import State
 from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
+from agent.run_to_completion import run_to_completion
 
 LAST_OOM_SECONDS = 1.0
 
@@ -136,7 +136,7 @@ class Container:
         Raises WrongState, Refused without a program, StepFailed. After StepFailed the container is
         stopped.
         """
-        await carried(self._start(), f"start {self.id}", self._lock)
+        await run_to_completion(self._start(), f"start {self.id}", self._lock)
 
     async def _start(self) -> None:
         async with self._lock:
@@ -260,7 +260,7 @@ class Container:
 
     async def update(self, resources: Resources) -> None:
         """Set new limits. Raises Refused, WrongState, StepFailed, and then keeps the old limits."""
-        await carried(self._update(resources), f"update {self.id}", self._lock)
+        await run_to_completion(self._update(resources), f"update {self.id}", self._lock)
 
     async def _update(self, resources: Resources) -> None:
         async with self._lock:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent import loop
-from agent.carried import carried
 from agent.errors import AgentError, Refused, StepFailed, Unimplemented, WrongState
+from agent.run_to_completion import run_to_completion
 from agent.storage import ephemeral, local, share
 from agent.storage.driver import Context, Detach, Driver
 from agent.storage.mountpoint import check_path
@@ -164,7 +164,7 @@ class StorageManager:
         even if the caller is cancelled. Raises AgentError, the last failure, after all are done.
         """
         if mount_points:
-            await carried(self._release(tuple(mount_points)), f"release {mount_points[0]}")
+            await run_to_completion(self._release(tuple(mount_points)), f"release {mount_points[0]}")
 
     async def _release(self, mount_points: Sequence[str]) -> None:
         failure: AgentError | None = None
@@ -187,7 +187,7 @@ class StorageManager:
         Raises AgentError, the last failure, after all are done.
         """
         self.closed = True
-        await carried(self._clear(), "clear storages")
+        await run_to_completion(self._clear(), "clear storages")
 
     async def _clear(self) -> None:
         failure: AgentError | None = None

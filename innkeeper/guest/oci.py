@@ -21,7 +21,7 @@ PROGRAM = f"{FOLDER}/usr/bin/innkeeper-oci"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 SOURCES = [
     "agent/__init__.py",
-    "agent/carried.py",
+    "agent/run_to_completion.py",
     "agent/errors.py",
     "agent/log.py",
     "agent/worker.py",

@@ -78,14 +78,14 @@ PACKAGES = (
     Package("agent.log", "JSON lines on standard error", ("agent.errors", "agent.linux")),
     Package("agent.config", "kernel command line, TOML file, environment", ("agent.errors", "agent.log")),
     Package("agent.worker", "work that may block, in a forked child", _KERNEL),
-    Package("agent.carried", "work that goes on when its caller is cancelled", ("agent.errors", "agent.log", "agent.loop")),
+    Package("agent.run_to_completion", "work that goes on when its caller is cancelled", ("agent.errors", "agent.log", "agent.loop")),
     Package(
         "agent.container",
         "spec, life cycle, init, root file system, cgroup, seccomp, streams",
-        (*_KERNEL, "agent.carried", "agent.worker"),
+        (*_KERNEL, "agent.run_to_completion", "agent.worker"),
     ),
     Package("agent.device", "devices of the guest: uevents, block devices, PCI", (*_KERNEL, "agent.worker", "innkeeper.wire")),
-    Package("agent.storage", "storage drivers and the table of what is mounted", (*_GUEST_STATE, "agent.carried")),
+    Package("agent.storage", "storage drivers and the table of what is mounted", (*_GUEST_STATE, "agent.run_to_completion")),
     Package("agent.network", "interfaces, routes, neighbours, DNS", _GUEST_STATE),
     Package("agent.events", "events of containers, numbered and kept for a while", ("agent.errors", "agent.loop")),
     Package("agent.lsm", "loads the image's policy of mandatory access control", ("agent.errors", "agent.linux", "agent.log")),
@@ -101,7 +101,7 @@ PACKAGES = (
         (
             *_GUEST_STATE,
             *(
-                "agent.carried",
+                "agent.run_to_completion",
                 "agent.config",
                 "agent.events",
                 "agent.log",

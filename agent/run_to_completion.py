@@ -2,7 +2,7 @@
 
 Some operations change the kernel's state and then, after an await, the agent's record of it. If a
 client's deadline cancelled them in between, the two would disagree for good. Operations that can be
-undone undo themselves when cancelled. `carried` is for those that cannot.
+undone undo themselves when cancelled. `run_to_completion` is for those that cannot.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def carried(work: "Coroutine[Any, Any, T]", name: str, lock: loop.Lock | None = None) -> T:
+async def run_to_completion(work: "Coroutine[Any, Any, T]", name: str, lock: loop.Lock | None = None) -> T:
     """Run `work` in a task of its own and return its result, or raise its error.
 
     The task goes on if the caller is cancelled. An AgentError, OSError or TimeoutError is then
