@@ -14,7 +14,7 @@ from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchRequest:
     """What to measure, and how often."""
 

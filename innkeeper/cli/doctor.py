@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from innkeeper.cli.show import Json
+from innkeeper.cli import show
 
 
 def register(app: typer.Typer) -> None:
@@ -17,13 +17,13 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     guest: Annotated[bool, typer.Option("--guest", help="Also boot the guest and ask it (builds it the first time).")] = False,
-    json: Json = False,
+    json: show.Json = False,
 ) -> int:
     """Say whether this host can run containers, build the guest and run the tests, and how to get what is missing.
 
     Exit status 0 when running works, 1 when it does not: of building and testing only the report tells.
     """
-    from innkeeper.cli import health, show
+    from innkeeper.cli import health
 
     report = health.examine(guest)
     if json:
@@ -34,8 +34,6 @@ def doctor(
 
 
 def _print(report: dict[str, Any]) -> None:
-    from innkeeper.cli import show
-
     show.table(("PROGRAM", "", "", "FOR"), [_program_row(name, entry) for name, entry in report["programs"].items()])
     print()
     show.table(("PROVEN", "", ""), [(name, "yes" if entry["works"] else "no", entry["detail"]) for name, entry in report["proven"].items()])

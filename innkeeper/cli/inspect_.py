@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from innkeeper.cli import show
+from innkeeper.errors import InnkeeperError
+
 EXAMPLES = "Examples:  inspect web;  inspect web | jq '.[0].State';  inspect web | jq '.[0].spec.process.capabilities'"
 
 
@@ -14,7 +17,6 @@ def register(app: typer.Typer) -> None:
 
 def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")]) -> None:
     """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
-    from innkeeper.cli import show
     from innkeeper.engine import records
 
     show.print_json([_known(records.lookup(name)) for name in names])
@@ -29,7 +31,6 @@ def _known(container: "records.Container") -> dict[str, Any]:
 
     from innkeeper.engine import guest_agent
     from innkeeper.engine.records import RUNNING
-    from innkeeper.errors import InnkeeperError
 
     machine = {key: value for key, value in container.vm.state.items() if key != "container"}
     known = {**container.docker_document(), **container.document(), "machine": machine}

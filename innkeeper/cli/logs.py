@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from innkeeper.cli.show import Json
+from innkeeper.errors import InnkeeperError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,6 @@ def logs(
     import os
 
     from innkeeper.engine import logfile, records
-    from innkeeper.errors import InnkeeperError
 
     container = records.lookup(name)
     path = container.folder / records.LOG

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from innkeeper.errors import InnkeeperError
 from innkeeper.wire.grpc import PORT
 
 EXAMPLES = "Examples:  proxy web;  proxy web --socket /tmp/web.sock;  grpcurl -unix -plaintext /tmp/web.sock list"
@@ -25,7 +26,6 @@ def proxy(
     Runs until it is interrupted or the guest has ended, and removes the socket then.
     """
     from innkeeper.engine import records
-    from innkeeper.errors import InnkeeperError
     from innkeeper.vm import proxy as proxying
 
     container = records.lookup(name)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from innkeeper.cli.show import Json
+from innkeeper.cli import show
 
 
 def register(app: typer.Typer) -> None:
@@ -16,13 +16,12 @@ def ps(
     name: Annotated[str, typer.Argument(metavar="[CONTAINER]", help="Show the processes in this container.")] = "",
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that have ended.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only.")] = False,
-    json: Json = False,
+    json: show.Json = False,
 ) -> None:
     """List containers; with CONTAINER, the processes in it."""
     if name:
         _processes(name, json)
         return
-    from innkeeper.cli import show
     from innkeeper.engine import records
 
     found = [one for one in records.all_containers() if everything or one.alive]
@@ -53,8 +52,6 @@ def _short(text: str) -> str:
 
 def _status(one: "records.Container") -> str:
     """Return the status in the words of docker's `ps`."""
-    from innkeeper.cli import show
-
     facts, status = one.facts, one.status()
     if status == "running":
         return f"Up {show.ago(facts.started)}"
@@ -68,7 +65,6 @@ def _processes(name: str, json: bool) -> None:
     """Print the processes of one container."""
     import datetime
 
-    from innkeeper.cli import show
     from innkeeper.engine import guest_agent, records
 
     container = records.lookup(name)

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from innkeeper.errors import InnkeeperError
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -16,7 +18,6 @@ def rm(
 ) -> None:
     """Remove containers and their logs."""
     from innkeeper.engine import records, stop
-    from innkeeper.errors import InnkeeperError
     from innkeeper.vm import registry
 
     for name in names:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from innkeeper.errors import InnkeeperError
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -19,7 +21,6 @@ def shell(
     import secrets
 
     from innkeeper.engine import attach, guest_agent, records, terminal
-    from innkeeper.errors import InnkeeperError
     from innkeeper.wire.pb import guest_pb2
 
     container = records.lookup(name)

@@ -16,7 +16,7 @@ from innkeeper.engine import attach, guest_agent, records, session, terminal
 from innkeeper.errors import InnkeeperError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExecRequest:
     """The flags of `exec`."""
 

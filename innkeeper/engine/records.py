@@ -22,7 +22,7 @@ LOST = 255
 """The exit status of a container if its own is unknown: its VM or its owner ended before it."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Facts:
     """The facts that the owner of a container records.
 

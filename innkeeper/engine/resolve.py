@@ -21,7 +21,7 @@ OVERHEAD_MIB = 256
 """MiB for the guest itself, beside a container that has reached its --memory."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRequest:
     """The settings of the VM and of the command line, beside those of the container.
 

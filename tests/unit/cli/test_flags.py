@@ -50,7 +50,7 @@ def invoke(words: list[str]) -> int:
 
 def test_defaults_are_those_of_the_request(requested: dict[str, Any]) -> None:
     assert invoke(["image"]) == 7
-    assert requested == {**vars(RunRequest("image")), **vars(RunOptions(args=[], mac="apparmor"))}
+    assert requested == {**vars(RunRequest(reference="image")), **vars(RunOptions(args=[], mac="apparmor"))}
 
 
 def test_every_flag_is_parsed(requested: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,4 +109,4 @@ def test_every_flag_is_parsed(requested: dict[str, Any], tmp_path: Path, capsys:
 
 def test_an_empty_size_is_no_size(requested: dict[str, Any]) -> None:
     assert invoke(["-m", "", "--cpus", "", "--shm-size", "", "--vm-memory", "", "--debug-guest", "image"]) == 7
-    assert requested == {**vars(RunRequest("image", guest="debug")), **vars(RunOptions(args=[], mac="apparmor"))}
+    assert requested == {**vars(RunRequest(reference="image", guest="debug")), **vars(RunOptions(args=[], mac="apparmor"))}
