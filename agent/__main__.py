@@ -97,13 +97,13 @@ def _panic() -> None:
 
     The kernel panics when PID 1 exits, whatever the reason. Here the console shows the reason.
     """
-    log.error("panic: the agent ends the machine")
+    log.error("panic: the agent ends the VM")
     error = sys.exc_info()
     if error[0] is not None:
         sys.excepthook(*error)
-    from agent.linux.reboot import end_machine
+    from agent.linux.reboot import end_vm
 
-    end_machine()
+    end_vm()
 
 
 def main() -> int:
@@ -114,7 +114,7 @@ def main() -> int:
         return _ordinary_process()
     try:
         loop.run(guest())
-    except BaseException:  # noqa: BLE001 - the edge of the process, and of the machine
+    except BaseException:  # noqa: BLE001 - the edge of the process, and of the VM
         _panic()
     return 1
 

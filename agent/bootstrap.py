@@ -55,7 +55,7 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     `address` is the one on which the agent listens already.
     """
     from agent import early_boot, lsm, ptp_clock
-    from agent.linux.reboot import end_machine
+    from agent.linux.reboot import end_vm
 
     early_boot.leave_initramfs()
     early_boot.boot()
@@ -68,7 +68,7 @@ async def as_pid1(dispatcher: "Dispatcher", address: str) -> None:
     await _serve(dispatcher, settings, Path(early_boot.CGROUP_ROOT), settings.grpc_addr or GRPC_VSOCK)
     await loop.sleep(DRAIN_SECONDS)
     log.info("power off")
-    end_machine()
+    end_vm()
 
 
 def listen_on_configured(settings: config.Config, address: str, dispatcher: "Dispatcher") -> None:

@@ -7,7 +7,7 @@ RB_AUTOBOOT = 0x01234567
 RB_POWER_OFF = 0x4321FEDC
 
 
-def end_machine() -> None:
+def end_vm() -> None:
     """Flush filesystems and end the VM at once. Returns only if the kernel refuses.
 
     A VM without ACPI cannot power off: the kernel would halt and the hypervisor run on. So if the

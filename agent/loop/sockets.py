@@ -108,7 +108,7 @@ async def accept(listener: Socket) -> Socket:
         return client
 
 
-async def send_all(client: Socket, data: bytes) -> None:
+async def send_all(client: Socket, data: "bytes | memoryview") -> None:
     """Send all of `data`. Raises OSError when the client is gone."""
     view = memoryview(data)
     while view:

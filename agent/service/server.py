@@ -8,8 +8,8 @@ flight.
 """
 
 from agent import log
-from agent.loop import Event, Socket, current_task, readable, spawn, writable
-from agent.loop.sockets import accept
+from agent.loop import Event, Socket, current_task, readable, spawn
+from agent.loop.sockets import accept, send_all
 from innkeeper.wire import status
 from innkeeper.wire.connection import SERVER, Connection, DataReceived, RequestReceived
 from innkeeper.wire.envelope import Response
@@ -166,8 +166,11 @@ class Peer:
         """
         if self._writer is not None or not self._connection.outgoing:
             return
+        rest = memoryview(self._connection.data_to_send())
         try:
-            rest = self._send(memoryview(self._connection.data_to_send()))
+            rest = rest[self._sock.send(rest) :]
+        except BlockingIOError:
+            pass
         except OSError as error:
             self._lost(error)
             return
@@ -178,9 +181,7 @@ class Peer:
         """Send `rest`, and then what was queued meanwhile."""
         try:
             while True:
-                while rest:
-                    await writable(self._sock)
-                    rest = self._send(rest)
+                await send_all(self._sock, rest)
                 if not self._connection.outgoing:
                     break
                 rest = memoryview(self._connection.data_to_send())
@@ -189,16 +190,6 @@ class Peer:
         finally:
             self._writer = None
             self._drained.set()
-
-    def _send(self, data: memoryview) -> memoryview:
-        """Send what the socket takes now, and return the rest. Raises OSError.
-
-        That a socket is writable is only a hint: it may take nothing.
-        """
-        try:
-            return data[self._sock.send(data) :]
-        except BlockingIOError:
-            return data
 
     async def _until_drained(self) -> None:
         """Wait until the task that writes has ended."""
