@@ -2,16 +2,14 @@
 
 import json
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, Variant, policy
+from innkeeper.guest import Artifacts, Variant, kernel, policy
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.disk import make_disk
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze
-from innkeeper.guest.kernel import build_kernel
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.rootfs import make_initrd, make_rootfs
 from innkeeper.guest.store import Store
@@ -33,11 +31,8 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     project = project or paths.project_root()
     if not (project / "agent" / "requirements.lock").exists():
         raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
-    packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES}
+    packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES, "kernel": kernel.PACKAGES}
     builders: dict[str, Builder] = {name: Builder(wanted, store) for name, wanted in packages.items()}
-
-    def kernel_builder(packages: Sequence[str]) -> Builder:
-        return builders.setdefault("kernel", Builder(packages, store))
 
     agent = freeze(store, builders["agent"], project, AGENT)
     gateway = freeze(store, builders["agent"], project, GATEWAY)
@@ -46,11 +41,11 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     verity = make_verity(builders["image"], rootfs)
     disk = make_disk(store, rootfs, verity)
     initrd = make_initrd(builders["image"], rootfs)
-    kernel = build_kernel(store, kernel_builder, fragments=project / "kernel-config")
+    built = kernel.build_kernel(builders["kernel"], project / "kernel-config")
     outputs = {
-        "vmlinux": kernel / "vmlinux",
-        "bzImage": kernel / "bzImage",
-        "config": kernel / "config",
+        "vmlinux": built / "vmlinux",
+        "bzImage": built / "bzImage",
+        "config": built / "config",
         "rootfs.erofs": rootfs / "root.erofs",
         "innkeeper.img": disk / "innkeeper.img",
         "innkeeper.initrd": initrd / "innkeeper.initrd",
@@ -60,7 +55,7 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     manifest = make_manifest(
         store,
         variant,
-        [agent, gateway, policies, rootfs, verity, disk, initrd, kernel],
+        [agent, gateway, policies, rootfs, verity, disk, initrd, built],
         {name: builder.package_list() for name, builder in builders.items()},
         project / "agent" / "requirements.lock",
         outputs,
