@@ -6,7 +6,8 @@ because they change at different rates: one for the locked packages, and one fre
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,15 @@ PACKAGES = [
 
 The libraries that are copied into the root are those of this Debian release.
 """
+
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "1",
+    "PYTHONPATH": "/site",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
+    "INNKEEPER_SOURCE": "/src",
+}
+"""PyInstaller's environment in the builder."""
 
 BUILDER_SCRIPTS = Path(__file__).parent / "builder_scripts"
 """Scripts that run inside the builder."""
@@ -110,18 +120,9 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
 
     def make(out: Path) -> None:
         with progress.step(f"freezing the {program.name}"), builder:
-            source = out / "source"
-            copy_source(project, source, program.files(project))
-            mounts = {source: "/src:ro", site / "site": "/site:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
-            env = {
-                "PYTHONHASHSEED": "1",
-                "PYTHONPATH": "/site",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
-                "INNKEEPER_SOURCE": "/src",
-            }
-            builder.run(["sh", "-c", _FREEZE, "sh", program.name], mounts=mounts, env=env, log=store.log_of(out))
-            shutil.rmtree(source)
+            with source_copied(project, program.files(project), out) as source:
+                mounts = {source: "/src:ro", site / "site": "/site:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
+                builder.run(["sh", "-c", _FREEZE, "sh", program.name], mounts=mounts, env=ENVIRONMENT, log=store.log_of(out))
 
     return store.step(program.name, inputs, make)
 
@@ -134,13 +135,18 @@ def install_packages(builder: Builder, project: Path) -> Path:
     return builder.step("python-packages", "installing the agent's locked packages", _INSTALL, inputs, mounts, network=True)
 
 
-def copy_source(project: Path, target: Path, names: Iterable[str]) -> None:
-    """Copy the files whose hashes are inputs of the freeze, and no others.
+@contextmanager
+def source_copied(project: Path, names: Iterable[str], out: Path) -> Iterator[Path]:
+    """Context manager: copy the files whose hashes are inputs of the freeze, and no others.
 
     A file that is not an input could otherwise change the result without changing the step's id.
+    Yields the copy's folder, which is in the step's folder `out` meanwhile.
     """
+    target = out / "source"
     for name in names:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(project / name, path)
         os.chmod(path, 0o644)
+    yield target
+    shutil.rmtree(target)

@@ -6,13 +6,12 @@ launcher, which executes the frozen program from a sealed copy in memory.
 """
 
 import platform
-import shutil
 from pathlib import Path
 
 from innkeeper import __version__, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.builder import OLDER_SUITE, Builder
-from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES, copy_source, install_packages
+from innkeeper.guest.freeze import BUILDER_SCRIPTS, ENVIRONMENT, PACKAGES, install_packages, source_copied
 from innkeeper.guest.pipeline import link
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
@@ -79,26 +78,10 @@ def freeze_command(store: Store, project: Path) -> Path:
 
     def make(out: Path) -> None:
         with progress.step("freezing the runtime command"), builder:
-            source = out / "source"
-            copy_source(project, source, hash_tree(project, SOURCES))
-            binds = {
-                source: "/src:ro",
-                site / "site": "/site:ro",
-                BUILDER_SCRIPTS: "/inside:ro",
-                project / "LICENSE": "/LICENSE:ro",
-                out: "/out",
-            }
-            env = {
-                "PYTHONHASHSEED": "1",
-                "PYTHONPATH": "/site",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
-                "INNKEEPER_SOURCE": "/src",
-                "VERSION": __version__,
-                "ARCHITECTURE": architecture,
-            }
-            builder.run(["sh", "-c", _FREEZE], mounts=binds, env=env, log=store.log_of(out))
-            shutil.rmtree(source)
+            with source_copied(project, hash_tree(project, SOURCES), out) as source:
+                mounts = {source: "/src:ro", site / "site": "/site:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
+                env = ENVIRONMENT | {"VERSION": __version__, "ARCHITECTURE": architecture}
+                builder.run(["sh", "-c", _FREEZE], mounts=mounts | {project / "LICENSE": "/LICENSE:ro"}, env=env, log=store.log_of(out))
 
     return store.step("runtime-command", inputs, make)
 

@@ -65,7 +65,7 @@ def cloud_hypervisor(kernel: Path, image: Path, program: Path, virtiofsd: Path, 
 path = {quoted(program)}
 valid_hypervisor_paths = [{quoted(program)}]
 kernel = {quoted(kernel)}
-{_image(image, verity)}{_machine(virtiofsd)}
+{_image(image, verity)}{_vm(virtiofsd)}
 {_REST}"""
 
 
@@ -78,7 +78,7 @@ path = {quoted(qemu)}
 valid_hypervisor_paths = [{quoted(qemu)}]
 kernel = {quoted(kernel)}
 {root}machine_type = "q35"
-{_machine(virtiofsd)}disable_nesting_checks = true       # else the shim makes devices legacy on a nested host, and vsock has no legacy form
+{_vm(virtiofsd)}disable_nesting_checks = true       # else the shim makes devices legacy on a nested host, and vsock has no legacy form
 hot_plug_vfio = "no-port"
 cold_plug_vfio = "no-port"
 
@@ -100,7 +100,7 @@ disable_image_nvdimm = true         # the image is a disk: its root is /dev/vda1
 """
 
 
-def _machine(virtiofsd: Path) -> str:
+def _vm(virtiofsd: Path) -> str:
     return f"""\
 kernel_params = ""
 default_vcpus = 1
