@@ -22,6 +22,7 @@ from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
+from agent.linux.swap import swapoff, swapon
 from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.shell import Shells
@@ -84,7 +85,7 @@ class Sandbox:
         """Device nodes of swap space that the host has added."""
         self._namespaces = SharedNamespaces()
         self._translator = SpecTranslator(settings, self.devices)
-        self._points: dict[str, list[str]] = {}
+        self._mount_points: dict[str, list[str]] = {}
         self._creating: set[str] = set()
         self._creation_ended = loop.Event()
         """Set when the creation of a container has ended, with success or not."""
@@ -150,7 +151,7 @@ class Sandbox:
             await self.storages.release(points)
             self._namespaces.unmake()
             raise
-        self._points[""] = points
+        self._mount_points[""] = points
 
     async def destroy(self) -> None:
         """Remove every container, then swap and storages.
@@ -199,10 +200,9 @@ class Sandbox:
     async def add_swap(self, node: str) -> None:
         """Call swapon(2) and record the device, so that `destroy` can call swapoff(2).
 
-        Both run to their end even if the deadline of the client passes in between:
-        otherwise the device would be in use and nothing would release it.
+        Both run to their end even if the deadline of the client passes in between: otherwise the
+        device would be in use and nothing would release it.
         """
-        from agent.linux.swap import swapon
 
         async def work() -> None:
             await run_in_worker(lambda: swapon(node), "swapon")
@@ -212,8 +212,6 @@ class Sandbox:
 
     async def _swap_off(self) -> None:
         if self._swaps:
-            from agent.linux.swap import swapoff
-
             nodes, self._swaps = self._swaps, []
             await run_in_worker(lambda: swapoff(*nodes), "swapoff")
 
@@ -256,8 +254,8 @@ class Sandbox:
     async def create_container(self, request: "CreateContainerRequest", document: "Document") -> "ContainerProcess":
         """Mount the storages and create the container, without starting its program.
 
-        Returns its first process. Raises AgentError, among them AlreadyExists, and WrongState once the sandbox is being
-        destroyed. A failed creation leaves nothing behind.
+        Returns its first process. Raises AgentError, among them AlreadyExists, and WrongState once
+        the sandbox is being destroyed. A failed creation leaves nothing behind.
         """
         container_id = request.container_id
         check_id("container_id", container_id)
@@ -279,7 +277,7 @@ class Sandbox:
             self._containers[container_id] = container
             self._created[container_id] = time.time()
             self.storages.commit(points)
-            self._points[container_id] = points
+            self._mount_points[container_id] = points
             self._publish_life(events.CREATED, container_id, "", container.init)
             return container.init
         except BaseException:
@@ -427,7 +425,7 @@ class Sandbox:
             self._created.pop(container.id, None)
             self.events.publish(events.REMOVED, container.id)
             self._translator.forget(container.id)
-            await self.storages.release(self._points.pop(container.id, []))
+            await self.storages.release(self._mount_points.pop(container.id, []))
             step_times.finished()
         finally:
             self._removing.pop(container.id).set()

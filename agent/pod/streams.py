@@ -89,8 +89,8 @@ class Passthrough:
     async def claim(self, stdin: int, stdout: int, stderr: int, terminal: bool) -> Streams:
         """Return the connections of the given ports, 0 for no connection.
 
-        Waits up to CONNECT_SECONDS for all of them. Raises Refused if one is missing then, and for a
-        port that is given twice or a standard error beside a terminal.
+        Waits up to CONNECT_SECONDS for all of them. Raises Refused if one is missing then, and for
+        a port that is given twice or a standard error beside a terminal.
         """
         ports = [port for port in (stdin, stdout, stderr) if port]
         if len(set(ports)) != len(ports):

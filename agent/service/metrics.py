@@ -137,24 +137,24 @@ def snake(name: str) -> str:
 
 def _cpu_times(stat: str) -> Iterator[tuple[Labels, float]]:
     for line in stat.splitlines():
-        name, *figures = line.split()
+        name, *values = line.split()
         if name.startswith("cpu"):
-            for item, figure in zip(CPU_ITEMS.split(), figures, strict=False):
-                yield (("cpu", name[3:] or "total"), ("item", item)), float(figure)
+            for item, value in zip(CPU_ITEMS.split(), values, strict=False):
+                yield (("cpu", name[3:] or "total"), ("item", item)), float(value)
 
 
 def _netdevs(table: str) -> Iterator[tuple[Labels, float]]:
     for line in table.splitlines()[2:]:
-        name, _, figures = line.partition(":")
-        for item, figure in zip(NETDEV_ITEMS.split(), figures.split(), strict=False):
-            yield (("interface", name.strip()), ("item", item)), float(figure)
+        name, _, values = line.partition(":")
+        for item, value in zip(NETDEV_ITEMS.split(), values.split(), strict=False):
+            yield (("interface", name.strip()), ("item", item)), float(value)
 
 
 def _disks(table: str) -> Iterator[tuple[Labels, float]]:
     for line in table.splitlines():
-        _major, _minor, name, *figures = line.split()
-        for item, figure in zip(DISK_ITEMS.split(), figures, strict=False):
-            yield (("disk", name), ("item", item)), float(figure)
+        _major, _minor, name, *values = line.split()
+        for item, value in zip(DISK_ITEMS.split(), values, strict=False):
+            yield (("disk", name), ("item", item)), float(value)
 
 
 def _filesystems() -> list[Family]:
@@ -174,8 +174,8 @@ def _filesystems() -> list[Family]:
             (space, found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit),
             (inodes, found.f_files, found.f_ffree, found.f_favail),
         ):
-            for item, figure in (("total", total), ("free", free), ("available", available)):
-                target.append(((("mount", entry.mountpoint), ("device", entry.source), ("item", item)), float(figure)))
+            for item, value in (("total", total), ("free", free), ("available", available)):
+                target.append(((("mount", entry.mountpoint), ("device", entry.source), ("item", item)), float(value)))
     return [
         Family("kata_guest_filesystem_bytes", "Guest filesystem space.", "gauge", space),
         Family("kata_guest_filesystem_inodes", "Guest filesystem inodes.", "gauge", inodes),

@@ -104,8 +104,8 @@ class Peer:
     async def _read(self) -> bool:
         """Read the available bytes and process the complete frames. Return False at the end.
 
-        After READ_QUANTUM bytes the task waits for the socket, even if it is readable already. That yields
-        to the loop, so one client that never stops sending cannot starve the others.
+        After READ_QUANTUM bytes the task waits for the socket, even if it is readable already. That
+        yields to the loop, so one client that never stops sending cannot starve the others.
         """
         if self._quantum <= 0:
             await readable(self._sock)

@@ -82,8 +82,8 @@ def network_stats(path: str = "/proc/net/dev") -> list[NetworkStats]:
         lines = file.readlines()[2:]
     result = []
     for line in lines:
-        name, _, figures = line.partition(":")
-        columns = [int(figure) for figure in figures.split()]
+        name, _, rest = line.partition(":")
+        columns = [int(column) for column in rest.split()]
         if name.strip() != "lo":
             counters = {counter: columns[column] for counter, column in zip(_COUNTERS, _COLUMNS, strict=True)}
             result.append(NetworkStats(name=name.strip(), **counters))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import agent_pb2
 
 FIELD = "volume_guest_path"
-_FIGURES = struct.Struct("=6Q")
+_STATISTICS = struct.Struct("=6Q")
 _GROW = {"ext4": resize_fs.grow_ext4, "xfs": resize_fs.grow_xfs}
 
 
@@ -36,22 +36,24 @@ async def get_volume_stats(sandbox: "Sandbox", request: "agent_pb2.VolumeStatsRe
     """
     path = request.volume_guest_path
     check_path(FIELD, path)
-    figures = await run_in_worker(lambda: _figures(path), f"statvfs {path}")
-    total, free, available, inodes, inodes_free, inodes_available = _FIGURES.unpack(figures)
+    statistics = await run_in_worker(lambda: _statistics(path), f"statvfs {path}")
+    total, free, available, inodes, inodes_free, inodes_available = _STATISTICS.unpack(statistics)
     usage = [VolumeUsage(unit=VolumeUsage.BYTES, total=total, used=total - free, available=available)]
     if inodes:
         usage.append(VolumeUsage(unit=VolumeUsage.INODES, total=inodes, used=inodes - inodes_free, available=inodes_available))
     return VolumeStatsResponse(usage=usage, volume_condition=VolumeCondition(abnormal=False, message=""))
 
 
-def _figures(path: str) -> bytes:
+def _statistics(path: str) -> bytes:
     """Return the statistics of statvfs(3), packed for the pipe of the worker."""
     if stat.S_ISBLK(os.stat(path).st_mode):
         size = resize_fs.device_bytes(path)
-        return _FIGURES.pack(size, 0, 0, 0, 0, 0)
+        return _STATISTICS.pack(size, 0, 0, 0, 0, 0)
     found = os.statvfs(path)
     unit = found.f_frsize
-    return _FIGURES.pack(found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit, found.f_files, found.f_ffree, found.f_favail)
+    return _STATISTICS.pack(
+        found.f_blocks * unit, found.f_bfree * unit, found.f_bavail * unit, found.f_files, found.f_ffree, found.f_favail
+    )
 
 
 async def resize_volume(sandbox: "Sandbox", request: "agent_pb2.ResizeVolumeRequest") -> Empty:

@@ -160,8 +160,9 @@ class StorageManager:
     async def release(self, mount_points: Sequence[str]) -> None:
         """Remove one user from each mount point, in reverse order, and detach the unused ones.
 
-        A committed storage that is persistent is kept until `clear`. Once begun, the release runs to its end
-        even if the caller is cancelled. Raises AgentError, the last failure, after all are done.
+        A persistent storage that is committed is kept until `clear`. Once begun, the release runs
+        to its end even if the caller is cancelled. Raises AgentError, the last failure, after all
+        are done.
         """
         if mount_points:
             await run_to_completion(self._release(tuple(mount_points)), f"release {mount_points[0]}")
