@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from innkeeper.errors import InnkeeperError
 from tests.paths import ROOT
 
 EXAMPLES = "Examples:  test;  test tests/unit;  test -k redis -x;  CI=true test --long"
@@ -102,6 +103,8 @@ def test(
     os.chdir(ROOT)
     paths = [word for word in context.args if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
     others = [word for word in context.args if word not in paths]
+    if missing := next((word for word in others if word.startswith("tests/")), ""):
+        raise InnkeeperError(f"{missing}: no such file or folder")
     chosen = {folder: part for folder, part in PARTS.items() if os.path.isdir(folder) and (not paths or _touches(paths, folder))}
     _prepare(chosen)
     argv = [sys.executable, "-m", "pytest", *(paths or chosen), *others]
@@ -121,7 +124,6 @@ def _prepare(chosen: dict[str, Part]) -> None:
     """
     from innkeeper import guest as build
     from innkeeper import programs, progress
-    from innkeeper.errors import InnkeeperError
 
     for folder, part in chosen.items():
         lacking = []

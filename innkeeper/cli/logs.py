@@ -1,10 +1,14 @@
 """The command `logs`: print the output of a detached container."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+import json as codec
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from innkeeper.cli.show import Json
+from innkeeper.engine import logfile, streams
 from innkeeper.errors import InnkeeperError
 
 
@@ -21,10 +25,7 @@ def logs(
     json: Json = False,
 ) -> None:
     """Print what a container that was started with -d wrote: its stdout to stdout, its stderr to stderr."""
-    import json as codec
-    import os
-
-    from innkeeper.engine import logfile, records
+    from innkeeper.engine import records
 
     container = records.lookup(name)
     path = container.folder / records.LOG
@@ -39,13 +40,11 @@ def logs(
             printer.write(entry)
 
 
-def _lines_before_tail(path: "Path", tail: int) -> int:
+def _lines_before_tail(path: Path, tail: int) -> int:
     """Return how many lines to skip so that the last `tail` remain.
 
     A last line without a line end counts as a line.
     """
-    from innkeeper.engine import logfile
-
     lines, last = 0, b"\n"
     for entry in logfile.entries(path):
         data = logfile.payload(entry)
@@ -67,8 +66,6 @@ class _Printer:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Write one entry to stdout or stderr, whichever it came from."""
-        from innkeeper.engine import logfile, streams
-
         data = logfile.payload(entry)
         while self._skip and data:
             _, newline, data = data.partition(b"\n")
@@ -88,7 +85,3 @@ class _Printer:
         stamped = (time if self._at_start[stream] else b"") + body.replace(b"\n", b"\n" + time) + (b"\n" if ends else b"")
         self._at_start[stream] = ends
         return stamped
-
-
-if TYPE_CHECKING:
-    from pathlib import Path
