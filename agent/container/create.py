@@ -190,7 +190,7 @@ class ContainerBuilder:
         permit these, so they are bound only now, before any foreign code runs.
         """
         assert self.cgroup is not None
-        self.cgroup.bind_devices(self.spec.linux.resources.devices)
+        self.cgroup.devices.bind(self.spec.linux.resources.devices)
         if not self._plan.has_hooks:
             return b"hooked"
         self.hooks_ran = True

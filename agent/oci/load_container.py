@@ -26,7 +26,7 @@ def load_container(state_dir: StateDir, observed: ObservedState) -> Container:
     cgroup = None
     if record.owns_cgroup():
         try:
-            cgroup = Cgroup.attach(path, [Path(made) for made in record.made], resources.devices, mknod)
+            cgroup = Cgroup(path, [Path(made) for made in record.made], mknod, attached=resources.devices)
         except FileNotFoundError:
             pass
     started = observed.status not in (Status.CREATING, Status.CREATED)

@@ -11,6 +11,7 @@ whole request.
 import os
 
 from agent.container.spec.resources import DeviceRule
+from agent.errors import Refused
 from agent.linux import bpf
 
 ACCESS = {"m": bpf.BPF_DEVCG_ACC_MKNOD, "r": bpf.BPF_DEVCG_ACC_READ, "w": bpf.BPF_DEVCG_ACC_WRITE}
@@ -115,20 +116,54 @@ def clear() -> None:
         os.close(_programs.popitem()[1])
 
 
-def attach(cgroup_fd: int, rules: tuple[DeviceRule, ...], replaced: int = -1) -> int:
-    """Attach the program for `rules` to a cgroup and return the program's descriptor.
+class DeviceFilter:
+    """The device rules of one cgroup, enforced by a program that is attached to it.
 
-    If `replaced` is the descriptor of the attached program, that is replaced atomically: at no time
-    is the cgroup without rules. The caller owns both descriptors. Raises OSError.
+    `attached` are the rules that another process has attached already, None if there are none.
+    `mknod` says whether the container has CAP_MKNOD.
     """
-    fd = program(rules)
-    if replaced >= 0:
-        flags, replace = bpf.BPF_F_ALLOW_MULTI | bpf.BPF_F_REPLACE, replaced
-    else:
-        flags, replace = bpf.BPF_F_ALLOW_MULTI, 0
-    try:
-        bpf.prog_attach(cgroup_fd, fd, bpf.BPF_CGROUP_DEVICE, flags, replace)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+
+    def __init__(self, cgroup: int, mknod: bool, attached: tuple[DeviceRule, ...] | None = None) -> None:
+        self.rules = () if attached is None else rules_of(attached, mknod)
+        self._cgroup = cgroup
+        self._mknod = mknod
+        self._attached_elsewhere = attached is not None
+        self._program = -1
+
+    def bind(self, rules: tuple[DeviceRule, ...]) -> None:
+        """Allow access only to the devices of `rules` and those that every container needs.
+
+        Raises Refused.
+        """
+        self.replace(rules_of(rules, self._mknod))
+
+    def replace(self, rules: tuple[DeviceRule, ...]) -> None:
+        """Attach the program of exactly these rules. Raises Refused.
+
+        The present program is replaced atomically: at no time is the cgroup without rules. If
+        another process attached it, it is looked up first.
+        """
+        if rules == self.rules:
+            return
+        try:
+            if self._attached_elsewhere and self._program < 0:
+                self._program = bpf.attached_program(self._cgroup, bpf.BPF_CGROUP_DEVICE)
+            fd = program(rules)
+            flags, replaced = bpf.BPF_F_ALLOW_MULTI, 0
+            if self._program >= 0:
+                flags, replaced = flags | bpf.BPF_F_REPLACE, self._program
+            try:
+                bpf.prog_attach(self._cgroup, fd, bpf.BPF_CGROUP_DEVICE, flags, replaced)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise Refused("linux.resources.devices", f"no device program (CONFIG_CGROUP_BPF): {error.strerror}") from error
+        self.close()
+        self._program, self.rules = fd, rules
+
+    def close(self) -> None:
+        """Close the descriptor of the program, which stays attached."""
+        if self._program >= 0:
+            os.close(self._program)
+            self._program = -1

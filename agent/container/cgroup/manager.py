@@ -10,13 +10,12 @@ import signal
 from pathlib import Path
 
 from agent import loop
-from agent.container.cgroup import device_program
+from agent.container.cgroup.device_program import DeviceFilter
 from agent.container.cgroup.plan import Write, writes
-from agent.container.cgroup.stats import ContainerStats, read_stats
+from agent.container.cgroup.stats import ContainerStats, flat, read_stats
 from agent.container.cgroup.tree import delegate, enable_missing, make_directories, remove_directories, remove_directory, remove_parents
 from agent.container.spec.resources import DeviceRule, Resources
 from agent.errors import Refused, StepFailed, WrongState
-from agent.linux import bpf
 from agent.linux.inotify import Watch
 
 REMOVE_SECONDS = 10.0
@@ -24,69 +23,47 @@ FREEZE_SECONDS = 10.0
 
 
 class Cgroup:
-    """A cgroup. `fd` is a descriptor of its directory, also used for CLONE_INTO_CGROUP.
+    """An existing cgroup. Raises FileNotFoundError if there is none at `path`.
 
-    `earlier_oom_kills` is the kernel's count of out-of-memory kills when the cgroup was created or
-    attached. These do not belong to this container.
+    `made` lists the directories to remove with it, outermost first. `mknod` and `attached` are as
+    in `DeviceFilter`. `fd` is a descriptor of its directory, also used for CLONE_INTO_CGROUP.
+    `earlier_oom_kills` is the kernel's count of out-of-memory kills until now, which do not belong
+    to this container.
     """
 
-    def __init__(self, path: Path, made: list[Path]) -> None:
+    def __init__(self, path: Path, made: list[Path], mknod: bool, attached: tuple[DeviceRule, ...] | None = None) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.earlier_oom_kills = 0
-        self._made = made
-        self._rules: tuple[DeviceRule, ...] = ()
-        self._program = -1
-        self._mknod = False
-        self._attached_elsewhere = False
+        self.made = made
+        self.devices = DeviceFilter(self.fd, mknod, attached)
+        try:
+            self.earlier_oom_kills = self._oom_kills()
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, root: Path, name: str, resources: Resources, mknod: bool = False) -> "Cgroup":
         """Create the cgroup `name` below `root` with its limits.
 
-        The device rules are set separately by `bind_devices`. `mknod` says whether the container
-        has CAP_MKNOD. Raises Refused, StepFailed, and WrongState for an existing cgroup that has
-        processes or is frozen. A failure leaves nothing behind.
+        The device rules are bound separately. Raises Refused, StepFailed, and WrongState for an
+        existing cgroup that has processes or is frozen. A failure leaves nothing behind.
         """
         limits = writes(resources)
         made = make_directories(root, name, {write.controller for write in limits})
         try:
-            cgroup = cls(root / name, made)
+            cgroup = cls(root / name, made, mknod)
         except OSError as error:
             remove_directories(made)
             raise StepFailed("make cgroup", f"{root / name}: {error.strerror}", error.errno or 0) from error
         try:
             cgroup._check_unused()
-            cgroup.earlier_oom_kills = oom_kills(cgroup.read("memory.events"))
-            cgroup._mknod = mknod
             cgroup._write(limits)
         except BaseException:
             cgroup.close()
             remove_directories(made)
             raise
         return cgroup
-
-    @classmethod
-    def attach(cls, path: Path, made: list[Path], rules: tuple[DeviceRule, ...], mknod: bool = False) -> "Cgroup":
-        """Return a cgroup that another process has created, with its device rules attached.
-
-        `made` lists the directories to remove with it. Raises FileNotFoundError.
-        """
-        cgroup = cls(path, made)
-        cgroup._mknod = mknod
-        cgroup._rules = device_program.rules_of(rules, mknod)
-        cgroup._attached_elsewhere = True
-        try:
-            cgroup.earlier_oom_kills = oom_kills(cgroup.read("memory.events"))
-        except OSError:
-            cgroup.close()
-            raise
-        return cgroup
-
-    @property
-    def made(self) -> list[Path]:
-        """The directories that were created for this cgroup, outermost first."""
-        return list(self._made)
 
     def frozen(self) -> bool:
         """Return whether the cgroup is set to be frozen. It may still be on the way there."""
@@ -117,17 +94,17 @@ class Cgroup:
         if memory.check_before_update and memory.limit is not None and 0 <= memory.limit < int(self.read("memory.current") or 0):
             raise Refused("linux.resources.memory.limit", f"{memory.limit} is less than what is in use")
         limits = writes(resources)
-        enable_missing(self.path, self._made, {write.controller for write in limits} - set(self.read("cgroup.controllers").split()))
-        rules = self._rules
+        enable_missing(self.path, self.made, {write.controller for write in limits} - set(self.read("cgroup.controllers").split()))
+        rules = self.devices.rules
         if resources.devices:
-            self._set_devices(device_program.rules_of(resources.devices, self._mknod))
+            self.devices.bind(resources.devices)
         try:
             if limits:
                 refused = await run_in_worker(lambda: self._change(limits), "update cgroup", keep=(self.fd,))
                 if refused:
                     raise Refused(*refused.decode().split("\0", 1))
         except BaseException:
-            self._set_devices(rules)
+            self.devices.replace(rules)
             raise
 
     def _change(self, limits: list[Write]) -> bytes:
@@ -186,32 +163,6 @@ class Cgroup:
                 later.append(write)
                 return
             raise Refused(write.field, f"{write.file} does not take {write.value!r}: {error.strerror}") from error
-
-    def bind_devices(self, rules: tuple[DeviceRule, ...]) -> None:
-        """Allow access only to the devices of `rules` and those that every container needs.
-
-        Raises Refused.
-        """
-        self._set_devices(device_program.rules_of(rules, self._mknod))
-
-    def _set_devices(self, complete: tuple[DeviceRule, ...]) -> None:
-        """Replace the attached device program. If another process attached it, find it first."""
-        if complete == self._rules:
-            return
-        try:
-            if self._attached_elsewhere and self._program < 0:
-                self._program = bpf.attached_program(self.fd, bpf.BPF_CGROUP_DEVICE)
-            program = device_program.attach(self.fd, complete, self._program)
-        except OSError as error:
-            raise Refused("linux.resources.devices", f"no device program (CONFIG_CGROUP_BPF): {error.strerror}") from error
-        self._close_program()
-        self._program = program
-        self._rules = complete
-
-    def _close_program(self) -> None:
-        if self._program >= 0:
-            os.close(self._program)
-            self._program = -1
 
     def delegate(self, owner: int) -> None:
         """Let a user manage cgroups below this one. Raises StepFailed.
@@ -334,12 +285,15 @@ class Cgroup:
                 # In this order: if the last process was killed for lack of memory, that kill is
                 # counted before the cgroup is reported as empty.
                 populated = "populated 1" in self.read("cgroup.events")
-                if (count := oom_kills(self.read("memory.events"))) > seen:
+                if (count := self._oom_kills()) > seen:
                     return count
                 if not populated:
                     return None
                 await loop.readable(watch.fd)
                 watch.drain()
+
+    def _oom_kills(self) -> int:
+        return flat(self.read("memory.events")).get("oom_kill", 0)
 
     def stats(self) -> ContainerStats:
         """Return the cgroup's resource usage."""
@@ -362,12 +316,12 @@ class Cgroup:
         await self.emptied()
         for directory in [*self._below(), self.path]:
             await remove_directory(directory)
-        remove_parents(self.path, self._made)
+        remove_parents(self.path, self.made)
         self.close()
 
     def close(self) -> None:
         """Close the descriptors."""
-        self._close_program()
+        self.devices.close()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -382,12 +336,3 @@ def _pids_in(path: Path) -> list[int]:
         return [int(line) for line in (path / "cgroup.procs").read_text().split()]
     except OSError:
         return []
-
-
-def oom_kills(events: str) -> int:
-    """Return the number of out-of-memory kills, given the content of memory.events."""
-    for line in events.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill":
-            return int(value)
-    return 0

@@ -30,7 +30,7 @@ def ps(context: Context, parsed: Parsed) -> int:
 def pids_of(path: str) -> list[int]:
     """Return the pids of a cgroup and of those below it, none if it does not exist."""
     try:
-        cgroup = Cgroup.attach(Path(path), [], ())
+        cgroup = Cgroup(Path(path), [], mknod=False)
     except FileNotFoundError:
         return []
     pids = cgroup.pids()

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent.container.cgroup.manager import oom_kills
 from agent.container.cgroup.plan import cpu_weight, io_weight, writes
-from agent.container.cgroup.stats import IoStats, read_stats
+from agent.container.cgroup.stats import IoStats, flat, read_stats
 from agent.container.spec.document import parse_resources
 
 
@@ -114,5 +113,5 @@ def test_stats_of_a_groups_files() -> None:
 
 
 def test_oom_kills() -> None:
-    assert oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 1\n") == 2
-    assert oom_kills("") == 0
+    assert flat("low 0\noom 3\noom_kill 2\noom_group_kill 1\n")["oom_kill"] == 2
+    assert flat("") == {}

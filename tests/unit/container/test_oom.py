@@ -34,7 +34,7 @@ def watched(tmp_path: Path) -> Container:
     linux = {"namespaces": [{"type": "mount"}]}
     spec = parse_spec({"ociVersion": "1.2.0", "root": {"path": "/"}, "process": {"args": ["x"], "cwd": "/"}, "linux": linux})
     container = Container("c1", spec, HostContext(tmp_path, tmp_path))
-    container.cgroup = Cgroup.attach(tmp_path, [], ())
+    container.cgroup = Cgroup(tmp_path, [], mknod=False)
     return container
 
 
