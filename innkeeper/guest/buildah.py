@@ -39,11 +39,11 @@ class Buildah:
     @cached_property
     def version(self) -> tuple[int, int]:
         """Return the major and minor version. Raises InnkeeperError if it is older than MINIMUM."""
-        told = subprocess.run([programs.require("buildah"), "--version"], capture_output=True, text=True, check=False).stdout
-        found = re.search(r"version (\d+)\.(\d+)", told)
+        output = subprocess.run([programs.require("buildah"), "--version"], capture_output=True, text=True, check=False).stdout
+        found = re.search(r"version (\d+)\.(\d+)", output)
         version = (int(found[1]), int(found[2])) if found else (0, 0)
         if version < MINIMUM:
-            raise InnkeeperError(f"buildah is too old: {told.strip()!r}", hint=f"install version {MINIMUM[0]}.{MINIMUM[1]} or later")
+            raise InnkeeperError(f"buildah is too old: {output.strip()!r}", hint=f"install version {MINIMUM[0]}.{MINIMUM[1]} or later")
         return version
 
     @cached_property

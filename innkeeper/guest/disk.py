@@ -75,8 +75,8 @@ def write_disk(root: Path, tree: Path, disk: Path) -> None:
         for start, part in zip(starts, (root, tree), strict=True):
             target.seek(start)
             with open(part, "rb") as source:
-                while piece := source.read(4 * MIB):
-                    target.write(piece)
+                while data := source.read(4 * MIB):
+                    target.write(data)
         target.truncate(-(-(starts[1] + sizes[1]) // SIZE_STEP) * SIZE_STEP)
 
 

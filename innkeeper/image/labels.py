@@ -52,9 +52,9 @@ def mount_context(options: RunOptions, container_id: str) -> list[str]:
     return [f'context="{labels[1]}"'] if labels else []
 
 
-def _parts(asked: Sequence[str]) -> dict[str, str]:
+def _parts(requested: Sequence[str]) -> dict[str, str]:
     parts = {}
-    for entry in asked:
+    for entry in requested:
         name, _, value = entry.partition(":")
         if name not in SELINUX_PARTS or not value:
             known = ", ".join([f"{name}:VALUE" for name in SELINUX_PARTS])

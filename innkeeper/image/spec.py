@@ -166,8 +166,8 @@ def _ulimits(options: RunOptions) -> dict[str, tuple[int, int]]:
 
 def _labels(options: RunOptions, labels: tuple[str, str] | None) -> dict[str, str]:
     profile = apparmor_profile(options)
-    asked = {"apparmorProfile": profile, "selinuxLabel": labels[0] if labels else None}
-    return {name: value for name, value in asked.items() if value}
+    requested = {"apparmorProfile": profile, "selinuxLabel": labels[0] if labels else None}
+    return {name: value for name, value in requested.items() if value}
 
 
 def _limit(value: int) -> int:
@@ -192,28 +192,28 @@ def _mounts(
     access = ["ro"] if options.read_only else []
     own = [defaults.mount(place, "bind", source, "rbind", "rprivate", *access) for place, source in files.items()]
     own += [defaults.mount(place, "bind", source, "rbind", "rprivate") for place, source in image_volumes.items()]
-    asked: dict[str, dict[str, object]] = {}
+    requested: dict[str, dict[str, object]] = {}
     for volume, source in zip(options.volumes, volume_sources, strict=True):
         mode = "ro" if volume.read_only else "rw"
-        _add(asked, defaults.mount(volume.destination, "bind", source, "rbind", volume.propagation, mode), "-v")
+        _add(requested, defaults.mount(volume.destination, "bind", source, "rbind", volume.propagation, mode), "-v")
     for tmpfs in options.tmpfs:
-        _add(asked, defaults.mount(tmpfs.destination, "tmpfs", "tmpfs", *tmpfs.options), "--tmpfs")
-    standard = [entry for entry in defaults.mounts(options.shm_size) if not _is_replaced(str(entry["destination"]), asked)]
-    wanted = [*[entry for entry in own if entry["destination"] not in asked], *asked.values()]
+        _add(requested, defaults.mount(tmpfs.destination, "tmpfs", "tmpfs", *tmpfs.options), "--tmpfs")
+    standard = [entry for entry in defaults.mounts(options.shm_size) if not _is_replaced(str(entry["destination"]), requested)]
+    wanted = [*[entry for entry in own if entry["destination"] not in requested], *requested.values()]
     wanted.sort(key=lambda entry: str(entry["destination"]).count("/"))
     init = [defaults.mount(INIT, "bind", INIT_SOURCE, "bind", "ro")] if options.init else []
     return [*standard, *wanted, *init]
 
 
-def _is_replaced(place: str, asked: Mapping[str, object]) -> bool:
-    return place in asked or ("/dev" in asked and place.startswith("/dev/"))
+def _is_replaced(place: str, requested: Mapping[str, object]) -> bool:
+    return place in requested or ("/dev" in requested and place.startswith("/dev/"))
 
 
-def _add(asked: dict[str, dict[str, object]], entry: dict[str, object], flag: str) -> None:
+def _add(requested: dict[str, dict[str, object]], entry: dict[str, object], flag: str) -> None:
     destination = str(entry["destination"])
-    if destination in asked:
+    if destination in requested:
         raise InnkeeperError(f"{flag}: duplicate mount point: {destination}")
-    asked[destination] = entry
+    requested[destination] = entry
 
 
 def _linux(options: RunOptions, capabilities: list[str]) -> dict[str, object]:

@@ -68,5 +68,5 @@ def prove(kernel: Path, host: HostPrograms) -> Verdict:
         return Verdict(False, f"a guest hung under it for {SECONDS:.0f} s")
     if PROOF in done.stdout.decode(errors="replace"):
         return Verdict(True, "a guest kernel ran under it")
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return Verdict(False, f"a guest ended under it: {said[-1] if said else f'status {done.returncode}'}")
+    stderr = done.stderr.decode(errors="replace").strip().splitlines()
+    return Verdict(False, f"a guest ended under it: {stderr[-1] if stderr else f'status {done.returncode}'}")

@@ -1,6 +1,6 @@
 """A local unix socket for a port of a guest's vsock, for clients that can only dial the former.
 
-Each connection has two threads with blocking calls, so the data in flight is bounded by one piece
+Each connection has two threads with blocking calls, so the data in flight is bounded by one buffer
 per direction and the sockets' own buffers.
 """
 

@@ -4,7 +4,7 @@ QEMU's user network listens on IPv4 addresses only, so these ports are bound her
 of QEMU's.
 
 Each port has one thread. Each TCP connection has two more, with blocking calls, so the data in
-flight is bounded by one piece per direction and the sockets' buffers. UDP uses one socket per
+flight is bounded by one buffer per direction and the sockets' buffers. UDP uses one socket per
 client, which is how answers find their way back.
 """
 

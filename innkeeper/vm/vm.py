@@ -226,13 +226,13 @@ class VirtualMachine:
             raise self.failure() or self._failure("the VM has ended")
 
     def _qemu_failure(self, code: int) -> InnkeeperError:
-        said = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
-        if (port := network.explain(said)) is not None:
+        stderr = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
+        if (port := network.explain(stderr)) is not None:
             return InnkeeperError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
         if code < 0:
             return self._failure(f"QEMU was killed by signal {-code}")
         if code > 0:
-            return InnkeeperError(f"QEMU ended with status {code}: {said.splitlines()[-1] if said else 'it said nothing'}")
+            return InnkeeperError(f"QEMU ended with status {code}: {stderr.splitlines()[-1] if stderr else 'it said nothing'}")
         return self._failure("the guest ended before it was asked to")
 
     def _failure(self, message: str) -> InnkeeperError:
