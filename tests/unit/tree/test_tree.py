@@ -7,7 +7,7 @@ import pytest
 
 from tests.paths import ROOT
 
-FOLDERS = (".ci", "agent", "docs", "innkeeper", "kernel-config", "rootfs", "tests")
+FOLDERS = (".ci", "agent", "bench", "docs", "innkeeper", "kernel-config", "rootfs", "tests")
 OUTSIDE = re.compile(r"\.\./shared|__file__\)\.resolve\(\)\.parents\[3\]|PROJECT\.parent\b|project_root\(\)\.parent\b")
 """Ways to name a folder beside the source tree, from a file two folders deep."""
 LARGEST = 1 << 20
@@ -20,7 +20,7 @@ def files() -> list[Path]:
     return [*found, *ROOT.glob("*.*")]
 
 
-@pytest.mark.parametrize("folder", ["tests", "innkeeper", "docs"])
+@pytest.mark.parametrize("folder", ["tests", "innkeeper", "bench", "docs"])
 def test_nothing_beside_the_tree_is_named(folder: str) -> None:
     named = [path for path in files() if path.suffix in CODE and path.is_relative_to(ROOT / folder) and path != Path(__file__)]
     assert len(named) > 10
