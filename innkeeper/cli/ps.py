@@ -31,19 +31,13 @@ def ps(
         for one in found:
             print(one.id)
     else:
-        rows = [
-            (
-                one.id,
-                one.facts.image,
-                " ".join(one.facts.command),
-                f"{show.ago(one.created)} ago",
-                _status(one),
-                " ".join(one.facts.ports),
-                one.name,
-            )
-            for one in found
-        ]
-        show.table(("CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"), [tuple(map(_short, row)) for row in rows])
+        show.table(("CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"), [_row(one) for one in found])
+
+
+def _row(one: "records.Container") -> tuple[str, ...]:
+    facts, created = one.facts, f"{show.ago(one.created)} ago"
+    cells = (one.id, facts.image, " ".join(facts.command), created, _status(one), " ".join(facts.ports), one.name)
+    return tuple(map(_short, cells))
 
 
 def _short(text: str) -> str:
