@@ -27,6 +27,9 @@ def prepare(kernel: Path, *, accelerator: str | None, shares: bool, vsock: bool 
 
 
 def virtual_machine(config: VmConfig, entry: registry.Entry | None = None, *, vsock: bool = False) -> VirtualMachine:
-    """Return a VM, not yet started, on this host. For `vsock` see `prepare`. Raises InnkeeperError."""
+    """Return a VM on this host, not started. For `vsock` see `prepare`.
+
+    Raises InnkeeperError.
+    """
     host = prepare(config.kernel, accelerator=config.accel, shares=bool(config.shares), vsock=vsock)
     return VirtualMachine(config, host, entry)

@@ -85,8 +85,8 @@ class Share:
 class Forward:
     """A port of the host that is forwarded to a port of the guest.
 
-    `host_port` 0 asks for a free one (see `network.resolve_ports`). `host_address` is an IPv4 or IPv6
-    address, or "" for all addresses of both.
+    `host_port` 0 asks for a free one (see `network.resolve_ports`). `host_address` is an IPv4 or
+    IPv6 address, or "" for all addresses of both.
     """
 
     protocol: str
@@ -116,11 +116,11 @@ class VmConfig:
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
       name server 10.0.2.3)
-    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven already that it works (`accel.kvm`)
+    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`)
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
-    * `machine_type`: "q35" or "microvm"; None: chosen automatically (see `qemu.choose_machine_type`)
+    * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides
     """
 
     kernel: Path

@@ -1,4 +1,4 @@
-"""Give a guest's virtio-serial port the interface of vhost-device-vsock: a unix socket for its ports.
+"""Give a virtio-serial port the interface of vhost-device-vsock: a unix socket for guest ports.
 
 A client connects to the socket in the VM's folder, sends "CONNECT PORT\\n" and reads "OK PORT\\n".
 One thread of the process that owns the VM serves all of them. The guest is not trusted: what it

@@ -56,7 +56,7 @@ class Backend(ABC):
     """QEMU's end of a connection."""
 
     def close_fds_after_spawn(self) -> None:
-        """Close our copy of what QEMU has inherited, so that the other end notices when QEMU ends."""
+        """Close our copy of what QEMU inherits, so that the other end notices when QEMU ends."""
         if self._inherited is not None:
             self._inherited.close()
             self._inherited = None
