@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(str(error) + MISSING if error.name in PARTS else str(error))
     except Exception as error:  # noqa: BLE001 - the edge of the process: an engine reads one line, not a traceback
         log.error(": ".join(["internal error", type(error).__name__, str(error)]))
-        if log.debug_too:
+        if log.debug:
             sys.excepthook(type(error), error, error.__traceback__)
     return command.failure if command is not None else 1
 

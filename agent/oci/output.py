@@ -56,17 +56,12 @@ class Log:
 
     path: str = ""
     json: bool = False
-    debug_too: bool = False
+    debug: bool = False
     _file: int = field(default=-1, repr=False)
-
-    def debug(self, message: str) -> None:
-        """Log a detail, if --debug is given."""
-        if self.debug_too:
-            self._write("debug", message)
 
     def warning(self, message: str) -> None:
         """Log that something was ignored which the caller may want to know."""
-        if self.path or self.debug_too:
+        if self.path or self.debug:
             self._write("warning", message)
 
     def warnings(self, messages: list[str]) -> None:

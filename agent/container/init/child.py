@@ -125,7 +125,7 @@ def await_start(plan: ChildPlan) -> None:
         if os.read(plan.control, 16) != b"recorded":
             os._exit(127)  # the creator has ended, and no other process knows this one
         _await_connection(plan)
-    elif plan.waits_for_start and os.read(plan.control, 16) != b"start":
+    elif os.read(plan.control, 16) != b"start":
         os._exit(127)  # the agent has ended, or has given this container up
 
 

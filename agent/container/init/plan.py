@@ -42,7 +42,6 @@ class ChildPlan:
     """The child must wait until the parent has mapped ids or moved interfaces."""
     new_root: bool = False
     """The process is created in a user namespace, in which it must first become root."""
-    waits_for_start: bool = True
     start_socket: int = -1
     """A listening socket to await the start on, if another process than the parent starts it."""
     preserved: tuple[int, ...] = ()
