@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from innkeeper.engine import signals
+from innkeeper.engine.startup import open_standard_streams, raise_interrupted
 from innkeeper.errors import InnkeeperError, Interrupted
 from innkeeper.progress import printable
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     open_standard_streams()
-    signals.raise_interrupted()
+    raise_interrupted()
     try:
         return _invoke(words)
     except InnkeeperError as error:
@@ -44,20 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(printable(f"innkeeper: {type(error).__name__}: {error}"), file=sys.stderr)
         print("  this is a bug in innkeeper: run the command again with --debug for the traceback", file=sys.stderr)
         return 125
-
-
-def open_standard_streams() -> None:
-    """Open /dev/null as each standard stream that the caller has closed.
-
-    Otherwise the next file to be opened would get the stream's number: output would go into that
-    file, and input would come from it. Go's runtime does the same for docker.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - they are this process's for as long as it lives
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _invoke(words: list[str]) -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from innkeeper import progress
-from innkeeper.engine import logfile, records, session, signals, streams
+from innkeeper.engine import logfile, records, session, startup, streams
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.engine.session import Session
 from innkeeper.errors import InnkeeperError, Interrupted
@@ -50,10 +50,11 @@ def start(resolved: ResolvedRun) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a detached container from the pickled ResolvedRun on standard input."""
+    startup.open_standard_streams()
     progress.be_quiet(QUIET in arguments)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signals.raise_interrupted()
+    startup.raise_interrupted()
     replied = False
     try:
         with session.opened(pickle.load(sys.stdin.buffer)) as opened:

@@ -1,20 +1,8 @@
-"""Signals by number or name, as kill(1) and docker accept them, and as exceptions."""
+"""Signals by number or name, in the forms that kill(1) and docker accept."""
 
 import signal
-from types import FrameType
 
-from innkeeper.errors import InnkeeperError, Interrupted
-
-
-def raise_interrupted() -> None:
-    """Make SIGINT, SIGTERM and SIGHUP raise Interrupted, unless this process ignores them."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) != signal.SIG_IGN:
-            signal.signal(signum, _interrupt)
-
-
-def _interrupt(signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signum)
+from innkeeper.errors import InnkeeperError
 
 
 def parse(text: str) -> int:
