@@ -12,22 +12,9 @@ import struct
 from pathlib import Path
 
 from agent import log
+from agent.linux import mount as m
 from agent.linux.fd import OwnedFd
 from agent.linux.loopback import loopback_up
-from agent.linux.mount import (
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
-    RAMFS_MAGIC,
-    TMPFS_MAGIC,
-    clone_tree,
-    filesystem_magic,
-    mount_at,
-    move_mount_path,
-    reconfigure,
-    set_attributes,
-)
 from agent.linux.mount_table import mount_table
 
 PATH = "/bin:/sbin:/usr/bin:/usr/sbin"
@@ -35,7 +22,7 @@ CGROUP_ROOT = "/sys/fs/cgroup"
 AGENT_CGROUP = "agent"
 """Name of the cgroup of the agent itself."""
 
-_NOSUID, _NODEV, _NOEXEC = MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC
+_NOSUID, _NODEV, _NOEXEC = m.MOUNT_ATTR_NOSUID, m.MOUNT_ATTR_NODEV, m.MOUNT_ATTR_NOEXEC
 
 # Target, file system, options, mount attributes; in the order in which they are mounted.
 MOUNTS: "tuple[tuple[str, bytes, tuple[tuple[bytes, bytes | None], ...], int], ...]" = (
@@ -77,15 +64,15 @@ def leave_initramfs() -> None:
     system. Raises OSError.
     """
     with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        if filesystem_magic(root) not in (RAMFS_MAGIC, TMPFS_MAGIC):
+        if m.filesystem_magic(root) not in (m.RAMFS_MAGIC, m.TMPFS_MAGIC):
             return
-        mount = clone_tree(root)
+        mount = m.clone_tree(root)
     with OwnedFd(mount):
-        set_attributes(mount, MOUNT_ATTR_RDONLY)
+        m.set_attributes(mount, m.MOUNT_ATTR_RDONLY)
         # The attribute covers this mount only. The mount below stays writable, and would appear
         # again if this one were unmounted. So the file system is made read-only as well.
-        reconfigure(mount, ((b"ro", None),))
-        move_mount_path(mount, "/")
+        m.reconfigure(mount, ((b"ro", None),))
+        m.move_mount_path(mount, "/")
         os.fchdir(mount)
     os.chroot(".")
 
@@ -121,12 +108,12 @@ def _mount(target: str, filesystem: bytes, options: "tuple[tuple[bytes, bytes | 
     except OSError:
         pass  # it exists, or the root is read-only: then the error of the mount names it
     try:
-        mount_at(target, filesystem, options, attributes)
+        m.mount_at(target, filesystem, options, attributes)
     except OSError as error:
         if filesystem != b"cgroup2":
             raise
         log.warn(f"cgroup2 without favordynmods: {error}", "boot")
-        mount_at(target, filesystem, options[:1], attributes)
+        m.mount_at(target, filesystem, options[:1], attributes)
 
 
 def link_devices() -> None:

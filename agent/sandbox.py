@@ -23,13 +23,13 @@ from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.linux.swap import swapoff, swapon
-from agent.pod.cleanup import clear_directory
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.shell import Shells
 from agent.pod.signals import would_drop
 from agent.pod.spec_translator import SpecTranslator
 from agent.run_to_completion import run_to_completion
 from agent.storage.manager import StorageManager, mount_storages
+from agent.storage.tree import clear_directory
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:

@@ -10,20 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from agent.linux.netlink import (
-    HEADER,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    RTM_GETADDR,
-    RTM_GETLINK,
-    RTM_GETROUTE,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    RTM_NEWROUTE,
-    RTM_SETLINK,
-    NetlinkSocket,
-)
+from agent.linux import netlink as nl
 
 if "pyroute2" not in sys.modules:
     if (_spec := importlib.util.find_spec("pyroute2")) is None:
@@ -36,10 +23,10 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 _CLASSES = {
-    **dict.fromkeys((RTM_NEWLINK, RTM_GETLINK, RTM_SETLINK), ifinfmsg),
-    **dict.fromkeys((RTM_NEWADDR, RTM_GETADDR), ifaddrmsg),
-    **dict.fromkeys((RTM_NEWROUTE, RTM_GETROUTE), rtmsg),
-    RTM_NEWNEIGH: ndmsg,
+    **dict.fromkeys((nl.RTM_NEWLINK, nl.RTM_GETLINK, nl.RTM_SETLINK), ifinfmsg),
+    **dict.fromkeys((nl.RTM_NEWADDR, nl.RTM_GETADDR), ifaddrmsg),
+    **dict.fromkeys((nl.RTM_NEWROUTE, nl.RTM_GETROUTE), rtmsg),
+    nl.RTM_NEWNEIGH: ndmsg,
 }
 
 Message = Any
@@ -56,7 +43,7 @@ def encode(kind: int, flags: int, sequence: int, fields: dict[str, Any], attrs: 
         message[name] = value
     message["attrs"] = list(attrs)
     message["header"]["type"] = kind
-    message["header"]["flags"] = flags | NLM_F_REQUEST
+    message["header"]["flags"] = flags | nl.NLM_F_REQUEST
     message["header"]["sequence_number"] = sequence
     message["header"]["pid"] = 0
     message.encode()
@@ -69,7 +56,7 @@ def _decode(kind: int, data: bytes) -> Message:
     return message
 
 
-class RouteSocket(NetlinkSocket):
+class RouteSocket(nl.NetlinkSocket):
     """A netlink socket in the network namespace of the caller: `with RouteSocket() as route:`."""
 
     def change(
@@ -86,7 +73,7 @@ class RouteSocket(NetlinkSocket):
 
     def dump(self, kind: int, fields: dict[str, Any]) -> list[Message]:
         """Return all objects of a table. Raises OSError."""
-        return [_decode(*answer) for answer in self._request(kind, fields, (), NLM_F_DUMP)]
+        return [_decode(*answer) for answer in self._request(kind, fields, (), nl.NLM_F_DUMP)]
 
     def _request(self, kind: int, fields: dict[str, Any], attrs: Sequence[tuple[str, Any]], flags: int) -> list[tuple[int, bytes]]:
-        return self.request(kind, encode(kind, flags, 0, fields, attrs)[HEADER.size :], flags)
+        return self.request(kind, encode(kind, flags, 0, fields, attrs)[nl.HEADER.size :], flags)

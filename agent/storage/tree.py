@@ -1,9 +1,10 @@
-"""File operations relative to a directory's descriptor. None of them follows a symbolic link."""
+"""Operations on trees of files, most of them below a directory's descriptor. None follows a symbolic link."""
 
 import os
 import stat
 
 from agent.linux.fd import OwnedFd
+from agent.linux.mount_table import mount_table
 from agent.linux.openat2 import NO_LINKS, RESOLVE_NO_XDEV, openat2
 
 
@@ -43,3 +44,26 @@ def remove_tree(parent: int, name: str) -> None:
         for entry in os.listdir(directory):
             remove_tree(directory, entry)
     os.rmdir(name, dir_fd=parent)
+
+
+def clear_directory(path: str) -> None:
+    """Remove everything below `path` except mount points. Nothing mounted there is entered."""
+    _clear(path, {entry.mountpoint for entry in mount_table()})
+
+
+def _clear(path: str, mounted: set[str]) -> None:
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.path in mounted:
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.path)
+            continue
+        _clear(entry.path, mounted)
+        try:
+            os.rmdir(entry.path)
+        except OSError:
+            pass  # not empty: a mount point below was kept
