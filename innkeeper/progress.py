@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
+_lock = Lock()
 _depth = 0
 _quiet = False
 
@@ -34,8 +36,12 @@ def printable(text: str) -> str:
 
 def note(text: str) -> None:
     """Print one line of information."""
+    _note(text, _depth)
+
+
+def _note(text: str, depth: int) -> None:
     if not _quiet:
-        print(f"{'  ' * _depth}{printable(text)}", file=sys.stderr, flush=True)
+        print(f"{'  ' * depth}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -46,17 +52,17 @@ def warn(text: str) -> None:
 class Step:
     """A running step. On a terminal, `update` replaces the text behind its title."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, depth: int = 0) -> None:
         self.title = printable(title)
         self._show = None
-        if sys.stderr.isatty() and not _quiet and _depth == 0:
+        if sys.stderr.isatty() and not _quiet and depth == 0:
             from rich.console import Console
             from rich.markup import escape
 
             self._show = Console(stderr=True).status(escape(self.title))
             self._show.start()
         else:
-            note(f"{title} ...")
+            _note(f"{title} ...", depth)
 
     def update(self, text: str) -> None:
         """Show `text` behind the title (terminal only)."""
@@ -74,17 +80,20 @@ class Step:
 def step(title: str) -> Iterator[Step]:
     """Context manager: print that `title` is being done, and then how long it took.
 
-    Nested steps are indented.
+    Steps during another one, nested or in another thread, are indented.
     """
     global _depth
-    shown = Step(title)
+    with _lock:
+        depth = _depth
+        _depth += 1
+    shown = Step(title, depth)
     start = time.monotonic()
-    _depth += 1
     failed = True
     try:
         yield shown
         failed = False
     finally:
-        _depth -= 1
+        with _lock:
+            _depth -= 1
         shown._stop()
-        note(f"{title}: {'failed after' if failed else 'done in'} {time.monotonic() - start:.1f} s")
+        _note(f"{title}: {'failed after' if failed else 'done in'} {time.monotonic() - start:.1f} s", depth)

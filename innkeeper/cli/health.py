@@ -3,14 +3,12 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from innkeeper import programs
 from innkeeper.cli import app
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest.store import JSON, Store
 from innkeeper.paths import cache_root, project_root, store_root
 
 RUN = ("qemu-system-x86_64", "setpriv", "skopeo", "mke2fs")
@@ -21,19 +19,6 @@ BUILD = ("buildah", "mmdebstrap")
 BUILD_AS_USER = ("newuidmap", "fuse-overlayfs")
 ENVIRONMENT = ("gcc", "sys/capability.h", "Python.h")
 """Files and programs that compile the tests' own Python environment (build.py)."""
-
-
-class _NotBuilt(Exception):
-    """A step of the build is not in the store."""
-
-
-class _Lookup(Store):
-    """The store, read-only: a missing step raises _NotBuilt instead of being built."""
-
-    def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
-        if not self.has(name, inputs):
-            raise _NotBuilt(name)
-        return super().step(name, inputs, make)
 
 
 def examine(ask_guest: bool) -> dict[str, Any]:
@@ -111,11 +96,12 @@ def _no_source_tree() -> list[str]:
 
 def built() -> bool:
     """Return whether the guest that `run` boots is in the store."""
-    from innkeeper.guest.pipeline import build_all
+    from innkeeper.guest.pipeline import make_boot_files
+    from innkeeper.guest.store import FinishedSteps, NotBuilt
 
     try:
-        build_all(None, "release", store=_Lookup(store_root()))
-    except (_NotBuilt, InnkeeperError, OSError):
+        make_boot_files("release", store=FinishedSteps(store_root()))
+    except (NotBuilt, InnkeeperError, OSError):
         return False
     return True
 
@@ -172,7 +158,7 @@ def _kvm() -> dict[str, Any]:
 
 def _built_kernel() -> Path | None:
     """Return a guest kernel for the proof of KVM, or None if none is built yet."""
-    return next(iter(sorted(store_root().glob("kernel-*/vmlinux"))), None)
+    return next((path for name in ("kernel-*/vmlinux", "debian-kernel-*/vmlinuz") for path in sorted(store_root().glob(name))), None)
 
 
 def _vsock() -> dict[str, Any]:
@@ -196,12 +182,16 @@ def _installing() -> dict[str, Any]:
 def _guest() -> dict[str, Any]:
     import json
 
+    from innkeeper import guest
     from innkeeper.engine import session
 
-    with session.bare_guest() as agent:
+    boot_files = guest.boot_files()
+    with session.bare_guest(boot_files) as agent:
         details = agent.guest_details().agent_details
         boot = agent.boot_timeline()
         return {
+            "kernel": boot_files.kernel_from,
+            "kernel lacks": ", ".join(f"CONFIG_{symbol} ({reason})" for symbol, reason in boot_files.kernel_lacks.items()) or "nothing",
             "agent": details.version,
             "storage drivers": ", ".join(details.storage_handlers),
             "seccomp": details.supports_seccomp,

@@ -75,6 +75,7 @@ FLAGS = (
     single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the machine; default: --memory and more, or 2g."),
     single("timeout", "--timeout", kind=float, default=120, min=1, help="Seconds that the guest may take to answer."),
     single("guest", "--guest-variant", kind=Variant, default="release", help="As `build --variant`: selinux has SELinux."),
+    single("kernel", "--kernel", parse=resolve.kernel, metavar="ours|debian|FILE", help="Default: ours if it is built, else debian."),
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
 )
 """Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""

@@ -39,6 +39,7 @@ class Facts:
     detached: bool = False
     remove: bool = False
     debug_guest: bool = False
+    kernel: str = ""
     status: str = STARTING
     started: float = 0.0
     finished: float = 0.0

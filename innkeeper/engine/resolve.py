@@ -8,10 +8,10 @@ import math
 import os
 from dataclasses import dataclass
 
-from innkeeper import guest as build
+from innkeeper import guest, progress
 from innkeeper.engine import host, terminal
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, Variant
+from innkeeper.guest import BootFiles, Variant
 from innkeeper.image import Image, RunOptions, resolve
 from innkeeper.vm import HostPrograms, registry
 
@@ -38,6 +38,7 @@ class RunRequest:
     vm_memory: int | None = None
     timeout: float = 120.0
     guest: Variant = "release"
+    kernel: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ResolvedRun:
     request: RunRequest
     options: RunOptions
     image: Image
-    artifacts: Artifacts
+    boot_files: BootFiles
     host: HostPrograms
 
     @property
@@ -79,9 +80,11 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)
-    artifacts = build.build(None, request.guest)
-    programs = host.prepare(artifacts.vmlinux, accelerator=request.accel, shares=bool(options.volumes))
-    return ResolvedRun(request, options, image, artifacts, programs)
+    boot_files = guest.boot_files(request.guest, request.kernel)
+    if request.kernel == "auto" and boot_files.kernel_from != "ours":
+        progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`build` makes ours)")
+    programs = host.prepare(boot_files.kernel, accelerator=request.accel, shares=bool(options.volumes))
+    return ResolvedRun(request, options, image, boot_files, programs)
 
 
 def _check_name(name: str) -> None:
@@ -107,6 +110,13 @@ def accelerator(text: str) -> str | None:
     if text not in ("auto", "kvm", "tcg"):
         raise InnkeeperError(f"--accel {text}: no such accelerator", hint="use auto, kvm or tcg")
     return None if text == "auto" else text
+
+
+def kernel(text: str) -> str:
+    """Return the kernel from the value of `--kernel`: a word, or the absolute path of a file."""
+    from innkeeper.guest.kernel_choice import check_word
+
+    return check_word(text)
 
 
 def guest_variant(chosen: Variant, debug: bool) -> Variant:

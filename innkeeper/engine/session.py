@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from innkeeper import guest as build
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest import BootFiles
 from innkeeper.image.plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 from innkeeper.wire import error_info
@@ -182,6 +182,7 @@ def _facts(resolved: ResolvedRun, run: RunPlan) -> dict[str, Any]:
         detached=resolved.request.detached,
         remove=resolved.request.remove,
         debug_guest=resolved.request.guest == "debug",
+        kernel=resolved.boot_files.kernel_from,
     )
     return dataclasses.asdict(facts)
 
@@ -191,9 +192,12 @@ def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
 
     The order of the disks is that of `plan_run`: the image is /dev/vdb, the scratch disk /dev/vdc.
     """
+    boot = resolved.boot_files
     return VmConfig(
-        kernel=resolved.artifacts.vmlinux,
-        root=resolved.artifacts.rootfs,
+        kernel=boot.kernel,
+        root=boot.rootfs,
+        initrd=boot.initrd,
+        machine_type=boot.machine_type,
         memory_mib=resolved.memory_mib,
         cpus=resolved.cpus,
         disks=(Disk(resolved.image.erofs, read_only=True), Disk(_scratch_disk(folder, resolved.request.scratch), volatile=True)),
@@ -204,7 +208,7 @@ def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
         network=resolved.request.network,
         forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
         accel=resolved.request.accel,
-        cmdline=resolve.kernel_parameters(resolved.request.guest),
+        cmdline=(*boot.parameters, *resolve.kernel_parameters(resolved.request.guest)),
     )
 
 
@@ -227,10 +231,10 @@ def _scratch_disk(folder: Path, size: int) -> Path:
 
 
 @contextmanager
-def bare_guest() -> Iterator[Agent]:
+def bare_guest(boot: BootFiles) -> Iterator[Agent]:
     """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
-    artifacts = build.build(None)
-    with host.virtual_machine(VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, network=False)) as vm:
+    config = VmConfig(boot.kernel, boot.rootfs, initrd=boot.initrd, machine_type=boot.machine_type, cmdline=boot.parameters, network=False)
+    with host.virtual_machine(config) as vm:
         _boot(vm, 120)
         with connect(vm.address(AGENT_PORT), timeout=30) as client:
             yield Agent(client)

@@ -35,6 +35,34 @@ class Artifacts:
     manifest: Path
 
 
+@dataclass(frozen=True)
+class BootFiles:
+    """What a VM boots, and what it needs for that.
+
+    `kernel_from` says which kernel it is. `kernel_lacks` has the symbols that it lacks of the
+    guest's contract (Debian's kernel only), with the reason for each.
+    """
+
+    kernel: Path
+    rootfs: Path
+    kernel_from: str
+    kernel_lacks: dict[str, str]
+    initrd: Path | None = None
+    parameters: tuple[str, ...] = ()
+    machine_type: str | None = None
+
+
+def boot_files(variant: Variant = "release", kernel: str = "auto") -> BootFiles:
+    """Return a guest for a VM. Build or fetch what is not in the store yet.
+
+    `kernel` is "ours", "debian", the path of a kernel with everything built in, or "auto": ours if
+    it is built already, else Debian's, which needs no compiler. Raises InnkeeperError.
+    """
+    from innkeeper.guest.pipeline import make_boot_files
+
+    return make_boot_files(variant, kernel)
+
+
 def build(output: Path | None = None, variant: Variant = "release") -> Artifacts:
     """Build everything that is not in the store yet.
 

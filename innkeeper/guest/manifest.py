@@ -28,19 +28,19 @@ def make_manifest(
     packages: Mapping[str, Packages],
     lock: Path,
     outputs: Mapping[str, Path],
-    verity: Mapping[str, JSON],
+    facts: Mapping[str, JSON],
 ) -> Path:
     """Write `manifest.json` and return the step's folder.
 
     `packages` are the Debian packages of each builder, `lock` is the file of locked Python
-    packages, and `verity` has the parameters of the root's hash tree.
+    packages, and `facts` are further fields: of the root's hash tree and of the kernel.
     """
     inputs: dict[str, JSON] = {
         "manifest_version": MANIFEST_VERSION,
         "variant": variant,
         "steps": [step.name for step in steps],
         "outputs": {name: f"{path.parent.name}/{path.name}" for name, path in outputs.items()},
-        "fields": ["verity"],
+        "facts": dict(facts),
     }
 
     def make(out: Path) -> None:
@@ -50,7 +50,7 @@ def make_manifest(
             "steps": [_step(step) for step in steps],
             "inputs": [*_debian(packages), *_python(lock.read_text())],
             "outputs": {name: {"size": path.stat().st_size, "sha256": hash_file(path)} for name, path in sorted(outputs.items())},
-            "verity": dict(verity),
+            **facts,
         }
         (out / "manifest.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 

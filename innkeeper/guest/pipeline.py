@@ -2,14 +2,18 @@
 
 import json
 import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, Variant, kernel, policy
+from innkeeper.guest import Artifacts, BootFiles, Variant, policy
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.disk import make_disk
-from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze
+from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
+from innkeeper.guest.kernel_choice import AUTO, OURS, choose, make_kernel
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.rootfs import make_initrd, make_rootfs
 from innkeeper.guest.store import Store
@@ -25,45 +29,22 @@ The kernel has all of the contract built in, and the root contains the agent.
 """
 
 
+@dataclass(frozen=True)
+class _Root:
+    """The guest's root file system, the steps that it was made from, and their builders by name."""
+
+    step: Path
+    inputs: tuple[Path, ...]
+    builders: Mapping[str, Builder]
+
+
+KERNEL_FILES = ("vmlinux", "bzImage", "config", "modules.initrd")
+"""Outputs that depend on the choice of the kernel: links to those of an earlier choice are removed."""
+
+
 def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
     """Run `innkeeper.guest.build` with a store and a source tree of the caller's choice."""
-    store = store or Store(paths.store_root())
-    project = project or paths.project_root()
-    if not (project / "agent" / "requirements.lock").exists():
-        raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
-    packages = {"agent": PACKAGES, "policy": policy.PACKAGES, "image": IMAGE_PACKAGES, "kernel": kernel.PACKAGES}
-    builders: dict[str, Builder] = {name: Builder(wanted, store) for name, wanted in packages.items()}
-
-    agent = freeze(store, builders["agent"], project, AGENT)
-    gateway = freeze(store, builders["agent"], project, GATEWAY)
-    policies = policy.compile_policies(builders["policy"], project)
-    rootfs = make_rootfs(store, builders["agent"], project, {"agent": agent, "gateway": gateway}, policies, variant)
-    verity = make_verity(builders["image"], rootfs)
-    disk = make_disk(store, rootfs, verity)
-    initrd = make_initrd(builders["image"], rootfs)
-    built = kernel.build_kernel(builders["kernel"], project / "kernel-config")
-    outputs = {
-        "vmlinux": built / "vmlinux",
-        "bzImage": built / "bzImage",
-        "config": built / "config",
-        "rootfs.erofs": rootfs / "root.erofs",
-        "innkeeper.img": disk / "innkeeper.img",
-        "innkeeper.initrd": initrd / "innkeeper.initrd",
-        "verity.toml": verity / "verity.toml",
-    }
-    check_budgets(outputs, show=output is not None)
-    manifest = make_manifest(
-        store,
-        variant,
-        [agent, gateway, policies, rootfs, verity, disk, initrd, built],
-        {name: builder.package_list() for name, builder in builders.items()},
-        project / "agent" / "requirements.lock",
-        outputs,
-        json.loads((verity / "verity.json").read_text()),
-    )
-    outputs["manifest.json"] = manifest / "manifest.json"
-    if output is not None:
-        outputs = link(outputs, output)
+    outputs = build_outputs(output, variant, OURS, store=store, project=project)
     return Artifacts(
         vmlinux=outputs["vmlinux"],
         bzImage=outputs["bzImage"],
@@ -74,6 +55,87 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
         verity=outputs["verity.toml"],
         manifest=outputs["manifest.json"],
     )
+
+
+def build_outputs(
+    output: Path | None, variant: Variant, kernel: str, *, store: Store | None = None, project: Path | None = None
+) -> dict[str, Path]:
+    """Build everything, with `kernel` as in `innkeeper.guest.boot_files`. Return the files by name."""
+    store, project = _places(store, project)
+    chosen = choose(kernel, variant, store, project)
+    with ThreadPoolExecutor() as pool:
+        root = _make_root(store, project, variant, pool)
+    image = Builder(IMAGE_PACKAGES, store)
+    verity = make_verity(image, root.step)
+    disk = make_disk(store, root.step, verity)
+    initrd = make_initrd(image, root.step)
+    made = make_kernel(chosen, store, project)
+    outputs = {
+        **made.outputs,
+        "rootfs.erofs": root.step / "root.erofs",
+        "innkeeper.img": disk / "innkeeper.img",
+        "innkeeper.initrd": initrd / "innkeeper.initrd",
+        "verity.toml": verity / "verity.toml",
+    }
+    check_budgets(outputs if made.facts["from"] == OURS else {"rootfs.erofs": outputs["rootfs.erofs"]}, show=output is not None)
+    packages = {name: builder.package_list() for name, builder in {**root.builders, "image": image}.items()}
+    manifest = make_manifest(
+        store,
+        variant,
+        [*root.inputs, root.step, verity, disk, initrd, made.step],
+        {**packages, "kernel": made.packages},
+        project / "agent" / "requirements.lock",
+        outputs,
+        {"verity": json.loads((verity / "verity.json").read_text()), "kernel": dict(made.facts)},
+    )
+    outputs["manifest.json"] = manifest / "manifest.json"
+    return outputs if output is None else link(outputs, output)
+
+
+def make_boot_files(variant: Variant, kernel: str = AUTO, *, store: Store | None = None, project: Path | None = None) -> BootFiles:
+    """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
+    store, project = _places(store, project)
+    chosen = choose(kernel, variant, store, project)
+    with ThreadPoolExecutor() as pool:
+        Builder([], store).id  # noqa: B018 - made before the threads, which would wait for each other
+        making = pool.submit(make_kernel, chosen, store, project)
+        root = _make_root(store, project, variant, pool)
+        made = making.result()
+    lacks = made.facts.get("lacks", {})
+    assert isinstance(lacks, dict)
+    return BootFiles(
+        kernel=made.image,
+        rootfs=root.step / "root.erofs",
+        kernel_from=made.description,
+        kernel_lacks={symbol: str(reason) for symbol, reason in lacks.items()},
+        initrd=made.initrd,
+        parameters=made.parameters,
+        machine_type=made.machine_type,
+    )
+
+
+def _places(store: Store | None, project: Path | None) -> tuple[Store, Path]:
+    """Return the store and the source tree, by default those of this installation."""
+    project = project or paths.project_root()
+    if not (project / "agent" / "requirements.lock").exists():
+        raise InnkeeperError(f"{project} is not the project's source tree", hint="build in a clone; the installed package has no agent/")
+    return store or Store(paths.store_root()), project
+
+
+def _make_root(store: Store, project: Path, variant: Variant, pool: ThreadPoolExecutor) -> _Root:
+    """Make the root file system. What does not depend on each other is made at the same time.
+
+    A step that several others need is made before these are started: if it failed, each of them
+    would try it again.
+    """
+    builders = {"agent": Builder(PACKAGES, store), "policy": Builder(policy.PACKAGES, store)}
+    Builder([], store).id  # noqa: B018 - the base of both
+    policies = pool.submit(policy.compile_policies, builders["policy"], project)
+    install_packages(builders["agent"], project)
+    gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY)
+    programs = {"agent": freeze(store, builders["agent"], project, AGENT), "gateway": gateway.result()}
+    rootfs = make_rootfs(store, builders["agent"], project, programs, policies.result(), variant)
+    return _Root(rootfs, (*programs.values(), policies.result()), builders)
 
 
 def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
@@ -98,6 +160,9 @@ def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
     Each link is replaced atomically, so that a reader sees the old file or the new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in KERNEL_FILES:
+        if name not in outputs and (folder / name).is_symlink():
+            (folder / name).unlink()
     links = {}
     for name, path in outputs.items():
         fresh = folder / f".{name}.{secrets.token_hex(4)}"

@@ -112,6 +112,19 @@ class Store:
                 continue
 
 
+class NotBuilt(Exception):
+    """The store has no result of a step."""
+
+
+class FinishedSteps(Store):
+    """A store that is only read: a missing step raises NotBuilt instead of being made."""
+
+    def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
+        if not self.has(name, inputs):
+            raise NotBuilt(name)
+        return super().step(name, inputs, make)
+
+
 def step_hash(name: str, inputs: Mapping[str, JSON]) -> str:
     """Return the id of a step: the sha256 of its name and inputs in a canonical form."""
     document = {"format": FORMAT, "name": name, "inputs": dict(inputs)}

@@ -13,7 +13,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest.disk import boot_record, make_disk
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.pipeline import BUDGETS, check_budgets, link
-from innkeeper.guest.store import Store
+from innkeeper.guest.store import JSON, Store
 from innkeeper.guest.verity import parameters, shim_line
 from tests.needs import needs
 
@@ -109,7 +109,8 @@ def test_the_manifest_lists_steps_inputs_and_outputs(store: Store, root: Path, t
         "kernel": [{"name": "zlib1g", "version": "1", "architecture": "amd64"}],
     }
     image = root / "root.erofs"
-    path = make_manifest(store, "release", [root], packages, lock, {"rootfs.erofs": image}, {"data_blocks": 366}) / "manifest.json"
+    facts: dict[str, JSON] = {"verity": {"data_blocks": 366}, "kernel": {"from": "ours"}}
+    path = make_manifest(store, "release", [root], packages, lock, {"rootfs.erofs": image}, facts) / "manifest.json"
     manifest = json.loads(path.read_text())
     assert (manifest["manifest_version"], manifest["variant"]) == (1, "release")
     assert [(step["name"], step["inputs"]) for step in manifest["steps"]] == [("rootfs", {})]
@@ -120,6 +121,7 @@ def test_the_manifest_lists_steps_inputs_and_outputs(store: Store, root: Path, t
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     assert manifest["outputs"] == {"rootfs.erofs": {"size": image.stat().st_size, "sha256": digest}}
     assert manifest["verity"] == {"data_blocks": 366}
+    assert manifest["kernel"] == {"from": "ours"}
     assert str(tmp_path) not in path.read_text()
 
 

@@ -1,0 +1,123 @@
+"""The kernel of a guest: ours, Debian's ready-made one, or a file of the user."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Variant, debian_kernel
+from innkeeper.guest.builder import Builder
+from innkeeper.guest.kernel import PACKAGES, VERSION, build_kernel
+from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store, hash_file
+
+OURS, DEBIAN, AUTO = "ours", "debian", "auto"
+"""The words for `--kernel`. AUTO is ours if it is built already, else Debian's."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, and how a VM has to start it.
+
+    * `outputs`: its files by their names in the output folder
+    * `image`: the file that a VM boots
+    * `facts`: what the manifest says of it
+    * `description`: the same as one line
+    * `packages`: the Debian packages that it is made of
+    """
+
+    step: Path
+    outputs: Mapping[str, Path]
+    image: Path
+    facts: Mapping[str, JSON]
+    description: str
+    packages: list[dict[str, str]]
+    initrd: Path | None = None
+    parameters: tuple[str, ...] = ()
+    machine_type: str | None = None
+
+
+def check_word(text: str) -> str:
+    """Return the value of `--kernel`, a file as an absolute path. Raises InnkeeperError."""
+    if text in (OURS, DEBIAN):
+        return text
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise InnkeeperError(f"--kernel {text}: neither {OURS} nor {DEBIAN}, and there is no such file")
+    return str(path)
+
+
+def choose(wanted: str, variant: Variant, store: Store, project: Path) -> str:
+    """Return `wanted`, or what AUTO means: OURS if the store has it or the variant needs it, else DEBIAN.
+
+    Raises InnkeeperError if the kernel `wanted` cannot enforce what the variant promises.
+    """
+    if variant == "selinux" and wanted == DEBIAN:
+        reason = "Debian's kernel has a permissive mode of SELinux (CONFIG_SECURITY_SELINUX_DEVELOP)"
+        raise InnkeeperError(f"guest variant selinux with kernel {DEBIAN}: {reason}", hint=f"use --kernel {OURS}")
+    if wanted != AUTO:
+        return wanted
+    if variant == "selinux":
+        return OURS
+    try:
+        _ours(FinishedSteps(store.root), project)
+    except NotBuilt:
+        return DEBIAN
+    return OURS
+
+
+def make_kernel(wanted: str, store: Store, project: Path) -> Kernel:
+    """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError."""
+    if wanted == OURS:
+        return _ours(store, project)
+    return _debian(store, project) if wanted == DEBIAN else _file(store, Path(wanted))
+
+
+def _ours(store: Store, project: Path) -> Kernel:
+    builder = Builder(PACKAGES, store)
+    step = build_kernel(builder, project / "kernel-config")
+    return Kernel(
+        step=step,
+        outputs={name: step / name for name in ("vmlinux", "bzImage", "config")},
+        image=step / "vmlinux",
+        facts={"from": OURS, "version": VERSION},
+        description=OURS,
+        packages=builder.package_list(),
+    )
+
+
+def _debian(store: Store, project: Path) -> Kernel:
+    step = debian_kernel.debian_kernel(store, fragments=project / "kernel-config")
+    known: dict[str, Any] = dict(debian_kernel.facts(step))
+    return Kernel(
+        step=step,
+        outputs={"bzImage": step / "vmlinuz", "modules.initrd": step / "modules.initrd", "config": step / "config"},
+        image=step / "vmlinuz",
+        facts={"from": DEBIAN, "version": known["version"], "lacks": known["lacks"], "parameters": list(debian_kernel.parameters())},
+        description=f"{DEBIAN} {known['version']}",
+        packages=known["packages"],
+        initrd=step / "modules.initrd",
+        parameters=debian_kernel.parameters(),
+        # It announces no virtio-mmio device without ACPI (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES).
+        machine_type="q35",
+    )
+
+
+def _file(store: Store, path: Path) -> Kernel:
+    """Copy the file into the store, so that a VM does not depend on what becomes of it."""
+    digest = hash_file(path)
+
+    def make(out: Path) -> None:
+        shutil.copyfile(path, out / "bzImage")
+
+    step = store.step("kernel-file", {"sha256": digest}, make)
+    return Kernel(
+        step=step,
+        outputs={"bzImage": step / "bzImage"},
+        image=step / "bzImage",
+        facts={"from": "file", "sha256": digest},
+        description=str(path),
+        packages=[],
+        machine_type="q35",
+    )
