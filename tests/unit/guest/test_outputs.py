@@ -134,6 +134,7 @@ def sized(folder: Path, sizes: dict[str, int]) -> dict[str, Path]:
 
 def test_sizes_are_shown_beside_their_budgets_and_fail_above(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check_budgets(sized(tmp_path, BUDGETS), show=True)
+    check_budgets(sized(tmp_path, {"rootfs.erofs": BUDGETS["rootfs.erofs"]}), show=False)
     assert capsys.readouterr().err.splitlines() == ["bzImage: 6.00 MB of 6 MB", "rootfs.erofs: 25.00 MB of 25 MB"]
     with pytest.raises(InnkeeperError, match="bzImage has 6000001 bytes, its budget is 6000000"):
         check_budgets(sized(tmp_path, BUDGETS | {"bzImage": BUDGETS["bzImage"] + 1}), show=False)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,17 @@ def test_what_it_lacks_is_refused_by_name(container: str, boot_files: BootFiles)
     request = agent_pb2.CreateContainerRequest(container_id="other", exec_id="other", storages=[share], OCI=spec)
     with pytest.raises(InnkeeperError, match="9p"), connected(running) as agent:
         agent.create_container(request)
+
+
+def test_build_writes_it_in_place_of_ours(tmp_path: Path, boot_files: BootFiles) -> None:
+    (tmp_path / "vmlinux").symlink_to(tmp_path)  # left by a build of ours
+    succeed("build", "--kernel", "debian", "--output", str(tmp_path))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {*manifest["outputs"], "manifest.json"} >= {"bzImage", "modules.initrd", "rootfs.erofs"}
+    assert not (tmp_path / "vmlinux").is_symlink()
+    assert (tmp_path / "bzImage").resolve() == boot_files.kernel
+    assert manifest["kernel"]["lacks"] == boot_files.kernel_lacks
+    packages = [entry for entry in manifest["inputs"] if entry.get("builders") == ["kernel"]]
+    assert {entry["name"].partition("-6")[0] for entry in packages} >= {"linux-image"}
+    assert all(len(entry["sha256"]) == 64 for entry in packages)
