@@ -199,12 +199,8 @@ def test_every_rule_is_looked_at() -> None:
 
 def test_the_examples_of_the_documentation() -> None:
     """Both are understood, and deny what they say."""
-    text = DOCS.read_text()
-    examples = [
-        re.sub(r"^    ", "", part.split("\n\nSetting")[0], flags=re.MULTILINE)
-        for part in re.split(r"^## Example.*\n", text, flags=re.MULTILINE)[1:]
-    ]
-    web, open_ = [parse(example.split("\n## ")[0]) for example in examples]
+    text = DOCS.read_text().partition("## Example")[2]
+    web, open_ = [parse(example) for example in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
     assert (web.name, open_.name) == ("web", "no-privileges")
     root = oci.Root(Path="/run/kata-containers/c/rootfs")
     nginx = spec(
