@@ -25,6 +25,7 @@ def main() -> int:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - progress is printed there
     sys.path.insert(0, str(ROOT))
     if "--no-install" in sys.argv[1:]:
         os.environ["INNKEEPER_NO_INSTALL"] = "1"

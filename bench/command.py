@@ -1,51 +1,28 @@
 """The command `bench`: measure what the guest and the agent cost, and compare with the budgets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
+from innkeeper.cli import flags
+from innkeeper.errors import InnkeeperError
 
 if TYPE_CHECKING:
     from bench.figures import Section
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(
-        "bench",
-        epilog="Examples:  bench;  bench --json figures.json;  bench --only native --rounds 60;  bench --steps;  bench --against ANCHOR",
-    )(bench)
-
-
-def bench(
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to FILE as JSON.")] = None,
-    only: Annotated[
-        Literal["all", "guest", "native", "against"],
-        typer.Option("--only", help="guest: boots it; native: beside runc, crun; against: beside Kata's guest."),
-    ] = "all",
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", metavar="DIR", help="Also beside the guest in DIR, bzImage and image, by Kata's shim."),
-    ] = None,
-    steps: Annotated[bool, typer.Option("--steps", help="Only where the time of one container goes, step by step.")] = False,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each container operation.")] = 20,
-    boots: Annotated[int, typer.Option("--boots", min=1, help="How many times the guest is booted.")] = 3,
-    megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of each stream.")] = 64,
-    accel: Annotated[Literal["auto", "kvm", "tcg"], typer.Option("--accel", help="What QEMU is to use.")] = "auto",
-) -> None:
+def bench(json: Path | None = None, only: str = "all", against: Path | None = None, steps: bool = False, **given: Any) -> None:
     """Measure boot, sizes, containers, streams and calls, in a guest and beside runc and crun on this machine."""
     from bench.measure import BenchRequest, measure
 
     if only == "against" and against is None:
-        raise typer.BadParameter("against needs --against DIR", param_hint="--only")
+        raise InnkeeperError("--only against needs --against DIR")
     in_guest, on_host = only in ("all", "guest") and not steps, only in ("all", "native") or steps
     beside = against if only in ("all", "against") and not steps else None
+    accel = given.pop("accel", "auto")
     request = BenchRequest(
         in_guest=in_guest,
         on_host=on_host,
-        rounds=rounds,
-        boots=boots,
-        megabytes=megabytes,
+        **{"rounds": 20, "boots": 3, "megabytes": 64, **given},
         accel=None if accel == "auto" else accel,
         step_by_step=steps,
         against=beside,
@@ -60,7 +37,6 @@ def _write(path: Path, host: dict[str, str], sections: "list[Section]") -> None:
     import json
 
     from bench.figures import as_document
-    from innkeeper.errors import InnkeeperError
 
     try:
         path.write_text(json.dumps(as_document(host, sections), indent=2) + "\n")
@@ -100,3 +76,28 @@ def _print(host: dict[str, str], sections: "list[Section]") -> None:
         table.add_section()
     console.print(table)
     console.print("; ".join(f"{name}: {value}" for name, value in host.items()), style="dim", highlight=False, soft_wrap=True)
+
+
+_AGAINST = "Also beside the guest in DIR, bzImage and image, by Kata's shim."
+
+COMMAND = flags.Command(
+    name="bench",
+    run=bench,
+    flags=(
+        flags.single("json", "--json", kind=flags.PATH, metavar="FILE", help="Also write the figures to FILE as JSON."),
+        flags.single(
+            "only",
+            "--only",
+            choices=("all", "guest", "native", "against"),
+            default="all",
+            help="guest: boots it; native: beside runc, crun; against: beside Kata's guest.",
+        ),
+        flags.single("against", "--against", kind=flags.PATH, metavar="DIR", help=_AGAINST),
+        flags.switch("steps", "--steps", help="Only where the time of one container goes, step by step."),
+        flags.single("rounds", "--rounds", kind=int, minimum=1, default=20, help="Measurements of each container operation."),
+        flags.single("boots", "--boots", kind=int, minimum=1, default=3, help="How many times the guest is booted."),
+        flags.single("megabytes", "--megabytes", kind=int, minimum=1, default=64, help="Size of each stream."),
+        flags.single("accel", "--accel", choices=("auto", "kvm", "tcg"), default="auto", help="What QEMU is to use."),
+    ),
+    examples=("bench", "bench --json figures.json", "bench --only native --rounds 60", "bench --steps", "bench --against ANCHOR"),
+)

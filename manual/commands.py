@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-
-TYPES = {"str": "TEXT", "int": "N", "float": "NUMBER", "path": "PATH"}
-"""Maps the parser's name of a type to the placeholder for its value on a page."""
+from innkeeper.cli import parser
 
 
 @dataclass(frozen=True)
@@ -32,60 +29,40 @@ class Command:
 
 
 def innkeeper() -> list[Command]:
-    """Return every public command of `innkeeper`, starting with the program itself.
+    """Return every command of `innkeeper`, starting with the program itself.
 
     The order is that of `innkeeper --help`.
     """
     from innkeeper.cli import app
 
-    app.register([])
-    top = typer.main.get_command(app.app)
-    context: Any = top.make_context("innkeeper", [], resilient_parsing=True)
-    return [_from_typer(top, context, "innkeeper"), *_subcommands(top, context, "innkeeper")]
+    listed = list(app.all_commands())
+    top = Command("innkeeper", "innkeeper [OPTIONS] COMMAND ...", app.TOP.text, (), _options(app.TOP))
+    return [top, *(described for command in listed for described in _from_command(command, "innkeeper"))]
 
 
-def _subcommands(group: Any, parent: Any, prefix: str) -> Iterator[Command]:
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        full = f"{prefix} {name}"
-        context = command.context_class(command, info_name=name, parent=parent)
-        yield _from_typer(command, context, full)
-        if hasattr(command, "commands"):
-            yield from _subcommands(command, context, full)
+def _from_command(command: Any, prefix: str) -> Iterator[Command]:
+    """Yield the description of a command of `innkeeper`, and those of its subcommands."""
+    full = f"{prefix} {command.name}"
+    arguments = [Entry(argument.metavar, argument.help) for argument in getattr(command, "arguments", ())]
+    examples = tuple(_example(text, full) for text in getattr(command, "examples", ()))
+    yield Command(full, parser.usage(command, prefix), command.text, tuple(arguments), _options(command), examples)
+    for one in getattr(command, "commands", ()):
+        yield from _from_command(one, full)
 
 
-def _from_typer(command: Any, context: Any, full: str) -> Command:
-    arguments, options, words = [], [], []
-    for parameter in command.get_params(context):
-        left, right = parameter.get_help_record(context)
-        right = right.replace("[required]", "").strip()
-        if parameter.param_type_name == "argument":
-            left = re.sub(r" <[^<>]*>$", "", left)
-            arguments.append(Entry(left, right))
-            words.append(left)
-        else:
-            left = re.sub(r"<(?:list\[)?(str|int|float|path|Path)(?: range)?\]?>", lambda match: TYPES[match[1].lower()], left)
-            if parameter.multiple:
-                right = f"{right} May be given more than once."
-            options.append(Entry(left, re.sub(r"  +", " ", right)))
-    if hasattr(command, "commands"):
-        words.append("COMMAND ...")
-    usage = " ".join([full, "[OPTIONS]", *words])
-    return Command(full, usage, (command.help or "").strip(), tuple(arguments), tuple(options), _examples(command.epilog, full))
+def _options(command: Any) -> tuple[Entry, ...]:
+    return tuple(Entry(left, right) for left, right in parser.all_flags(command))
 
 
-def _examples(epilog: str | None, full: str) -> tuple[str, ...]:
-    """Return the examples of a help epilog as whole command lines."""
-    head, found, tail = (epilog or "").replace("build.py ", f"{full.partition(' ')[0]} ").partition("Examples:")
-    if not found or head.strip():
-        return ()
+def _example(text: str, full: str) -> str:
+    """Return an example as a whole command line.
+
+    It starts with the command's name only, so the program is added. Text before a pipe, and other
+    programs, stay as they are.
+    """
     program, _, name = full.partition(" ")
-    lines = (line.strip() for line in re.split(r"\n+|;  ?", tail))
-    # An example starts with the command's name only, so the program is added. Text before a pipe,
-    # and other programs, stay as they are.
-    last = name.split()[0] if name else ""
-    return tuple(re.sub(rf"(^|\| )(?={re.escape(last)}\b)", rf"\1{program} ", line) for line in lines if line)
+    text = text.replace("build.py ", f"{program} ")
+    return re.sub(rf"(^|\| )(?={re.escape(name.split()[0])}\b)", rf"\1{program} ", text)
 
 
 def innkeeper_oci() -> list[Command]:

@@ -3,14 +3,10 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import Annotated
 
-import typer
-
+from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 from tests.paths import ROOT
-
-EXAMPLES = "Examples:  test;  test tests/unit;  test -k redis -x;  CI=true test --long"
 
 
 @dataclass(frozen=True)
@@ -85,30 +81,20 @@ PARTS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("test", context_settings=settings, epilog=EXAMPLES)(test)
+def test(words: list[str]) -> None:
+    """Run unit tests, tests that need root, and tests that boot the guest. Paths and options go to pytest.
 
-
-def test(
-    context: typer.Context,
-    expression: Annotated[str, typer.Option("-k", metavar="EXPRESSION", help="Only tests whose names match.")] = "",
-    long: Annotated[bool, typer.Option("--long", help="Also tests that take minutes.")] = False,
-) -> None:
-    """Run unit tests, tests that need root, and tests that boot the guest. Paths and further options go to pytest.
-
-    What this host lacks is left out with the reason; with CI=true that is a failure.
+    What this host lacks is left out with the reason; with CI=true that is a failure. Useful options
+    are -k EXPRESSION, for tests whose names match, and --long, for tests that take minutes.
     """
     os.chdir(ROOT)
-    paths = [word for word in context.args if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
-    others = [word for word in context.args if word not in paths]
+    paths = [word for word in words if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
+    others = [word for word in words if word not in paths]
     if missing := next((word for word in others if word.startswith("tests/")), ""):
         raise InnkeeperError(f"{missing}: no such file or folder")
     chosen = {folder: part for folder, part in PARTS.items() if os.path.isdir(folder) and (not paths or _touches(paths, folder))}
     _prepare(chosen)
     argv = [sys.executable, "-m", "pytest", *(paths or chosen), *others]
-    argv += [*(["-k", expression] if expression else []), *(["--long"] if long else [])]
     sys.stdout.flush()
     os.execv(sys.executable, argv)
 
@@ -137,3 +123,12 @@ def _prepare(chosen: dict[str, Part]) -> None:
         progress.note(f"{folder:<16} {part.title}{': tests are left out: ' + '; '.join(lacking) if lacking else ''}")
         if part.guest and not lacking:
             build.build(None)
+
+
+COMMAND = flags.Command(
+    name="test",
+    run=test,
+    arguments=(flags.words("words", "[PATH...]", required=False),),
+    examples=("test", "test tests/unit", "test -k redis -x", "CI=true test --long"),
+    raw=True,
+)

@@ -1,21 +1,20 @@
 """The commands, combined into one program.
 
-The file of a command imports nothing heavy at its top, so that `--help` and `ps` are fast.
+The file of a command imports nothing heavy at its top, and only the file of the command that runs
+is imported, so that `ps` and `--help` are fast.
 """
 
 import importlib
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
-from innkeeper import programs, progress
+from innkeeper.cli import parser
+from innkeeper.cli.flags import Command, Group, switch, words
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import project_root
 
-VERBS = {
+COMMANDS = {
     "run": "run",
     "exec": "exec_",
     "ps": "ps",
@@ -30,101 +29,124 @@ VERBS = {
     "explain": "explain",
     "kata": "kata",
     "doctor": "doctor",
+    "completion": "completion",
     "test": "tests.command",
     "bench": "bench.command",
 }
 """Command -> its module, in this package unless it has a dot, in the order of use."""
 
-
-class InOrder(TyperGroup):
-    """A group that lists commands in the order of their registration, which is the order of use."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override, unused-ignore]
-        return list(self.commands)
+EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be invoked, 127 not found, 128+n killed by signal n."
 
 
-app = typer.Typer(
-    name="innkeeper",
-    cls=InOrder,
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit status: the container's; 125 our own failure, 126 cannot be invoked, 127 not found, 128+n killed by signal n.",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from innkeeper import __version__
-
-        print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of failures.")] = False,
-    no_install: Annotated[bool, typer.Option("--no-install", help="Never install a host program; print the command instead.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)] = False,
-) -> None:
+def options(command: str = "", rest: tuple[str, ...] = (), **given: bool) -> None:
     """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
-    if quiet:
+    from innkeeper import programs, progress
+
+    if given.get("quiet"):
         progress.be_quiet()
-    if debug:
+    if given.get("debug"):
         os.environ["INNKEEPER_DEBUG"] = "1"
-    if no_install:
+    if given.get("no_install"):
         os.environ[programs.NO_INSTALL_ENV] = "1"
 
 
-def register(words: list[str]) -> None:
-    """Register the command that `words` name, or all of them if they name none.
-
-    Each takes time to import, and only help, completion and the manual need all of them.
-    """
-    named = next((word for word in words if not word.startswith("-")), "")
-    for verb in [named] if named in VERBS else VERBS:
-        if verb == named or "." not in VERBS[verb] or in_source_tree(verb):
-            module(verb).register(app)
-
-
-def in_source_tree(verb: str) -> bool:
-    """Return whether the module of `verb`, which is not installed, is in a source tree around us."""
-    return (project_root() / VERBS[verb].partition(".")[0]).is_dir()
+TOP = Command(
+    name="",
+    run=options,
+    arguments=(words("rest", "COMMAND ...", required=False),),
+    flags=(
+        switch("quiet", "-q", "--quiet", help="Print no progress."),
+        switch("debug", "--debug", help="Show tracebacks of failures."),
+        switch("no_install", "--no-install", help="Never install a host program; print the command instead."),
+        switch("version", "--version", help="Print the version."),
+    ),
+    interspersed=False,
+)
 
 
-def module(verb: str) -> Any:
+def top() -> Group:
+    """Return the program as a group of all its commands."""
+    return Group(name="", text=f"{TOP.text}\n\n{EXIT_STATUS}", commands=tuple(all_commands()), flags=TOP.flags)
+
+
+def all_commands() -> Iterator[Command | Group]:
+    """Yield every command that can be run here, in the order of use."""
+    for name, where in COMMANDS.items():
+        if "." not in where or in_source_tree(name):
+            yield find(name)
+
+
+def find(name: str) -> Command | Group:
+    """Import a command. Raises InnkeeperError for an unknown name."""
+    if name not in COMMANDS:
+        raise InnkeeperError(f"{name} is not a command", hint=f"see {program_name()} --help")
+    command: Command | Group = module(name).COMMAND
+    return command
+
+
+def in_source_tree(name: str) -> bool:
+    """Return whether the module of a command, which is not installed, is in a source tree around us."""
+    from innkeeper.paths import project_root
+
+    return (project_root() / COMMANDS[name].partition(".")[0]).is_dir()
+
+
+def module(name: str) -> Any:
     """Import the module of a command.
 
     Raises InnkeeperError if only a source tree has it and this is an installed innkeeper.
     """
-    name = VERBS[verb]
-    if "." not in name:
-        return importlib.import_module(f"innkeeper.cli.{name}")
-    if not in_source_tree(verb):
-        raise InnkeeperError(f"{verb} is part of the source tree, and not installed: run ./build.py {verb} in a clone")
+    where = COMMANDS[name]
+    if "." not in where:
+        return importlib.import_module(f"innkeeper.cli.{where}")
+    if not in_source_tree(name):
+        raise InnkeeperError(f"{name} is part of the source tree, and not installed: run ./build.py {name} in a clone")
+    from innkeeper.paths import project_root
+
     if str(project_root()) not in sys.path:  # an editable install
         sys.path.insert(0, str(project_root()))
-    return importlib.import_module(name)
+    return importlib.import_module(where)
 
 
-def run_app(words: list[str]) -> int:
-    """Run the command that `words` name. Return its exit status.
-
-    Usage errors are printed and return 125, as in docker.
-    """
-    register(words)
+def run_app(given: list[str]) -> int:
+    """Run the command that the words name. Return its exit status. Raises InnkeeperError."""
+    program = program_name()
     try:
-        result = typer.main.get_command(app).main(args=words, prog_name=program_name(), standalone_mode=False)
-    except typer.Abort:
-        return 130
-    except typer.TyperException as error:
-        print(f"innkeeper: {error.format_message()}", file=sys.stderr)
-        print(f"  see {program_name()} --help", file=sys.stderr)
-        return 125
-    return int(result or 0)
+        values = parser.parse(TOP, given, program)
+    except parser.HelpWanted:
+        return _print(_top_help(program))
+    if values.get("version"):
+        from innkeeper import __version__
+
+        return _print(__version__)
+    name, *rest = values.pop("rest", [""])
+    options(**values)
+    return _run(find(name), rest, program) if name else _print(_top_help(program))
+
+
+def _run(command: Command | Group, rest: list[str], program: str) -> int:
+    called = f"{program} {command.name}"
+    if isinstance(command, Group):
+        chosen = next((one for one in command.commands if rest and one.name == rest[0]), None)
+        if chosen is not None:
+            return _run(chosen, rest[1:], called)
+        if rest and rest[0] not in ("-h", "--help"):
+            raise InnkeeperError(f"{command.name} {rest[0]}: not a command", hint=f"see {called} --help")
+        return _print(parser.help_text(command, program))
+    try:
+        values = parser.parse(command, rest, called)
+    except parser.HelpWanted:
+        return _print(parser.help_text(command, program))
+    return int(command.run(**values) or 0)
+
+
+def _top_help(program: str) -> str:
+    return parser.help_text(top(), program)
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
 
 
 def program_name() -> str:

@@ -1,26 +1,15 @@
 """The command `build`: write the guest's kernel and images as files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import get_args
 
-import typer
-
+from innkeeper.cli import flags
 from innkeeper.guest import Variant
 
 EXAMPLES = "Examples:  build;  build --output /srv/guest;  build --variant debug;  build --kernel debian;  build --oci"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("build", epilog=EXAMPLES)(build)
-
-
-def build(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out"),
-    variant: Annotated[Variant, typer.Option("--variant", help="debug adds a shell, selinux SELinux's policy.")] = "release",
-    kernel: Annotated[str, typer.Option("--kernel", metavar="ours|debian|FILE", help="debian is ready-made, for run.")] = "ours",
-    oci: Annotated[bool, typer.Option("--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest.")] = False,
-) -> None:
+def build(output: Path = Path("out"), variant: Variant = "release", kernel: str = "ours", oci: bool = False) -> None:
     """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
     if oci:
         from innkeeper.guest.oci import build_command
@@ -32,3 +21,18 @@ def build(
 
         build_outputs(output, variant, check_word(kernel))
     print(output)
+
+
+COMMAND = flags.Command(
+    name="build",
+    run=build,
+    flags=(
+        flags.single("output", "-o", "--output", kind=flags.PATH, default="out", help="Folder for the results."),
+        flags.single(
+            "variant", "--variant", choices=get_args(Variant), default="release", help="debug adds a shell, selinux SELinux's policy."
+        ),
+        flags.single("kernel", "--kernel", metavar="ours|debian|FILE", default="ours", help="debian is ready-made, for run."),
+        flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
+    ),
+    examples=("build", "build --output /srv/guest", "build --variant debug", "build --kernel debian", "build --oci"),
+)

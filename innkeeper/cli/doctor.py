@@ -3,22 +3,12 @@
 It reports what was found and proven, and how to get what is missing.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from innkeeper.cli import show
+from innkeeper.cli import flags, show
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("doctor", epilog="Examples:  doctor;  doctor --guest;  doctor --json")(doctor)
-
-
-def doctor(
-    guest: Annotated[bool, typer.Option("--guest", help="Also boot the guest and ask it (builds it the first time).")] = False,
-    json: show.Json = False,
-) -> int:
+def doctor(guest: bool = False, json: bool = False) -> int:
     """Say whether this host can run containers, build the guest and run the tests, and how to get what is missing.
 
     Exit status 0 when running works, 1 when it does not: of building and testing only the report tells.
@@ -54,3 +44,11 @@ def _print(report: dict[str, Any]) -> None:
 def _program_row(name: str, entry: dict[str, Any]) -> tuple[str, str, str, str]:
     needed_by = ", ".join(entry["needed_by"]) or entry["only_for"]
     return name, "found" if entry["path"] else "absent", entry["version"] or entry["why"], needed_by
+
+
+COMMAND = flags.Command(
+    name="doctor",
+    run=doctor,
+    flags=(flags.switch("guest", "--guest", help="Also boot the guest and ask it (builds it the first time)."), flags.JSON),
+    examples=("doctor", "doctor --guest", "doctor --json"),
+)

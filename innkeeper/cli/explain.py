@@ -2,19 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(
-        "explain", epilog="Examples:  explain config.json;  explain ./bundle;  inspect web | jq .[0].spec >spec.json; explain spec.json"
-    )(explain)
+from innkeeper.cli import flags
 
 
-def explain(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A config.json of the OCI specification, or a bundle.")]) -> None:
+def explain(spec: Path) -> None:
     """Print the plan of a specification: namespaces, control group, mounts, devices, and each step with its reason.
 
     The runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
@@ -25,3 +17,11 @@ def explain(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A config.
 
     program = freeze_command(Store(paths.store_root()), paths.project_root()) / PROGRAM
     os.execv(program, [str(program), "explain", str(spec)])
+
+
+COMMAND = flags.Command(
+    name="explain",
+    run=explain,
+    arguments=(flags.Argument(field="spec", metavar="SPEC", kind=flags.PATH, help="A config.json of the OCI specification, or a bundle."),),
+    examples=("explain config.json", "explain ./bundle", "inspect web | jq .[0].spec >spec.json", "explain spec.json"),
+)

@@ -1,21 +1,15 @@
 """The command `inspect`: print everything known about containers."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from innkeeper.cli import show
+from innkeeper.cli import flags, show
 from innkeeper.errors import InnkeeperError
 
-EXAMPLES = "Examples:  inspect web;  inspect web | jq '.[0].State';  inspect web | jq '.[0].spec.process.capabilities'"
+if TYPE_CHECKING:
+    from innkeeper.engine import records
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("inspect", epilog=EXAMPLES)(inspect)
-
-
-def inspect(names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")]) -> None:
+def inspect(names: list[str]) -> None:
     """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
     from innkeeper.engine import records
 
@@ -45,5 +39,9 @@ def _known(container: "records.Container") -> dict[str, Any]:
     return known
 
 
-if TYPE_CHECKING:
-    from innkeeper.engine import records
+COMMAND = flags.Command(
+    name="inspect",
+    run=inspect,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    examples=("inspect web", "inspect web | jq '.[0].State'", "inspect web | jq '.[0].spec.process.capabilities'"),
+)

@@ -1,28 +1,13 @@
 """The command `kata`: install the guest on a node that runs Kata Containers."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from innkeeper.cli import flags
 
 PREFIX = Path("/opt/innkeeper")
-Prefix = Annotated[Path, typer.Option("--prefix", metavar="DIR", help="Where everything goes.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    verb = typer.Typer(no_args_is_help=True, help="Lay the guest out for Kata Containers' shim, or take it away.", rich_markup_mode=None)
-    verb.command("install", epilog="Examples:  kata install;  kata install --prefix /srv/innkeeper --virtiofsd /opt/virtiofsd")(install)
-    verb.command("uninstall")(uninstall)
-    app.add_typer(verb, name="kata")
-
-
-def install(
-    prefix: Prefix = PREFIX,
-    qemu: Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="QEMU of the node; Kata's or Debian's by itself.")] = None,
-    virtiofsd: Annotated[Path | None, typer.Option("--virtiofsd", metavar="PATH", help="The virtiofsd in Rust, likewise.")] = None,
-    cloud_hypervisor: Annotated[Path | None, typer.Option("--cloud-hypervisor", metavar="PATH", help="Likewise.")] = None,
-) -> None:
+def install(prefix: Path = PREFIX, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> None:
     """Kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and a pod. docs/kubernetes.md goes on from there."""
     from innkeeper import kata
     from innkeeper.guest import build
@@ -34,9 +19,31 @@ def install(
     print(f"\nFor a root that is checked as it is read, in [hypervisor.*]:\n{built.verity.read_text()}", end="")
 
 
-def uninstall(prefix: Prefix = PREFIX) -> None:
+def uninstall(prefix: Path = PREFIX) -> None:
     """Remove what `install` made. A file that was changed since stays, and is named."""
     from innkeeper import kata
 
     for path in kata.uninstall(prefix):
         print(f"{path} was changed and stays")
+
+
+_PREFIX = flags.single("prefix", "--prefix", kind=flags.PATH, metavar="DIR", default=PREFIX, help="Where everything goes.")
+
+COMMAND = flags.Group(
+    name="kata",
+    text="Lay the guest out for Kata Containers' shim, or take it away.",
+    commands=(
+        flags.Command(
+            name="install",
+            run=install,
+            flags=(
+                _PREFIX,
+                flags.single("qemu", "--qemu", kind=flags.PATH, help="QEMU of the node; Kata's or Debian's by itself."),
+                flags.single("virtiofsd", "--virtiofsd", kind=flags.PATH, help="The virtiofsd in Rust, likewise."),
+                flags.single("cloud_hypervisor", "--cloud-hypervisor", kind=flags.PATH, help="Likewise."),
+            ),
+            examples=("kata install", "kata install --prefix /srv/innkeeper --virtiofsd /opt/virtiofsd"),
+        ),
+        flags.Command(name="uninstall", run=uninstall, flags=(_PREFIX,)),
+    ),
+)

@@ -1,19 +1,9 @@
 """The command `kill`: send a signal to a container's first process."""
 
-from typing import Annotated
-
-import typer
+from innkeeper.cli import flags
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("kill", epilog="Examples:  kill web;  kill -s HUP web")(kill)
-
-
-def kill(
-    names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")],
-    signal: Annotated[str, typer.Option("--signal", "-s", help="Name or number.")] = "KILL",
-) -> None:
+def kill(names: list[str], signal: str = "KILL") -> None:
     """Send containers a signal."""
     from innkeeper.engine import guest_agent, records, signals
 
@@ -22,3 +12,12 @@ def kill(
         with guest_agent.connected(container) as agent:
             guest_agent.Process(agent, container.id, container.id).signal(number)
         print(container.name)
+
+
+COMMAND = flags.Command(
+    name="kill",
+    run=kill,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    flags=(flags.single("signal", "-s", "--signal", default="KILL", help="Name or number."),),
+    examples=("kill web", "kill -s HUP web"),
+)

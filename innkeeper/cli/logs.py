@@ -3,27 +3,14 @@
 import json as codec
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from innkeeper.cli.show import Json
+from innkeeper.cli import flags
 from innkeeper.engine import logfile, streams
 from innkeeper.errors import InnkeeperError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("logs", epilog="Examples:  logs web;  logs -f --tail 20 web;  logs --json web")(logs)
-
-
-def logs(
-    name: Annotated[str, typer.Argument(metavar="CONTAINER")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only the last N lines of what there is.", min=0)] = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Put the time before each line.")] = False,
-    json: Json = False,
-) -> None:
+def logs(name: str, follow: bool = False, tail: int | None = None, timestamps: bool = False, json: bool = False) -> None:
     """Print what a container that was started with -d wrote: its stdout to stdout, its stderr to stderr."""
     from innkeeper.engine import records
 
@@ -85,3 +72,17 @@ class _Printer:
         stamped = (time if self._at_start[stream] else b"") + body.replace(b"\n", b"\n" + time) + (b"\n" if ends else b"")
         self._at_start[stream] = ends
         return stamped
+
+
+COMMAND = flags.Command(
+    name="logs",
+    run=logs,
+    arguments=(flags.container(),),
+    flags=(
+        flags.switch("follow", "-f", "--follow", help="Go on until the container ends."),
+        flags.single("tail", "-n", "--tail", kind=int, minimum=0, help="Only the last N lines of what there is."),
+        flags.switch("timestamps", "-t", "--timestamps", help="Put the time before each line."),
+        flags.JSON,
+    ),
+    examples=("logs web", "logs -f --tail 20 web", "logs --json web"),
+)

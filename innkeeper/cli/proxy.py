@@ -1,26 +1,13 @@
 """The command `proxy`: a local socket for a port of the guest around a container."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 from innkeeper.wire.grpc import PORT
 
-EXAMPLES = "Examples:  proxy web;  proxy web --socket /tmp/web.sock;  grpcurl -unix -plaintext /tmp/web.sock list"
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("proxy", epilog=EXAMPLES)(proxy)
-
-
-def proxy(
-    name: Annotated[str, typer.Argument(metavar="CONTAINER")],
-    port: Annotated[int, typer.Option("--port", "-p", help="Port of the guest's vsock; 1024 is ttRPC.", min=1, max=(1 << 32) - 2)] = PORT,
-    socket: Annotated[Path | None, typer.Option("--socket", "-s", help="Where to listen; by default in the machine's folder.")] = None,
-) -> None:
+def proxy(name: str, port: int = PORT, socket: Path | None = None) -> None:
     """Give a port of the guest around CONTAINER, by default that of gRPC, a unix socket on this host; its path is printed.
 
     Runs until it is interrupted or the guest has ended, and removes the socket then.
@@ -35,3 +22,17 @@ def proxy(
     with proxying.listening(path) as listener:
         print(path, flush=True)
         proxying.serve(listener, container.vm.address(port), container.still_alive)
+
+
+COMMAND = flags.Command(
+    name="proxy",
+    run=proxy,
+    arguments=(flags.container(),),
+    flags=(
+        flags.single(
+            "port", "-p", "--port", kind=int, minimum=1, maximum=(1 << 32) - 2, default=PORT, help="Port of the guest; 1024 is ttRPC."
+        ),
+        flags.single("socket", "-s", "--socket", kind=flags.PATH, help="Where to listen; by default in the folder of the VM."),
+    ),
+    examples=("proxy web", "proxy web --socket /tmp/web.sock", "grpcurl -unix -plaintext /tmp/web.sock list"),
+)

@@ -1,23 +1,14 @@
 """The command `ps`: list containers, or the processes of one."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from innkeeper.cli import flags, show
 
-from innkeeper.cli import show
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("ps", epilog="Examples:  ps -a;  ps --json;  ps web")(ps)
+if TYPE_CHECKING:
+    from innkeeper.engine import records
 
 
-def ps(
-    name: Annotated[str, typer.Argument(metavar="[CONTAINER]", help="Show the processes in this container.")] = "",
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that have ended.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only.")] = False,
-    json: show.Json = False,
-) -> None:
+def ps(name: str = "", everything: bool = False, quiet: bool = False, json: bool = False) -> None:
     """List containers; with CONTAINER, the processes in it."""
     if name:
         _processes(name, json)
@@ -83,5 +74,14 @@ def _processes(name: str, json: bool) -> None:
     show.table(("PID", "PPID", "UID", "S", "CPU", "RSS", "STARTED", "COMMAND"), rows)
 
 
-if TYPE_CHECKING:
-    from innkeeper.engine import records
+COMMAND = flags.Command(
+    name="ps",
+    run=ps,
+    arguments=(flags.container(metavar="[CONTAINER]", help="Show the processes in this container.", required=False),),
+    flags=(
+        flags.switch("everything", "-a", "--all", help="Also those that have ended."),
+        flags.switch("quiet", "-q", "--quiet", help="Ids only."),
+        flags.JSON,
+    ),
+    examples=("ps -a", "ps --json", "ps web"),
+)

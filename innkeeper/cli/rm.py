@@ -1,21 +1,10 @@
 """The command `rm`: remove containers."""
 
-from typing import Annotated
-
-import typer
-
+from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("rm", epilog="Examples:  rm web;  rm -f web;  rm $(build.py ps -aq)")(rm)
-
-
-def rm(
-    names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Also running ones; one that does not exist is no error.")] = False,
-) -> None:
+def rm(names: list[str], force: bool = False) -> None:
     """Remove containers and their logs."""
     from innkeeper.engine import records, stop
     from innkeeper.vm import registry
@@ -35,3 +24,12 @@ def rm(
             stop.end_owner(container)
         registry.remove(container.vm)
         print(container.name)
+
+
+COMMAND = flags.Command(
+    name="rm",
+    run=rm,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    flags=(flags.switch("force", "-f", "--force", help="Also running ones; one that does not exist is no error."),),
+    examples=("rm web", "rm -f web", "rm $(build.py ps -aq)"),
+)

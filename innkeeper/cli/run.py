@@ -1,12 +1,22 @@
 """The command `run`: run a container in a VM of its own."""
 
-from collections.abc import Callable, Iterable
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, get_args
 
-import typer
-
-from innkeeper.cli.flags import ENVIRONMENT, PROCESS, STREAMS, LazyModule, repeated, single, switch, take, taking
+from innkeeper.cli.flags import (
+    ENVIRONMENT,
+    PROCESS,
+    STREAMS,
+    Argument,
+    Command,
+    LazyModule,
+    flat,
+    repeated,
+    single,
+    switch,
+    take,
+    words,
+)
 from innkeeper.guest import Variant
 
 if TYPE_CHECKING:
@@ -14,15 +24,6 @@ if TYPE_CHECKING:
     from innkeeper.image import parse
 else:
     resolve, parse = LazyModule("innkeeper.engine.resolve"), LazyModule("innkeeper.image.parse")
-
-Words = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND [ARG...]]", show_default=False)]
-
-EXAMPLES = """Examples:\n
-  run --rm docker.io/library/debian:trixie uname -r\n
-  run -it --rm oci:./image:latest sh\n
-  cat data | run -i --rm IMAGE sha256sum\n
-  run -d --name web -p 8080:80 -v ./site:/var/www/html:ro IMAGE
-"""
 
 
 def _size(flag: str) -> Callable[[str], int | None]:
@@ -33,10 +34,6 @@ def _word(flag: str) -> Callable[[str], str]:
     return lambda text: parse.parse_word(text, flag)
 
 
-def _flat(lists: Iterable[list[Any]]) -> list[Any]:
-    return list(chain.from_iterable(lists))
-
-
 ADD_HOST = "A line of /etc/hosts; host-gateway is the host's address."
 SCRATCH = "Disk space for what the container writes."
 PORT = "[[IP:]HOST:]PORT[/udp]"
@@ -44,10 +41,10 @@ FLAGS = (
     *STREAMS,
     switch("detached", "-d", "--detach", help="In the background; print the container's id."),
     switch("remove", "--rm", help="Forget the container when it ends."),
-    single("name", "--name", default="", help="A name for exec, logs, stop, ..."),
+    single("name", "--name", help="A name for exec, logs, stop, ..."),
     *ENVIRONMENT,
     repeated("volumes", "-v", "--volume", parse=parse.parse_volume, metavar="HOST:GUEST[:ro]", help="Share a folder or file."),
-    repeated("ports", "-p", "--publish", parse=parse.parse_ports, into=_flat, metavar=PORT, help="Forward a port."),
+    repeated("ports", "-p", "--publish", parse=parse.parse_ports, into=flat, metavar=PORT, help="Forward a port."),
     *PROCESS,
     repeated("group_add", "--group-add", metavar="GROUP", help="One more group, by name or number."),
     single("hostname", "-h", "--hostname", parse=parse.parse_hostname, help="The container's host name."),
@@ -73,26 +70,15 @@ FLAGS = (
     single("scratch", "--scratch", default="8g", parse=lambda text: parse.parse_size(text, "--scratch"), metavar="SIZE", help=SCRATCH),
     single("accel", "--accel", default="auto", parse=resolve.accelerator, help="auto, kvm or tcg."),
     single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the machine; default: --memory and more, or 2g."),
-    single("timeout", "--timeout", kind=float, default=120, min=1, help="Seconds that the guest may take to answer."),
-    single("guest", "--guest-variant", kind=Variant, default="release", help="As `build --variant`: selinux has SELinux."),
+    single("timeout", "--timeout", kind=float, default=120, minimum=1, help="Seconds that the guest may take to answer."),
+    single("guest", "--guest-variant", choices=get_args(Variant), default="release", help="As `build --variant`: selinux has SELinux."),
     single("kernel", "--kernel", parse=resolve.kernel, metavar="ours|debian|FILE", help="Default: ours if it is built, else debian."),
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
 )
 """Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    # Options end at IMAGE. The rest is the container's command line, as in docker.
-    app.command("run", context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES)(run)
-
-
-@taking(FLAGS)
-def run(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="oci:, oci-archive:, docker-archive:, docker://, ..., or a name.")],
-    given: dict[str, Any],
-    command: Words = None,
-) -> int:
+def run(image: str, command: list[str] | None = None, **given: Any) -> int:
     """Run a command in a container of IMAGE, in a virtual machine of its own.
 
     Standard output carries the container's bytes and nothing else; the exit status is the container's.
@@ -101,9 +87,9 @@ def run(
     from innkeeper.engine.resolve import RunRequest
     from innkeeper.image import RunOptions
 
-    if not given["detached"]:
-        attach.check_terminal(given["interactive"], given["tty"])
-    given["guest"] = resolve.guest_variant(given["guest"], given.pop("debug_guest"))
+    if not given.get("detached"):
+        attach.check_terminal(given.get("interactive", False), given.get("tty", False))
+    given["guest"] = resolve.guest_variant(given.get("guest", "release"), given.pop("debug_guest", False))
     security = given.pop("security_opt", [])
     options = RunOptions(args=command or [], mac=resolve.mandatory_access_control(given["guest"]), **take(RunOptions, given))
     parse.parse_security_opts(security, options)
@@ -114,3 +100,21 @@ def run(
         return session.run(resolved)
     print(monitor.start(resolved))
     return 0
+
+
+COMMAND = Command(
+    name="run",
+    run=run,
+    arguments=(
+        Argument(field="image", metavar="IMAGE", help="oci:, oci-archive:, docker-archive:, docker://, ..., or a name."),
+        words("command", "[COMMAND [ARG...]]", required=False),
+    ),
+    flags=FLAGS,
+    examples=(
+        "run --rm docker.io/library/debian:trixie uname -r",
+        "run -it --rm oci:./image:latest sh",
+        "cat data | run -i --rm IMAGE sha256sum",
+        "run -d --name web -p 8080:80 -v ./site:/var/www/html:ro IMAGE",
+    ),
+    interspersed=False,
+)

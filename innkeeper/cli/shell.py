@@ -1,21 +1,10 @@
 """The command `shell`: open a shell in the guest itself, outside of its containers."""
 
-from typing import Annotated
-
-import typer
-
+from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("shell", context_settings={"allow_interspersed_args": False}, epilog="Examples:  shell web;  shell web dmesg")(shell)
-
-
-def shell(
-    name: Annotated[str, typer.Argument(metavar="CONTAINER")],
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND [ARG...]]", show_default=False)] = None,
-) -> int:
+def shell(name: str, command: list[str] | None = None) -> int:
     """Open a shell in the guest around CONTAINER, which must have been started with --debug-guest."""
     import os
     import secrets
@@ -37,3 +26,12 @@ def shell(
         process = guest_agent.Process(agent, "guest", exec_id)
         process.hold()
         return attach.attach_streams(process, interactive=True, tty=tty)
+
+
+COMMAND = flags.Command(
+    name="shell",
+    run=shell,
+    arguments=(flags.container(), flags.words("command", "[COMMAND [ARG...]]", required=False)),
+    examples=("shell web", "shell web dmesg"),
+    interspersed=False,
+)

@@ -4,11 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-import typer
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from typing import Any
 
 
 def print_json(value: Any) -> None:

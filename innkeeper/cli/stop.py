@@ -1,19 +1,9 @@
 """The command `stop`: send the image's stop signal, then SIGKILL."""
 
-from typing import Annotated
-
-import typer
+from innkeeper.cli import flags
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("stop", epilog="Examples:  stop web;  stop -t 30 web db")(stop)
-
-
-def stop(
-    names: Annotated[list[str], typer.Argument(metavar="CONTAINER...")],
-    timeout: Annotated[float, typer.Option("--time", "-t", help="Seconds until SIGKILL.", min=0)] = 10,
-) -> None:
+def stop(names: list[str], timeout: float = 10) -> None:
     """Ask containers to end by their image's stop signal, and kill them if they do not."""
     from innkeeper.engine import records
     from innkeeper.engine import stop as ending
@@ -21,3 +11,12 @@ def stop(
     for container in [records.lookup(name) for name in names]:
         ending.stop(container, timeout)
         print(container.name)
+
+
+COMMAND = flags.Command(
+    name="stop",
+    run=stop,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    flags=(flags.single("timeout", "-t", "--time", kind=float, minimum=0, default=10, help="Seconds until SIGKILL."),),
+    examples=("stop web", "stop -t 30 web db"),
+)

@@ -55,6 +55,7 @@ PACKAGES = (
         "figures of this machine; not needed to run containers",
         (
             *_HOST,
+            "innkeeper.cli.flags",
             "innkeeper.dial",
             "innkeeper.wire",
             "innkeeper.client",

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import typer
 
 from bench import against, command
 from bench.against import OURS, THEIRS, Anchor, Round
@@ -151,5 +150,5 @@ def test_holes_of_images_do_not_count(tmp_path: Path) -> None:
 
 
 def test_only_against_needs_a_folder() -> None:
-    with pytest.raises(typer.BadParameter, match="--against DIR"):
+    with pytest.raises(InnkeeperError, match="--against DIR"):
         command.bench(only="against")

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from innkeeper.cli import exec_, run
+from innkeeper.cli import exec_, parser, run
 from innkeeper.engine import monitor, resolve, session
 from innkeeper.engine.exec_ import ExecRequest
 from innkeeper.engine.resolve import ResolvedRun, RunRequest
@@ -23,7 +22,7 @@ def names(kind: Any) -> set[str]:
 
 def test_every_flag_has_its_field() -> None:
     assert {flag.field for flag in run.FLAGS} - TAKEN_APART <= names(RunOptions) | names(RunRequest)
-    assert {flag.field for flag in exec_.FLAGS} == names(ExecRequest) - {"command"}
+    assert {flag.field for flag in exec_.COMMAND.flags} == names(ExecRequest) - {"command"}
     assert not names(RunOptions) & names(RunRequest)
 
 
@@ -43,9 +42,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def invoke(words: list[str]) -> int:
-    app = typer.Typer()
-    run.register(app)
-    return int(typer.main.get_command(app).main(args=words, standalone_mode=False) or 0)
+    return int(run.run(**parser.parse(run.COMMAND, words, "run")) or 0)
 
 
 def test_defaults_are_those_of_the_request(requested: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
+from innkeeper.cli import parser
 from manual import commands, man, proto
 from manual.__main__ import GENERATED, REFERENCE
 from tests import docs_blocks
@@ -78,8 +78,7 @@ def test_blocks_with_commands_are_marked() -> None:
 def command_line() -> Any:
     from innkeeper.cli import app
 
-    app.register([])
-    return typer.main.get_command(app.app)
+    return app.top()
 
 
 def _invocations() -> Iterator[tuple[str, str]]:
@@ -102,20 +101,21 @@ def test_commands_in_the_documentation_parse(command_line: Any) -> None:
 
 
 def _parse(command: Any, words: list[str], place: str) -> None:
-    parent = None
     while hasattr(command, "commands"):
         verb = next((word for word in words if not word.startswith("-")), "")
-        assert verb in command.commands or not verb or verb.isupper(), f"{place}: no command {verb!r}"
-        if verb not in command.commands:
+        found = {one.name: one for one in command.commands}
+        assert verb in found or not verb or verb.isupper(), f"{place}: no command {verb!r}"
+        if verb not in found:
             return
         words = words[words.index(verb) + 1 :]
-        command = command.commands[verb]
+        command = found[verb]
     try:
-        command.make_context("x", words, parent=parent)
-    except typer.Exit:
-        pass  # --help and the like
-    except typer.TyperException as error:
-        pytest.fail(f"{place}: {error.format_message()}")
+        if not command.raw:
+            parser.split(command, words)
+    except parser.HelpWanted:
+        pass
+    except parser.UsageError as error:
+        pytest.fail(f"{place}: {error}")
 
 
 def test_paths_in_the_documentation_exist() -> None:

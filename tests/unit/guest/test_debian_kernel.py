@@ -111,7 +111,7 @@ def test_what_is_lacking_of_the_contract_is_known_by_name() -> None:
                 "CONFIG_NET_9P=y  # contract: folders\n"
                 "CONFIG_NF_NAT=y  # contract: address translation\n"
                 "CONFIG_XFS_FS=y  # contract: not in the table\n"
-                "CONFIG_LSM=\"x\"  # contract: by parameter\n"
+                'CONFIG_LSM="x"  # contract: by parameter\n'
                 "CONFIG_OVERLAY_FS_INDEX=y  # contract: by option\n"
                 "CONFIG_UNWINDER_GUESS=y  # smallest\n",
                 "test.conf",

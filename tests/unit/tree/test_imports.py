@@ -70,7 +70,7 @@ def test_import_direction(name: str, path: Path) -> None:
     assert forbidden(name, path) == []
 
 
-PEOPLES = {"typer": ("innkeeper.cli", "bench"), "rich": ("innkeeper.cli", "bench", "innkeeper.progress")}
+PEOPLES = {"rich": ("innkeeper.cli", "bench", "innkeeper.progress")}
 """Libraries that talk to people, and the only packages that may use each."""
 SILENT = ("innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest", "innkeeper.engine", "innkeeper.kata")
 """Libraries: they return what they have to say, or report progress through innkeeper.progress."""

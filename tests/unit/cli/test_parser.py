@@ -1,0 +1,175 @@
+"""Words of the command line become parameters as docker's parser makes them, or are refused by name; help shows the table."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from innkeeper.cli import app, completion, parser
+from innkeeper.cli.flags import Argument, Command, Group, repeated, single, switch, words
+from innkeeper.errors import InnkeeperError
+from tests.paths import ROOT
+
+
+def do(**given: Any) -> int:
+    """Do it.
+
+    The second paragraph.
+    """
+    return 0
+
+
+FLAGS = (
+    switch("interactive", "-i", "--interactive", help="Keep it open."),
+    switch("tty", "-t", "--tty", help="A terminal."),
+    repeated("ports", "-p", "--publish", metavar="PORT", help="A port."),
+    single("name", "--name", help="A name."),
+    single("count", "-n", "--count", kind=int, minimum=0, maximum=9, default=3, help="How many."),
+    single("mode", "--mode", choices=("a", "b"), help="Which."),
+    single("host", "-h", "--hostname", help="A host name."),
+)
+RUN = Command(
+    name="run",
+    run=do,
+    arguments=(Argument(field="image", metavar="IMAGE"), words("command", "[COMMAND...]", required=False)),
+    flags=FLAGS,
+    examples=("run x",),
+    interspersed=False,
+)
+REMOVE = Command(name="rm", run=do, arguments=(words("names", "NAME..."),), flags=(switch("force", "-f", "--force", help="All."),))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("image", {"image": "image"}),
+        ("-it image sh -c -i", {"interactive": True, "tty": True, "image": "image", "command": ["sh", "-c", "-i"]}),
+        ("-p80 -p 81 --publish=82 image", {"ports": ["80", "81", "82"], "image": "image"}),
+        ("-itp 80 image", {"interactive": True, "tty": True, "ports": ["80"], "image": "image"}),
+        ("--name -x image", {"name": "-x", "image": "image"}),
+        ("--name= image", {"name": "", "image": "image"}),
+        ("--name a --name b image", {"name": "b", "image": "image"}),
+        ("-h host image --help", {"host": "host", "image": "image", "command": ["--help"]}),
+        ("-- image -- x", {"image": "image", "command": ["--", "x"]}),
+        ("-n 9 --mode b image", {"count": 9, "mode": "b", "image": "image"}),
+    ],
+)
+def test_words(given: str, expected: dict[str, Any]) -> None:
+    assert parser.parse(RUN, given.split(), "build.py run") == expected
+
+
+@pytest.mark.parametrize("given", ["a b -f", "-f a b", "a --force b"])
+def test_flags_between_arguments(given: str) -> None:
+    assert parser.parse(REMOVE, given.split(), "rm") == {"names": ["a", "b"], "force": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--foo image", "unknown flag: --foo"),
+        ("-ix image", "unknown flag: -x"),
+        ("--pub 80 image", "unknown flag: --pub"),
+        ("image-less --name", ""),
+        ("--name", "flag needs an argument: --name"),
+        ("-p", "flag needs an argument: -p"),
+        ("--tty=yes image", "flag takes no argument: --tty"),
+        ("-n many image", "-n many: not a number"),
+        ("--count -1 image", "--count -1: the least is 0"),
+        ("--count 10 image", "--count 10: the most is 9"),
+        ("--mode c image", "--mode c: choose one of a, b"),
+        ("-i", "run: IMAGE is missing"),
+    ],
+)
+def test_refused_by_name(given: str, message: str) -> None:
+    if not message:  # what follows the first argument is not ours
+        assert parser.parse(RUN, given.split(), "run")["command"] == ["--name"]
+        return
+    with pytest.raises(InnkeeperError) as caught:
+        parser.parse(RUN, given.split(), "build.py run")
+    assert (caught.value.message, caught.value.hint, caught.value.exit_status) == (message, "see build.py run --help", 125)
+
+
+def test_too_many_arguments() -> None:
+    with pytest.raises(InnkeeperError, match="unexpected argument 'b'"):
+        parser.parse(Command(name="one", run=do, arguments=(Argument(field="a", metavar="A"),)), ["a", "b"], "one")
+
+
+@pytest.mark.parametrize(("command", "given"), [(RUN, "--help"), (REMOVE, "-h"), (REMOVE, "x --help")])
+def test_help_is_asked_for(command: Command, given: str) -> None:
+    with pytest.raises(parser.HelpWanted):
+        parser.parse(command, given.split(), command.name)
+
+
+def test_help() -> None:
+    text = parser.help_text(RUN, "build.py")
+    assert text.startswith("Usage: build.py run [OPTIONS] IMAGE [COMMAND...]\n\n  Do it.\n\n  The second paragraph.\n\n")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "-p, --publish PORT A port. May be given more than once." in lines
+    assert "-n, --count N How many. [default: 3]" in lines
+    assert "--help Show this message and exit." in lines  # -h is the host name
+    assert text.endswith("Examples:\n  run x")
+
+
+def _every_command(commands: Any) -> Any:
+    for command in commands:
+        yield command
+        yield from _every_command(getattr(command, "commands", ()))
+
+
+def test_every_command_has_a_help_of_lines_that_fit() -> None:
+    for command in _every_command(app.all_commands()):
+        text = parser.help_text(command, "build.py")
+        assert all(len(line) <= 120 for line in text.splitlines()), command.name
+        assert command.text, command.name
+        if isinstance(command, Command):
+            assert not [argument for argument in command.arguments[:-1] if argument.many], "only the last one takes all words"
+
+
+def test_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run_app(["kata"]) == 0
+    assert "  uninstall  " in capsys.readouterr().out
+    with pytest.raises(InnkeeperError, match="kata nothing: not a command"):
+        app.run_app(["kata", "nothing"])
+    with pytest.raises(InnkeeperError, match="nothing is not a command"):
+        app.run_app(["nothing"])
+    assert isinstance(app.find("kata"), Group)
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_completion_names_commands_and_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    completion.completion(shell)
+    text = capsys.readouterr().out
+    assert "publish" in text
+    assert "uninstall" in text
+    if shell == "bash":
+        done = subprocess.run(
+            ["bash", "-c", f"{text}\nCOMP_WORDS=(innkeeper run --pub); COMP_CWORD=2; _innkeeper; echo ${{COMPREPLY[@]}}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "--publish\n"
+
+
+HEAVY = ("typing_extensions", "rich", "google", "argparse", "asyncio", "innkeeper.client", "innkeeper.vm.vm", "innkeeper.guest.pipeline")
+
+
+@pytest.mark.parametrize("verb", ["--version", "ps", "ps -a --json", "logs nothing", "inspect nothing", "--help"])
+def test_what_reads_files_imports_nothing_heavy(verb: str, tmp_path: Any) -> None:
+    """A command that asks no guest answers at once."""
+    program = f"""
+import sys
+from innkeeper.cli import main
+main({verb.split()!r})
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "INNKEEPER_CACHE": str(tmp_path), "HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
