@@ -40,13 +40,15 @@ EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be 
 
 def options(command: str = "", rest: tuple[str, ...] = (), **given: bool) -> None:
     """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
-    from innkeeper import programs, progress
+    from innkeeper import progress
 
     if given.get("quiet"):
         progress.be_quiet()
     if given.get("debug"):
         os.environ["INNKEEPER_DEBUG"] = "1"
     if given.get("no_install"):
+        from innkeeper import programs
+
         os.environ[programs.NO_INSTALL_ENV] = "1"
 
 

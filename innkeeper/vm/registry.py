@@ -14,7 +14,6 @@ same lock shared for a moment, and they do not mistake it for an owner.
 import json
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -111,7 +110,7 @@ def create(name: str | None = None) -> Entry:
     with _registry_lock():
         if name is not None and (taken := [r for r in _records() if r.name == name]):
             raise InnkeeperError(f"the name {name} is already in use by VM {taken[0].id}", hint=f"innkeeper rm -f {name}")
-        id = secrets.token_hex(6)
+        id = os.urandom(6).hex()
         folder, lock = _locked_folder(root, id)
         state = {"version": 1, "id": id, "name": name or id, "owner": os.getpid(), "created": time.time(), "status": "created"}
         entry = Entry(id, folder, lock, state)
