@@ -16,7 +16,7 @@ from innkeeper.client import Agent, connect
 from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Artifacts
 from innkeeper.image import Image, RunOptions
-from innkeeper.image.plan import RunPlan, plan_run
+from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, VirtualMachine, VmConfig
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 

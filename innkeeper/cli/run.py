@@ -21,17 +21,17 @@ from innkeeper.guest import Variant
 
 if TYPE_CHECKING:
     from innkeeper.engine import resolve
-    from innkeeper.image import parse
+    from innkeeper.image import option_values as values
 else:
-    resolve, parse = LazyModule("innkeeper.engine.resolve"), LazyModule("innkeeper.image.parse")
+    resolve, values = LazyModule("innkeeper.engine.resolve"), LazyModule("innkeeper.image.option_values")
 
 
 def _size(flag: str) -> Callable[[str], int | None]:
-    return lambda text: parse.parse_size(text, flag) if text else None
+    return lambda text: values.parse_size(text, flag) if text else None
 
 
 def _word(flag: str) -> Callable[[str], str]:
-    return lambda text: parse.parse_word(text, flag)
+    return lambda text: values.parse_word(text, flag)
 
 
 ADD_HOST = "A line of /etc/hosts; host-gateway is the host's address."
@@ -43,31 +43,31 @@ FLAGS = (
     switch("remove", "--rm", help="Forget the container when it ends."),
     single("name", "--name", help="A name for exec, logs, stop, ..."),
     *ENVIRONMENT,
-    repeated("volumes", "-v", "--volume", parse=parse.parse_volume, metavar="HOST:GUEST[:ro]", help="Share a folder or file."),
-    repeated("ports", "-p", "--publish", parse=parse.parse_ports, into=flat, metavar=PORT, help="Forward a port."),
+    repeated("volumes", "-v", "--volume", parse=values.parse_volume, metavar="HOST:GUEST[:ro]", help="Share a folder or file."),
+    repeated("ports", "-p", "--publish", parse=values.parse_ports, into=flat, metavar=PORT, help="Forward a port."),
     *PROCESS,
     repeated("group_add", "--group-add", metavar="GROUP", help="One more group, by name or number."),
-    single("hostname", "-h", "--hostname", parse=parse.parse_hostname, help="The container's host name."),
-    repeated("add_hosts", "--add-host", parse=parse.parse_add_host, metavar="NAME:IP", help=ADD_HOST),
-    repeated("dns", "--dns", parse=parse.parse_dns, metavar="IP", help="A name server in place of the host's."),
+    single("hostname", "-h", "--hostname", parse=values.parse_hostname, help="The container's host name."),
+    repeated("add_hosts", "--add-host", parse=values.parse_add_host, metavar="NAME:IP", help=ADD_HOST),
+    repeated("dns", "--dns", parse=values.parse_dns, metavar="IP", help="A name server in place of the host's."),
     repeated("dns_search", "--dns-search", parse=_word("--dns-search"), metavar="DOMAIN", help="A search domain; . is none."),
     repeated("dns_options", "--dns-option", parse=_word("--dns-option"), metavar="OPTION", help="An option of resolv.conf(5)."),
-    single("memory", "-m", "--memory", parse=lambda text: parse.parse_memory(text) if text else None, help="Limit, like 512m."),
-    single("cpus", "--cpus", parse=lambda text: parse.parse_cpus(text) if text else None, help="Limit, like 1.5."),
+    single("memory", "-m", "--memory", parse=lambda text: values.parse_memory(text) if text else None, help="Limit, like 512m."),
+    single("cpus", "--cpus", parse=lambda text: values.parse_cpus(text) if text else None, help="Limit, like 1.5."),
     single("pids_limit", "--pids-limit", kind=int, help="Limit of processes and threads."),
     switch("read_only", "--read-only", help="A root that cannot be written."),
-    repeated("tmpfs", "--tmpfs", parse=parse.parse_tmpfs, metavar="PATH[:OPTIONS]", help="A tmpfs at PATH."),
+    repeated("tmpfs", "--tmpfs", parse=values.parse_tmpfs, metavar="PATH[:OPTIONS]", help="A tmpfs at PATH."),
     single("shm_size", "--shm-size", parse=_size("--shm-size"), help="Size of /dev/shm."),
     repeated("cap_add", "--cap-add", metavar="CAP", help="Add a capability."),
     repeated("cap_drop", "--cap-drop", metavar="CAP", help="Drop a capability, or ALL."),
     repeated("security_opt", "--security-opt", metavar="OPT", help="seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=..., ..."),
-    repeated("ulimits", "--ulimit", parse=parse.parse_ulimit, metavar="NAME=SOFT[:HARD]", help="A resource limit."),
-    repeated("sysctls", "--sysctl", parse=parse.parse_sysctl, into=dict, metavar="NAME=VALUE", help="A kernel setting of the container."),
+    repeated("ulimits", "--ulimit", parse=values.parse_ulimit, metavar="NAME=SOFT[:HARD]", help="A resource limit."),
+    repeated("sysctls", "--sysctl", parse=values.parse_sysctl, into=dict, metavar="NAME=VALUE", help="A kernel setting of the container."),
     single("entrypoint", "--entrypoint", help="In place of the image's."),
     switch("init", "--init", help="A small init as the container's first process."),
     single("stop_signal", "--stop-signal", help="In place of the image's."),
     single("network", "--network", default="user", parse=resolve.network, help="user, or none: loopback only."),
-    single("scratch", "--scratch", default="8g", parse=lambda text: parse.parse_size(text, "--scratch"), metavar="SIZE", help=SCRATCH),
+    single("scratch", "--scratch", default="8g", parse=lambda text: values.parse_size(text, "--scratch"), metavar="SIZE", help=SCRATCH),
     single("accel", "--accel", default="auto", parse=resolve.accelerator, help="auto, kvm or tcg."),
     single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the machine; default: --memory and more, or 2g."),
     single("timeout", "--timeout", kind=float, default=120, minimum=1, help="Seconds that the guest may take to answer."),
@@ -92,7 +92,7 @@ def run(image: str, command: list[str] | None = None, **given: Any) -> int:
     given["guest"] = resolve.guest_variant(given.get("guest", "release"), given.pop("debug_guest", False))
     security = given.pop("security_opt", [])
     options = RunOptions(args=command or [], mac=resolve.mandatory_access_control(given["guest"]), **take(RunOptions, given))
-    parse.parse_security_opts(security, options)
+    values.parse_security_opts(security, options)
     request = RunRequest(reference=image, **take(RunRequest, given))
     assert not given, given
     resolved = resolve.resolve_run(request, options)

@@ -72,7 +72,7 @@ def process_document(spec: dict[str, Any], request: ExecRequest) -> dict[str, An
 
 
 def _environment(inherited: Sequence[str], request: ExecRequest) -> list[str]:
-    from innkeeper.image.parse import resolve_env
+    from innkeeper.image.option_values import resolve_env
 
     requested = resolve_env(request.env, request.env_files, os.environ)
     if request.tty:

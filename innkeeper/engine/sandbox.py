@@ -11,8 +11,8 @@ from pathlib import Path
 from innkeeper.client import Agent
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.image import to_proto
-from innkeeper.image.parse import HOST_GATEWAY
-from innkeeper.image.plan import RunPlan
+from innkeeper.image.option_values import HOST_GATEWAY
+from innkeeper.image.run_plan import RunPlan
 from innkeeper.vm import network
 from innkeeper.wire.pb import agent_pb2, types_pb2
 

@@ -15,7 +15,7 @@ from innkeeper.engine import attach, clock, guest_agent, host, records, resolve,
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
-from innkeeper.image.plan import RunPlan, plan_run
+from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 from innkeeper.wire import error_info
 

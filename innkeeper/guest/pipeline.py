@@ -9,7 +9,7 @@ from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, BootFiles, Variant, policy
+from innkeeper.guest import Artifacts, BootFiles, Variant, lsm_policies
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.disk import make_disk
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
@@ -129,9 +129,9 @@ def _make_root(store: Store, project: Path, variant: Variant, pool: ThreadPoolEx
     A step that several others need is made before these are started: if it failed, each of them
     would try it again.
     """
-    builders = {"agent": Builder(PACKAGES, store), "policy": Builder(policy.PACKAGES, store)}
+    builders = {"agent": Builder(PACKAGES, store), "policy": Builder(lsm_policies.PACKAGES, store)}
     Builder([], store).id  # noqa: B018 - the base of both
-    policies = pool.submit(policy.compile_policies, builders["policy"], project)
+    policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)
     install_packages(builders["agent"], project)
     gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY)
     programs = {"agent": freeze(store, builders["agent"], project, AGENT), "gateway": gateway.result()}

@@ -10,8 +10,8 @@ argument of CreateContainer.
 
 from innkeeper.image.config import ImageConfig
 from innkeeper.image.fetch import Image, resolve
-from innkeeper.image.options import Port, RunOptions, Tmpfs, Ulimit, Volume
 from innkeeper.image.proto import process_to_proto, to_proto
+from innkeeper.image.run_options import Port, RunOptions, Tmpfs, Ulimit, Volume
 from innkeeper.image.spec import build_spec
 
 __all__ = [

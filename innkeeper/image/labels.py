@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.image.options import RunOptions
+from innkeeper.image.run_options import RunOptions
 
 APPARMOR_PROFILE = "innkeeper-default"
 """The profile in the guest's image (rootfs/apparmor)."""

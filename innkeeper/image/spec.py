@@ -11,8 +11,8 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.image import defaults
 from innkeeper.image.fetch import Image
 from innkeeper.image.labels import apparmor_profile, selinux_labels
-from innkeeper.image.options import RunOptions
-from innkeeper.image.parse import resolve_env
+from innkeeper.image.option_values import resolve_env
+from innkeeper.image.run_options import RunOptions
 from innkeeper.image.seccomp import load_profile
 from innkeeper.wire.accounts import AccountError, User, resolve_user
 

@@ -7,7 +7,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions
-from innkeeper.image.plan import plan_run
+from innkeeper.image.run_plan import plan_run
 from tests.escape.documents import ROOT
 from tests.escape.target import Target
 

@@ -15,7 +15,7 @@ from innkeeper.engine import resolve as planning
 from innkeeper.engine.host import virtual_machine
 from innkeeper.guest import Variant
 from innkeeper.image import Image, RunOptions, process_to_proto, resolve, to_proto
-from innkeeper.image.plan import RunPlan, plan_run
+from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, VmConfig
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.image import Image, RunOptions, Volume, build_spec, parse, resolve
+from innkeeper.image import Image, RunOptions, Volume, build_spec, option_values, resolve
 from tests import images
 from tests.needs import needs
 
@@ -84,9 +84,9 @@ def test_user_and_flags(image: Image, tmp_path: Path) -> None:
         workdir="/tmp",
         read_only=True,
         env=["A=b"],
-        ulimits=[parse.parse_ulimit("nofile=99")],
+        ulimits=[option_values.parse_ulimit("nofile=99")],
         volumes=[Volume(tmp_path / "shared", "/v", True)],
-        tmpfs=[parse.parse_tmpfs("/t:mode=1777")],
+        tmpfs=[option_values.parse_tmpfs("/t:mode=1777")],
         cap_drop=["ALL"],
     )
     assert "CapBnd:\t0000000000000000" in output

@@ -12,7 +12,7 @@ from agent.service.convert import spec_document
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
 from innkeeper.image.config import parse_config
-from innkeeper.image.plan import SHARES_MAX, plan_run, plan_volumes
+from innkeeper.image.run_plan import SHARES_MAX, plan_run, plan_volumes
 from innkeeper.image.spec import INIT_SOURCE, command_line, select_capabilities
 
 DOCKER_MASK = 0xA80425FB

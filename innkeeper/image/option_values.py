@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.image.options import Port, RunOptions, Tmpfs, Ulimit, Volume
+from innkeeper.image.run_options import Port, RunOptions, Tmpfs, Ulimit, Volume
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")

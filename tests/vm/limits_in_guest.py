@@ -1,4 +1,4 @@
-"""Limits as the kernel has them, read back inside a container: run in the guest by test_container_limits.py, where v2 has every controller.
+"""Limits as the kernel has them, read back inside a container: run in the guest by test_limits_in_guest.py, where v2 has every controller.
 
 The agent of these tests is the source tree, started inside a container of the guest with all rights: the same code, the guest's kernel.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.fetch import Image
 from innkeeper.image.labels import mount_context
-from innkeeper.image.options import Port, RunOptions, Volume
+from innkeeper.image.run_options import Port, RunOptions, Volume
 from innkeeper.image.spec import build_spec
 from innkeeper.wire.pb import agent_pb2
 

@@ -13,7 +13,7 @@ from tests.vm.command import innkeeper
 
 pytestmark = pytest.mark.vm
 RIGHTS = ("--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined")
-PROGRAM = "tests/vm/inside_limits.py"
+PROGRAM = "tests/vm/limits_in_guest.py"
 # The hierarchy as the guest has it, writable: processes first leave the group that is to have groups below.
 SCRIPT = f"""
 set -e
