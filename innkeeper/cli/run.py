@@ -69,7 +69,7 @@ FLAGS = (
     single("network", "--network", default="user", parse=resolve.network, help="user, or none: loopback only."),
     single("scratch", "--scratch", default="8g", parse=lambda text: values.parse_size(text, "--scratch"), metavar="SIZE", help=SCRATCH),
     single("accel", "--accel", default="auto", parse=resolve.accelerator, help="auto, kvm or tcg."),
-    single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the machine; default: --memory and more, or 2g."),
+    single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the VM; default: --memory and more, or 2g."),
     single("timeout", "--timeout", kind=float, default=120, minimum=1, help="Seconds that the guest may take to answer."),
     single("guest", "--guest-variant", choices=get_args(Variant), default="release", help="As `build --variant`: selinux has SELinux."),
     single("kernel", "--kernel", parse=resolve.kernel, metavar="ours|debian|FILE", help="Default: ours if it is built, else debian."),
