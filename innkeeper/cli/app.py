@@ -38,7 +38,7 @@ COMMANDS = {
 EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be invoked, 127 not found, 128+n killed by signal n."
 
 
-def options(command: str = "", rest: tuple[str, ...] = (), **given: bool) -> None:
+def options(**given: bool) -> None:
     """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
     from innkeeper import progress
 
@@ -116,14 +116,14 @@ def run_app(given: list[str]) -> int:
     try:
         values = parser.parse(TOP, given, program)
     except parser.HelpWanted:
-        return _print(_top_help(program))
+        return _print(parser.help_text(top(), program))
     if values.get("version"):
         from innkeeper import __version__
 
         return _print(__version__)
     name, *rest = values.pop("rest", [""])
     options(**values)
-    return _run(find(name), rest, program) if name else _print(_top_help(program))
+    return _run(find(name), rest, program) if name else _print(parser.help_text(top(), program))
 
 
 def _run(command: Command | Group, rest: list[str], program: str) -> int:
@@ -140,10 +140,6 @@ def _run(command: Command | Group, rest: list[str], program: str) -> int:
     except parser.HelpWanted:
         return _print(parser.help_text(command, program))
     return int(command.run(**values) or 0)
-
-
-def _top_help(program: str) -> str:
-    return parser.help_text(top(), program)
 
 
 def _print(text: str) -> int:

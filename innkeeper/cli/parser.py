@@ -42,13 +42,12 @@ class UsageError(Exception):
 
 def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Split the words into flags with their values, and arguments. Raises UsageError, HelpWanted."""
-    known = {name: flag for flag in command.flags for name in flag.names}
-    short = "".join(name[1] + (":" if flag.metavar else "") for name, flag in known.items() if len(name) == 2)
-    long = [name[2:] + ("=" if flag.metavar else "") for name, flag in known.items() if len(name) > 2]
+    takes_value = {**dict.fromkeys(help_names(command), False), **{name: bool(flag.metavar) for name, flag in _by_name(command).items()}}
+    short = "".join(name[1] + ":" * takes for name, takes in takes_value.items() if len(name) == 2)
+    long = [name[2:] + "=" * takes for name, takes in takes_value.items() if len(name) > 2]
     parse_words = getopt.gnu_getopt if command.interspersed else getopt.getopt
-    helps = {"--help", *(() if "-h" in known else ("-h",))}
     try:
-        pairs, rest = parse_words(words, short + ("" if "-h" in known else "h"), [*long, "help"])
+        pairs, rest = parse_words(words, short, long)
     except getopt.GetoptError as error:
         spelled = f"--{error.opt}" if len(error.opt) > 1 else f"-{error.opt}"
         if "requires argument" in error.msg:
@@ -60,14 +59,23 @@ def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], li
         if len(name) > 2 and not any(word == name or word.startswith(f"{name}=") for word in words):
             short_form = next(word for word in words if word.startswith("--") and name.startswith(word.partition("=")[0]))
             raise UsageError(f"unknown flag: {short_form.partition('=')[0]}")  # docker takes no abbreviation
-    if any(name in helps for name, _ in pairs):
+    if any(name in help_names(command) for name, _ in pairs):
         raise HelpWanted
     return pairs, rest
 
 
+def _by_name(command: Command) -> dict[str, Flag]:
+    return {name: flag for flag in command.flags for name in flag.names}
+
+
+def help_names(command: Command | Group) -> tuple[str, ...]:
+    """Return the flags that ask for the help: without -h, if the command has its own (`run -h HOST`)."""
+    return ("--help",) if any("-h" in flag.names for flag in command.flags) else ("-h", "--help")
+
+
 def _flags(command: Command, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the values of the flags that are given. Raises UsageError."""
-    known = {name: flag for flag in command.flags for name in flag.names}
+    known = _by_name(command)
     given: dict[str, list[Any]] = {}
     for name, text in pairs:
         flag = known[name]
@@ -136,11 +144,8 @@ def meaning(flag: Flag) -> str:
 
 def all_flags(command: Command | Group) -> list[tuple[str, str]]:
     """Return spelling and meaning of every flag of a command, that of the help included."""
-    own = any("-h" in flag.names for flag in command.flags)
-    return [
-        *((spelling(flag), meaning(flag)) for flag in command.flags),
-        ("--help" if own else "-h, --help", "Show this message and exit."),
-    ]
+    named = [(spelling(flag), meaning(flag)) for flag in command.flags]
+    return [*named, (", ".join(help_names(command)), "Show this message and exit.")]
 
 
 def help_text(command: Command | Group, program: str) -> str:
