@@ -22,7 +22,7 @@ from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 PACKAGES = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
 """The package by architecture. Debian's cloud kernel has virtio's drivers and few others."""
-INSIDE = Path(__file__).parent / "builder_scripts" / "debian_kernel"
+INITRD_SCRIPTS = Path(__file__).parent / "builder_scripts" / "debian_kernel"
 """Scripts for the initrd: its /init, and the program that the kernel starts to load a module."""
 
 PARAMETERS = {
@@ -77,7 +77,7 @@ def debian_kernel(store: Store, *, fragments: Path | None = None) -> Path:
         "suite": SUITE,
         "package": PACKAGES[architecture],
         "recipe": _FETCH,
-        "initrd": hash_tree(INSIDE),
+        "initrd": hash_tree(INITRD_SCRIPTS),
         "modules": table,
         "fragments": kconfig.as_config(settings),
         "options": {name: list(options.values()) for name, options in OPTIONS.items()},
@@ -173,8 +173,8 @@ def make_initrd(modules: ModuleFolder, table: Sequence[Wanted], busybox: bytes) 
     files = {f"boot/{name}.ko": (modules[name].content, 0o644) for name in boot}
     files |= {f"later/{name}{kernel_modules.SUFFIX}": (modules[name].packed, 0o644) for name in later}
     files |= {"boot/order": (_lines(order), 0o644), "later/list": (_lines(listed), 0o644)}
-    files |= {"bin/busybox": (busybox, 0o755), "init": ((INSIDE / "init").read_bytes(), 0o755)}
-    files["later/modprobe"] = ((INSIDE / "modprobe").read_bytes(), 0o755)
+    files |= {"bin/busybox": (busybox, 0o755), "init": ((INITRD_SCRIPTS / "init").read_bytes(), 0o755)}
+    files["later/modprobe"] = ((INITRD_SCRIPTS / "modprobe").read_bytes(), 0o755)
     return cpio.archive(files, folders=("dev", "proc", "root"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from innkeeper import paths
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import cpio, debian_kernel, kconfig, kernel_choice, kernel_modules
-from innkeeper.guest.debian_kernel import INSIDE, lacks, make_initrd
+from innkeeper.guest.debian_kernel import INITRD_SCRIPTS, lacks, make_initrd
 from innkeeper.guest.kernel_modules import ModuleFolder, read_table
 from innkeeper.guest.store import FinishedSteps, NotBuilt, Store
 
@@ -92,7 +92,12 @@ def test_the_initrd_loads_drivers_and_keeps_the_rest_of_the_contract(modules: Mo
 
 
 def test_modprobe_loads_what_a_pattern_names_with_its_dependencies(tmp_path: Path) -> None:
-    script = (INSIDE / "modprobe").read_text().replace("/run/modules/busybox insmod", "echo insmod").replace("/run/modules", str(tmp_path))
+    script = (
+        (INITRD_SCRIPTS / "modprobe")
+        .read_text()
+        .replace("/run/modules/busybox insmod", "echo insmod")
+        .replace("/run/modules", str(tmp_path))
+    )
     (tmp_path / "list").write_text("nf_nat nf_nat\nblock_major_7_* base loop\n")
 
     def modprobe(name: str) -> "subprocess.CompletedProcess[str]":
