@@ -216,3 +216,13 @@ async def execute(container: Container, *args: str, exec_id: str = "e1", **chang
     process = await container.exec(exec_id, parse_process({"args": list(args), "env": [PATH], "cwd": "/", **changes}))
     process.stdio.close_stdin()
     return await finish(process)
+
+
+async def whole_life(box: Box, doc: Document, step: str = "") -> None:
+    """Create, start and remove a container. `step` fails, if it is not empty."""
+    with failing_at(step):
+        container = await box.create(doc)
+    try:
+        await container.start()
+    finally:
+        await container.remove()

@@ -14,7 +14,7 @@ from agent.container.container import Container
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
 from tests.needs import needs
-from tests.root.container_helpers import Box, Document, busybox_root, execute, failing_at
+from tests.root.container_helpers import Box, Document, busybox_root, execute, whole_life
 
 pytestmark = [pytest.mark.root, needs("root", "cgroup2", "busybox", "mount", "nsenter")]
 
@@ -110,18 +110,9 @@ def test_nothing_is_left_whatever_step_fails(own_mount: OwnMount, word: str) -> 
     before = own_mount.mounts()
     for step in STEPS:
         with pytest.raises(StepFailed, match="failure injected") as caught:
-            loop.run(_life(own_mount.box, doc, step))
+            loop.run(whole_life(own_mount.box, doc, step))
         assert caught.value.step == step
         assert own_mount.mounts() == before, step
-
-
-async def _life(box: Box, doc: Document, step: str) -> None:
-    with failing_at(step):
-        container = await box.create(doc)
-    try:
-        await container.start()
-    finally:
-        await container.remove()
 
 
 @pytest.mark.parametrize("word", ["", "slave", "rshared", "private"])

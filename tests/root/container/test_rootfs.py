@@ -10,7 +10,7 @@ from agent import loop
 from agent.container.container import Container
 from agent.container.init import child
 from agent.errors import Refused, StepFailed
-from tests.root.container_helpers import Box, execute, failing_at
+from tests.root.container_helpers import Box, execute, whole_life
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -225,16 +225,8 @@ def test_a_failure_at_any_step_leaves_nothing(box: Box, step: str) -> None:
     doc = box.document("true")
     doc["linux"]["cgroupsPath"] = "/deep/er/group"
 
-    async def main() -> None:
-        with failing_at(step):
-            container = await box.create(doc)
-        try:
-            await container.start()
-        finally:
-            await container.remove()
-
     with pytest.raises(StepFailed, match="failure injected") as caught:
-        loop.run(main())
+        loop.run(whole_life(box, doc, step))
     assert caught.value.step == step
 
 

@@ -15,7 +15,7 @@ from agent.container.container import Container, Status
 from agent.container.init import child
 from agent.container.spec.document import parse_process, parse_resources
 from agent.errors import AgentError, Refused, StepFailed, WrongState
-from tests.root.container_helpers import PATH, Box, Document, execute, failing_at, with_users
+from tests.root.container_helpers import PATH, Box, Document, execute, failing_at, whole_life, with_users
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -37,16 +37,6 @@ def everything(box: Box, source: Path) -> Document:
     linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
     linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]}
     return with_users(doc)
-
-
-async def whole_life(box: Box, doc: Document, step: str = "") -> None:
-    """Create, start and remove a container. `step` fails, if it is not empty."""
-    with failing_at(step):
-        container = await box.create(doc)
-    try:
-        await container.start()
-    finally:
-        await container.remove()
 
 
 @pytest.mark.needs("module:pyseccomp")
