@@ -1,12 +1,16 @@
-#!/usr/bin/env python3
-"""Create a private virtual environment on the first run, then start `innkeeper.cli` in it.
+#!/usr/bin/env -S python3 -S
+"""Create a private virtual environment on the first run, then start `innkeeper.cli` with its packages.
 
 The environment is in the cache. Its name is a hash of what it depends on (pyproject.toml and this
 Python), a marker file shows that it is complete, and a lock keeps two first runs apart. `--help`
 lists the commands. Only the standard library is used here.
+
+Python's -S leaves out the packages of the host, which `ps` would pay for and not use. Commands then
+run in this interpreter, without the start of a second one. After `python3 build.py`, without -S, and
+for `test` and `bench`, whose packages need a complete environment, the environment's Python takes
+over.
 """
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -16,7 +20,7 @@ COMPLETE = "complete"
 
 
 def main() -> int:
-    """Run the command line in the private environment. Returns only if creating that fails."""
+    """Run the command line with the private environment."""
     if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets this message
         print(f"innkeeper: python 3.11 or later is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 125
@@ -27,6 +31,7 @@ def main() -> int:
     os.close(descriptor)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - progress is printed there
     sys.path.insert(0, str(ROOT))
+    _keep_bytecode_in_the_cache()
     if "--no-install" in sys.argv[1:]:
         os.environ["INNKEEPER_NO_INSTALL"] = "1"
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
@@ -34,37 +39,64 @@ def main() -> int:
     from innkeeper.errors import InnkeeperError
 
     try:
-        python = environment(extra)
+        folder = environment(extra)
     except InnkeeperError as error:
         print(f"innkeeper: {error.message}", *([f"  {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
         return error.exit_status
-    from innkeeper.paths import cache_root
-
+    python = str(folder / "bin" / "python")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    if extra or not sys.flags.no_site:
+        return os.execv(python, [python, "-m", "innkeeper.cli", *sys.argv[1:]])
+    sys.path.append(str(folder / "lib" / Path(os.__file__).parent.name / "site-packages"))
+    sys.executable = python  # what we start, as a container's monitor, has the same packages
+    from innkeeper import cli
+
+    return cli.main()
+
+
+def _keep_bytecode_in_the_cache() -> None:
+    """Make this process and its children write bytecode to the cache, never beside a source.
+
+    So "write none" (set in many container images) is not heeded: without bytecode each command
+    takes a second longer.
+    """
     if "PYTHONPYCACHEPREFIX" not in os.environ:
-        # Bytecode goes to the cache, never beside a source. So "write none" (set in many container
-        # images) is not heeded: without bytecode each command takes a second longer.
-        os.environ["PYTHONPYCACHEPREFIX"] = str(cache_root() / "pycache")
+        sys.dont_write_bytecode = True  # the next import would write beside its source
+        from innkeeper.paths import cache_root
+
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(cache_root() / "pycache")
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    return os.execv(python, [str(python), "-m", "innkeeper.cli", *sys.argv[1:]])
+        sys.dont_write_bytecode = False
 
 
 def environment(extra: str) -> Path:
-    """Return the Python of the environment for `extra` ("" or "test"). Create it if needed.
+    """Return the folder of the environment for `extra` ("" or "test"). Create it if needed.
 
     The environment for "test" also serves for "", since it contains everything.
     """
-    from innkeeper.paths import cache_root
-
-    made_from = [(ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), os.path.realpath(sys.executable).encode()]
-    key = hashlib.sha256(b"\0".join(made_from))
-    base = cache_root() / "venv" / key.hexdigest()[:16]
+    base = _base()
     for folder in (base.with_name(f"{base.name}-{extra}"),) if extra else (base, base.with_name(f"{base.name}-test")):
         if (folder / COMPLETE).exists():
-            return folder / "bin" / "python"
+            return folder
     folder = base.with_name(f"{base.name}-{extra}") if extra else base
     _make_locked(folder, extra)
-    return folder / "bin" / "python"
+    return folder
+
+
+def _base() -> Path:
+    """Return the folder of the environment for "", named by a hash of what it is made from."""
+    from innkeeper.paths import cache_root
+
+    # hashlib would load OpenSSL, which takes longer than all else here.
+    for module in ("_sha2", "_sha256", "hashlib"):
+        try:
+            sha256 = __import__(module).sha256
+            break
+        except ImportError:
+            continue  # of another version of Python, or not built
+    made_from = [(ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), os.path.realpath(sys.executable).encode()]
+    name: str = sha256(b"\0".join(made_from)).hexdigest()[:16]
+    return cache_root() / "venv" / name
 
 
 def _make_locked(folder: Path, extra: str) -> None:
@@ -103,14 +135,13 @@ def _bare_environment(folder: Path) -> list[str]:
     Debian splits pip and ensurepip into packages of their own, so pip may come from ensurepip, from
     Debian's wheel, or from this Python.
     """
-    import importlib.util
-
     from innkeeper import programs
 
     python = folder / "bin" / "python"
-    if not _has_ensurepip() and not (importlib.util.find_spec("pip") or _pip_wheel()):
+    ensurepip = "import ensurepip; ensurepip.version()"  # Debian ships it, or its wheels, in a separate package
+    if not (_python_runs(ensurepip) or _python_runs("import pip") or _pip_wheel()):
         programs.require("ensurepip")
-    if _has_ensurepip():
+    if _python_runs(ensurepip):
         _run([sys.executable, "-m", "venv", str(folder)], folder)
         return [str(python), "-m", "pip"]
     _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
@@ -119,14 +150,11 @@ def _bare_environment(folder: Path) -> list[str]:
     return [sys.executable, "-m", "pip", "--python", str(python)]
 
 
-def _has_ensurepip() -> bool:
-    """Return whether `python -m venv` can install pip.
-
-    Debian ships ensurepip, or its wheels, in a separate package.
-    """
+def _python_runs(code: str) -> bool:
+    """Return whether this Python, with the packages of the host, runs `code` without an error."""
     import subprocess
 
-    return subprocess.run([sys.executable, "-c", "import ensurepip; ensurepip.version()"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def _pip_wheel() -> Path | None:
