@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +45,8 @@ def replaced(path: Path) -> Iterator[Path]:
     Other processes see all of it or nothing. It is not named by process id, since pid namespaces
     may share a folder.
     """
+    import tempfile  # of those who write only: `ps` takes locks
+
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     part = Path(name)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from innkeeper.engine.startup import open_standard_streams, raise_interrupted
 from innkeeper.errors import InnkeeperError, Interrupted
-from innkeeper.progress import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InnkeeperError as error:
         if os.environ.get("INNKEEPER_DEBUG"):
             raise
-        print(f"innkeeper: {printable(error.message)}", file=sys.stderr)
-        if error.hint:
-            print(f"  {printable(error.hint)}", file=sys.stderr)
-        return error.exit_status
+        return _print_failure(error.message, error.hint, error.exit_status)
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except BrokenPipeError:
@@ -41,9 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a bug: one line, or with --debug the traceback
         if os.environ.get("INNKEEPER_DEBUG"):
             raise
-        print(printable(f"innkeeper: {type(error).__name__}: {error}"), file=sys.stderr)
-        print("  this is a bug in innkeeper: run the command again with --debug for the traceback", file=sys.stderr)
-        return 125
+        hint = "this is a bug in innkeeper: run the command again with --debug for the traceback"
+        return _print_failure(f"{type(error).__name__}: {error}", hint, 125)
+
+
+def _print_failure(message: str, hint: str | None, exit_status: int) -> int:
+    from innkeeper.progress import printable
+
+    print(f"innkeeper: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"  {printable(hint)}", file=sys.stderr)
+    return exit_status
 
 
 def _invoke(words: list[str]) -> int:

@@ -40,9 +40,9 @@ EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be 
 
 def options(**given: bool) -> None:
     """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
-    from innkeeper import progress
-
     if given.get("quiet"):
+        from innkeeper import progress
+
         progress.be_quiet()
     if given.get("debug"):
         os.environ["INNKEEPER_DEBUG"] = "1"

@@ -1,12 +1,12 @@
 """Commands as data: their arguments and flags, from which the parser, the help and the manual are made.
 
-Whatever this imports, every command pays for: `ps` takes a tenth of a second.
+Whatever this imports, every command pays for. So the tables are named tuples: dataclasses imports
+inspect and compiles the methods of each class, which takes longer than all else that `ps` does.
 """
 
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Parse: TypeAlias = Callable[[Any], Any]
 
@@ -15,8 +15,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Argument:
+class Argument(NamedTuple):
     """A word of the command line without a flag, for the parameter `field` of the command's function.
 
     The last argument of a command may take `many` words.
@@ -30,8 +29,7 @@ class Argument:
     kind: Callable[[str], Any] = str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flag:
+class Flag(NamedTuple):
     """A flag: its value becomes `kind`, goes through `parse`, and is passed as `field`.
 
     A flag that is not given, or that `parse` makes None of, is not passed. The values of a
@@ -52,8 +50,7 @@ class Flag:
     into: Parse = list
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(NamedTuple):
     """A command: `run` is called with its arguments and flags by name.
 
     `interspersed`: flags may follow the first argument. If not, the rest is another program's
@@ -74,8 +71,7 @@ class Command:
         return "\n".join(line.strip() for line in (self.run.__doc__ or "").strip().splitlines())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
+class Group(NamedTuple):
     """A command with subcommands."""
 
     name: str
@@ -117,6 +113,8 @@ def words(field: str, metavar: str, **more: Any) -> Argument:
 
 def take(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """Remove from `given`, and return, the values of the fields of the dataclass `kind`."""
+    from dataclasses import fields
+
     return {field.name: given.pop(field.name) for field in fields(kind) if field.name in given}
 
 

@@ -4,9 +4,7 @@ Each has `time` (RFC 3339), `stream`, and either `data` or, if the bytes are not
 The pieces of a stream, concatenated in order, are its exact bytes.
 """
 
-import base64
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,8 @@ class LogWriter:
     """Writer that appends pieces of streams to the log at `path`. Several threads may use it."""
 
     def __init__(self, path: Path) -> None:
+        import threading
+
         self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
 
@@ -28,6 +28,8 @@ class LogWriter:
             try:
                 entry["data"] = data.decode()
             except UnicodeDecodeError:
+                import base64
+
                 entry["base64"] = base64.b64encode(data).decode()
             line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
             with self._lock:
@@ -58,7 +60,11 @@ def entries(path: Path, follow: Callable[[], bool] | None = None) -> Iterator[di
 
 def payload(entry: dict[str, Any]) -> bytes:
     """Return the bytes of one entry."""
-    return base64.b64decode(entry["base64"]) if "base64" in entry else entry["data"].encode()
+    if "base64" not in entry:
+        return str(entry["data"]).encode()
+    import base64
+
+    return base64.b64decode(entry["base64"])
 
 
 def rfc3339(at: float) -> str:

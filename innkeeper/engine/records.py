@@ -5,16 +5,14 @@ that owns a container (`run` in the foreground, or its monitor) holds the VM's l
 life. A record whose lock nobody holds has ended, whatever its state says.
 """
 
-import dataclasses
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from innkeeper.engine.logfile import rfc3339
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import registry
-from innkeeper.vm.config import AGENT_PORT
+from innkeeper.vm import AGENT_PORT, registry
 
 STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
 LOG = "container.log"
@@ -22,8 +20,7 @@ LOST = 255
 """The exit status of a container if its own is unknown: its VM or its owner ended before it."""
 
 
-@dataclass(kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """The facts that the owner of a container records.
 
     Times are seconds since the epoch. `stop_signal` is a number.
@@ -31,9 +28,9 @@ class Facts:
 
     image: str
     digest: str
-    command: list[str] = field(default_factory=list)
-    ports: list[str] = field(default_factory=list)
-    volumes: list[str] = field(default_factory=list)
+    command: Sequence[str] = ()
+    ports: Sequence[str] = ()
+    volumes: Sequence[str] = ()
     stop_signal: int = 15
     terminal: bool = False
     detached: bool = False
@@ -48,8 +45,7 @@ class Facts:
     oom_killed: bool = False
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """One container as another process sees it."""
 
     vm: registry.Record
@@ -93,7 +89,7 @@ class Container:
 
     def document(self) -> dict[str, Any]:
         """Return everything known about the container, for programs to read."""
-        return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **dataclasses.asdict(self.facts)}
+        return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **self.facts._asdict()}
 
     def status(self) -> str:
         """Return docker's name for the status: created, running or exited.
@@ -154,12 +150,11 @@ def _timestamp(at: float) -> str:
 
 
 def _container(record: registry.Record) -> Container:
-    known = {f.name for f in dataclasses.fields(Facts)}
     recorded = record.state.get("container", {})
-    facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in recorded.items() if key in known}})
+    facts = Facts(**{"image": "", "digest": "", **{key: value for key, value in recorded.items() if key in Facts._fields}})
     if not record.alive and facts.status in (STARTING, RUNNING):
-        facts.status, facts.error = FAILED, facts.error or "its owner was killed"
-        facts.exit_status = LOST if facts.exit_status is None else facts.exit_status
+        exit_status = LOST if facts.exit_status is None else facts.exit_status
+        facts = facts._replace(status=FAILED, error=facts.error or "its owner was killed", exit_status=exit_status)
     return Container(record, facts)
 
 

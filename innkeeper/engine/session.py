@@ -1,6 +1,5 @@
 """A VM with one container in it, owned by this process: set up, hand out, clean up."""
 
-import dataclasses
 import json
 import subprocess
 import time
@@ -184,7 +183,7 @@ def _facts(resolved: ResolvedRun, run: RunPlan) -> dict[str, Any]:
         debug_guest=resolved.request.guest == "debug",
         kernel=resolved.boot_files.kernel_from,
     )
-    return dataclasses.asdict(facts)
+    return facts._asdict()
 
 
 def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:

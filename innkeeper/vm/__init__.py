@@ -2,18 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from innkeeper.vm.config import AGENT_PORT, Disk, Forward, HostPrograms, Share, SharedPath, VmConfig
-
 if TYPE_CHECKING:
+    from innkeeper.vm.config import Disk, Forward, HostPrograms, Share, SharedPath, VmConfig
     from innkeeper.vm.vm import VirtualMachine
 
 __all__ = ["AGENT_PORT", "Disk", "Forward", "HostPrograms", "VirtualMachine", "VmConfig", "Share", "SharedPath"]
 
+AGENT_PORT = 1024
+"""vsock port of the agent's ttRPC server."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import the VM itself when it is asked for: `ps` reads the registry only."""
-    if name == "VirtualMachine":
-        from innkeeper.vm.vm import VirtualMachine
+    """Import the VM and its configuration when they are asked for: `ps` reads the registry only."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from innkeeper.vm import config
 
-        return VirtualMachine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "VirtualMachine":
+        return getattr(config, name)
+    from innkeeper.vm.vm import VirtualMachine
+
+    return VirtualMachine

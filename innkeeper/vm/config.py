@@ -5,9 +5,6 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 
-AGENT_PORT = 1024
-"""vsock port of the agent's ttRPC server."""
-
 
 @dataclass(frozen=True)
 class HostPrograms:

@@ -14,18 +14,15 @@ same lock shared for a moment, and they do not mistake it for an owner.
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from innkeeper import files
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import vms_root
-from innkeeper.vm import lifetime
 
 KEPT_SUFFIXES = (".json", ".log")
 """Suffixes of the files that remain of a VM that ended with `keep` set."""
@@ -33,8 +30,7 @@ KEPT_SUFFIXES = (".json", ".log")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A reader's view of a VM. `alive`: its owner is still running."""
 
     id: str
@@ -92,7 +88,7 @@ class Entry:
         if self._lock < 0:
             return
         with _registry_lock():
-            lifetime.kill_orphans(self.folder)
+            _kill_orphans(self.folder)
             _clean(self.folder, keep=self.keep)
             os.close(self._lock)
             self._lock = -1
@@ -160,7 +156,7 @@ def update(record: Record, **fields: Any) -> None:
 def remove(record: Record) -> None:
     """Remove the remains of a VM that has ended. Raises InnkeeperError if its owner still runs."""
     with _registry_lock(), _dead(record):
-        lifetime.kill_orphans(record.folder)
+        _kill_orphans(record.folder)
         _clean(record.folder, keep=False)
 
 
@@ -174,7 +170,7 @@ def sweep() -> int:
     count = 0
     with _registry_lock():
         for unnamed in vms_root().glob(".*/"):
-            shutil.rmtree(unnamed, ignore_errors=True)  # its owner was killed inside `create`
+            _remove_tree(unnamed)  # its owner was killed inside `create`
         for folder in _folders():
             lock = _lock_of_dead(folder, os.O_CREAT)
             if lock is None:
@@ -190,7 +186,7 @@ def _sweep_one(folder: Path) -> bool:
     state = _read(folder)
     if state.get("keep") and state.get("status") == "ended":
         return False
-    lifetime.kill_orphans(folder)
+    _kill_orphans(folder)
     if state.get("keep"):
         _write(folder / "state.json", {**state, "status": "ended", "error": state.get("error") or "its owner was killed"})
     _clean(folder, keep=bool(state.get("keep")))
@@ -226,13 +222,25 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 def _clean(folder: Path, *, keep: bool) -> None:
     if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_tree(folder)
         return
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
         elif path.suffix not in KEPT_SUFFIXES and path.name != "lock":
             path.unlink(missing_ok=True)
+
+
+def _kill_orphans(folder: Path) -> None:
+    from innkeeper.vm import lifetime  # imports subprocess, which `ps` has no use for
+
+    lifetime.kill_orphans(folder)
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:

@@ -15,8 +15,8 @@ from typing import Self
 
 from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import accel, cmdline, console, lifetime, network, qemu, registry, tsc, virtio_serial, vsock
-from innkeeper.vm.config import AGENT_PORT, Forward, HostPrograms, VmConfig
+from innkeeper.vm import AGENT_PORT, accel, cmdline, console, lifetime, network, qemu, registry, tsc, virtio_serial, vsock
+from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 from innkeeper.wire import status
