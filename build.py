@@ -74,7 +74,7 @@ def environment(extra: str) -> Path:
 
     The environment for "test" also serves for "", since it contains everything.
     """
-    base = _base()
+    base = base_folder()
     for folder in (base.with_name(f"{base.name}-{extra}"),) if extra else (base, base.with_name(f"{base.name}-test")):
         if (folder / COMPLETE).exists():
             return folder
@@ -83,7 +83,7 @@ def environment(extra: str) -> Path:
     return folder
 
 
-def _base() -> Path:
+def base_folder() -> Path:
     """Return the folder of the environment for "", named by a hash of what it is made from."""
     from innkeeper.paths import cache_root
 

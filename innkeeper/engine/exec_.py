@@ -5,19 +5,16 @@ It inherits the settings of the container's own process, with the changes that t
 
 import json
 import os
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from innkeeper.client import RpcError
-from innkeeper.engine import attach, guest_agent, records, session, terminal
+from innkeeper.engine import attach, guest_agent, records, terminal
 from innkeeper.errors import InnkeeperError
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecRequest:
+class ExecRequest(NamedTuple):
     """The flags of `exec`."""
 
     command: Sequence[str]
@@ -40,11 +37,11 @@ def run(name: str, request: ExecRequest) -> int:
     with guest_agent.connected(container) as agent:
         spec = json.loads((container.folder / "spec.json").read_text())
         document = process_document(spec, request)
-        exec_id = f"exec-{secrets.token_hex(6)}"
+        exec_id = f"exec-{os.urandom(6).hex()}"
         try:
             agent.exec_process(container.id, exec_id, process_to_proto(document), request.user or "")
         except RpcError as error:
-            raise session.agent_error(error) from error
+            raise guest_agent.agent_error(error) from error
         added = guest_agent.Process(agent, container.id, exec_id)
         if request.detach:
             added.release()
@@ -72,9 +69,11 @@ def process_document(spec: dict[str, Any], request: ExecRequest) -> dict[str, An
 
 
 def _environment(inherited: Sequence[str], request: ExecRequest) -> list[str]:
-    from innkeeper.image.option_values import resolve_env
+    requested: list[str] = []
+    if request.env or request.env_files:
+        from innkeeper.image.option_values import resolve_env
 
-    requested = resolve_env(request.env, request.env_files, os.environ)
+        requested = resolve_env(request.env, request.env_files, os.environ)
     if request.tty:
         requested = [f"TERM={os.environ.get('TERM', 'xterm')}", *requested]
     variables = dict(entry.partition("=")[::2] for entry in [*inherited, *requested])

@@ -11,7 +11,12 @@ from typing import Any
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine.records import Container
 from innkeeper.errors import InnkeeperError
-from innkeeper.wire import status
+from innkeeper.wire import error_info, status
+
+PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
+"""The agent's names for the steps that fail if the command is at fault."""
+NOT_FOUND, CANNOT_INVOKE = 127, 126
+"""The exit statuses that a shell, and docker, use for these failures."""
 
 
 @contextmanager
@@ -30,6 +35,16 @@ def connected(container: Container) -> Iterator[Agent]:
             yield Agent(client)
         except RpcError as error:
             raise InnkeeperError(f"container {container.name}: {error.message}") from error
+
+
+def agent_error(error: RpcError) -> InnkeeperError:
+    """Return the agent's error as an InnkeeperError.
+
+    A command that cannot be run gets the exit status that a shell would give.
+    """
+    if error.reason != error_info.STEP_FAILED or error.metadata.get("step") not in PROGRAM_STEPS:
+        return InnkeeperError(error.message)
+    return InnkeeperError(error.message, exit_status=NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE)
 
 
 class Process:

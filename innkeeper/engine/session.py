@@ -16,17 +16,11 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
 from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
-from innkeeper.wire import error_info
 
 POWER_OFF = 10.0
 """Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
 CAUSE_SECONDS = 3.0
 """Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
-
-PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
-"""The agent's names for the steps that fail if the command is at fault."""
-NOT_FOUND, CANNOT_INVOKE = 127, 126
-"""The exit statuses that a shell, and docker, use for these failures."""
 
 
 class Session:
@@ -136,23 +130,13 @@ def _cause(vm: VirtualMachine, error: Exception) -> InnkeeperError:
     little later, so wait for it, up to CAUSE_SECONDS.
     """
     if isinstance(error, RpcError) and not error.lost:
-        return agent_error(error)
+        return guest_agent.agent_error(error)
     until = time.monotonic() + CAUSE_SECONDS
     while time.monotonic() < until:
         if (failure := vm.failure()) is not None:
             return failure
         time.sleep(0.05)
     return InnkeeperError(f"the connection to the guest's agent was lost: {error}")
-
-
-def agent_error(error: RpcError) -> InnkeeperError:
-    """Return the agent's error as an InnkeeperError.
-
-    A command that cannot be run gets the exit status that a shell would give.
-    """
-    if error.reason != error_info.STEP_FAILED or error.metadata.get("step") not in PROGRAM_STEPS:
-        return InnkeeperError(error.message)
-    return InnkeeperError(error.message, exit_status=NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE)
 
 
 def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:

@@ -8,12 +8,29 @@
 argument of CreateContainer.
 """
 
-from innkeeper.image.config import ImageConfig
-from innkeeper.image.fetch import Image, resolve
-from innkeeper.image.proto import process_to_proto, to_proto
-from innkeeper.image.run_options import Port, RunOptions, Tmpfs, Ulimit, Volume
-from innkeeper.image.spec import build_spec
+import importlib
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from innkeeper.image.config import ImageConfig
+    from innkeeper.image.fetch import Image, resolve
+    from innkeeper.image.proto import process_to_proto, to_proto
+    from innkeeper.image.run_options import Port, RunOptions, Tmpfs, Ulimit, Volume
+    from innkeeper.image.spec import build_spec
+
+_MODULES = {
+    "ImageConfig": "config",
+    "Image": "fetch",
+    "resolve": "fetch",
+    "process_to_proto": "proto",
+    "to_proto": "proto",
+    "Port": "run_options",
+    "RunOptions": "run_options",
+    "Tmpfs": "run_options",
+    "Ulimit": "run_options",
+    "Volume": "run_options",
+    "build_spec": "spec",
+}
 __all__ = [
     "Image",
     "ImageConfig",
@@ -27,3 +44,10 @@ __all__ = [
     "resolve",
     "to_proto",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a name when it is asked for: `exec` converts a process and no more."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -66,7 +66,7 @@ def _fill(message: Message, document: Mapping[str, object], path: str) -> None:
 def _set(message: Message, field: Any, value: object, where: str) -> None:
     """Set one field: a map, a list, a message or a scalar."""
     target: Any = getattr(message, field.name)
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if hasattr(target, "GetEntryClass"):  # a map; asking its descriptor would import descriptor_pb2, 20 ms
         for key, entry in _object(value, where).items():
             target[key] = _scalar(field.message_type.fields_by_name["value"], entry, f"{where}.{key}")
     elif hasattr(target, "append") or hasattr(target, "add"):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from innkeeper.client import RpcError
-from innkeeper.engine.session import agent_error
+from innkeeper.engine.guest_agent import agent_error
 from innkeeper.wire import error_info, status
 
 
