@@ -9,7 +9,7 @@ from typing import NamedTuple
 from agent import loop
 from agent.errors import Refused
 
-UNKNOWN, CREATED, STARTED, EXITED, OOM, REMOVED = range(6)
+UNKNOWN, CREATED, STARTED, EXITED, OOM, REMOVED, RESUMED = range(7)
 """Event kinds, with the numbers of innkeeper.v1.Event.Kind."""
 KEPT = 1024
 """The number of events that are stored. An older one is dropped for each new one."""
@@ -18,7 +18,8 @@ KEPT = 1024
 class Event(NamedTuple):
     """A container event. `number` counts from 1, `time` is in seconds since the epoch.
 
-    `exec_id` is empty for a container's first process.
+    `exec_id` is empty for a container's first process. RESUMED is of the guest and has a
+    `generation`.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Event(NamedTuple):
     container_id: str
     exec_id: str
     exit_status: int
+    generation: int = 0
 
 
 class Events:
@@ -37,12 +39,10 @@ class Events:
         self._kept: list[Event] = []
         self._news = loop.Event()
 
-    def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0) -> None:
+    def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0, generation: int = 0) -> None:
         """Append an event and wake the tasks that wait in `after`."""
         self.last += 1
-        self._kept.append(
-            Event(number=self.last, time=time.time(), kind=kind, container_id=container_id, exec_id=exec_id, exit_status=exit_status)
-        )
+        self._kept.append(Event(self.last, time.time(), kind, container_id, exec_id, exit_status, generation))
         if len(self._kept) > KEPT:
             del self._kept[0]
         news, self._news = self._news, loop.Event()

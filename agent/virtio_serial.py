@@ -14,7 +14,7 @@ import os
 from agent import log, loop
 from agent.loop import Fd, Socket, TaskCancelled
 from agent.loop.sockets import connect_locally, receive, send_all
-from innkeeper.wire.multiplexer import DATA, END, OPEN, RESET, Event, Multiplexer, ProtocolError
+from innkeeper.wire.multiplexer import DATA, END, OPEN, RESET, RESUME, Event, Multiplexer, ProtocolError
 
 DEV = "/dev"
 DEVICE_SECONDS = 10.0
@@ -120,6 +120,9 @@ class SerialPort:
     def _handle(self, event: Event) -> None:
         if event.kind == OPEN:
             self._open(event.connection, event.number)
+        elif event.kind == RESUME:
+            for old in self.connections.values():
+                old.receive(Event(RESET, 0, 0))
         elif (connection := self.connections.get(event.connection)) is not None:
             connection.receive(event)
 

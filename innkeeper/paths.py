@@ -1,8 +1,9 @@
 """The folders of the host's side. Files are written only there and where the user asks for them.
 
-<cache>/store/      results of build steps, by id <cache>/images/     OCI images converted to block
-devices, by digest <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch
-disk
+<cache>/store/      results of build steps, by id
+<cache>/images/     OCI images converted to block devices, by digest
+<cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch disk
+<cache>/templates/  saved VMs, by key
 """
 
 import os
@@ -33,6 +34,11 @@ def images_root() -> Path:
 def vms_root() -> Path:
     """Return the folder that has one folder for each running or stopped VM."""
     return cache_root() / "machines"
+
+
+def templates_root() -> Path:
+    """Return the folder of templates, which are named by their key."""
+    return cache_root() / "templates"
 
 
 def project_root() -> Path:

@@ -4,6 +4,7 @@ On a terminal, each step has a live line (rich). Otherwise a plain line is print
 its end.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ def _note(text: str, depth: int) -> None:
 def warn(text: str) -> None:
     """Print one line that the user should read, even with `--quiet`."""
     print(f"innkeeper: warning: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def debug(text: str) -> None:
+    """Print one line for whoever looks for a cause or a delay, with `--debug` only."""
+    if os.environ.get("INNKEEPER_DEBUG"):
+        print(f"innkeeper: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class Step:

@@ -1,5 +1,6 @@
 """What every run does: it leaves out what the host lacks (`tests/needs.py`), and helps to find out why a test fails or is slow."""
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ LONG_SET_UP = 1.0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+    parser.addoption("--start", choices=("cold", "template"), default="cold", help="how `run` starts its VM where a test does not say")
 
 
 def _forget_ignored_signals() -> None:
@@ -31,6 +33,8 @@ def _forget_ignored_signals() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _forget_ignored_signals()
+    # Otherwise each first run would start to make a template, beside whatever is tested next.
+    os.environ["INNKEEPER_VM_START"] = config.getoption("--start")
 
 
 def _parts(item: pytest.Item) -> Iterator[str]:

@@ -65,15 +65,20 @@ async def get_clock(sandbox: "Sandbox", request: Empty) -> ClockResponse:
 
 
 async def reseed_random_dev(sandbox: "Sandbox", request: "agent_pb2.ReseedRandomDevRequest") -> Empty:
-    """Add the bytes to the kernel's entropy pool and credit them (random(4)).
+    """Add the bytes to the kernel's entropy pool and credit them."""
+    add_entropy(request.data)
+    return Empty()
+
+
+def add_entropy(data: bytes) -> None:
+    """Add the bytes to the kernel's entropy pool and credit them (random(4)). Raises OSError.
 
     The generator is reseeded afterwards, so it uses them at once.
     """
     with open("/dev/random", "wb", buffering=0) as device:
-        device.write(request.data)
-        fcntl.ioctl(device.fileno(), RNDADDTOENTCNT, struct.pack("i", len(request.data) * 8))
+        device.write(data)
+        fcntl.ioctl(device.fileno(), RNDADDTOENTCNT, struct.pack("i", len(data) * 8))
         fcntl.ioctl(device.fileno(), RNDRESEEDCRNG)
-    return Empty()
 
 
 def _read(path: str) -> str:

@@ -17,6 +17,8 @@ from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.sandbox import Sandbox
     from agent.service.dispatch import Handler, Handlers
 
@@ -38,6 +40,8 @@ LATE = {
 
 Few pods make these calls, and PID 1 stays small without the modules.
 """
+LATE_OWN = {"agent.service.clone": ("PrepareTemplate", "ResumeClone")}
+"""The same for innkeeper.v1.Guest."""
 ABSENT = {
     "MemAgentMemcgSet": "there is no mem-agent here: the kernel's own reclaim, free page reporting and memory.high do its work",
     "MemAgentCompactSet": "there is no mem-agent here: the kernel compacts by itself",
@@ -52,9 +56,8 @@ class Methods:
         self._sandbox = sandbox
         self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
         self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
-        late = {method: _late(module, method) for module, methods in LATE.items() for method in methods}
-        self._add("grpc.AgentService", late, agent_pb2.SERVICES)
-        own = {**introspection.METHODS, **release.METHODS, **guest.OWN_METHODS}
+        self._add("grpc.AgentService", _late_handlers(LATE), agent_pb2.SERVICES)
+        own = {**_late_handlers(LATE_OWN), **introspection.METHODS, **release.METHODS, **guest.OWN_METHODS}
         self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
 
     def _add(self, service: str, handlers: "Handlers", services: Any) -> None:
@@ -101,6 +104,10 @@ class Methods:
 def _details(error: AgentError) -> "list[tuple[str, bytes]]":
     """Return the machine-readable details of a failed call: (type, bytes) pairs."""
     return [error_info.encode(error.reason_code, error.metadata())] if error.reason_code else []
+
+
+def _late_handlers(modules: "Mapping[str, tuple[str, ...]]") -> "Handlers":
+    return {method: _late(module, method) for module, methods in modules.items() for method in methods}
 
 
 def _late(module: str, method: str) -> "Handler":

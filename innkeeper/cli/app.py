@@ -58,7 +58,7 @@ TOP = Command(
     arguments=(words("rest", "COMMAND ...", required=False),),
     flags=(
         switch("quiet", "-q", "--quiet", help="Print no progress."),
-        switch("debug", "--debug", help="Show tracebacks of failures."),
+        switch("debug", "--debug", help="Show tracebacks of failures, and how the guest started."),
         switch("no_install", "--no-install", help="Never install a host program; print the command instead."),
         switch("version", "--version", help="Print the version."),
     ),

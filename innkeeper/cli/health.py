@@ -26,7 +26,13 @@ def examine(ask_guest: bool) -> dict[str, Any]:
 
     With `ask_guest`, also boot a guest and query it.
     """
-    proven = {"kvm": _kvm(), "vsock": _vsock(), "user namespaces": _user_namespaces(), "installing": _installing()}
+    proven = {
+        "kvm": _kvm(),
+        "vsock": _vsock(),
+        "user namespaces": _user_namespaces(),
+        "installing": _installing(),
+        "templates": _templates(),
+    }
     parts = {"run": _run_part(), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
     wanted = {name: [part for part, seen in parts.items() if name in seen["programs"]] for name in _all_programs(parts)}
     return {
@@ -177,6 +183,15 @@ def _user_namespaces() -> dict[str, Any]:
 def _installing() -> dict[str, Any]:
     refusal = programs.may_install()
     return {"works": refusal is None, "detail": refusal or "missing programs are installed on first use"}
+
+
+def _templates() -> dict[str, Any]:
+    from innkeeper.vm import template
+
+    number, size, failure = template.summary()
+    if failure is not None:
+        return {"works": False, "detail": f"every run boots, because the last template failed: {failure}"}
+    return {"works": number > 0, "detail": f"{number} of {size >> 20} MiB" if number else "none yet: the first run of a kind makes one"}
 
 
 def _guest() -> dict[str, Any]:

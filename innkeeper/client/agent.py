@@ -174,5 +174,13 @@ class Agent:
         """Return the guest's time, in nanoseconds since the epoch."""
         return self.client.call(_GUEST, "GetClock", empty_pb2.Empty(), guest_pb2.ClockResponse, self.timeout).realtime_ns
 
+    def prepare_template(self) -> None:
+        """Have the agent load everything, before the guest is saved."""
+        self.client.call(_GUEST, "PrepareTemplate", empty_pb2.Empty(), empty_pb2.Empty, self.timeout)
+
+    def resume_clone(self, request: guest_pb2.ResumeCloneRequest) -> guest_pb2.ResumeCloneResponse:
+        """Make a guest that was loaded from a template differ from its other clones."""
+        return self.client.call(_GUEST, "ResumeClone", request, guest_pb2.ResumeCloneResponse, self.timeout)
+
     def power_off(self) -> None:
         self.client.call(_GUEST, "PowerOff", empty_pb2.Empty(), empty_pb2.Empty, self.timeout)

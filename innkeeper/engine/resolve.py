@@ -6,7 +6,7 @@ input.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from innkeeper import guest, progress
 from innkeeper.engine import host, terminal
@@ -39,6 +39,7 @@ class RunRequest:
     timeout: float = 120.0
     guest: Variant = "release"
     kernel: str = "auto"
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     Raises InnkeeperError.
     """
     registry.sweep()
+    if not request.start:
+        request = replace(request, start=_check_start(os.environ.get("INNKEEPER_VM_START") or AUTO, "INNKEEPER_START"))
     if request.name:
         _check_name(request.name)
     if options.ports and not request.network:
@@ -117,6 +120,21 @@ def kernel(text: str) -> str:
     from innkeeper.guest.kernel_choice import check_word
 
     return check_word(text)
+
+
+AUTO, COLD, TEMPLATE = "auto", "cold", "template"
+"""The words for `--start`. AUTO starts from a template if there is one."""
+
+
+def start(text: str) -> str:
+    """Return how the VM starts, from the value of `--start`."""
+    return _check_start(text, "--start")
+
+
+def _check_start(text: str, where: str) -> str:
+    if text not in (AUTO, COLD, TEMPLATE):
+        raise InnkeeperError(f"{where} {text}: no such way to start", hint="use auto, cold or template")
+    return text
 
 
 def guest_variant(chosen: Variant, debug: bool) -> Variant:

@@ -17,14 +17,18 @@ from innkeeper.vm import network
 from innkeeper.wire.pb import agent_pb2, types_pb2
 
 
-def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str) -> None:
-    """Make every call up to and including CreateContainer."""
+def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str, *, booted: bool = True) -> None:
+    """Make every call up to and including CreateContainer.
+
+    Not `booted` is a clone: its template has the network, ResumeClone set clock and entropy.
+    """
     hostname = str(run.document["hostname"])
-    now = time.time()
-    agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
-    agent.reseed_random(os.urandom(64))
-    if resolved.request.network:
-        _network(agent)
+    if booted:
+        now = time.time()
+        agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
+        agent.reseed_random(os.urandom(64))
+        if resolved.request.network:
+            configure_network(agent)
     servers = _resolv_conf(resolved)
     request = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=servers.splitlines(), sandbox_id=container_id)
     agent.create_sandbox(request)
@@ -38,7 +42,8 @@ def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str
     )
 
 
-def _network(agent: Agent) -> None:
+def configure_network(agent: Agent) -> None:
+    """Set address and default route of the VM's network card, which are the same in every VM."""
     address = types_pb2.IPAddress(family=types_pb2.v4, address=network.GUEST_ADDRESS, mask=str(network.PREFIX_LENGTH))
     agent.update_interface(types_pb2.Interface(device="eth0", name="eth0", IPAddresses=[address], mtu=1500, hwAddr=network.MAC))
     agent.update_routes([types_pb2.Route(dest="", gateway=network.GATEWAY, device="eth0")])

@@ -10,12 +10,12 @@ from typing import Any
 
 from innkeeper import programs, progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals
+from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals, templates
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
 from innkeeper.image.run_plan import RunPlan, plan_run
-from innkeeper.vm import AGENT_PORT, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
+from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 
 POWER_OFF = 10.0
 """Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
@@ -76,12 +76,18 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
         # `exec` reads the specification: it may run while another process owns the container.
         (entry.folder / "spec.json").write_text(json.dumps(run.document) + "\n")
-        with VirtualMachine(spec, resolved.host, entry) as vm:
+        begun = time.monotonic()
+        clone = templates.start(resolved, spec, entry)
+        with clone or VirtualMachine(spec, resolved.host, entry) as vm:
             with _failures_recorded(vm, entry):
-                _boot(vm, resolved.request.timeout)
+                if clone is None:
+                    _boot(vm, resolved.request.timeout)
+                _note_start(entry, clone, begun)
                 with connect(vm.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
                     agent = Agent(client)
-                    sandbox.prepare(agent, resolved, run, entry.id)
+                    sandbox.prepare(agent, resolved, run, entry.id, booted=clone is None)
+                    if clone is None:
+                        templates.make_later(resolved, spec, entry)
                     with clock.synchronized(agent):
                         yield Session(resolved, entry, vm, agent)
     finally:
@@ -98,6 +104,14 @@ def run(resolved: ResolvedRun) -> int:
         status = attach.attach_streams(session.process, interactive=resolved.options.interactive, tty=resolved.options.tty)
         session.finish(status)
         return status
+
+
+def _note_start(entry: registry.Entry, clone: CloneableVm | None, begun: float) -> None:
+    """Record how the VM started, and the milliseconds until its agent answered."""
+    key = clone.template.key if clone is not None and clone.template is not None else None
+    milliseconds = round(1000 * (time.monotonic() - begun))
+    entry.update(start={"from": "template" if key else "boot", "template": key, "milliseconds": milliseconds})
+    progress.debug(f"the guest {f'started from template {key}' if key else 'booted'} in {milliseconds} ms")
 
 
 def _boot(vm: VirtualMachine, timeout: float) -> None:

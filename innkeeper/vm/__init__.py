@@ -3,23 +3,28 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from innkeeper.vm.clone import CloneableVm
     from innkeeper.vm.config import Disk, Forward, HostPrograms, Share, SharedPath, VmConfig
     from innkeeper.vm.vm import VirtualMachine
 
-__all__ = ["AGENT_PORT", "Disk", "Forward", "HostPrograms", "VirtualMachine", "VmConfig", "Share", "SharedPath"]
+__all__ = ["AGENT_PORT", "CloneableVm", "Disk", "Forward", "HostPrograms", "VirtualMachine", "VmConfig", "Share", "SharedPath"]
 
 AGENT_PORT = 1024
 """vsock port of the agent's ttRPC server."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import the VM and its configuration when they are asked for: `ps` reads the registry only."""
+    """Import the VMs and their configuration when they are asked for: `ps` reads the registry only."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "VirtualMachine":
+        from innkeeper.vm.vm import VirtualMachine
+
+        return VirtualMachine
+    if name == "CloneableVm":
+        from innkeeper.vm.clone import CloneableVm
+
+        return CloneableVm
     from innkeeper.vm import config
 
-    if name != "VirtualMachine":
-        return getattr(config, name)
-    from innkeeper.vm.vm import VirtualMachine
-
-    return VirtualMachine
+    return getattr(config, name)

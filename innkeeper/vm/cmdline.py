@@ -22,7 +22,8 @@ ALWAYS = (
     "cgroup_no_v1=all",
     "net.ifnames=0",
 )
-LEGACY_HARDWARE = ("i8042.noaux", "i8042.nokbd", "pci=lastbus=0")
+LEGACY_HARDWARE = ("i8042.noaux", "i8042.nokbd")
+NO_PCI_BRIDGES = ("pci=lastbus=0",)
 BARE = ("acpi=off",)
 """Parameters for a microvm, which has no ACPI.
 
@@ -82,18 +83,22 @@ def build(
     ready_port: int | None = None,
     channel: str | None = None,
     tsc_khz: int | None = None,
+    bridges: bool = False,
     extra: Iterable[str] = (),
 ) -> str:
     """Return the command line of a guest.
 
     `ready_port` is the port of the host that the guest calls, `channel` what carries the guest's
-    ports if that is not vsock. For `tsc_khz` see `tsc`.
+    ports if that is not vsock. For `tsc_khz` see `tsc`. `bridges`: a q35 has other PCI buses than
+    the root's.
     """
     words = [*ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
     if machine_type == "microvm":
         words.extend(BARE)
     else:
         words.extend(LEGACY_HARDWARE)
+        if not bridges:
+            words.extend(NO_PCI_BRIDGES)
     if quiet:
         words.append("quiet")
     if tsc_khz is not None:

@@ -118,6 +118,8 @@ class VmConfig:
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
     * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides
+    * `cloneable`: its state can be saved and loaded (see `template`): a q35 with a virtio-serial
+      channel, a generation id, and slots into which its shares are plugged
     """
 
     kernel: Path
@@ -136,6 +138,7 @@ class VmConfig:
     calls_out: bool = True
     quiet: bool = True
     initrd: Path | None = None
+    cloneable: bool = False
 
     def __post_init__(self) -> None:
         files = {"kernel": self.kernel, "root": self.root, "initrd": self.initrd}
@@ -151,6 +154,8 @@ class VmConfig:
             raise InnkeeperError(f"accelerator {self.accel!r} is neither kvm nor tcg")
         if self.machine_type not in (None, "q35", "microvm"):
             raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35 nor microvm")
+        if self.cloneable and self.machine_type == "microvm":
+            raise InnkeeperError("a microvm has no slots to plug devices into, so it cannot be cloned")
         if self.forwards and not self.network:
             raise InnkeeperError("ports cannot be forwarded to a VM without a network")
         tags = [s.tag for s in self.shares]

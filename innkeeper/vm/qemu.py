@@ -19,6 +19,9 @@ PCI_SLOTS = 30
 It has 32, of which the host bridge takes the first and the ISA bridge the last.
 """
 
+SHARE_PORTS = 8
+"""The PCIe root ports of a cloneable VM: slots for shares, which cannot be part of saved state."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -27,7 +30,10 @@ class Launch:
     """All inputs of the argument list.
 
     `vsock_chardev` and `vsock_device` are QEMU options from the vsock back end. `share_fds` are the
-    connections to virtiofsd, one per share.
+    connections to virtiofsd, one per share. `qmp_fd` is QEMU's end of its control connection. The
+    rest is for a cloneable VM: the file `ram` as its memory, of which it sees changes of its own
+    only if `ram_private`; `generation`, the UUID by which the guest notices that it was cloned; and
+    whether it waits for state (`incoming`).
     """
 
     config: VmConfig
@@ -40,6 +46,11 @@ class Launch:
     vsock_chardev: str | None = None
     vsock_device: str = ""
     share_fds: tuple[int, ...] = field(default=())
+    qmp_fd: int | None = None
+    ram: str | None = None
+    ram_private: bool = False
+    generation: str = ""
+    incoming: bool = False
 
 
 def device_count(config: VmConfig) -> int:
@@ -54,6 +65,10 @@ def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
     because a microvm has no other good clock. Raises InnkeeperError if a requested microvm has too
     few transports, or if even q35 has too few slots.
     """
+    if config.cloneable:
+        if len(config.shares) > SHARE_PORTS:
+            raise InnkeeperError(f"a cloneable VM has slots for {SHARE_PORTS} shares, this one needs {len(config.shares)}")
+        return "q35"
     needed = device_count(config)
     if needed > PCI_SLOTS:
         raise InnkeeperError(f"a VM has slots for {PCI_SLOTS} virtio devices, this one needs {needed}", hint="share fewer folders")
@@ -69,8 +84,7 @@ def arguments(launch: Launch) -> list[str]:
     out = [launch.program, "-name", f"innkeeper-{launch.name}", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     out += ["-sandbox", SANDBOX]
     out += ["-machine", _machine(launch), *_accel(launch), "-smp", str(config.cpus), "-m", f"{config.memory_mib}M"]
-    # Shared, because the vhost-user back ends (vsock, virtio-fs) map the guest's memory.
-    out += ["-object", f"memory-backend-memfd,id=mem,size={config.memory_mib}M,share=on"]
+    out += ["-object", _memory(launch)]
     if bus.mmio:
         # vhost-user back ends support virtio 1.0 only.
         out += ["-global", "virtio-mmio.force-legacy=false"]
@@ -78,6 +92,8 @@ def arguments(launch: Launch) -> list[str]:
     if config.initrd is not None:
         out += ["-initrd", str(config.initrd.absolute())]
     out += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
+    if launch.qmp_fd is not None:
+        out += ["-chardev", f"socket,id=qmp,fd={launch.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
     for index, disk in enumerate((Disk(config.root, read_only=True), *config.disks)):
         out += ["-blockdev", _blockdev(index, disk), "-device", bus.device("virtio-blk", f"drive=disk{index}")]
     if launch.vsock_chardev is not None:
@@ -93,7 +109,35 @@ def arguments(launch: Launch) -> list[str]:
         rom = "" if bus.mmio else ",romfile="
         out += ["-netdev", network.netdev(launch.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
     out += ["-device", bus.device("virtio-rng", "")]
+    if config.cloneable:
+        out += _cloneable(launch)
     return out
+
+
+def _memory(launch: Launch) -> str:
+    """Return the -object of the guest's memory.
+
+    It is shared, because the vhost-user back ends (vsock, virtio-fs) map it. Only the memory of a
+    clone without them may be private, which saves the copy.
+    """
+    size = f"id=mem,size={launch.config.memory_mib}M"
+    if launch.ram is None:
+        return f"memory-backend-memfd,{size},share=on"
+    return f"memory-backend-file,{size},mem-path={launch.ram.replace(',', ',,')},share={'off' if launch.ram_private else 'on'}"
+
+
+def _cloneable(launch: Launch) -> list[str]:
+    """Return the options that only a cloneable VM has. Its devices come last: they change no address."""
+    out = ["-device", f"vmgenid,guid={launch.generation}"]
+    for index in range(SHARE_PORTS):
+        out += ["-device", f"pcie-root-port,id=share-port{index},chassis={index + 1},io-reserve=0"]
+    return [*out, "-incoming", "defer", "-S"] if launch.incoming else out
+
+
+def share_device(index: int, tag: str) -> dict[str, object]:
+    """Return the arguments of QMP's device_add that plug share `index` into a cloneable VM."""
+    place = {"bus": f"share-port{index}", "id": f"share{index}-device"}
+    return {"driver": "vhost-user-fs-pci", "chardev": f"share{index}", "tag": tag, **place}
 
 
 def _machine(launch: Launch) -> str:
@@ -131,6 +175,8 @@ def _shares(launch: Launch, bus: "_Bus") -> list[str]:
     out: list[str] = []
     for index, (share, fd) in enumerate(zip(launch.config.shares, launch.share_fds, strict=True)):
         out += ["-chardev", f"socket,id=share{index},fd={fd}"]
+        if launch.config.cloneable:
+            continue  # plugged in once the state is loaded, see `share_device`
         out += ["-device", bus.device("vhost-user-fs", f"chardev=share{index},tag={share.tag}")]
     return out
 

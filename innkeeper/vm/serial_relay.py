@@ -5,17 +5,24 @@ One thread of the process that owns the VM serves all of them. The guest is not 
 sends beside the protocol ends the stream.
 """
 
+import errno
+import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 import threading
+import time
 
-from innkeeper.wire.multiplexer import ACCEPT, DATA, END, READY, RESET, Event, Multiplexer, ProtocolError
+from innkeeper.wire.multiplexer import ACCEPT, DATA, END, NONCE_SIZE, READY, RESET, Event, Multiplexer, ProtocolError
 
 READ_SIZE = 256 << 10
 GREETING = 32
 """Longest "CONNECT PORT\\n" in bytes."""
 MAX_CLIENTS = 512
+QUIESCE_SECONDS = 5.0
+"""Seconds that QEMU may take to read what was sent."""
 
 
 class _Client:
@@ -40,16 +47,19 @@ class _Client:
 class SerialRelay:
     """Relays between `listener` and `stream`, QEMU's end of the port. Takes over all three sockets.
 
-    `ready` is closed when the guest serves its ports. `failure` is why the stream ended, if it did.
+    `ready` is closed when the guest serves its ports. `failure` is why the stream ended, if the
+    guest is at fault. `resume`: the guest was saved while another relay had the stream.
     """
 
-    def __init__(self, listener: socket.socket, stream: socket.socket, ready: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, stream: socket.socket, ready: socket.socket, *, resume: bool = False) -> None:
         self.failure: str | None = None
         self._listener = listener
         self._stream = stream
         self._ready = ready
-        self._multiplexer = Multiplexer(host=True)
+        self._multiplexer = Multiplexer(host=True, resume=os.urandom(NONCE_SIZE) if resume else b"")
         self._unsent = b""
+        self._holds = False
+        self._held = threading.Event()
         self._clients: dict[int, _Client] = {}
         self._numbers: dict[int, _Client] = {}
         self._wake_read, self._wake_write = os.pipe()
@@ -57,6 +67,29 @@ class SerialRelay:
             sock.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="virtio-serial relay", daemon=True)
         self._thread.start()
+
+    def quiesce(self) -> None:
+        """Send no more, end after a whole frame, and wait until QEMU has taken all of it.
+
+        So the saved guest begins with a frame, whoever sends it. Raises OSError.
+        """
+        deadline = time.monotonic() + QUIESCE_SECONDS
+        self._held.clear()
+        self._holds = True
+        os.write(self._wake_write, b"q")
+        taken = self._held.wait(QUIESCE_SECONDS) and self._stream.fileno() >= 0
+        while taken and _unread(self._stream):
+            if time.monotonic() > deadline:
+                taken = False
+            time.sleep(0.001)
+        if not taken:
+            self.resume_sending()
+            raise OSError(errno.ETIMEDOUT, "QEMU does not read the virtio-serial port")
+
+    def resume_sending(self) -> None:
+        """Go on after `quiesce`."""
+        self._holds = False
+        os.write(self._wake_write, b"r")
 
     def close(self) -> None:
         """End every connection and the thread."""
@@ -70,7 +103,7 @@ class SerialRelay:
         try:
             while self._round():
                 pass
-        except (OSError, ProtocolError) as error:
+        except ProtocolError as error:
             self.failure = f"the guest's virtio-serial port: {error}"
         finally:
             for client in self._clients.values():
@@ -82,8 +115,9 @@ class SerialRelay:
         """Wait for something to do, and do it. Return False at the end of the stream."""
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
-        poll.register(self._stream, select.POLLIN | (select.POLLOUT if self._unsent or self._multiplexer.outgoing else 0))
-        if len(self._clients) < MAX_CLIENTS:
+        waits = self._unsent or (self._multiplexer.outgoing and not self._holds)
+        poll.register(self._stream, select.POLLIN | (select.POLLOUT if waits else 0))
+        if len(self._clients) < MAX_CLIENTS and self._multiplexer.resumed:
             poll.register(self._listener, select.POLLIN)
         for client in self._clients.values():
             reads = client.reads and (not client.number or self._multiplexer.room(client.number) > 0)
@@ -92,22 +126,25 @@ class SerialRelay:
                 poll.register(client.sock, (select.POLLIN if reads else 0) | (select.POLLOUT if client.outgoing else 0))
         for fd, mask in poll.poll():
             if fd == self._wake_read:
-                return False
-            if fd == self._stream.fileno():
+                if b"x" in os.read(self._wake_read, 64):
+                    return False
+            elif fd == self._stream.fileno():
                 if not self._read_stream(mask):
                     return False
             elif fd == self._listener.fileno():
                 self._accept()
             elif (ready := self._clients.get(fd)) is not None:
                 self._serve(ready, mask)
-        self._write_stream()
-        return True
+        return self._write_stream()
 
     def _read_stream(self, mask: int) -> bool:
         """Process what the guest has sent. Return False when QEMU has closed the port."""
         if not mask & ~select.POLLOUT:
             return True
-        data = self._stream.recv(READ_SIZE)
+        try:
+            data = self._stream.recv(READ_SIZE)
+        except OSError:
+            return False  # QEMU has ended
         for event in self._multiplexer.receive_data(data):
             if event.kind == READY:
                 self._ready.close()
@@ -115,14 +152,20 @@ class SerialRelay:
                 self._handle(client, event)
         return bool(data)
 
-    def _write_stream(self) -> None:
-        if not self._unsent:
+    def _write_stream(self) -> bool:
+        """Send what the guest takes. Return False when QEMU has closed the port."""
+        if not self._unsent and not self._holds:
             self._unsent = self._multiplexer.data_to_send()
         if self._unsent:
             try:
                 self._unsent = self._unsent[self._stream.send(self._unsent) :]
             except BlockingIOError:
                 pass  # the guest does not read at the moment
+            except OSError:
+                return False
+        if self._holds and not self._unsent:
+            self._held.set()
+        return True
 
     def _accept(self) -> None:
         try:
@@ -232,3 +275,8 @@ class SerialRelay:
         if client.number:
             self._numbers.pop(client.number, None)
             self._multiplexer.reset(client.number)
+
+
+def _unread(stream: socket.socket) -> int:
+    """Return how many bytes the peer of a socket has not read yet (unix(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(stream, termios.TIOCOUTQ, bytes(4)))[0])

@@ -29,7 +29,7 @@ class RunningShare:
         self.log = folder / f"share-{index}.log"
         self._path = folder / f"share-{index}.sock"
         mountpoint = folder / f"share-{index}"
-        mountpoint.mkdir(mode=0o700)
+        mountpoint.mkdir(mode=0o700, exist_ok=True)  # a VM may start in the folder of one that failed to
         rest = command(virtiofsd, mountpoint, self._path.name, rust=is_rust(virtiofsd))
         self.socket: socket.socket | None = None
         self.process = lifetime.spawn_python(WRAPPER, [*wrapper_arguments(share, mountpoint), *rest], folder=folder, log=self.log)

@@ -31,12 +31,13 @@ class VirtioSerial(Backend):
     channel = "virtio-serial"
     device = "virtio-serial,max_ports=2"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        """Make the port. `resume`: the guest was saved while another process had it."""
         self.path = folder / "agent.sock"
         near, far = socket.socketpair()
         self.listener, ready = socket.socketpair()
         self._inherited = far
-        self._relay = SerialRelay(listen_unix(self.path), near, ready)
+        self._relay = SerialRelay(listen_unix(self.path), near, ready, resume=resume)
         self.fds = (far.fileno(),)
         self.chardev = f"socket,id=vsock,fd={far.fileno()}"
 
@@ -48,6 +49,14 @@ class VirtioSerial(Backend):
 
     def failure(self) -> str | None:
         return self._relay.failure
+
+    def quiesce(self) -> None:
+        """Send no more until `resume_sending`, so that the guest can be saved. Raises OSError."""
+        self._relay.quiesce()
+
+    def resume_sending(self) -> None:
+        """Go on after `quiesce`."""
+        self._relay.resume_sending()
 
     def close(self) -> None:
         self.listener.close()

@@ -38,7 +38,7 @@ class VirtualMachine:
     """
 
     def __init__(self, config: VmConfig, host: HostPrograms, entry: registry.Entry | None = None) -> None:
-        """Use `entry` as the folder in the registry, or create one."""
+        """Use `entry` as the folder in the registry, or create one. `close` releases it."""
         self.config = config
         self.host = host
         self.entry = entry if entry is not None else registry.create()
@@ -73,28 +73,24 @@ class VirtualMachine:
 
         Raises InnkeeperError, and `close` must still be called then.
         """
-        self.accel = accel.choose(self.config.accel)
-        self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
-        self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
+        self._choose()
         resolved = network.resolve_ports(self.config.forwards)
         self.forwards = resolved.forwards
         self._relays = [Relay(listener, port) for listener, port in resolved.listeners]
-        self._vsock = virtio_serial.open_backend(self.folder, self.host)
+        self._vsock = self._open_channel()
         for index, share in enumerate(self.config.shares):
             if self.host.virtiofsd is None:
                 raise InnkeeperError("folders are shared by virtiofsd, and none is given")
             self._shares.append(RunningShare(share, index, self.folder, self.host.virtiofsd))
         for running in self._shares:
             running.connect()
-        argv = qemu.arguments(self._launch(self._vsock, resolved.rules))
         self.qemu_log.write_text("")
-        fds = (*self._vsock.fds, *(s.fd for s in self._shares))
         self.started = time.monotonic()
-        self._qemu = lifetime.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
-        self._vsock.close_fds_after_spawn()
+        launch = self._launch(self._vsock, resolved.rules)
+        pid = self._start_qemu(launch)
         self.entry.update(
             status="running",
-            pid=self._qemu.pid,
+            pid=pid,
             owner=os.getpid(),
             address=self._vsock.address("PORT"),
             accel=self.accel,
@@ -102,10 +98,27 @@ class VirtualMachine:
             memory_mib=self.config.memory_mib,
             cpus=self.config.cpus,
             forwards=[str(f) for f in self.forwards],
-            command=shlex.join(argv),
+            command=shlex.join(qemu.arguments(launch)),
         )
 
-    def _launch(self, backend: vsock.Backend, forwards: tuple[Forward, ...]) -> qemu.Launch:
+    def _choose(self) -> None:
+        """Choose accelerator and machine type."""
+        self.accel = accel.choose(self.config.accel)
+        self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
+        self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
+
+    def _open_channel(self) -> vsock.Backend:
+        return virtio_serial.open_backend(self.folder, self.host)
+
+    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
+        """Start QEMU, which inherits `fds` too. Return its process id."""
+        assert self._vsock is not None
+        fds += (*self._vsock.fds, *(share.fd for share in self._shares))
+        self._qemu = lifetime.spawn(self.host.setpriv, qemu.arguments(launch), folder=self.folder, log=self.qemu_log, fds=fds)
+        self._vsock.close_fds_after_spawn()
+        return self._qemu.pid
+
+    def _launch(self, backend: "vsock.Backend | type[vsock.Backend]", forwards: tuple[Forward, ...]) -> qemu.Launch:
         """Return the inputs of QEMU's argument list."""
         config = self.config
         line = cmdline.build(
@@ -116,6 +129,7 @@ class VirtualMachine:
             tsc_khz=self._tsc_khz,
             ready_port=backend.ready_port if config.calls_out else None,
             channel=backend.channel,
+            bridges=config.cloneable,
             extra=config.cmdline,
         )
         return qemu.Launch(
@@ -261,6 +275,13 @@ class VirtualMachine:
 
     def close(self) -> None:
         """End all processes and release the folder. May be called twice."""
+        self.end()
+        if self.entry.keep:
+            self.entry.update(status="ended", pid=None, address=None)
+        self.entry.release()
+
+    def end(self) -> None:
+        """End all processes. May be called twice. Another VM may start in the folder afterwards."""
         self._stopping = True
         # QEMU ends first: its helpers end when their connection to it is closed.
         if self._qemu is not None:
@@ -274,9 +295,6 @@ class VirtualMachine:
         if self._vsock is not None:
             self._vsock.close()
             self._vsock = None
-        if self.entry.keep:
-            self.entry.update(status="ended", pid=None, address=None)
-        self.entry.release()
 
 
 def check_health(sock: socket.socket) -> None:

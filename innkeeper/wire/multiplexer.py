@@ -15,6 +15,12 @@ Flow control is for each connection by itself, so a connection whose reader is s
 other: a side may send WINDOW bytes that its peer has not consumed yet, and CREDIT returns what the
 peer's reader has taken. So a side never holds more than WINDOW bytes of a connection. Only the host
 opens connections, and it never uses a number twice.
+
+A guest whose state was saved meets another host when it is loaded, and neither is told by QEMU.
+The new host sends RESUME with a nonce, at a frame's beginning, for the old host was saved between
+two frames (`quiesce` of the relay). The guest forgets its connections and answers RESUMED with the
+nonce and the last number used. What it was sending may end in the middle of anything, so the new
+host skips all bytes before that nonce.
 """
 
 from struct import Struct
@@ -33,9 +39,11 @@ MAX_DATA = 16 << 10
 MAX_OUTGOING = 64 << 10
 """Bytes that wait for the stream, from which on no data are read from a connection (see `room`)."""
 
-READY, OPEN, ACCEPT, DATA, CREDIT, END, RESET = range(1, 8)
+READY, OPEN, ACCEPT, DATA, CREDIT, END, RESET, RESUME, RESUMED = range(1, 10)
 """READY: the guest serves its ports. OPEN and ACCEPT begin a connection, END closes one direction
-and RESET both. RESET takes effect after the data before it."""
+and RESET both. RESET takes effect after the data before it. RESUME: another host has taken over."""
+NONCE_SIZE = 16
+WITH_PAYLOAD = (DATA, RESUME, RESUMED)
 
 
 class ProtocolError(ValueError):
@@ -66,9 +74,13 @@ class _Connection:
 
 
 class Multiplexer:
-    """One end of the stream: the host's, which opens connections, or the guest's."""
+    """One end of the stream: the host's, which opens connections, or the guest's.
 
-    def __init__(self, *, host: bool) -> None:
+    `resume` is a nonce for a host that takes over the stream of a guest that was saved: it may open
+    connections once `resumed`.
+    """
+
+    def __init__(self, *, host: bool, resume: bytes = b"") -> None:
         self._host = host
         self._connections: dict[int, _Connection] = {}
         self._last = 0
@@ -76,6 +88,14 @@ class Multiplexer:
         self._out: list[bytes] = []
         self.outgoing = 0
         """Bytes that wait for `data_to_send`."""
+        self._nonce = resume
+        if resume:
+            self._frame(RESUME, 0, len(resume), resume)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the guest has answered RESUME, or none was sent."""
+        return not self._nonce
 
     def data_to_send(self) -> bytes:
         """Return all bytes that wait, and forget them."""
@@ -142,12 +162,16 @@ class Multiplexer:
     def receive_data(self, data: bytes) -> "Iterator[Event]":
         """Take bytes of the stream and yield what they say. Raises ProtocolError."""
         self._received += data
+        if self._nonce:
+            if not self._skip_to_nonce():
+                return
+            yield Event(READY, 0, 0)
         start = 0
         try:
             while len(self._received) - start >= HEADER.size:
                 kind, connection, number = HEADER.unpack_from(self._received, start)
                 payload = start + HEADER.size
-                if kind == DATA:
+                if kind in WITH_PAYLOAD:
                     if number > MAX_DATA:
                         raise ProtocolError(f"frame of {number} bytes")
                     if len(self._received) < payload + number:
@@ -164,6 +188,9 @@ class Multiplexer:
 
     def _concerns_user(self, event: Event) -> bool:
         """Keep account of a frame. False if it is of a connection that is over. Raises ProtocolError."""
+        if event.kind == RESUME and not self._host:
+            self._resume(event.data)
+            return True
         if event.kind == (READY if self._host else OPEN):
             if event.kind == READY:
                 return True
@@ -191,6 +218,28 @@ class Multiplexer:
         elif event.kind == RESET:
             del self._connections[event.connection]
         return True
+
+    def _skip_to_nonce(self) -> bool:
+        """Drop all bytes up to RESUMED with our nonce. Return whether it has come."""
+        place = self._received.find(self._nonce)
+        if place < 0:
+            # The end of what came may be the beginning of the frame.
+            del self._received[: -(HEADER.size + NONCE_SIZE)]
+            return False
+        kind, self._last, _ = HEADER.unpack_from(self._received, place - HEADER.size) if place >= HEADER.size else (0, 0, 0)
+        if kind != RESUMED:
+            raise ProtocolError("a nonce that is not in its frame")
+        del self._received[: place + NONCE_SIZE]
+        self._nonce = b""
+        return True
+
+    def _resume(self, nonce: bytes) -> None:
+        """Forget every connection and what waits to be sent, and answer the new host."""
+        if len(nonce) != NONCE_SIZE:
+            raise ProtocolError(f"nonce of {len(nonce)} bytes")
+        self._connections.clear()
+        self.data_to_send()
+        self._frame(RESUMED, self._last, NONCE_SIZE, nonce)
 
     def _forget_if_over(self, connection: int, known: _Connection) -> None:
         if not known.local_open and not known.remote_open:

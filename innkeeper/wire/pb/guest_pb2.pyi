@@ -130,8 +130,37 @@ class ClockResponse(_message.Message):
     realtime_ns: int
     def __init__(self, realtime_ns: _Optional[int] = ...) -> None: ...
 
+class ResumeCloneRequest(_message.Message):
+    __slots__ = ("entropy", "realtime_ns", "generation", "hardware_addresses")
+    class HardwareAddress(_message.Message):
+        __slots__ = ("device", "address")
+        DEVICE_FIELD_NUMBER: _ClassVar[int]
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        device: str
+        address: str
+        def __init__(self, device: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    REALTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    entropy: bytes
+    realtime_ns: int
+    generation: int
+    hardware_addresses: _containers.RepeatedCompositeFieldContainer[ResumeCloneRequest.HardwareAddress]
+    def __init__(self, entropy: _Optional[bytes] = ..., realtime_ns: _Optional[int] = ..., generation: _Optional[int] = ..., hardware_addresses: _Optional[_Iterable[_Union[ResumeCloneRequest.HardwareAddress, _Mapping[str, object]]]] = ...) -> None: ...
+
+class ResumeCloneResponse(_message.Message):
+    __slots__ = ("generation", "realtime_ns", "boot_id")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    REALTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    realtime_ns: int
+    boot_id: str
+    def __init__(self, generation: _Optional[int] = ..., realtime_ns: _Optional[int] = ..., boot_id: _Optional[str] = ...) -> None: ...
+
 class Event(_message.Message):
-    __slots__ = ("number", "time", "kind", "container_id", "exec_id", "exit_status")
+    __slots__ = ("number", "time", "kind", "container_id", "exec_id", "exit_status", "generation")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[Event.Kind]
@@ -140,25 +169,29 @@ class Event(_message.Message):
         EXITED: _ClassVar[Event.Kind]
         OOM: _ClassVar[Event.Kind]
         REMOVED: _ClassVar[Event.Kind]
+        RESUMED: _ClassVar[Event.Kind]
     UNKNOWN: Event.Kind
     CREATED: Event.Kind
     STARTED: Event.Kind
     EXITED: Event.Kind
     OOM: Event.Kind
     REMOVED: Event.Kind
+    RESUMED: Event.Kind
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: float
     kind: Event.Kind
     container_id: str
     exec_id: str
     exit_status: int
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[float] = ..., kind: _Optional[_Union[Event.Kind, str]] = ..., container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., exit_status: _Optional[int] = ...) -> None: ...
+    generation: int
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[float] = ..., kind: _Optional[_Union[Event.Kind, str]] = ..., container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., exit_status: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class NextEventsRequest(_message.Message):
     __slots__ = ("after",)

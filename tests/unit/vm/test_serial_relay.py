@@ -12,6 +12,7 @@ import pytest
 from agent import loop
 from agent.loop import Fd, Socket, sockets
 from agent.virtio_serial import SerialPort
+from innkeeper.vm import serial_relay
 from innkeeper.vm.serial_relay import SerialRelay
 from innkeeper.wire.multiplexer import WINDOW
 from tests.eventually import eventually
@@ -30,6 +31,8 @@ class Guest:
         self._device = device
         self._end_read, self._end_write = os.pipe()
         self.port: SerialPort | None = None
+        self.near: socket.socket
+        self.relay: SerialRelay
 
     def run(self) -> None:
         try:
@@ -86,15 +89,16 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     listener.listen()
     relay = SerialRelay(listener, near, ready)
     guest = Guest(far)
+    guest.near, guest.relay = near, relay
     agent = threading.Thread(target=guest.run)
     agent.start()
     assert waiting.recv(1) == b"", "the guest has announced itself"
     yield guest
-    assert relay.failure is None
+    assert guest.relay.failure is None
     guest.end()
     agent.join(20)
     assert not agent.is_alive()
-    relay.close()
+    guest.relay.close()
     for sock in (far, waiting, *connectors.values()):
         sock.close()
     assert sorted(os.listdir("/proc/self/fd")) == before
@@ -187,3 +191,49 @@ def test_the_ports_have_no_name(guest: Guest) -> None:
     """A container in the agent's network namespace sees the names of its unix sockets."""
     names = [line.split()[7] for line in Path("/proc/net/unix").read_text().splitlines()[1:] if len(line.split()) > 7]
     assert not [name for name in names if "1024" in name]
+
+
+def test_another_relay_takes_over_the_stream(guest: Guest, dial: "Callable[[int], socket.socket]", tmp_path: Path) -> None:
+    """As after a guest was saved in use and loaded: its connections end, and new ones work."""
+    with dial(PORT) as old, guest.near.dup() as stream:
+        old.sendall(b"echoed to nobody")
+        guest.relay.quiesce()
+        guest.relay.close()
+        waiting, ready = socket.socketpair()
+        (tmp_path / "agent.sock").unlink()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+        guest.relay = SerialRelay(listener, stream.dup(), ready, resume=True)
+        with waiting:
+            assert waiting.recv(1) == b"", "the guest has answered"
+    eventually(lambda: guest.connections == 0, "the connection of the first relay lives on")
+    assert _echoed(dial(PORT), b"after") == b"after"
+
+
+def test_a_relay_that_is_held_goes_on_afterwards(guest: Guest, dial: "Callable[[int], socket.socket]") -> None:
+    with dial(PORT) as sock:
+        guest.relay.quiesce()
+        sock.sendall(b"held")
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.recv(10)
+        guest.relay.resume_sending()
+        sock.settimeout(30)
+        assert sock.recv(10) == b"held"
+
+
+def test_a_guest_that_does_not_read_cannot_be_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(serial_relay, "QUIESCE_SECONDS", 0.1)
+    near, far = socket.socketpair()
+    waiting, ready = socket.socketpair()
+    relay = SerialRelay(socket.socket(socket.AF_UNIX), near, ready, resume=True)  # RESUME is never read
+    try:
+        assert far.recv(1, socket.MSG_PEEK)
+        with pytest.raises(OSError, match="does not read"):
+            relay.quiesce()
+    finally:
+        far.close()
+        relay.close()
+        waiting.close()
+    assert relay.failure is None, "the end of QEMU is told by QEMU"

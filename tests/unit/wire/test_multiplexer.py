@@ -15,6 +15,7 @@ from innkeeper.wire.multiplexer import (
     OPEN,
     READY,
     RESET,
+    RESUME,
     WINDOW,
     Event,
     Multiplexer,
@@ -157,3 +158,76 @@ def test_any_bytes_are_events_or_refused(data: bytes) -> None:
                 assert event.kind in range(READY, RESET + 1)
         except ProtocolError:
             pass
+
+
+NONCE = bytes(range(16))
+
+
+def saved_in_use() -> tuple[Multiplexer, bytes]:
+    """A guest with an open connection, and what it has sent that nobody has read."""
+    _, guest, number = opened()
+    guest.send(number, b"x" * 300)
+    guest.consumed(number, CREDIT_STEP)
+    guest.end(number)
+    return guest, guest.data_to_send()
+
+
+def test_a_new_host_takes_over_wherever_the_old_stream_was_cut() -> None:
+    guest, unread = saved_in_use()
+    for cut in range(len(unread) + 1):
+        guest, unread = saved_in_use()
+        host = Multiplexer(host=True, resume=NONCE)
+        assert not host.resumed
+        assert [event.kind for event in move(host, guest)] == [RESUME]
+        answer = unread[cut:] + guest.data_to_send()
+        for size in (1, 7, len(answer)):
+            host = Multiplexer(host=True, resume=NONCE)
+            events = [event for at in range(0, len(answer), size) for event in host.receive_data(answer[at : at + size])]
+            assert [event.kind for event in events] == [READY]
+            assert host.resumed
+        host.data_to_send()
+        number = host.open(1024)
+        [event] = move(host, guest)
+        assert (event.kind, event.connection) == (OPEN, number)
+        guest.accept(number)
+        guest.send(number, b"new")
+        assert [event.data for event in move(guest, host)] == [b"", b"new"]
+
+
+def test_the_guest_forgets_the_connections_of_the_old_host() -> None:
+    _, guest, number = opened()
+    guest.send(number, b"never sent")
+    move(Multiplexer(host=True, resume=NONCE), guest)
+    assert guest.room(number) == 0
+    assert b"never sent" not in guest.data_to_send()
+    guest.reset(number)
+    guest.send(number, b"late")
+    assert guest.outgoing == 0
+
+
+def test_a_guest_can_be_taken_over_again() -> None:
+    guest = Multiplexer(host=False)
+    for round_ in range(3):
+        host = Multiplexer(host=True, resume=bytes([round_]) * 16)
+        move(host, guest)
+        assert [event.kind for event in move(guest, host)] == [READY]
+        host.open(1)
+        assert [event.kind for event in move(host, guest)] == [OPEN]
+
+
+@pytest.mark.parametrize("frame", [HEADER.pack(RESUME, 0, 3) + b"abc", HEADER.pack(RESUME, 0, MAX_DATA + 1)])
+def test_a_wrong_nonce_is_refused(frame: bytes) -> None:
+    with pytest.raises(ProtocolError, match=r"nonce of 3 bytes|frame of"):
+        list(Multiplexer(host=False).receive_data(frame))
+
+
+def test_a_nonce_outside_of_its_frame_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="not in its frame"):
+        list(Multiplexer(host=True, resume=NONCE).receive_data(b"something" + NONCE))
+    with pytest.raises(ProtocolError, match="not in its frame"):
+        list(Multiplexer(host=True, resume=NONCE).receive_data(NONCE))
+
+
+def test_resume_is_not_for_the_host() -> None:
+    with pytest.raises(ProtocolError):
+        list(Multiplexer(host=True).receive_data(HEADER.pack(RESUME, 0, 16) + NONCE))

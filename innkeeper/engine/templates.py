@@ -1,0 +1,137 @@
+"""Start the VM of a container from a template, and have templates made.
+
+A template is a guest that has booted, loaded its agent and run a container of ours (see
+`template_maker`). A container's VM that starts from one is a clone. Before anything of the
+container runs in it, `ResumeClone` gives it what it must not share with other clones
+(docs/templates.md). If anything of that fails, the clone is ended and the VM boots as usual.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from innkeeper import progress
+from innkeeper.client import Agent, RpcError, connect
+from innkeeper.engine.resolve import COLD, TEMPLATE, ResolvedRun
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import AGENT_PORT, CloneableVm, VmConfig, qemu, registry, template
+from innkeeper.wire.pb import guest_pb2
+
+MEMORY_CLASSES_MIB = (512, 1024, 2048, 4096, 8192, 16384)
+"""Sizes of a VM for which templates are made. A clone's memory is that of its template.
+
+The container's own limit is exact, whatever the VM has.
+"""
+READY_SECONDS = 15.0
+"""Seconds that a clone may take to answer. It takes a few tenths, on a busy host a few seconds."""
+CLOCK_TOLERANCE_NS = 50_000_000
+"""Nanoseconds that a clone's clock may be off once it is set."""
+
+
+def configuration(resolved: ResolvedRun, config: VmConfig) -> VmConfig | None:
+    """Return `config` as a clone's, or None if the VM cannot start from a template."""
+    if len(config.shares) > qemu.SHARE_PORTS:
+        return None
+    memory = config.memory_mib
+    if resolved.request.vm_memory is None:
+        memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
+    if memory not in MEMORY_CLASSES_MIB:
+        return None
+    return replace(config, cloneable=True, machine_type="q35", memory_mib=memory)
+
+
+def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> CloneableVm | None:
+    """Return a running clone in which a container may be created, or None to boot instead.
+
+    A template that cannot be used is removed, so that a new one is made. With `--start template` it
+    is made first, and a clone that cannot be used is an error. Raises InnkeeperError.
+    """
+    required = resolved.request.start == TEMPLATE
+    clone = None if resolved.request.start == COLD else configuration(resolved, config)
+    if clone is None:
+        if required:
+            raise InnkeeperError("--start template: no templates are made for such a VM", hint="docs/templates.md lists them")
+        return None
+    vm = CloneableVm(clone, resolved.host, entry)
+    key = vm.template_key()
+    if required and not template.exists(key):
+        _make_now(resolved, clone, key)
+    try:
+        with template.found(key) as known:
+            if known is not None:
+                vm.template = known
+                vm.start()
+                _resume(vm)
+                return vm
+        if required:
+            raise InnkeeperError("it was removed")
+    except (InnkeeperError, RpcError, OSError) as error:
+        vm.end()
+        template.remove(key)
+        if required:
+            raise InnkeeperError(f"--start template: {error}") from error
+        progress.warn(f"the guest's template cannot be used, booting instead: {error}")
+    except BaseException:
+        vm.end()
+        raise
+    return None
+
+
+def _resume(vm: CloneableVm) -> None:
+    """Make the guest of a new clone one of its own. Raises InnkeeperError, RpcError and OSError."""
+    vm.wait_ready(READY_SECONDS)
+    with connect(vm.address(AGENT_PORT), timeout=READY_SECONDS) as client:
+        request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=time.time_ns())
+        if vm.config.network:
+            request.hardware_addresses.add(device="eth0", address=hardware_address())
+        before = time.time_ns()
+        answer = Agent(client, READY_SECONDS).resume_clone(request)
+        after = time.time_ns()
+    if answer.generation != request.generation:
+        raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {request.generation}")
+    if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:
+        raise InnkeeperError(f"the clock of the clone is off by {(answer.realtime_ns - after) / 1e9:.3f} s")
+
+
+def hardware_address() -> str:
+    """Return a random MAC address of QEMU's range."""
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in os.urandom(3))
+
+
+def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> None:
+    """Have a process of its own make the template for such runs, unless that failed a moment ago.
+
+    It has the lowest priority, survives this process, and reports to nobody.
+    """
+    clone = None if resolved.request.start == COLD else configuration(resolved, config)
+    if clone is None or template.recent_failure(CloneableVm(clone, resolved.host, entry).template_key()):
+        return
+    maker = _maker()
+    assert maker.stdin is not None
+    with maker.stdin:
+        maker.stdin.write(_order(resolved, clone))
+
+
+def _make_now(resolved: ResolvedRun, clone: VmConfig, key: str) -> None:
+    """Make the template and wait for it. Raises InnkeeperError."""
+    with progress.step("making a template of the guest"):
+        maker = _maker("--now")
+        maker.communicate(_order(resolved, clone))
+    if maker.returncode != 0:
+        why = template.recent_failure(key) or f"its maker ended with status {maker.returncode}"
+        raise InnkeeperError(f"--start template: no template could be made: {why}")
+
+
+def _maker(*arguments: str) -> "subprocess.Popen[bytes]":
+    """Start the process that makes templates. It waits for its order on standard input."""
+    argv = [sys.executable, "-m", "innkeeper.engine.template_maker", *arguments]
+    null = subprocess.DEVNULL
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
+
+
+def _order(resolved: ResolvedRun, clone: VmConfig) -> bytes:
+    """Return what the maker needs. What is the user's is left out: ports, volumes, the image."""
+    return pickle.dumps((replace(clone, disks=(), shares=(), forwards=()), resolved.host))

@@ -1,0 +1,126 @@
+"""A VM whose state can be saved, and that can start from saved state instead of booting."""
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from uuid import UUID
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import qemu, saved_state, template
+from innkeeper.vm.config import Forward, HostPrograms, VmConfig
+from innkeeper.vm.qmp import Qmp, QmpError
+from innkeeper.vm.registry import Entry
+from innkeeper.vm.template import Template
+from innkeeper.vm.virtio_serial import VirtioSerial
+from innkeeper.vm.vm import VirtualMachine
+from innkeeper.vm.vsock import Backend
+
+SAVE_SECONDS = 30.0
+"""Seconds that QEMU may take to end once its state is saved."""
+RAM = "ram"
+"""The file of the guest's memory, in the folder of a VM that is going to be saved."""
+
+
+class CloneableVm(VirtualMachine):
+    """A VM of a `cloneable` configuration. With a `template` it is a clone, else it boots.
+
+    A template is shared by many clones. Nothing of a clone is written to it.
+    """
+
+    def __init__(self, config: VmConfig, host: HostPrograms, entry: Entry | None = None, template: Template | None = None) -> None:
+        super().__init__(config, host, entry)
+        self.template = template
+        self._qmp: Qmp | None = None
+        self._channel: VirtioSerial | None = None
+
+    def template_key(self) -> str:
+        """Return the key of the template that this VM can start from."""
+        self._choose()
+        return template.key_of(self._launch(VirtioSerial, ()))
+
+    def _open_channel(self) -> Backend:
+        self._channel = VirtioSerial(self.folder, resume=self.template is not None)
+        return self._channel
+
+    def _launch(self, backend: Backend | type[Backend], forwards: tuple[Forward, ...]) -> qemu.Launch:
+        generation = UUID(bytes=os.urandom(16), version=4)
+        return replace(super()._launch(backend, forwards), ram=RAM, generation=str(generation))
+
+    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
+        self._qmp = Qmp()
+        with ExitStack() as inherited:
+            launch = replace(launch, qmp_fd=self._qmp.fd)
+            fds += (self._qmp.fd,)
+            if self.template is None:
+                self._make_ram()
+            else:
+                launch, fds = self._prepare_load(self.template, launch, fds, inherited)
+            pid = super()._start_qemu(launch, fds)
+            self._qmp.close_far_end()
+        if self.template is not None:
+            self._load(self._qmp)
+        return pid
+
+    def _make_ram(self) -> None:
+        """Make the file of the memory, which nobody else may read."""
+        fd = os.open(self.folder / RAM, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, self.config.memory_mib << 20)
+        finally:
+            os.close(fd)
+
+    def _prepare_load(
+        self, template: Template, launch: qemu.Launch, fds: tuple[int, ...], inherited: ExitStack
+    ) -> tuple[qemu.Launch, tuple[int, ...]]:
+        """Return `launch` and `fds` with the state and the memory of `template`.
+
+        virtiofsd maps the guest's memory, so with shares it is a copy, which takes some hundredths
+        of a second. Without, the file is mapped privately: pages that no clone changes are shared.
+        """
+        assert self._qmp is not None
+        state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
+        inherited.callback(os.close, state)
+        saved_state.start_loading(self._qmp, state)
+        if not self.config.shares:
+            return replace(launch, ram=str(template.ram), ram_private=True, incoming=True), (*fds, state)
+        memory = saved_state.copy_memory(template.ram)
+        inherited.callback(os.close, memory)
+        return replace(launch, ram=f"/proc/self/fd/{memory}", incoming=True), (*fds, state, memory)
+
+    def _load(self, qmp: Qmp) -> None:
+        """Wait for the state, fit in what differs from the template, and let the guest run.
+
+        Raises InnkeeperError.
+        """
+        try:
+            saved_state.finish_loading(qmp)
+            for index, disk in enumerate(self.config.disks, start=1):
+                if not disk.read_only:
+                    # The guest knows the size of the template's disk. QEMU cannot tell it that of a
+                    # read-only one, whose file system has a size of its own.
+                    qmp.execute("block_resize", {"node-name": f"disk{index}", "size": disk.path.stat().st_size})
+            for index, share in enumerate(self.config.shares):
+                qmp.execute("device_add", qemu.share_device(index, share.tag))
+            saved_state.resume(qmp)
+        except QmpError as error:
+            lines = self.qemu_log.read_text(errors="replace").strip().splitlines()
+            raise InnkeeperError(f"{error.message}{f' ({lines[-1]})' if lines else ''}") from error
+
+    def publish(self, key: str) -> None:
+        """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""
+        assert self._qmp is not None and self._channel is not None, "start() comes first"
+        state = self.folder / "state"
+        self._channel.quiesce()
+        saved_state.save(self._qmp, state)
+        self._stopping = True
+        self._qmp.execute("quit")
+        self.wait(SAVE_SECONDS)
+        with open(self.folder / RAM, "rb") as ram:
+            os.fsync(ram.fileno())
+        template.publish(key, self.folder / RAM, state)
+
+    def end(self) -> None:
+        super().end()
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None

@@ -1,0 +1,142 @@
+"""Starting from a template: the same container as from a boot, its own identity, and a boot when anything is wrong."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from innkeeper.paths import templates_root
+from innkeeper.vm import registry, template
+from tests.eventually import eventually
+from tests.images import busybox_image, debian_image
+from tests.vm.command import innkeeper, inspected, succeed
+
+pytestmark = pytest.mark.vm
+
+CLONE = ("run", "--rm", "--start", "template")
+"""Without a template, this makes one first."""
+
+
+@pytest.fixture(scope="module")
+def key() -> Iterator[str]:
+    """The key of the template of these tests, which exists."""
+    before = set(keys())
+    succeed(*CLONE, busybox_image(), "true")
+    new = sorted(keys(), key=lambda name: (name in before, -(templates_root() / name / "template.json").stat().st_mtime))
+    yield new[0]
+
+
+def keys() -> list[str]:
+    return [folder.name for folder in templates_root().glob("[!.]*/")] if templates_root().exists() else []
+
+
+def use(key: str) -> str:
+    """Run a container that says something, whatever becomes of the template. Return what the run said."""
+    done = innkeeper("run", "--rm", "--start", "auto", busybox_image(), "echo", "it ran")
+    assert (done.returncode, done.stdout) == (0, b"it ran\n"), done.stderr.decode()
+    return done.stderr.decode()
+
+
+def test_inspect_says_how_it_started(key: str) -> None:
+    id = succeed("run", "-d", "--start", "template", busybox_image(), "sleep", "1000").strip()
+    try:
+        started = inspected(id)["machine"]["start"]
+        assert (started["from"], started["template"]) == ("template", key)
+        assert started["milliseconds"] > 0
+    finally:
+        innkeeper("rm", "-f", id)
+
+
+@pytest.mark.parametrize("options", [(), ("-v",)], ids=["private", "shared"])
+def test_clones_have_an_identity_of_their_own(key: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    """Random numbers of the kernel and of programs, boot id, hardware address, and clock."""
+    script = (
+        "import os, random, secrets, socket, ssl, time, uuid\n"
+        "own = [os.urandom(16).hex(), secrets.token_hex(16), str(uuid.uuid4()), str(random.random()),\n"
+        " open('/proc/sys/kernel/random/boot_id').read().strip(), open('/proc/sys/kernel/random/uuid').read().strip(),\n"
+        " open('/sys/class/net/eth0/address').read().strip(), socket.gethostname(), ssl.RAND_bytes(16).hex()]\n"
+        "print(*own, time.time())\n"
+    )
+    share = ("-v", f"{tmp_path}:/data") if options else ()
+    from tests.images import python_image
+
+    argv = (*CLONE, *share, python_image(), "python3", "-c", script)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(8))]
+    for column in list(zip(*answers, strict=True))[:-1]:
+        assert len(set(column)) == 8, column
+
+
+def test_the_clock_is_right(key: str) -> None:
+    before = time.time()
+    there = float(succeed(*CLONE, debian_image(), "date", "+%s.%N"))
+    assert before < there < time.time()
+
+
+def damaged(folder: Path) -> None:
+    with (folder / "state").open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes(10000))
+
+
+def unnoticed(folder: Path) -> None:
+    """Damage that only QEMU can notice: the facts of the files fit."""
+    damaged(folder)
+    known = (folder / "template.json").read_text()
+    import json
+
+    facts = json.loads(known)
+    found = (folder / "state").stat()
+    facts["state"] = [found.st_size, found.st_mtime_ns, found.st_ino]
+    (folder / "template.json").write_text(json.dumps(facts))
+
+
+def half_written(folder: Path) -> None:
+    os.truncate(folder / "ram", 1 << 20)
+
+
+def foreign(folder: Path) -> None:
+    """A template of another VM under this one's key."""
+    unnoticed(folder)
+
+
+@pytest.mark.parametrize("damage", [damaged, unnoticed, half_written])
+def test_a_template_that_cannot_be_used_is_replaced(damage: object) -> None:
+    succeed(*CLONE, busybox_image(), "true")
+    for name in keys():
+        damage(templates_root() / name)  # type: ignore[operator]
+    said = use("")
+    assert "booting instead" in said or damage is not unnoticed
+    eventually(lambda: bool(keys()), "no template was made anew")
+    succeed(*CLONE, busybox_image(), "true")
+
+
+def test_twenty_at_once_leave_nothing(key: str) -> None:
+    before = (templates_root() / key / "ram").stat().st_mtime_ns
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(lambda n: succeed(*CLONE, busybox_image(), "echo", str(n)), range(20))) == [f"{n}\n" for n in range(20)]
+    assert (templates_root() / key / "ram").stat().st_mtime_ns == before
+    assert not [record for record in registry.list_vms() if record.alive and record.state.get("start")]
+
+
+def test_a_maker_that_is_killed_leaves_no_half_template(key: str) -> None:
+    template.remove(key)
+    assert not template.exists(key)
+    succeed("run", "--rm", "--start", "auto", busybox_image(), "true")
+    eventually(lambda: bool(makers()), "no maker was started")
+    for pid in makers():
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not makers(), "the maker did not end")
+    assert not template.exists(key)
+    succeed(*CLONE, busybox_image(), "true")
+    assert template.exists(key)
+
+
+def makers() -> list[int]:
+    found = subprocess.run(["pgrep", "-f", "innkeeper.engine.template_maker"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
