@@ -62,3 +62,4 @@ class VirtioSerial(Backend):
         self.listener.close()
         self.close_fds_after_spawn()
         self._relay.close()
+        self.path.unlink(missing_ok=True)

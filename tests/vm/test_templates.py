@@ -35,7 +35,7 @@ def keys() -> list[str]:
     return [folder.name for folder in templates_root().glob("[!.]*/")] if templates_root().exists() else []
 
 
-def use(key: str) -> str:
+def use() -> str:
     """Run a container that says something, whatever becomes of the template. Return what the run said."""
     done = innkeeper("run", "--rm", "--start", "auto", busybox_image(), "echo", "it ran")
     assert (done.returncode, done.stdout) == (0, b"it ran\n"), done.stderr.decode()
@@ -100,17 +100,12 @@ def half_written(folder: Path) -> None:
     os.truncate(folder / "ram", 1 << 20)
 
 
-def foreign(folder: Path) -> None:
-    """A template of another VM under this one's key."""
-    unnoticed(folder)
-
-
 @pytest.mark.parametrize("damage", [damaged, unnoticed, half_written])
 def test_a_template_that_cannot_be_used_is_replaced(damage: object) -> None:
     succeed(*CLONE, busybox_image(), "true")
     for name in keys():
         damage(templates_root() / name)  # type: ignore[operator]
-    said = use("")
+    said = use()
     assert "booting instead" in said or damage is not unnoticed
     eventually(lambda: bool(keys()), "no template was made anew")
     succeed(*CLONE, busybox_image(), "true")
