@@ -15,7 +15,7 @@ import sys  # noqa: E402
 
 from agent import log, loop  # noqa: E402
 from agent.loop.sockets import VIRTIO_SERIAL, listen  # noqa: E402
-from agent.service.dispatch import Dispatcher  # noqa: E402
+from agent.service.dispatcher import Dispatcher  # noqa: E402
 from agent.service.server import serve  # noqa: E402
 
 TYPE_CHECKING = False

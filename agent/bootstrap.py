@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 
-    from agent.service.dispatch import Dispatcher
+    from agent.service.dispatcher import Dispatcher
 else:
     import _signal as signal
 

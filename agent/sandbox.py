@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent import events, log, loop
 from agent.container import step_times
 from agent.container.container import Container
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.process import DEFAULT_IO, ProcessIO
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio

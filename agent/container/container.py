@@ -11,7 +11,7 @@ from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
 from agent.container.create import ContainerBuilder
 from agent.container.exec_ import ExecBuilder
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.lifecycle import LEGAL, Status
 from agent.container.process import DEFAULT_IO, ContainerProcess, ProcessIO
 from agent.container.rootfs.idmap import Mappings, mappings_of

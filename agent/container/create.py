@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.container import hooks, net_devices
 from agent.container.cgroup.manager import Cgroup
 from agent.container.fd_set import FdSet
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.init import child
 from agent.container.init.prepare import check_ids, host_id, init_plan, process_plan
 from agent.container.namespaces import Namespaces, TemporaryNamespaces

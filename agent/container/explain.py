@@ -11,7 +11,7 @@ from agent.container import create
 from agent.container.cgroup.device_program import rules_of
 from agent.container.cgroup.plan import writes
 from agent.container.fd_set import FdSet
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.init import child
 from agent.container.init.plan import ChildPlan
 from agent.container.init.prepare import NO_CAPABILITIES, bits, init_plan, process_plan

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.errors import Refused
 from agent.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_magic
 from agent.linux.mount_table import mount_table

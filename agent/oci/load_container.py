@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agent.container.cgroup.manager import Cgroup
 from agent.container.container import Container
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.lifecycle import Status
 from agent.container.process import ContainerProcess
 from agent.container.spec.document import parse_resources, parse_spec

@@ -7,7 +7,7 @@ from agent.linux import procfs
 from agent.linux.fd import OwnedFd
 from agent.linux.openat2 import read_regular_file
 from agent.worker import run_in_worker
-from innkeeper.wire.accounts import AccountError, resolve_user
+from innkeeper.wire.passwd import AccountError, resolve_user
 
 if TYPE_CHECKING:
     from agent.container.container import Container

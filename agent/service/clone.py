@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 LATE_MODULES = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 

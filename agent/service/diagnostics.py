@@ -12,7 +12,7 @@ from innkeeper.wire.pb.agent_pb2 import GetDiagnosticDataResponse
 if TYPE_CHECKING:
     from agent.container.container import Container
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 TERMINATION_LOG = "termination_log"

@@ -14,7 +14,7 @@ from innkeeper.wire.pb.guest_pb2 import ClockResponse
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 RNDADDTOENTCNT = 0x40045201

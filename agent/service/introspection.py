@@ -20,7 +20,7 @@ from innkeeper.wire.pb.guest_pb2 import (
 if TYPE_CHECKING:
     from agent.container.container import Container
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

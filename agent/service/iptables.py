@@ -8,7 +8,7 @@ from innkeeper.wire.pb.agent_pb2 import GetIPTablesResponse, SetIPTablesResponse
 
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import agent_pb2
 
 

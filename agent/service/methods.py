@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handler, Handlers
+    from agent.service.dispatcher import Handler, Handlers
 
 AGENT_SERVICE: "Handlers" = {
     **sandboxes.METHODS,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.container.process import ContainerProcess
     from agent.sandbox import Sandbox
-    from agent.service.dispatch import Handlers
+    from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import guest_pb2
 
 DISCARD_SIZE = 1 << 20

@@ -14,7 +14,7 @@ from innkeeper.image.labels import apparmor_profile, selinux_labels
 from innkeeper.image.option_values import resolve_env
 from innkeeper.image.run_options import RunOptions
 from innkeeper.image.seccomp import load_profile
-from innkeeper.wire.accounts import AccountError, User, resolve_user
+from innkeeper.wire.passwd import AccountError, User, resolve_user
 
 OCI_VERSION = "1.1.0"
 INIT_SOURCE = "/usr/libexec/innkeeper/init"

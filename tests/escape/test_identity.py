@@ -10,7 +10,7 @@ import pytest
 from agent.container.spec.document import parse_spec
 from agent.errors import Refused
 from innkeeper.client import RpcError
-from innkeeper.wire.accounts import AccountError, resolve_user
+from innkeeper.wire.passwd import AccountError, resolve_user
 from tests.escape.documents import EXEC, IDENTITIES, PROGRAM, ROOT, USER
 from tests.escape.target import Target
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.container.cgroup import device_program
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from tests.root.container_helpers import FIRST, Box, busybox_root, cgroup2, open_parents
 
 

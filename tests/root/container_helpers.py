@@ -14,7 +14,7 @@ import pytest
 from agent import loop
 from agent.container import create
 from agent.container.container import Container
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.init import child
 from agent.container.init.plan import ChildPlan
 from agent.container.spec.document import parse_process, parse_spec

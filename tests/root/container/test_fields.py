@@ -14,7 +14,7 @@ import pytest
 
 from agent import loop
 from agent.container.container import Container, Status
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import numa

@@ -10,7 +10,7 @@ import pytest
 
 from agent import loop
 from agent.container.container import Container
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.lifecycle import Status
 from agent.errors import StepFailed, WrongState
 from tests.root.container_helpers import Box, Document, finish

@@ -9,7 +9,7 @@ from agent import bootstrap
 from agent.config import Config
 from agent.loop import readable, run
 from agent.loop.task import running_loop
-from agent.service.dispatch import Dispatcher
+from agent.service.dispatcher import Dispatcher
 from tests.contract.agent_process import CHECK_ANSWER
 from tests.contract.wire_helpers import request_frame
 

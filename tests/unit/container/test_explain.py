@@ -7,7 +7,7 @@ import pytest
 
 from agent.container import create
 from agent.container.explain import plan_lines
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.init import child
 from agent.container.spec.document import parse_spec
 

@@ -7,7 +7,7 @@ import pytest
 from agent import loop
 from agent.container.cgroup.manager import Cgroup
 from agent.container.container import Container
-from agent.container.host import HostContext
+from agent.container.host_context import HostContext
 from agent.container.spec.document import parse_spec
 
 

@@ -8,7 +8,7 @@ import pytest
 from agent import errors, loop
 from agent.loop import Cancelled, Event, run, sleep, spawn
 from agent.service import methods as service_methods
-from agent.service.dispatch import Dispatcher
+from agent.service.dispatcher import Dispatcher
 from agent.service.methods import Methods
 from agent.service.server import Answer
 from innkeeper.wire import error_info, status

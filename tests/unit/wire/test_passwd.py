@@ -2,7 +2,7 @@
 
 import pytest
 
-from innkeeper.wire.accounts import AccountError, User, resolve_user
+from innkeeper.wire.passwd import AccountError, User, resolve_user
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 # comment:x:1:1::/:/bin/sh
