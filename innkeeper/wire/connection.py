@@ -14,10 +14,6 @@ on, because the header still gives the position of the next frame.
 from innkeeper.wire import frames, status
 from innkeeper.wire.envelope import DecodeError, Request, Response
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 CLIENT = "client"
 SERVER = "server"
 
@@ -95,8 +91,7 @@ class Connection:
         self.streams: dict[int, _Stream] = {}
         self._highest = 0
         self._next = 1
-        self._buffer = bytearray()
-        self._discard = 0
+        self._frames = frames.Decoder(limit)
         self._out: list[bytes] = []
         self.outgoing = 0
         """Bytes queued and not yet handed out by data_to_send."""
@@ -104,59 +99,23 @@ class Connection:
     @property
     def mid_frame(self) -> bool:
         """Return whether an end of file now would cut a frame."""
-        return bool(self._buffer) or self._discard > 0
+        return self._frames.mid_frame
 
     @property
     def missing(self) -> int:
-        """Return how many bytes the current frame still lacks.
-
-        Returns 0 between frames and within a header, whose length is not known yet.
-        """
-        if self._discard:
-            return self._discard
-        if len(self._buffer) < frames.HEADER.size:
-            return 0
-        return int(frames.HEADER.size + frames.HEADER.unpack_from(self._buffer)[0] - len(self._buffer))
+        """Return how many bytes the current frame still lacks, as far as its header is known."""
+        return self._frames.missing
 
     # receiving
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Process received bytes, split in any way, and return the events that they complete."""
-        if self._discard:
-            skipped = min(self._discard, len(data))
-            self._discard -= skipped
-            data = data[skipped:]
-        self._buffer += data
         events: list[Event] = []
-        for stream, kind, flags, payload in self._frames():
+        for stream, kind, flags, payload in self._frames.decode(data):
             event = self._on_frame(stream, kind, flags, payload)
             if event is not None:
                 events.append(event)
         return events
-
-    def _frames(self) -> "Iterator[tuple[int, int, int, bytes | None]]":
-        """Remove whole frames from the buffer and yield them as (stream, type, flags, payload).
-
-        A payload over the limit is yielded as None at once, so that its call can be failed, and its
-        bytes are discarded as they arrive. They are never buffered: the length in a header is the
-        peer's choice, and 4 GiB would otherwise be held in memory.
-        """
-        buffer, position = self._buffer, 0
-        try:
-            while len(buffer) - position >= frames.HEADER.size:
-                length, stream, kind, flags = frames.HEADER.unpack_from(buffer, position)
-                start = position + frames.HEADER.size
-                if length > self.limit:
-                    position = min(start + length, len(buffer))
-                    self._discard = start + length - position
-                    yield stream, kind, flags, None
-                    continue
-                if len(buffer) - start < length:
-                    return
-                position = start + length
-                yield stream, kind, flags, bytes(memoryview(buffer)[start:position])
-        finally:
-            del buffer[:position]
 
     def _on_frame(self, stream: int, kind: int, flags: int, payload: bytes | None) -> Event | None:
         """Process one whole frame.

@@ -132,7 +132,7 @@ def test_an_oversize_request_is_discarded_and_the_connection_goes_on(size: int) 
     assert answer[:2] == (1, 8)
     assert "4194304" in answer[2]
     assert not server.mid_frame
-    assert server._buffer == b""
+    assert server._frames._buffer == b""
 
 
 def test_the_longest_length_there_is_holds_no_memory() -> None:
@@ -142,5 +142,5 @@ def test_the_longest_length_there_is_holds_no_memory() -> None:
     for _ in range(64):
         assert server.receive_data(chunk) == []
     assert server.missing == 0xFFFFFFFF - (64 << 20)
-    assert len(server._buffer) == 0
+    assert len(server._frames._buffer) == 0
     assert server.mid_frame
