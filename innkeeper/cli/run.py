@@ -46,6 +46,7 @@ FLAGS = (
     *ENVIRONMENT,
     repeated("volumes", "-v", "--volume", parse=values.parse_volume, metavar="HOST:GUEST[:ro]", help="Share a folder or file."),
     repeated("ports", "-p", "--publish", parse=values.parse_ports, into=flat, metavar=PORT, help="Forward a port."),
+    switch("publish_all", "-P", "--publish-all", help="Forward a free port to each one that the image exposes."),
     *PROCESS,
     repeated("group_add", "--group-add", metavar="GROUP", help="One more group, by name or number."),
     single("hostname", "-h", "--hostname", parse=values.parse_hostname, help="The container's host name."),

@@ -78,8 +78,8 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
         request = replace(request, start=_check_start(os.environ.get("INNKEEPER_VM_START") or AUTO, "INNKEEPER_START"))
     if request.name:
         _check_name(request.name)
-    if options.ports and not request.network:
-        raise InnkeeperError("-p cannot be used with --network none", hint="leave out --network none")
+    if (options.ports or options.publish_all) and not request.network:
+        raise InnkeeperError("-p and -P cannot be used with --network none", hint="leave out --network none")
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)

@@ -99,30 +99,31 @@ def parse_volume(text: str) -> Volume:
     return Volume(host, os.path.normpath(destination), read_only, propagation)
 
 
-def parse_ports(text: str) -> list[Port]:
+def parse_ports(text: str, flag: str = "-p") -> list[Port]:
     """Parse `-p [[IP:]HOST:]CONTAINER[/tcp|udp]`, with ports or ranges of equal length.
 
     An IPv6 address is in brackets. A missing address is "", which means all addresses of the host.
+    `flag` is for errors.
     """
     mapping, _, protocol = text.partition("/")
     protocol = protocol or "tcp"
     if protocol not in ("tcp", "udp"):
-        raise InnkeeperError(f"-p {text}: protocol {protocol} is not supported", hint="use tcp or udp")
+        raise InnkeeperError(f"{flag} {text}: protocol {protocol} is not supported", hint="use tcp or udp")
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[0-9.]*):)?(?:([0-9-]*):)?([0-9-]+)", mapping)
     if match is None:
-        raise InnkeeperError(f"-p {text}: must be [[IP:]HOST:]CONTAINER[/tcp|udp]")
+        raise InnkeeperError(f"{flag} {text}: must be [[IP:]HOST:]CONTAINER[/tcp|udp]")
     address, host, container = match.groups()
     if host is None and address is not None:  # HOST:CONTAINER: the first group took the host's port
         address, host = ("", address) if "." not in address and not address.startswith("[") else (address, "")
-    inside = _port_range(container, text)
-    outside = _port_range(host, text) if host else [0] * len(inside)
+    inside = _port_range(container, f"{flag} {text}")
+    outside = _port_range(host, f"{flag} {text}") if host else [0] * len(inside)
     if len(outside) != len(inside):
-        raise InnkeeperError(f"-p {text}: host and container port ranges differ in length")
+        raise InnkeeperError(f"{flag} {text}: host and container port ranges differ in length")
     return [Port(_address(address, text), out, into, protocol) for out, into in zip(outside, inside, strict=True)]
 
 
 def _port_range(text: str, flag: str) -> list[int]:
-    """Return the ports of `8080` or `8080-8085`. `flag` is the whole value, for errors."""
+    """Return the ports of `8080` or `8080-8085`. `flag` is the flag with its value, for errors."""
     first, dash, last = text.partition("-")
     try:
         low = int(first)
@@ -130,7 +131,7 @@ def _port_range(text: str, flag: str) -> list[int]:
     except ValueError:
         low = high = 0
     if not 1 <= low <= high <= 65535:
-        raise InnkeeperError(f"-p {flag}: invalid port or range: {text}")
+        raise InnkeeperError(f"{flag}: invalid port or range: {text}")
     return list(range(low, high + 1))
 
 

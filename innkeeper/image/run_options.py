@@ -62,6 +62,7 @@ class RunOptions:
     env_files: Sequence[Path] = ()
     volumes: Sequence[Volume] = ()
     ports: Sequence[Port] = ()
+    publish_all: bool = False
     workdir: str | None = None
     user: str | None = None
     hostname: str | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.fetch import Image
 from innkeeper.image.labels import mount_context
+from innkeeper.image.option_values import parse_ports
 from innkeeper.image.run_options import Port, RunOptions, Volume
 from innkeeper.image.spec import build_spec
 from innkeeper.wire.pb import agent_pb2
@@ -94,12 +95,21 @@ def plan_run(
     stop_signal = options.stop_signal or image.config.stop_signal or "SIGTERM"
     return RunPlan(
         shares=tuple(shares),
-        forwards=tuple(options.ports),
+        forwards=tuple(_published(image, options)),
         storages=tuple(storages),
         copied_files=copied,
         document=document,
         stop_signal=stop_signal,
     )
+
+
+def _published(image: Image, options: RunOptions) -> list[Port]:
+    """Return the ports of `-p`, and with `-P` a free port of the host for each other one that the image exposes."""
+    if not options.publish_all:
+        return list(options.ports)
+    published = {(port.container_port, port.protocol) for port in options.ports}
+    exposed = [port for text in image.config.exposed_ports for port in parse_ports(text, f"image {image.reference}, ExposedPorts")]
+    return [*options.ports, *(port for port in exposed if (port.container_port, port.protocol) not in published)]
 
 
 def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:

@@ -149,7 +149,7 @@ def test_completion_names_commands_and_flags(shell: str, capsys: pytest.CaptureF
             text=True,
             check=True,
         )
-        assert done.stdout == "--publish\n"
+        assert done.stdout == "--publish --publish-all\n"
 
 
 HEAVY = ("typing_extensions", "rich", "google", "argparse", "asyncio", "innkeeper.client", "innkeeper.vm.vm", "innkeeper.guest.pipeline")

@@ -10,7 +10,7 @@ import pytest
 from agent.container.spec.document import parse_spec
 from agent.service.convert import spec_document
 from innkeeper.errors import InnkeeperError
-from innkeeper.image import Image, ImageConfig, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
+from innkeeper.image import Image, ImageConfig, Port, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
 from innkeeper.image.config import parse_config
 from innkeeper.image.run_plan import SHARES_MAX, plan_run, plan_volumes
 from innkeeper.image.spec import INIT_SOURCE, command_line, select_capabilities
@@ -311,6 +311,21 @@ def test_fields_of_an_image_without_effect(name: str, value: object) -> None:
     plain, other = (make_image_of({"Cmd": "sh"} | more) for more in ({}, {name: value}))
     assert build(other, RunOptions()) == build(plain, RunOptions())
     assert plan_run(other, RunOptions(), "box").forwards == ()
+
+
+def test_publish_all_takes_a_free_port_for_what_the_image_exposes() -> None:
+    image = make_image_of({"Cmd": "sh", "ExposedPorts": {"80/tcp": {}, "53/udp": {}, "8080": {}, "9000-9001/tcp": {}}})
+    own = Port("127.0.0.1", 5300, 53, "udp")
+    forwards = plan_run(image, RunOptions(publish_all=True, ports=[own]), "box").forwards
+    assert set(forwards) == {own, *(Port("", 0, port) for port in (80, 8080, 9000, 9001))}
+    assert plan_run(image, RunOptions(ports=[own]), "box").forwards == (own,)
+
+
+@pytest.mark.parametrize("port", ["80/sctp", "0/tcp", "x"])
+def test_an_exposed_port_that_cannot_be_published_is_refused_with_the_image(port: str) -> None:
+    image = make_image_of({"Cmd": "sh", "ExposedPorts": {port: {}}})
+    with pytest.raises(InnkeeperError, match=r"image .*, ExposedPorts"):
+        plan_run(image, RunOptions(publish_all=True), "box")
 
 
 def make_image_of(config: dict[str, object]) -> Image:
