@@ -108,6 +108,9 @@ def _published(image: Image, options: RunOptions) -> list[Port]:
     if not options.publish_all:
         return list(options.ports)
     published = {(port.container_port, port.protocol) for port in options.ports}
+    for text in image.config.exposed_ports:
+        if ":" in text:  # parse_ports reads an address and a port of the host, which an image must not choose
+            raise InnkeeperError(f"image {image.reference}, ExposedPorts {text}: must be PORT[/tcp|udp]")
     exposed = [port for text in image.config.exposed_ports for port in parse_ports(text, f"image {image.reference}, ExposedPorts")]
     return [*options.ports, *(port for port in exposed if (port.container_port, port.protocol) not in published)]
 

@@ -321,7 +321,7 @@ def test_publish_all_takes_a_free_port_for_what_the_image_exposes() -> None:
     assert plan_run(image, RunOptions(ports=[own]), "box").forwards == (own,)
 
 
-@pytest.mark.parametrize("port", ["80/sctp", "0/tcp", "x"])
+@pytest.mark.parametrize("port", ["80/sctp", "0/tcp", "x", "22:80", "0.0.0.0:22:80/tcp"])
 def test_an_exposed_port_that_cannot_be_published_is_refused_with_the_image(port: str) -> None:
     image = make_image_of({"Cmd": "sh", "ExposedPorts": {port: {}}})
     with pytest.raises(InnkeeperError, match=r"image .*, ExposedPorts"):

@@ -1,15 +1,18 @@
 """How processes end, and what is told of it; what the caller has closed; the guest's clock; ports in IPv4 and IPv6. Beside docker."""
 
 import json
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from innkeeper.client import Agent, connect
 from tests.eventually import eventually
+from tests.image_helpers import Layout, busybox_root, layer, tar
 from tests.images import busybox_image
 from tests.vm.command import ARGV, PATIENCE, environment, innkeeper, inspected, succeed
 
@@ -99,6 +102,19 @@ def test_a_bare_port_is_published_in_both_families(box: str) -> None:
 
     for address in ("127.0.0.1", "::1"):
         eventually(lambda address=address: answers(address), address, PATIENCE)  # type: ignore[misc]
+
+
+def test_exposed_ports_are_published(tmp_path: Path) -> None:
+    """`-P` publishes what the image exposes, but not a second time what `-p` names."""
+    layout = Layout()
+    config = {"Cmd": ["sleep", "1000"], "ExposedPorts": {"80/tcp": {}, "53/udp": {}}}
+    image = layout.save(tmp_path / "image.tar", layout.add_image([layer(tar(busybox_root()))], {"os": "linux"}, config))
+    id = succeed("run", "-d", "-P", "-p", "127.0.0.1::80", image).strip()
+    try:
+        ports = inspected(id)["ports"]
+    finally:
+        innkeeper("rm", "-f", id)
+    assert [re.sub(r"\d+->", "->", port) for port in ports] == ["127.0.0.1:->80/tcp", "0.0.0.0:->53/udp"]
 
 
 def test_the_end_of_the_container_itself(box: str) -> None:
