@@ -6,8 +6,11 @@ clock, the same hardware address. `resume_clone` changes what would make two clo
 docs/templates.md has the whole contract.
 """
 
+import _socket as socket  # as agent/linux/loopback.py
+import fcntl
 import gc
 import os
+import struct
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -16,16 +19,12 @@ from agent import log
 from agent.errors import Refused, WrongState
 from agent.events import RESUMED
 from agent.linux.libc import trim_heap
-from agent.linux.netlink import RTM_SETLINK
-from agent.network.link import check_hardware_address, check_name, index_of, links
-from agent.network.netlink import RouteSocket
+from agent.network.link import check_hardware_address, check_name
 from agent.service.guest import add_entropy
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import ResumeCloneResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agent.sandbox import Sandbox
     from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import guest_pb2
@@ -55,6 +54,8 @@ LATE_MODULES = (
     "pyseccomp",
 )
 """Modules that the calls of an ordinary container import when they need them."""
+SIOCSIFHWADDR = 0x8924
+ARPHRD_ETHER = 1
 ENTROPY_MIN = 32
 """Bytes that two clones have to differ in: the size of the generator's key."""
 GENERATION = "/run/innkeeper/generation"
@@ -95,7 +96,8 @@ async def resume_clone(sandbox: "Sandbox", request: "guest_pb2.ResumeCloneReques
     if (random := sys.modules.get("random")) is not None:
         random.seed()  # from the kernel's generator
     time.clock_settime_ns(time.CLOCK_REALTIME, request.realtime_ns)
-    _set_hardware_addresses(request.hardware_addresses)
+    for wanted in request.hardware_addresses:
+        _set_hardware_address(wanted.device, wanted.address)
     _write_generation(request.generation)
     with open(BOOT_ID, encoding="ascii") as file:
         boot_id = file.read().strip()
@@ -104,15 +106,19 @@ async def resume_clone(sandbox: "Sandbox", request: "guest_pb2.ResumeCloneReques
     return ResumeCloneResponse(generation=_generation(), realtime_ns=time.time_ns(), boot_id=boot_id)
 
 
-def _set_hardware_addresses(addresses: "Sequence[guest_pb2.ResumeCloneRequest.HardwareAddress]") -> None:
-    """Change the addresses of interfaces that may be up. Raises LinkMissing and OSError."""
-    if not addresses:
-        return
-    with RouteSocket() as route:
-        known = links(route)
-        for wanted in addresses:
-            index = index_of(known, wanted.device)
-            route.change(RTM_SETLINK, {"index": index}, [("IFLA_ADDRESS", wanted.address.lower())], subject=wanted.device)
+def _set_hardware_address(device: str, address: str) -> None:
+    """Change the address of an interface, which may be up (netdevice(7)). Raises OSError.
+
+    The ioctl takes a tenth of the time of netlink's messages, in the first moments of a clone.
+    """
+    hardware = bytes(int(part, 16) for part in address.split(":"))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+    try:
+        fcntl.ioctl(sock.fileno(), SIOCSIFHWADDR, struct.pack("16sH6s16x", device.encode(), ARPHRD_ETHER, hardware))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, device) from None
+    finally:
+        sock.close()
 
 
 def _generation() -> int:

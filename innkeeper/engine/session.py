@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import programs, progress
-from innkeeper.client import Agent, RpcError, connect
+from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals, templates
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
@@ -47,7 +47,8 @@ class Session:
         With volumes, also remove the container, destroy the sandbox and wait for the guest to power
         off: it may still hold unwritten data of the host's folders.
         """
-        oom_killed = guest_agent.oom_killed(self.agent, self.id)
+        # With --rm the record goes at once, and nobody could read it.
+        oom_killed = not self.resolved.request.remove and guest_agent.oom_killed(self.agent, self.id)
         self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=oom_killed)
         if self.resolved.options.volumes:
             self.agent.remove_container(self.id)
@@ -72,22 +73,20 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
     entry = registry.create(resolved.request.name or None)
     try:
         run = plan_run(resolved.image, resolved.options, entry.id)
-        spec = _vm_config(resolved, run, entry.folder)
+        config = _vm_config(resolved, run, entry.folder)
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
         # `exec` reads the specification: it may run while another process owns the container.
         (entry.folder / "spec.json").write_text(json.dumps(run.document) + "\n")
         begun = time.monotonic()
-        clone = templates.start(resolved, spec, entry)
-        with clone or VirtualMachine(spec, resolved.host, entry) as vm:
+        clone = templates.start(resolved, config, entry)
+        with clone[0] if clone else VirtualMachine(config, resolved.host, entry) as vm:
             with _failures_recorded(vm, entry):
-                if clone is None:
-                    _boot(vm, resolved.request.timeout)
-                _note_start(entry, clone, begun)
-                with connect(vm.address(AGENT_PORT), timeout=resolved.request.timeout) as client:
+                with clone[1] if clone else _booted(vm, resolved.request.timeout) as client:
+                    _note_start(entry, clone[0] if clone else None, begun)
                     agent = Agent(client)
                     sandbox.prepare(agent, resolved, run, entry.id, booted=clone is None)
                     if clone is None:
-                        templates.make_later(resolved, spec, entry)
+                        templates.make_later(resolved, config, entry)
                     with clock.synchronized(agent):
                         yield Session(resolved, entry, vm, agent)
     finally:
@@ -114,10 +113,12 @@ def _note_start(entry: registry.Entry, clone: CloneableVm | None, begun: float) 
     progress.debug(f"the guest {f'started from template {key}' if key else 'booted'} in {milliseconds} ms")
 
 
-def _boot(vm: VirtualMachine, timeout: float) -> None:
+def _booted(vm: VirtualMachine, timeout: float) -> Client:
+    """Boot the VM and return a connection to its agent."""
     with progress.step("booting the guest"):
         vm.start()
         vm.wait_ready(timeout)
+    return connect(vm.address(AGENT_PORT), timeout=timeout)
 
 
 @contextmanager
@@ -232,6 +233,5 @@ def bare_guest(boot: BootFiles) -> Iterator[Agent]:
     """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
     config = VmConfig(boot.kernel, boot.rootfs, initrd=boot.initrd, machine_type=boot.machine_type, cmdline=boot.parameters, network=False)
     with host.virtual_machine(config) as vm:
-        _boot(vm, 120)
-        with connect(vm.address(AGENT_PORT), timeout=30) as client:
+        with _booted(vm, 120) as client:
             yield Agent(client)

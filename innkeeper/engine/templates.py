@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from innkeeper import progress
-from innkeeper.client import Agent, RpcError, connect
+from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine.resolve import COLD, TEMPLATE, ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, CloneableVm, VmConfig, qemu, registry, template
@@ -43,8 +43,10 @@ def configuration(resolved: ResolvedRun, config: VmConfig) -> VmConfig | None:
     return replace(config, cloneable=True, machine_type="q35", memory_mib=memory)
 
 
-def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> CloneableVm | None:
-    """Return a running clone in which a container may be created, or None to boot instead.
+def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm, Client] | None:
+    """Return a running clone in which a container may be created, and a connection to its agent.
+
+    None means to boot instead.
 
     A template that cannot be used is removed, so that a new one is made. With `--start template` it
     is made first, and a clone that cannot be used is an error. Raises InnkeeperError.
@@ -64,8 +66,7 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> Clo
             if known is not None:
                 vm.template = known
                 vm.start()
-                _resume(vm)
-                return vm
+                return vm, _resumed(vm)
         if required:
             raise InnkeeperError("it was removed")
     except (InnkeeperError, RpcError, OSError) as error:
@@ -80,16 +81,28 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> Clo
     return None
 
 
-def _resume(vm: CloneableVm) -> None:
-    """Make the guest of a new clone one of its own. Raises InnkeeperError, RpcError and OSError."""
-    vm.wait_ready(READY_SECONDS)
-    with connect(vm.address(AGENT_PORT), timeout=READY_SECONDS) as client:
-        request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=time.time_ns())
-        if vm.config.network:
-            request.hardware_addresses.add(device="eth0", address=hardware_address())
-        before = time.time_ns()
-        answer = Agent(client, READY_SECONDS).resume_clone(request)
-        after = time.time_ns()
+def _resumed(vm: CloneableVm) -> Client:
+    """Make the guest of a new clone one of its own. Return the connection over which that was done.
+
+    Raises InnkeeperError, RpcError and OSError.
+    """
+    vm.wait_channel(READY_SECONDS)
+    client = connect(vm.address(AGENT_PORT), timeout=READY_SECONDS)
+    try:
+        _resume(vm, Agent(client, READY_SECONDS))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _resume(vm: CloneableVm, agent: Agent) -> None:
+    request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=time.time_ns())
+    if vm.config.network:
+        request.hardware_addresses.add(device="eth0", address=hardware_address())
+    before = time.time_ns()
+    answer = agent.resume_clone(request)
+    after = time.time_ns()
     if answer.generation != request.generation:
         raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {request.generation}")
     if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:

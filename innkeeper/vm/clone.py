@@ -1,6 +1,7 @@
 """A VM whose state can be saved, and that can start from saved state instead of booting."""
 
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from uuid import UUID
@@ -105,6 +106,12 @@ class CloneableVm(VirtualMachine):
         except QmpError as error:
             lines = self.qemu_log.read_text(errors="replace").strip().splitlines()
             raise InnkeeperError(f"{error.message}{f' ({lines[-1]})' if lines else ''}") from error
+
+    def wait_channel(self, timeout: float) -> None:
+        """Wait until the guest has answered on its channel. Raises InnkeeperError."""
+        self._await_ready(time.monotonic() + timeout)
+        if not self._ready:
+            raise InnkeeperError(f"the clone did not answer within {timeout:.0f} s")
 
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""

@@ -16,6 +16,7 @@ from agent.network.interface import list_interfaces, update_interface
 from agent.network.link import LinkMissing
 from agent.network.neighbour import add_arp_neighbors
 from agent.network.route import list_routes, update_routes
+from agent.service.clone import _set_hardware_address
 from innkeeper.wire.pb.types_pb2 import ARPNeighbor, Interface, IPAddress, Route
 from tests.forked import CLONE_NEWNET, forked
 from tests.needs import needs
@@ -66,6 +67,21 @@ def v4(text: str, mask: str = "24") -> IPAddress:
 
 def v6(text: str, mask: str = "64") -> IPAddress:
     return IPAddress(family="v6", address=text, mask=mask)
+
+
+def test_the_hardware_address_of_a_link_that_is_up_and_has_routes() -> None:
+    """As ResumeClone changes it: address and routes stay."""
+
+    def body() -> None:
+        update(Interface(device="d0", name="d0", IPAddresses=[v4("10.7.0.2")], hwAddr=MAC))
+        _set_hardware_address("d0", "52:54:00:Ab:00:01")
+        assert link_of("d0").get_attr("IFLA_ADDRESS") == "52:54:00:ab:00:01"
+        assert link_of("d0")["flags"] & 1
+        assert "10.7.0.2/24" in addresses_of("d0")
+        with pytest.raises(OSError, match="none9"):
+            _set_hardware_address("none9", MAC)
+
+    in_own_network(body)
 
 
 def test_loopback_up() -> None:

@@ -65,18 +65,7 @@ class Kernel:
         monkeypatch.setattr(clone, "BOOT_ID", str(folder / "boot_id"))
         monkeypatch.setattr(clone, "add_entropy", lambda data: self.calls.append(("entropy", data)))
         monkeypatch.setattr(time, "clock_settime_ns", lambda clock, ns: self.calls.append(("clock", clock, ns)))
-        monkeypatch.setattr(clone, "RouteSocket", lambda: self)
-        monkeypatch.setattr(clone, "links", lambda route: [])
-        monkeypatch.setattr(clone, "index_of", lambda known, name: 7)
-
-    def __enter__(self) -> "Kernel":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def change(self, kind: int, fields: dict[str, int], attributes: list[tuple[str, str]], *, subject: str) -> None:
-        self.calls.append(("link", subject, fields, attributes))
+        monkeypatch.setattr(clone, "_set_hardware_address", lambda *wanted: self.calls.append(("address", *wanted)))
 
 
 @pytest.fixture
@@ -103,7 +92,7 @@ def test_a_clone_becomes_one_of_its_own_entropy_first(kernel: Kernel, tmp_path: 
     assert kernel.calls == [
         ("entropy", ENTROPY),
         ("clock", time.CLOCK_REALTIME, 12345),
-        ("link", "eth0", {"index": 7}, [("IFLA_ADDRESS", "52:54:00:aa:bb:01")]),
+        ("address", "eth0", "52:54:00:AA:bb:01"),
     ]
     assert (tmp_path / "run" / "generation").read_text() == "5\n"
     assert (answer.generation, answer.boot_id) == (5, "4d0b-id")
