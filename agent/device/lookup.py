@@ -13,6 +13,8 @@ from agent.worker import run_in_worker
 
 FIELD = "storage.source"
 """The default field that an error names."""
+SHARES = "/fs/virtiofs"
+"""The directory of sysfs in which Linux lists virtio-fs devices, since 6.9."""
 
 
 async def virtio_block(devices: DeviceWatch, source: str, field: str = FIELD) -> str:
@@ -48,6 +50,11 @@ async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> s
     return await devices.wait_for(lambda: _scsi_disk(devices, f":0:{identifier}:{lun}"), f"SCSI disk {source}")
 
 
+async def virtio_share(devices: DeviceWatch, tag: str) -> str:
+    """Return the directory in sysfs of the virtio-fs device with this tag, once it can be mounted."""
+    return await devices.wait_for(lambda: _share(devices, tag), f"virtio-fs share {tag}")
+
+
 async def net_device(devices: DeviceWatch, text: str) -> str:
     """Return the current name of the network interface at a PCI path. Waits for it."""
     path = pci.parse(text, "interface.devicePath")
@@ -79,6 +86,18 @@ def _virtio_disk(devices: DeviceWatch, path: pci.PciPath) -> str | None:
             disks = devices.names(f"{directory}/{child}/block")
             if len(disks) == 1:
                 return devices.node(f"{directory}/{child}/block/{disks[0]}")
+    return None
+
+
+def _share(devices: DeviceWatch, tag: str) -> str | None:
+    for number in devices.names(SHARES):
+        directory = f"{devices.sys_root}{SHARES}/{number}"
+        try:
+            with open(f"{directory}/tag", encoding="utf-8", errors="replace") as file:
+                if file.read().removesuffix("\n") == tag:
+                    return directory
+        except FileNotFoundError:
+            continue  # it is being removed
     return None
 
 

@@ -7,12 +7,17 @@ and looks afterwards, so a device that appears in between is not missed.
 
 import errno
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from agent import loop
 from agent.device import uevent
 from agent.device.uevent import Uevent
+from agent.errors import StepFailed
 from agent.loop import Socket
+
+T = TypeVar("T")
 
 HOTPLUG_TIMEOUT = 3.0
 """The default of Kata's setting `agent.hotplug_timeout`, in seconds."""
@@ -85,6 +90,36 @@ class DeviceWatch:
             raise TimeoutError(f"{subject} did not appear within {self.hotplug_timeout:g} s") from None
         finally:
             self._waiting.discard(event)
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]], number: int) -> T:
+        """Call `attempt` again after each event while it fails with the error `number`.
+
+        Waits for events for `hotplug_timeout` seconds, and an attempt itself may take any time. For
+        what sysfs does not show. Raises StepFailed as the last attempt did.
+        """
+        deadline = time.monotonic() + self.hotplug_timeout
+        event = loop.Event()
+        self._waiting.add(event)
+        try:
+            while True:
+                try:
+                    return await attempt()
+                except StepFailed as error:
+                    if error.errno != number:
+                        raise
+                    failure = error
+                try:
+                    with loop.timeout(max(deadline - time.monotonic(), 0)):
+                        await event.wait()
+                except TimeoutError:
+                    raise failure from None
+                event.clear()
+        finally:
+            self._waiting.discard(event)
+
+    def has(self, directory: str) -> bool:
+        """Return whether a directory of sysfs exists."""
+        return os.path.isdir(self.sys_root + directory)
 
     def names(self, directory: str) -> list[str]:
         """Return the sorted names in a directory of sysfs, an empty list if it does not exist."""

@@ -1,13 +1,20 @@
-"""Storage drivers `virtio-fs` and `9p`: a directory that the host shares, named by its tag."""
+"""Storage drivers `virtio-fs` and `9p`: a directory that the host shares, named by its tag.
 
+A host may plug a virtio-fs device in a moment before it asks for the mount, as it does in a VM that
+starts from a template. So the device is waited for, like a disk.
+"""
+
+import errno
 from typing import TYPE_CHECKING
 
+from agent.device.lookup import SHARES, virtio_share
 from agent.storage.driver import Context, Detach, mount_in_worker, options_without, refuse_driver_options
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import Storage
 
-FILESYSTEMS = {"virtio-fs": "virtiofs", "9p": "9p"}
+VIRTIO_FS = "virtio-fs"
+FILESYSTEMS = {VIRTIO_FS: "virtiofs", "9p": "9p"}
 """Driver -> type of file system."""
 
 
@@ -18,4 +25,14 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     """
     refuse_driver_options(storage)
     options = options_without(storage, "bind", "remount")
-    return await mount_in_worker(FILESYSTEMS[storage.driver], storage.source, storage.mount_point, options)
+
+    async def mount() -> Detach:
+        return await mount_in_worker(FILESYSTEMS[storage.driver], storage.source, storage.mount_point, options)
+
+    if storage.driver != VIRTIO_FS:
+        return await mount()
+    if context.devices.has(SHARES):
+        await virtio_share(context.devices, storage.source)
+        return await mount()
+    # Before 6.9 the kernel lists no tags. It refuses the mount of a tag that it does not know.
+    return await context.devices.retry(mount, errno.EINVAL)
