@@ -4,6 +4,7 @@
 <cache>/images/     OCI images converted to block devices, by digest
 <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch disk
 <cache>/templates/  saved VMs, by key
+<cache>/pool.sock   where the process that keeps idle VMs takes claims; pool.lock is held by it
 """
 
 import os
@@ -39,6 +40,11 @@ def vms_root() -> Path:
 def templates_root() -> Path:
     """Return the folder of templates, which are named by their key."""
     return cache_root() / "templates"
+
+
+def pool_socket() -> Path:
+    """Return the socket of the process that keeps idle VMs (`innkeeper pool`)."""
+    return cache_root() / "pool.sock"
 
 
 def project_root() -> Path:

@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "inspect_",
     "shell": "shell",
     "proxy": "proxy",
+    "pool": "pool",
     "build": "build",
     "explain": "explain",
     "kata": "kata",

@@ -32,6 +32,7 @@ def examine(ask_guest: bool) -> dict[str, Any]:
         "user namespaces": _user_namespaces(),
         "installing": _installing(),
         "templates": _templates(),
+        "pool": _pool(),
     }
     parts = {"run": _run_part(), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
     wanted = {name: [part for part, seen in parts.items() if name in seen["programs"]] for name in _all_programs(parts)}
@@ -192,6 +193,21 @@ def _templates() -> dict[str, Any]:
     if failure is not None:
         return {"works": False, "detail": f"every run boots, because the last template failed: {failure}"}
     return {"works": number > 0, "detail": f"{number} of {size >> 20} MiB" if number else "none yet: the first run of a kind makes one"}
+
+
+def _pool() -> dict[str, Any]:
+    from innkeeper.errors import InnkeeperError
+    from innkeeper.vm import pooled
+
+    try:
+        known = pooled.status()
+    except (InnkeeperError, OSError) as error:
+        return {"works": False, "detail": f"it does not answer: {error}"}
+    if known is None:
+        return {"works": False, "detail": "none runs: `pool` keeps VMs ready for `run`"}
+    memory = f"{known['memory'] >> 20} of {known['limit'] >> 20} MiB"
+    detail = f"{known['idle']} of {known['size']} VMs idle, {known['claimed']} in use, {memory}"
+    return {"works": known["idle"] > 0, "detail": f"{detail}; {known['failure']}" if known["failure"] else detail}
 
 
 def _guest() -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _word(flag: str) -> Callable[[str], str]:
 
 
 ADD_HOST = "A line of /etc/hosts; host-gateway is the host's address."
-START = "Boot, or start from a saved guest; default: $INNKEEPER_VM_START, else template if there is one."
+START = "Boot, start from a saved guest, or take one that runs; default: $INNKEEPER_VM_START, else the fastest."
 SCRATCH = "Disk space for what the container writes."
 PORT = "[[IP:]HOST:]PORT[/udp]"
 FLAGS = (
@@ -75,7 +75,7 @@ FLAGS = (
     single("timeout", "--timeout", kind=float, default=120, minimum=1, help="Seconds that the guest may take to answer."),
     single("guest", "--guest-variant", choices=get_args(Variant), default="release", help="As `build --variant`: selinux has SELinux."),
     single("kernel", "--kernel", parse=resolve.kernel, metavar="ours|debian|FILE", help="Default: ours if it is built, else debian."),
-    single("start", "--start", parse=resolve.start, metavar="auto|cold|template", help=START),
+    single("start", "--start", parse=resolve.start, metavar="auto|cold|template|pool", help=START),
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
 )
 """Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""

@@ -13,7 +13,7 @@ from innkeeper.engine import host, terminal
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles, Variant
 from innkeeper.image import Image, RunOptions, resolve
-from innkeeper.vm import HostPrograms, registry
+from innkeeper.vm import HostPrograms, VmConfig, registry
 
 DEFAULT_MEMORY_MIB = 2048
 """Memory of the VM in MiB. The host allocates only the pages that the guest touches."""
@@ -52,20 +52,35 @@ class ResolvedRun:
     boot_files: BootFiles
     host: HostPrograms
 
-    @property
-    def memory_mib(self) -> int:
-        """Memory of the VM in MiB."""
-        if self.request.vm_memory is not None:
-            return self.request.vm_memory >> 20
-        if self.options.memory is not None:
-            return max(512, (self.options.memory >> 20) + OVERHEAD_MIB)
-        return DEFAULT_MEMORY_MIB
 
-    @property
-    def cpus(self) -> int:
-        """Processors of the VM: --cpus rounded up, or two, but never more than the host has."""
-        host = os.cpu_count() or 1
-        return min(host, math.ceil(self.options.cpus)) if self.options.cpus else min(host, 2)
+def vm_config(request: RunRequest, options: RunOptions, boot: BootFiles) -> VmConfig:
+    """Return the configuration of the VM, without what differs between containers: disks, shares, ports."""
+    return VmConfig(
+        kernel=boot.kernel,
+        root=boot.rootfs,
+        initrd=boot.initrd,
+        machine_type=boot.machine_type,
+        memory_mib=memory_mib(request, options),
+        cpus=cpus(options),
+        network=request.network,
+        accel=request.accel,
+        cmdline=(*boot.parameters, *kernel_parameters(request.guest)),
+    )
+
+
+def memory_mib(request: RunRequest, options: RunOptions) -> int:
+    """Return the memory of the VM in MiB."""
+    if request.vm_memory is not None:
+        return request.vm_memory >> 20
+    if options.memory is not None:
+        return max(512, (options.memory >> 20) + OVERHEAD_MIB)
+    return DEFAULT_MEMORY_MIB
+
+
+def cpus(options: RunOptions) -> int:
+    """Return the processors of the VM: --cpus rounded up, or two, but never more than the host has."""
+    host = os.cpu_count() or 1
+    return min(host, math.ceil(options.cpus)) if options.cpus else min(host, 2)
 
 
 def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
@@ -122,8 +137,8 @@ def kernel(text: str) -> str:
     return check_word(text)
 
 
-AUTO, COLD, TEMPLATE = "auto", "cold", "template"
-"""The words for `--start`. AUTO starts from a template if there is one."""
+AUTO, COLD, TEMPLATE, POOL = "auto", "cold", "template", "pool"
+"""The words for `--start`. AUTO takes a VM of the pool, or starts from a template, if there is one."""
 
 
 def start(text: str) -> str:
@@ -132,8 +147,8 @@ def start(text: str) -> str:
 
 
 def _check_start(text: str, where: str) -> str:
-    if text not in (AUTO, COLD, TEMPLATE):
-        raise InnkeeperError(f"{where} {text}: no such way to start", hint="use auto, cold or template")
+    if text not in (AUTO, COLD, TEMPLATE, POOL):
+        raise InnkeeperError(f"{where} {text}: no such way to start", hint="use auto, cold, template or pool")
     return text
 
 

@@ -1,5 +1,6 @@
 """A VM with one container in it, owned by this process: set up, hand out, clean up."""
 
+import dataclasses
 import json
 import subprocess
 import time
@@ -16,6 +17,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
 from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
+from innkeeper.vm.pooled import PooledVm
 
 POWER_OFF = 10.0
 """Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
@@ -26,7 +28,7 @@ CAUSE_SECONDS = 3.0
 class Session:
     """The container `id` in its VM, created but not started."""
 
-    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, vm: VirtualMachine, agent: Agent) -> None:
+    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, vm: VirtualMachine | PooledVm, agent: Agent) -> None:
         self.resolved = resolved
         self.id = entry.id
         self.name = entry.name
@@ -105,16 +107,21 @@ def run(resolved: ResolvedRun) -> int:
         return status
 
 
-def _note_start(entry: registry.Entry, clone: CloneableVm | None, begun: float) -> None:
+def _note_start(entry: registry.Entry, clone: CloneableVm | PooledVm | None, begun: float) -> None:
     """Record how the VM started, and the milliseconds until its agent answered."""
-    key = clone.template.key if clone is not None and clone.template is not None else None
+    key, how, done = None, "boot", "booted"
+    if isinstance(clone, PooledVm):
+        key, how, done = clone.key, "pool", "came from the pool"
+    elif clone is not None and clone.template is not None:
+        key, how, done = clone.template.key, "template", f"started from template {clone.template.key}"
     milliseconds = round(1000 * (time.monotonic() - begun))
-    entry.update(start={"from": "template" if key else "boot", "template": key, "milliseconds": milliseconds})
-    progress.debug(f"the guest {f'started from template {key}' if key else 'booted'} in {milliseconds} ms")
+    entry.update(start={"from": how, "template": key, "milliseconds": milliseconds})
+    progress.debug(f"the guest {done} in {milliseconds} ms")
 
 
-def _booted(vm: VirtualMachine, timeout: float) -> Client:
+def _booted(vm: VirtualMachine | PooledVm, timeout: float) -> Client:
     """Boot the VM and return a connection to its agent."""
+    assert isinstance(vm, VirtualMachine), "one of the pool runs"
     with progress.step("booting the guest"):
         vm.start()
         vm.wait_ready(timeout)
@@ -122,7 +129,7 @@ def _booted(vm: VirtualMachine, timeout: float) -> Client:
 
 
 @contextmanager
-def _failures_recorded(vm: VirtualMachine, entry: registry.Entry) -> Iterator[None]:
+def _failures_recorded(vm: VirtualMachine | PooledVm, entry: registry.Entry) -> Iterator[None]:
     """Context manager: turn any failure of the session into one InnkeeperError and record it."""
     try:
         yield
@@ -138,7 +145,7 @@ def _failures_recorded(vm: VirtualMachine, entry: registry.Entry) -> Iterator[No
         raise
 
 
-def _cause(vm: VirtualMachine, error: Exception) -> InnkeeperError:
+def _cause(vm: VirtualMachine | PooledVm, error: Exception) -> InnkeeperError:
     """Return the cause of `error`: the agent's error, or what ended the guest.
 
     A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
@@ -190,23 +197,14 @@ def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
 
     The order of the disks is that of `plan_run`: the image is /dev/vdb, the scratch disk /dev/vdc.
     """
-    boot = resolved.boot_files
-    return VmConfig(
-        kernel=boot.kernel,
-        root=boot.rootfs,
-        initrd=boot.initrd,
-        machine_type=boot.machine_type,
-        memory_mib=resolved.memory_mib,
-        cpus=resolved.cpus,
+    return dataclasses.replace(
+        resolve.vm_config(resolved.request, resolved.options, resolved.boot_files),
         disks=(Disk(resolved.image.erofs, read_only=True), Disk(_scratch_disk(folder, resolved.request.scratch), volatile=True)),
         shares=tuple(
             Share(share.tag, tuple(SharedPath(name, path, read_only) for (path, read_only), name in share.paths.items()))
             for share in run.shares
         ),
-        network=resolved.request.network,
         forwards=tuple(Forward(port.protocol, port.host_ip, port.host_port, port.container_port) for port in run.forwards),
-        accel=resolved.request.accel,
-        cmdline=(*boot.parameters, *resolve.kernel_parameters(resolved.request.guest)),
     )
 
 

@@ -4,6 +4,8 @@ A template is a guest that has booted, loaded its agent and run a container of o
 `template_maker`). A container's VM that starts from one is a clone. Before anything of the
 container runs in it, `ResumeClone` gives it what it must not share with other clones
 (docs/templates.md). If anything of that fails, the clone is ended and the VM boots as usual.
+
+Where a pool runs, it is asked first: it has clones that wait (see `pool`).
 """
 
 import os
@@ -15,9 +17,11 @@ from dataclasses import replace
 
 from innkeeper import progress
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine.resolve import COLD, TEMPLATE, ResolvedRun
+from innkeeper.engine.resolve import AUTO, COLD, POOL, TEMPLATE, ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, VmConfig, qemu, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, pooled, qemu, registry, template
+from innkeeper.vm.network import PortError
+from innkeeper.vm.pooled import PoolBusy, PooledVm
 from innkeeper.wire.pb import guest_pb2
 
 MEMORY_CLASSES_MIB = (512, 1024, 2048, 4096, 8192, 16384)
@@ -31,19 +35,19 @@ CLOCK_TOLERANCE_NS = 50_000_000
 """Nanoseconds that a clone's clock may be off once it is set."""
 
 
-def configuration(resolved: ResolvedRun, config: VmConfig) -> VmConfig | None:
+def configuration(request: RunRequest, config: VmConfig) -> VmConfig | None:
     """Return `config` as a clone's, or None if the VM cannot start from a template."""
     if len(config.shares) > qemu.SHARE_PORTS:
         return None
     memory = config.memory_mib
-    if resolved.request.vm_memory is None:
+    if request.vm_memory is None:
         memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
     if memory not in MEMORY_CLASSES_MIB:
         return None
     return replace(config, cloneable=True, machine_type="q35", memory_mib=memory)
 
 
-def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm, Client] | None:
+def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm | PooledVm, Client] | None:
     """Return a running clone in which a container may be created, and a connection to its agent.
 
     None means to boot instead.
@@ -51,24 +55,32 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
     A template that cannot be used is removed, so that a new one is made. With `--start template` it
     is made first, and a clone that cannot be used is an error. Raises InnkeeperError.
     """
-    required = resolved.request.start == TEMPLATE
-    clone = None if resolved.request.start == COLD else configuration(resolved, config)
+    asked = resolved.request.start
+    clone = None if asked == COLD else configuration(resolved.request, config)
     if clone is None:
-        if required:
+        if asked == TEMPLATE:
             raise InnkeeperError("--start template: no templates are made for such a VM", hint="docs/templates.md lists them")
+        if asked == POOL:
+            raise InnkeeperError("--start pool: no templates are made for such a VM", hint="docs/templates.md lists them")
         return None
     vm = CloneableVm(clone, resolved.host, entry)
     key = vm.template_key()
+    if asked in (AUTO, POOL) and (claimed := _claim(clone, key, entry, required=asked == POOL)) is not None:
+        return claimed
+    required = asked == TEMPLATE
     if required and not template.exists(key):
-        _make_now(resolved, clone, key)
+        make_now(resolved.host, clone, key)
     try:
         with template.found(key) as known:
             if known is not None:
                 vm.template = known
                 vm.start()
-                return vm, _resumed(vm)
+                return vm, resumed(vm)
         if required:
             raise InnkeeperError("it was removed")
+    except PortError:
+        vm.end()
+        raise
     except (InnkeeperError, RpcError, OSError) as error:
         vm.end()
         template.remove(key)
@@ -81,32 +93,62 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
     return None
 
 
-def _resumed(vm: CloneableVm) -> Client:
+def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) -> tuple[PooledVm, Client] | None:
+    """Return a VM of the pool and a connection, or None to start one.
+
+    Raises InnkeeperError if it is `required`, or if a port cannot be had.
+    """
+    try:
+        vm = pooled.claim(clone, key, entry)
+        try:
+            return vm, connect(vm.address(AGENT_PORT), timeout=READY_SECONDS)
+        except BaseException:
+            vm.abandon()
+            raise
+    except PortError:
+        raise
+    except (InnkeeperError, OSError) as error:
+        if required:
+            raise InnkeeperError(f"--start pool: {error}", hint="see docs/howto/pool.md") from error
+        if isinstance(error, PoolBusy):
+            progress.debug(f"not from the pool: {error}")
+        else:
+            progress.warn(f"the pool's VM cannot be used, starting another: {error}")
+    return None
+
+
+def resumed(vm: CloneableVm, seconds: float = READY_SECONDS) -> Client:
     """Make the guest of a new clone one of its own. Return the connection over which that was done.
 
     Raises InnkeeperError, RpcError and OSError.
     """
-    vm.wait_channel(READY_SECONDS)
-    client = connect(vm.address(AGENT_PORT), timeout=READY_SECONDS)
+    vm.wait_channel(seconds)
+    client = connect(vm.address(AGENT_PORT), timeout=seconds)
     try:
-        _resume(vm, Agent(client, READY_SECONDS))
+        identify(vm, Agent(client, seconds))
     except BaseException:
         client.close()
         raise
     return client
 
 
-def _resume(vm: CloneableVm, agent: Agent) -> None:
-    request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=time.time_ns())
+def identify(vm: CloneableVm, agent: Agent, above: int = 0) -> int:
+    """Make the guest of a clone one of its own, under a new generation above `above`. Return that.
+
+    Raises InnkeeperError, RpcError and OSError.
+    """
+    generation = max(time.time_ns(), above + 1)
+    request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=generation)
     if vm.config.network:
         request.hardware_addresses.add(device="eth0", address=hardware_address())
     before = time.time_ns()
     answer = agent.resume_clone(request)
     after = time.time_ns()
-    if answer.generation != request.generation:
-        raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {request.generation}")
+    if answer.generation != generation:
+        raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {generation}")
     if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:
         raise InnkeeperError(f"the clock of the clone is off by {(answer.realtime_ns - after) / 1e9:.3f} s")
+    return generation
 
 
 def hardware_address() -> str:
@@ -119,23 +161,23 @@ def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -
 
     It has the lowest priority, survives this process, and reports to nobody.
     """
-    clone = None if resolved.request.start == COLD else configuration(resolved, config)
+    clone = None if resolved.request.start == COLD else configuration(resolved.request, config)
     if clone is None or template.recent_failure(CloneableVm(clone, resolved.host, entry).template_key()):
         return
     maker = _maker()
     assert maker.stdin is not None
     with maker.stdin:
-        maker.stdin.write(_order(resolved, clone))
+        maker.stdin.write(_order(resolved.host, clone))
 
 
-def _make_now(resolved: ResolvedRun, clone: VmConfig, key: str) -> None:
+def make_now(host: HostPrograms, clone: VmConfig, key: str) -> None:
     """Make the template and wait for it. Raises InnkeeperError."""
     with progress.step("making a template of the guest"):
         maker = _maker("--now")
-        maker.communicate(_order(resolved, clone))
+        maker.communicate(_order(host, clone))
     if maker.returncode != 0:
         why = template.recent_failure(key) or f"its maker ended with status {maker.returncode}"
-        raise InnkeeperError(f"--start template: no template could be made: {why}")
+        raise InnkeeperError(f"no template could be made: {why}")
 
 
 def _maker(*arguments: str) -> "subprocess.Popen[bytes]":
@@ -145,6 +187,6 @@ def _maker(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
 
 
-def _order(resolved: ResolvedRun, clone: VmConfig) -> bytes:
+def _order(host: HostPrograms, clone: VmConfig) -> bytes:
     """Return what the maker needs. What is the user's is left out: ports, volumes, the image."""
-    return pickle.dumps((replace(clone, disks=(), shares=(), forwards=()), resolved.host))
+    return pickle.dumps((replace(clone, disks=(), shares=(), forwards=()), host))

@@ -2,12 +2,14 @@
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import qemu, saved_state, template
+from innkeeper.vm import network, qemu, saved_state, template
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.registry import Entry
@@ -112,6 +114,27 @@ class CloneableVm(VirtualMachine):
         self._await_ready(time.monotonic() + timeout)
         if not self._ready:
             raise InnkeeperError(f"the clone did not answer within {timeout:.0f} s")
+
+    def exchange(self, paths: Sequence[Path], rules: Sequence[Forward]) -> None:
+        """Put other files behind the disks of a running VM, and forward ports to it.
+
+        No disk may be in use in the guest: its kernel drops what it has cached of a disk when it is
+        closed for the last time. `rules` are in IPv4 (`network.resolve_ports`). Raises
+        InnkeeperError.
+        """
+        assert self._qmp is not None, "start() comes first"
+        disks = tuple(replace(disk, path=path) for disk, path in zip(self.config.disks, paths, strict=True))
+        for index, disk in enumerate(disks, start=1):
+            name = f"exchanged{index}"
+            self._qmp.execute("blockdev-add", qemu.file_node(name, disk))
+            self._qmp.execute("blockdev-reopen", {"options": [qemu.disk_node(index, disk, name)]})
+            if not disk.read_only:
+                self._qmp.execute("block_resize", {"node-name": f"disk{index}", "size": disk.path.stat().st_size})
+        for forward in rules:
+            complaint = self._qmp.execute("human-monitor-command", {"command-line": f"hostfwd_add net {network.rule(forward)}"})
+            if complaint:
+                raise QmpError(f"QEMU forwards no port: {complaint.strip()}")
+        self.config = replace(self.config, disks=disks)
 
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""

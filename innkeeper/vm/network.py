@@ -23,6 +23,10 @@ ATTEMPTS = 20
 """Free ports to try until one is free in both IPv4 and IPv6."""
 
 
+class PortError(InnkeeperError):
+    """A port of the host cannot be had: the user's choice is at fault, and no other VM gets it."""
+
+
 @dataclass(frozen=True)
 class ResolvedPorts:
     """The result of `resolve_ports`.
@@ -128,16 +132,16 @@ def _bind(forward: Forward, family: int) -> socket.socket:
     return sock
 
 
-def _refusal(forward: Forward, error: OSError) -> InnkeeperError:
+def _refusal(forward: Forward, error: OSError) -> PortError:
     """Return the error for a port that cannot be bound."""
     port = f"-p: port {forward.host_port}/{forward.protocol}"
     if error.errno == errno.EADDRINUSE:
-        return InnkeeperError(f"{port} of the host is in use", hint="choose another with -p, or stop what uses it: ss -lntup")
+        return PortError(f"{port} of the host is in use", hint="choose another with -p, or stop what uses it: ss -lntup")
     if error.errno == errno.EACCES:
-        return InnkeeperError(f"{port} of the host needs root", hint="choose one above 1023 with -p")
+        return PortError(f"{port} of the host needs root", hint="choose one above 1023 with -p")
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return InnkeeperError(f"-p: {forward.host_address} is not an address of this host")
-    return InnkeeperError(f"{port} of the host cannot be used: {error.strerror}")
+        return PortError(f"-p: {forward.host_address} is not an address of this host")
+    return PortError(f"{port} of the host cannot be used: {error.strerror}")
 
 
 def explain(stderr: str) -> str | None:
@@ -146,7 +150,11 @@ def explain(stderr: str) -> str | None:
     return f"-p: port {match[3]}/{match[1]} of the host is in use" if match else None
 
 
+def rule(forward: Forward) -> str:
+    """Return a forward as QEMU writes it, in `-netdev` and in `hostfwd_add`."""
+    return f"{forward.protocol}:{forward.host_address}:{forward.host_port}-:{forward.guest_port}"
+
+
 def netdev(forwards: Sequence[Forward]) -> str:
     """Return the value of QEMU's -netdev."""
-    rules = [f",hostfwd={f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}" for f in forwards]
-    return "user,id=net" + "".join(rules)
+    return "user,id=net" + "".join(f",hostfwd={rule(forward)}" for forward in forwards)

@@ -158,17 +158,30 @@ def _accel(launch: Launch) -> list[str]:
 
 def _blockdev(index: int, disk: Disk) -> str:
     """Return the -blockdev of a disk as JSON, in which a comma in a path needs no escape."""
-    node: dict[str, object] = {
-        "driver": "raw",
-        "node-name": f"disk{index}",
-        "read-only": disk.read_only,
-        "file": {"driver": "file", "filename": str(disk.path.absolute()), "read-only": disk.read_only},
-    }
+    return json.dumps(disk_node(index, disk, _file(disk)))
+
+
+def disk_node(index: int, disk: Disk, file: object) -> dict[str, object]:
+    """Return the options of a disk's block node. `file` is its file: options, or the name of a node."""
+    return {"driver": "raw", "node-name": f"disk{index}", "read-only": disk.read_only, "file": file, **_policy(disk)}
+
+
+def file_node(name: str, disk: Disk) -> dict[str, object]:
+    """Return the options of a node for a disk's file alone, for `disk_node` to refer to."""
+    return {**_file(disk), "node-name": name, **_policy(disk)}
+
+
+def _file(disk: Disk) -> dict[str, object]:
+    return {"driver": "file", "filename": str(disk.path.absolute()), "read-only": disk.read_only}
+
+
+def _policy(disk: Disk) -> dict[str, object]:
+    options: dict[str, object] = {}
     if not disk.read_only:
-        node["discard"] = "unmap"  # blocks that the guest frees become holes in the sparse file
+        options["discard"] = "unmap"  # blocks that the guest frees become holes in the sparse file
     if disk.volatile:
-        node["cache"] = {"no-flush": True}
-    return json.dumps(node)
+        options["cache"] = {"no-flush": True}
+    return options
 
 
 def _shares(launch: Launch, bus: "_Bus") -> list[str]:

@@ -242,7 +242,7 @@ class VirtualMachine:
     def _qemu_failure(self, code: int) -> InnkeeperError:
         stderr = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
         if (port := network.explain(stderr)) is not None:
-            return InnkeeperError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
+            return network.PortError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
         if code < 0:
             return self._failure(f"QEMU was killed by signal {-code}")
         if code > 0:

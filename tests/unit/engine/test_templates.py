@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from innkeeper.engine import templates
-from innkeeper.engine.resolve import ResolvedRun
+from innkeeper.engine.resolve import ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import Share, SharedPath, VmConfig
 from innkeeper.vm.registry import Entry
@@ -21,37 +21,43 @@ def config(tmp_path: Path) -> VmConfig:
     return VmConfig(kernel=tmp_path / "kernel", root=tmp_path / "root", memory_mib=2048, machine_type="microvm")
 
 
-def resolved(**request: Any) -> ResolvedRun:
-    return cast(ResolvedRun, SimpleNamespace(request=SimpleNamespace(**{"vm_memory": None, "start": "auto", **request}), host=None))
+def request(**fields: Any) -> RunRequest:
+    return RunRequest(reference="image", **fields)
+
+
+def resolved(start: str) -> ResolvedRun:
+    return cast(ResolvedRun, SimpleNamespace(request=request(start=start), host=None))
 
 
 @pytest.mark.parametrize(("asked", "given"), [(512, 512), (513, 1024), (2048, 2048), (5000, 8192), (16384, 16384)])
 def test_memory_is_that_of_the_next_class(config: VmConfig, asked: int, given: int) -> None:
-    clone = templates.configuration(resolved(), replace(config, memory_mib=asked))
+    clone = templates.configuration(request(), replace(config, memory_mib=asked))
     assert clone is not None
     assert (clone.memory_mib, clone.machine_type, clone.cloneable) == (given, "q35", True)
 
 
 def test_other_memory_boots(config: VmConfig) -> None:
-    assert templates.configuration(resolved(), replace(config, memory_mib=16385)) is None
-    assert templates.configuration(resolved(vm_memory=700 << 20), replace(config, memory_mib=700)) is None
-    exact = templates.configuration(resolved(vm_memory=1 << 30), replace(config, memory_mib=1024))
+    assert templates.configuration(request(), replace(config, memory_mib=16385)) is None
+    assert templates.configuration(request(vm_memory=700 << 20), replace(config, memory_mib=700)) is None
+    exact = templates.configuration(request(vm_memory=1 << 30), replace(config, memory_mib=1024))
     assert exact is not None
     assert exact.memory_mib == 1024
 
 
 def test_more_shares_than_slots_boot(config: VmConfig, tmp_path: Path) -> None:
     shares = tuple(Share(f"volume{index}", (SharedPath("", tmp_path),)) for index in range(9))
-    assert templates.configuration(resolved(), replace(config, shares=shares[:8])) is not None
-    assert templates.configuration(resolved(), replace(config, shares=shares)) is None
+    assert templates.configuration(request(), replace(config, shares=shares[:8])) is not None
+    assert templates.configuration(request(), replace(config, shares=shares)) is None
 
 
 def test_a_template_that_is_asked_for_and_impossible_is_an_error(config: VmConfig) -> None:
     many = replace(config, memory_mib=20000)
-    assert templates.start(resolved(start="cold"), config, cast(Entry, None)) is None
-    assert templates.start(resolved(), many, cast(Entry, None)) is None
+    assert templates.start(resolved("cold"), config, cast(Entry, None)) is None
+    assert templates.start(resolved("auto"), many, cast(Entry, None)) is None
     with pytest.raises(InnkeeperError, match="--start template: no templates are made for such a VM"):
-        templates.start(resolved(start="template"), many, cast(Entry, None))
+        templates.start(resolved("template"), many, cast(Entry, None))
+    with pytest.raises(InnkeeperError, match="--start pool: no templates are made for such a VM"):
+        templates.start(resolved("pool"), many, cast(Entry, None))
 
 
 def test_hardware_addresses_are_of_qemus_range_and_differ() -> None:

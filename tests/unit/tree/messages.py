@@ -11,7 +11,7 @@ from tests.paths import ROOT
 
 FOLDERS = ("build.py", "innkeeper", "bench")
 LIST = Path(__file__).with_name("messages.txt")
-CALLS = ("InnkeeperError", "BuildahError", "_failure")
+CALLS = ("InnkeeperError", "BuildahError", "PortError", "QmpError", "PoolBusy", "_failure")
 """What is called with a message: the exceptions, and methods that return one."""
 ARROW = " -> "
 HEAD = """\

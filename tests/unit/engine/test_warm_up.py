@@ -5,12 +5,12 @@ import signal
 import subprocess
 from pathlib import Path
 
-from innkeeper.engine import template_maker
+from innkeeper.engine import warm_up
 
 
 def test_the_program_ends_without_arguments_and_waits_with_one(tmp_path: Path) -> None:
     program = tmp_path / "program"
-    program.write_bytes(template_maker._elf(template_maker.PROGRAM))
+    program.write_bytes(warm_up._elf(warm_up.PROGRAM))
     program.chmod(0o755)
     assert subprocess.run([program], check=False).returncode == 0
     waiting = subprocess.Popen([program, "wait"])
@@ -23,8 +23,8 @@ def test_the_program_ends_without_arguments_and_waits_with_one(tmp_path: Path) -
 
 
 def test_the_disks_are_larger_than_any_that_a_clone_may_have(tmp_path: Path) -> None:
-    image = template_maker._image_disk(tmp_path)
-    assert image.stat().st_size == template_maker.PLACEHOLDER
+    image = warm_up._image_disk(tmp_path)
+    assert image.stat().st_size == warm_up.PLACEHOLDER
     assert image.stat().st_blocks * 512 < 1 << 20
     with image.open("rb") as file:
         assert file.read(2048)[1024:1028] == (0xE0F5E1E2).to_bytes(4, "little")
