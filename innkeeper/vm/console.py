@@ -10,21 +10,23 @@ TAIL_BYTES = 65536
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines, or [] if there is no such file.
-
-    Escape sequences and empty lines are removed.
-    """
+    """Return the last lines as `plain_lines` does, or [] if there is no such file."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            kept = plain_lines(file.read())
     except FileNotFoundError:
         return []
+    return kept[-lines:] if lines > 0 else []
+
+
+def plain_lines(output: bytes) -> list[str]:
+    """Return the lines of what a console said, without escape sequences and empty lines."""
+    text = output.decode(errors="replace")
     text = _ESCAPES.sub("", text).replace("\r", "")
     text = "".join(c for c in text if c in "\n\t" or c.isprintable())
-    kept = [line.rstrip() for line in text.split("\n") if line.strip()]
-    return kept[-lines:] if lines > 0 else []
+    return [line.rstrip() for line in text.split("\n") if line.strip()]
 
 
 def panic(path: Path) -> str | None:

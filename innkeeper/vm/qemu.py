@@ -29,11 +29,12 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 class Launch:
     """All inputs of the argument list.
 
-    `vsock_chardev` and `vsock_device` are QEMU options from the vsock back end. `share_fds` are the
-    connections to virtiofsd, one per share. `qmp_fd` is QEMU's end of its control connection. The
-    rest is for a cloneable VM: the file `ram` as its memory, of which it sees changes of its own
-    only if `ram_private`; `generation`, the UUID by which the guest notices that it was cloned; and
-    whether it waits for state (`incoming`).
+    `cpu` is the CPU model under KVM (see `accel.cpu_model`). `vsock_chardev` and `vsock_device` are
+    QEMU options from the vsock back end. `share_fds` are the connections to virtiofsd, one per
+    share. `qmp_fd` is QEMU's end of its control connection. The rest is for a cloneable VM: the
+    file `ram` as its memory, of which it sees changes of its own only if `ram_private`;
+    `generation`, the UUID by which the guest notices that it was cloned; and whether it waits for
+    state (`incoming`).
     """
 
     config: VmConfig
@@ -42,6 +43,7 @@ class Launch:
     machine_type: str
     accel: str
     cmdline: str
+    cpu: str = "host"
     forwards: tuple[Forward, ...] = ()
     vsock_chardev: str | None = None
     vsock_device: str = ""
@@ -150,7 +152,7 @@ def _machine(launch: Launch) -> str:
 
 def _accel(launch: Launch) -> list[str]:
     if launch.accel == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
+        return ["-accel", "kvm", "-cpu", launch.cpu]
     # Without these two features the guest copies and clears pages word by word. TCG runs `rep
     # movsb` byte by byte.
     return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-erms,-fsrm"]

@@ -138,6 +138,7 @@ class VirtualMachine:
             name=self.entry.id,
             machine_type=self.machine_type,
             accel=self.accel,
+            cpu=accel.cpu_model(),
             cmdline=line,
             forwards=forwards,
             vsock_chardev=backend.chardev,

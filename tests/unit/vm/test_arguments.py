@@ -70,8 +70,9 @@ def test_microvm_until_its_slots_are_used_up(files: dict[str, Path], tmp_path: P
     assert qemu.choose_machine_type(spec_of(files), clock=False) == "q35"
 
 
-def test_kvm_gets_the_host_cpu(files: dict[str, Path]) -> None:
+def test_kvm_gets_the_host_cpu_or_the_proven_model(files: dict[str, Path]) -> None:
     assert values(argv_of(spec_of(files), accel="kvm"), "-cpu") == ["host"]
+    assert values(argv_of(spec_of(files), accel="kvm", cpu="kvm64,+cx16"), "-cpu") == ["kvm64,+cx16"]
     assert values(argv_of(spec_of(files), accel="tcg"), "-accel")[0].startswith("tcg")
 
 
