@@ -1,4 +1,4 @@
-"""Handlers of the calls about the guest as a machine: details, clock, entropy."""
+"""Handlers of the calls about the guest itself: details, clock, entropy."""
 
 import fcntl
 import os

@@ -23,6 +23,9 @@ COLUMNS = 100
 UPDATE = "INNKEEPER_UPDATE_DOCS"
 PROGRAMS = ("innkeeper", "./build.py", "build.py")
 PATH = re.compile(r"`((?:agent|innkeeper|tests|manual|docs|rootfs|kernel-config)/[\w./-]+?)(?:::\w+)?`")
+MODULE = re.compile(r"`((?:agent|innkeeper)\.[a-z_]\w*(?:\.\w+)*)`")
+NOT_MODULES = ("agent.config_file", "innkeeper.img", "innkeeper.initrd", "innkeeper.landlock.abi", "innkeeper.v1.Guest")
+"""Names like those of modules: a parameter of Kata's, files, an annotation, a service."""
 MADE_BY_READERS = ("rootfs/skeleton/etc/innkeeper", "rootfs/skeleton/etc/innkeeper/policy.toml")
 """Paths that pages tell a reader to make."""
 
@@ -123,6 +126,28 @@ def test_paths_in_the_documentation_exist() -> None:
     for page in docs_blocks.pages():
         for path in PATH.findall(page.read_text()):
             assert (ROOT / path).exists() or path in MADE_BY_READERS, f"{page.relative_to(ROOT)} names {path}, which is not there"
+
+
+def test_modules_in_the_documentation_exist() -> None:
+    """Dotted names lead to a module, or to a name in one."""
+    parameters = MODULE.findall((REFERENCE / "boot-parameters.md").read_text())
+    found = 0
+    for page in docs_blocks.pages():
+        for name in MODULE.findall(page.read_text()):
+            parts = name.split(".")
+            places = [ROOT.joinpath(*parts[:length]) for length in range(2, len(parts) + 1)]
+            is_module = any(place.is_dir() or place.with_suffix(".py").exists() for place in places)
+            assert is_module or name in (*parameters, *NOT_MODULES), f"{page.relative_to(ROOT)} names {name}, which is not there"
+            found += 1
+    assert found > 50
+
+
+def test_words_of_the_glossary_are_used() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    glossary = re.findall(r"^\| ([\w ]+) \|", index.split("| word | means |")[1], re.M)
+    assert len(glossary) > 5
+    others = " ".join(page.read_text() for page in docs_blocks.pages() if page.name != "index.md").lower()
+    assert [word for word in glossary if word not in others] == []
 
 
 def test_records_in_the_formats_page_are_those_of_the_code() -> None:
