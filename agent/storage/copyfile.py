@@ -96,13 +96,11 @@ class FileCopies:
             self._partial.pop(path, None)
 
     async def _begin(self, path: str, request: "CopyFileRequest") -> _PartialCopy:
-        """Begin a copy. Discard an unfinished copy of the same file and the oldest of too many."""
-        discarded = [path] if path in self._partial else []
-        if len(self._partial) >= MAX_OPEN:
-            discarded.append(next(iter(self._partial)))
-        for old in dict.fromkeys(discarded):
+        """Begin a copy. Discard an unfinished one of the same file, else the oldest of too many."""
+        if path in self._partial or len(self._partial) >= MAX_OPEN:
+            old = path if path in self._partial else next(iter(self._partial))
             temporary = self._partial.pop(old).temporary
-            await run_in_worker(lambda old=old, temporary=temporary: _discard(self.root, old, temporary), f"copy {old}")  # type: ignore[misc]
+            await run_in_worker(lambda: _discard(self.root, old, temporary), f"copy {old}")
         return _PartialCopy(PREFIX + os.urandom(8).hex(), request.file_size)
 
 
