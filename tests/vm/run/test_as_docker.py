@@ -55,7 +55,7 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def answers(wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def answers(start: str, wild: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the script says in a container of that image, by the first word of each line."""
     folder = tmp_path_factory.mktemp("volumes")
     (folder / "zone").write_text("the-zone\n")
@@ -114,7 +114,7 @@ def test_many_volumes(answers: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def box(wild: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def box(start: str, wild: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A container in the background with a volume at /etc."""
     etc = tmp_path_factory.mktemp("etc")
     (etc / "marker").write_text("marker\n")

@@ -25,7 +25,7 @@ def boot_files() -> BootFiles:
 
 
 @pytest.fixture(scope="module")
-def container(boot_files: BootFiles) -> Iterator[str]:
+def container(start: str, boot_files: BootFiles) -> Iterator[str]:
     with detached(busybox_image(), "sleep", "1000", options=("--kernel", "debian", "--cap-add", "NET_ADMIN")) as id:
         yield id
 

@@ -30,7 +30,7 @@ def await_ended(name: str) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[str]:
+def box(start: str) -> Iterator[str]:
     """A container that only waits, for many things to be done in."""
     script = "trap 'echo stopping; exit 3' TERM; echo out; echo err >&2; printf '\\377\\000'; while :; do sleep 1; done"
     with detached(busybox_image(), "sh", "-c", script, options=["-e", "GREETING=hello", "--hostname", "box", "--cap-drop", "CHOWN"]) as id:

@@ -22,7 +22,7 @@ SERVE = "while :; do echo hello | nc -l -p 8080; done & trap 'exit 5' TERM; whil
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[str]:
+def box(start: str) -> Iterator[str]:
     """A container with a port, for many things to be done in."""
     id = succeed("run", "-d", "-p", "8080", busybox_image(), "sh", "-c", SERVE).strip()
     try:
