@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.oci.oci_helpers import Bundle, Runtime
-from tests.oci.suite import TABLE
+from tests.oci.suite import TABLE, remove_groups
 from tests.root.container_helpers import busybox_root, cgroup2
 
 
@@ -68,6 +68,7 @@ def runtime(oci_program: Path, rootfs: Path, tmp_path: Path) -> Iterator[Runtime
         shutil.rmtree(parent / name, ignore_errors=True)
     if not groups:
         parent.rmdir()
+    remove_groups(group)
     assert (left, groups, _of(runtime.root), _mounts_at(tmp_path, rootfs)) == ([], [], [], [])
 
 

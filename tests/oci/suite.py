@@ -127,21 +127,26 @@ def judge(built: Path, subjects: Iterable[Subject], names: Iterable[str], work: 
 
     with ThreadPoolExecutor(WORKERS) as pool:
         results = list(pool.map(run, jobs))
-    _remove_groups()
+    remove_groups("cgrouptest", "testdir/cgrouptest", "testdir")
     verdicts: dict[str, dict[str, Verdict]] = {}
     for name, subject_name, verdict in results:
         verdicts.setdefault(name, {})[subject_name] = verdict
     return verdicts
 
 
-def _remove_groups() -> None:
-    """The groups whose paths the suite asks for, which some runtimes leave behind; one that is in use stays."""
-    for name in ("cgrouptest", "testdir/cgrouptest", "testdir"):
-        for place in [Path("/sys/fs/cgroup", name), *Path("/sys/fs/cgroup").glob(f"*/{name}")]:
+def remove_groups(*names: str) -> None:
+    """Remove empty groups with these paths, which some runtimes leave behind in the hierarchies of cgroup v1.
+
+    They make them below the root of a hierarchy, or below the group that they run in themselves.
+    """
+    own = {line.split(":")[2].strip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    parents = [Path("/sys/fs/cgroup"), *(folder / inner for folder in Path("/sys/fs/cgroup").iterdir() for inner in {"", *own})]
+    for name in names:
+        for parent in parents:
             try:
-                place.rmdir()
+                (parent / name).rmdir()
             except OSError:
-                continue
+                continue  # there is none, or it is in use
 
 
 def _run(built: Path, name: str, subject: Subject, work: Path) -> Verdict:
