@@ -24,7 +24,7 @@ from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import PoolBusy, PooledVm
 from innkeeper.wire.pb import guest_pb2
 
-MEMORY_CLASSES_MIB = (512, 1024, 2048, 4096, 8192, 16384)
+MEMORY_CLASSES_MIB = (256, 512, 1024, 2048, 4096, 8192, 16384)
 """Sizes of a VM for which templates are made. A clone's memory is that of its template.
 
 The container's own limit is exact, whatever the VM has.
