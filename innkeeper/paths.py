@@ -4,6 +4,7 @@
 <cache>/images/     OCI images converted to block devices, by digest
 <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch disk
 <cache>/templates/  saved VMs, by key
+<cache>/snapshots/  saved VMs with a container, by tag
 <cache>/pool.sock   where the process that keeps idle VMs takes claims; pool.lock is held by it
 """
 
@@ -45,6 +46,11 @@ def templates_root() -> Path:
 def pool_socket() -> Path:
     """Return the socket of the process that keeps idle VMs (`innkeeper pool`)."""
     return cache_root() / "pool.sock"
+
+
+def snapshots_root() -> Path:
+    """Return the folder of snapshots, which are named by their tag."""
+    return cache_root() / "snapshots"
 
 
 def project_root() -> Path:

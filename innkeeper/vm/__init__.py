@@ -5,9 +5,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from innkeeper.vm.clone import CloneableVm
     from innkeeper.vm.config import Disk, Forward, HostPrograms, Share, SharedPath, VmConfig
+    from innkeeper.vm.snapshot import RestoredVm
     from innkeeper.vm.vm import VirtualMachine
 
-__all__ = ["AGENT_PORT", "CloneableVm", "Disk", "Forward", "HostPrograms", "VirtualMachine", "VmConfig", "Share", "SharedPath"]
+__all__ = [
+    "AGENT_PORT",
+    "CloneableVm",
+    "RestoredVm",
+    "Disk",
+    "Forward",
+    "HostPrograms",
+    "VirtualMachine",
+    "VmConfig",
+    "Share",
+    "SharedPath",
+]
 
 AGENT_PORT = 1024
 """vsock port of the agent's ttRPC server."""
@@ -25,6 +37,10 @@ def __getattr__(name: str) -> Any:
         from innkeeper.vm.clone import CloneableVm
 
         return CloneableVm
+    if name == "RestoredVm":
+        from innkeeper.vm.snapshot import RestoredVm
+
+        return RestoredVm
     from innkeeper.vm import config
 
     return getattr(config, name)

@@ -33,13 +33,12 @@ class CloneableVm(VirtualMachine):
     def __init__(self, config: VmConfig, host: HostPrograms, entry: Entry | None = None, template: Template | None = None) -> None:
         super().__init__(config, host, entry)
         self.template = template
-        self._qmp: Qmp | None = None
         self._channel: VirtioSerial | None = None
 
     def template_key(self) -> str:
         """Return the key of the template that this VM can start from."""
         self._choose()
-        return template.key_of(self._launch(VirtioSerial, ()))
+        return self.state_key()
 
     def _open_channel(self) -> Backend:
         self._channel = VirtioSerial(self.folder, resume=self.template is not None)
@@ -50,18 +49,15 @@ class CloneableVm(VirtualMachine):
         return replace(super()._launch(backend, forwards), ram=RAM, generation=str(generation))
 
     def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
-        self._qmp = Qmp()
+        assert self.qmp is not None
         with ExitStack() as inherited:
-            launch = replace(launch, qmp_fd=self._qmp.fd)
-            fds += (self._qmp.fd,)
             if self.template is None:
                 self._make_ram()
             else:
                 launch, fds = self._prepare_load(self.template, launch, fds, inherited)
             pid = super()._start_qemu(launch, fds)
-            self._qmp.close_far_end()
         if self.template is not None:
-            self._load(self._qmp)
+            self._load(self.qmp)
         return pid
 
     def _make_ram(self) -> None:
@@ -80,10 +76,10 @@ class CloneableVm(VirtualMachine):
         virtiofsd maps the guest's memory, so with shares it is a copy, which takes some hundredths
         of a second. Without, the file is mapped privately: pages that no clone changes are shared.
         """
-        assert self._qmp is not None
+        assert self.qmp is not None
         state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
         inherited.callback(os.close, state)
-        saved_state.start_loading(self._qmp, state)
+        saved_state.start_loading(self.qmp, state)
         if not self.config.shares:
             return replace(launch, ram=str(template.ram), ram_private=True, incoming=True), (*fds, state)
         memory = saved_state.copy_memory(template.ram)
@@ -106,8 +102,7 @@ class CloneableVm(VirtualMachine):
                 qmp.execute("device_add", qemu.share_device(index, share.tag))
             saved_state.resume(qmp)
         except QmpError as error:
-            lines = self.qemu_log.read_text(errors="replace").strip().splitlines()
-            raise InnkeeperError(f"{error.message}{f' ({lines[-1]})' if lines else ''}") from error
+            raise self.load_failure(error) from error
 
     def wait_channel(self, timeout: float) -> None:
         """Wait until the guest has answered on its channel. Raises InnkeeperError."""
@@ -122,35 +117,29 @@ class CloneableVm(VirtualMachine):
         closed for the last time. `rules` are in IPv4 (`network.resolve_ports`). Raises
         InnkeeperError.
         """
-        assert self._qmp is not None, "start() comes first"
+        assert self.qmp is not None, "start() comes first"
         disks = tuple(replace(disk, path=path) for disk, path in zip(self.config.disks, paths, strict=True))
         for index, disk in enumerate(disks, start=1):
             name = f"exchanged{index}"
-            self._qmp.execute("blockdev-add", qemu.file_node(name, disk))
-            self._qmp.execute("blockdev-reopen", {"options": [qemu.disk_node(index, disk, name)]})
+            self.qmp.execute("blockdev-add", qemu.file_node(name, disk))
+            self.qmp.execute("blockdev-reopen", {"options": [qemu.disk_node(index, disk, name)]})
             if not disk.read_only:
-                self._qmp.execute("block_resize", {"node-name": f"disk{index}", "size": disk.path.stat().st_size})
+                self.qmp.execute("block_resize", {"node-name": f"disk{index}", "size": disk.path.stat().st_size})
         for forward in rules:
-            complaint = self._qmp.execute("human-monitor-command", {"command-line": f"hostfwd_add net {network.rule(forward)}"})
+            complaint = self.qmp.execute("human-monitor-command", {"command-line": f"hostfwd_add net {network.rule(forward)}"})
             if complaint:
                 raise QmpError(f"QEMU forwards no port: {complaint.strip()}")
         self.config = replace(self.config, disks=disks)
 
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""
-        assert self._qmp is not None and self._channel is not None, "start() comes first"
+        assert self.qmp is not None and self._channel is not None, "start() comes first"
         state = self.folder / "state"
         self._channel.quiesce()
-        saved_state.save(self._qmp, state)
+        saved_state.save(self.qmp, state)
         self._stopping = True
-        self._qmp.execute("quit")
+        self.qmp.execute("quit")
         self.wait(SAVE_SECONDS)
         with open(self.folder / RAM, "rb") as ram:
             os.fsync(ram.fileno())
         template.publish(key, self.folder / RAM, state)
-
-    def end(self) -> None:
-        super().end()
-        if self._qmp is not None:
-            self._qmp.close()
-            self._qmp = None

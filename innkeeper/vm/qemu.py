@@ -113,18 +113,20 @@ def arguments(launch: Launch) -> list[str]:
     out += ["-device", bus.device("virtio-rng", "")]
     if config.cloneable:
         out += _cloneable(launch)
-    return out
+    return [*out, "-incoming", "defer", "-S"] if launch.incoming else out
 
 
 def _memory(launch: Launch) -> str:
     """Return the -object of the guest's memory.
 
-    It is shared, because the vhost-user back ends (vsock, virtio-fs) map it. Only the memory of a
-    clone without them may be private, which saves the copy.
+    It is shared if a vhost-user back end (vsock, virtio-fs) maps it. A clone without them has a
+    private mapping, which saves the copy. Otherwise it is anonymous: to save its state QEMU reads
+    all of it, and that allocates no page that was never written.
     """
     size = f"id=mem,size={launch.config.memory_mib}M"
     if launch.ram is None:
-        return f"memory-backend-memfd,{size},share=on"
+        mapped = launch.share_fds or launch.vsock_device.startswith("vhost-user")
+        return f"memory-backend-memfd,{size},share=on" if mapped else f"memory-backend-ram,{size}"
     return f"memory-backend-file,{size},mem-path={launch.ram.replace(',', ',,')},share={'off' if launch.ram_private else 'on'}"
 
 
@@ -133,7 +135,7 @@ def _cloneable(launch: Launch) -> list[str]:
     out = ["-device", f"vmgenid,guid={launch.generation}"]
     for index in range(SHARE_PORTS):
         out += ["-device", f"pcie-root-port,id=share-port{index},chassis={index + 1},io-reserve=0"]
-    return [*out, "-incoming", "defer", "-S"] if launch.incoming else out
+    return out
 
 
 def share_device(index: int, tag: str) -> dict[str, object]:

@@ -9,14 +9,16 @@ import shlex
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, accel, cmdline, console, lifetime, network, qemu, registry, tsc, virtio_serial, vsock
+from innkeeper.vm import AGENT_PORT, accel, cmdline, console, lifetime, network, qemu, registry, template, tsc, virtio_serial, vsock
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
+from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 from innkeeper.wire import status
@@ -46,6 +48,7 @@ class VirtualMachine:
         self.forwards = config.forwards
         self.accel = ""
         self.machine_type = ""
+        self.qmp: Qmp | None = None
         self._tsc_khz: int | None = None
         self._vsock: vsock.Backend | None = None
         self._shares: list[RunningShare] = []
@@ -86,7 +89,8 @@ class VirtualMachine:
             running.connect()
         self.qemu_log.write_text("")
         self.started = time.monotonic()
-        launch = self._launch(self._vsock, resolved.rules)
+        self.qmp = Qmp()
+        launch = replace(self._launch(self._vsock, resolved.rules), qmp_fd=self.qmp.fd)
         pid = self._start_qemu(launch)
         self.entry.update(
             status="running",
@@ -112,10 +116,11 @@ class VirtualMachine:
 
     def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
         """Start QEMU, which inherits `fds` too. Return its process id."""
-        assert self._vsock is not None
-        fds += (*self._vsock.fds, *(share.fd for share in self._shares))
+        assert self._vsock is not None and self.qmp is not None
+        fds += (*self._vsock.fds, self.qmp.fd, *(share.fd for share in self._shares))
         self._qemu = lifetime.spawn(self.host.setpriv, qemu.arguments(launch), folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.close_fds_after_spawn()
+        self.qmp.close_far_end()
         return self._qemu.pid
 
     def _launch(self, backend: "vsock.Backend | type[vsock.Backend]", forwards: tuple[Forward, ...]) -> qemu.Launch:
@@ -145,6 +150,10 @@ class VirtualMachine:
             vsock_device=backend.device,
             share_fds=tuple(s.fd for s in self._shares),
         )
+
+    def state_key(self) -> str:
+        """Return the key of what must be equal where the state of this VM is loaded (see `template.key_of`)."""
+        return template.key_of(self._launch(virtio_serial.VirtioSerial, ()))
 
     def wait_ready(self, timeout: float) -> None:
         """Wait until the agent answers Health.Check.
@@ -200,6 +209,11 @@ class VirtualMachine:
         """
         return dial(self.address(port), max(0.05, deadline - time.monotonic()))
 
+    @property
+    def channel(self) -> vsock.Backend | None:
+        """The way to the guest's ports, while the VM runs."""
+        return self._vsock
+
     def address(self, port: int) -> str:
         """Return the address of the guest's vsock `port`, for `innkeeper.client.connect`."""
         assert self._vsock is not None, "start() comes first"
@@ -250,6 +264,11 @@ class VirtualMachine:
             return InnkeeperError(f"QEMU ended with status {code}: {stderr.splitlines()[-1] if stderr else 'it said nothing'}")
         return self._failure("the guest ended before it was asked to")
 
+    def load_failure(self, error: QmpError) -> InnkeeperError:
+        """Return the error of a QEMU that could not load its state, with the last line of its log."""
+        lines = self.qemu_log.read_text(errors="replace").strip().splitlines()
+        return InnkeeperError(f"{error.message}{f' ({lines[-1]})' if lines else ''}")
+
     def _failure(self, message: str) -> InnkeeperError:
         lines = self.console_tail()
         if lines:
@@ -296,6 +315,9 @@ class VirtualMachine:
         if self._vsock is not None:
             self._vsock.close()
             self._vsock = None
+        if self.qmp is not None:
+            self.qmp.close()
+            self.qmp = None
 
 
 def check_health(sock: socket.socket) -> None:
