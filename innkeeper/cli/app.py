@@ -22,6 +22,11 @@ COMMANDS = {
     "stop": "stop",
     "kill": "kill",
     "rm": "rm",
+    "pause": "pause",
+    "resume": "resume",
+    "snapshot": "snapshot",
+    "snapshots": "snapshots",
+    "fork": "fork",
     "inspect": "inspect_",
     "shell": "shell",
     "proxy": "proxy",
@@ -35,6 +40,9 @@ COMMANDS = {
     "bench": "bench.command",
 }
 """Command -> its module, in this package unless it has a dot, in the order of use."""
+
+ALIASES = {"unpause": "resume"}
+"""Docker's names of commands that have another one here."""
 
 EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be invoked, 127 not found, 128+n killed by signal n."
 
@@ -81,6 +89,7 @@ def all_commands() -> Iterator[Command | Group]:
 
 def find(name: str) -> Command | Group:
     """Import a command. Raises InnkeeperError for an unknown name."""
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
         raise InnkeeperError(f"{name} is not a command", hint=f"see {program_name()} --help")
     command: Command | Group = module(name).COMMAND
@@ -130,10 +139,11 @@ def run_app(given: list[str]) -> int:
 def _run(command: Command | Group, rest: list[str], program: str) -> int:
     called = f"{program} {command.name}"
     if isinstance(command, Group):
-        chosen = next((one for one in command.commands if rest and one.name == rest[0]), None)
+        rest = rest or [command.default]
+        chosen = next((one for one in command.commands if one.name == rest[0]), None)
         if chosen is not None:
             return _run(chosen, rest[1:], called)
-        if rest and rest[0] not in ("-h", "--help"):
+        if rest[0] not in ("", "-h", "--help"):
             raise InnkeeperError(f"{command.name} {rest[0]}: not a command", hint=f"see {called} --help")
         return _print(parser.help_text(command, program))
     try:

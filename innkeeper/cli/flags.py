@@ -72,12 +72,13 @@ class Command(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A command with subcommands."""
+    """A command with subcommands, of which `default` is run if none is named."""
 
     name: str
     text: str
     commands: "tuple[Command | Group, ...]"
     flags: tuple[Flag, ...] = ()
+    default: str = ""
 
 
 def switch(field: str, *names: str, help: str) -> Flag:

@@ -33,7 +33,7 @@ def _known(container: "records.Container") -> dict[str, Any]:
     if container.facts.status == RUNNING:
         try:
             with guest_agent.connected(container) as agent:
-                known["guest"] = guest_agent.statistics(agent, container.id)
+                known["guest"] = guest_agent.statistics(agent, container.guest_id)
         except InnkeeperError as error:
             known["guest"] = {"error": error.message}
     return known

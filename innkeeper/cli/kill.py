@@ -5,12 +5,11 @@ from innkeeper.cli import flags
 
 def kill(names: list[str], signal: str = "KILL") -> None:
     """Send containers a signal."""
-    from innkeeper.engine import guest_agent, records, signals
+    from innkeeper.engine import records, signals, stop
 
     number = signals.parse(signal)
     for container in [records.lookup(name) for name in names]:
-        with guest_agent.connected(container) as agent:
-            guest_agent.Process(agent, container.id, container.id).signal(number)
+        stop.kill(container, number)
         print(container.name)
 
 

@@ -38,8 +38,8 @@ def _short(text: str) -> str:
 def _status(one: "records.Container") -> str:
     """Return the status in the words of docker's `ps`."""
     facts, status = one.facts, one.status()
-    if status == "running":
-        return f"Up {show.ago(facts.started)}"
+    if status in ("running", "paused"):
+        return f"Up {show.ago(facts.started)}{' (Paused)' if status == 'paused' else ''}"
     if status == "exited":
         ago = f" {show.ago(facts.finished)} ago" if facts.finished else ""
         return f"Exited ({facts.exit_status}){ago}{' (out of memory)' if facts.oom_killed else ''}"
@@ -54,7 +54,7 @@ def _processes(name: str, json: bool) -> None:
 
     container = records.lookup(name)
     with guest_agent.connected(container) as agent:
-        found = guest_agent.list_processes(agent, container.id)
+        found = guest_agent.list_processes(agent, container.guest_id)
     if json:
         show.print_json(found)
         return

@@ -34,15 +34,17 @@ def run(name: str, request: ExecRequest) -> int:
     if not request.detach:
         attach.check_terminal(request.interactive, request.tty)
     container = records.lookup(name)
+    if container.facts.paused:
+        raise InnkeeperError(f"container {container.name} is paused", hint=f"resume it first: resume {container.name}")
     with guest_agent.connected(container) as agent:
         spec = json.loads((container.folder / "spec.json").read_text())
         document = process_document(spec, request)
         exec_id = f"exec-{os.urandom(6).hex()}"
         try:
-            agent.exec_process(container.id, exec_id, process_to_proto(document), request.user or "")
+            agent.exec_process(container.guest_id, exec_id, process_to_proto(document), request.user or "")
         except RpcError as error:
             raise guest_agent.agent_error(error) from error
-        added = guest_agent.Process(agent, container.id, exec_id)
+        added = guest_agent.Process(agent, container.guest_id, exec_id)
         if request.detach:
             added.release()
             return 0

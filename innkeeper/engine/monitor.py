@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from innkeeper import progress
-from innkeeper.engine import logfile, records, session, startup, streams
+from innkeeper.engine import forks, logfile, records, session, startup, streams
+from innkeeper.engine.forks import Fork
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.engine.session import Session
 from innkeeper.errors import InnkeeperError, Interrupted
@@ -22,8 +23,8 @@ from innkeeper.errors import InnkeeperError, Interrupted
 QUIET = "--quiet"
 
 
-def start(resolved: ResolvedRun) -> str:
-    """Start a monitor for `resolved`. Return the container's id once the container runs.
+def start(resolved: ResolvedRun | Fork) -> str:
+    """Start a monitor for a run or a fork. Return the container's id once the container runs.
 
     Raises InnkeeperError with the monitor's error, or if the monitor ends without a reply.
     """
@@ -49,7 +50,7 @@ def start(resolved: ResolvedRun) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a detached container from the pickled ResolvedRun on standard input."""
+    """Run a detached container from the pickled ResolvedRun or Fork on standard input."""
     startup.open_standard_streams()
     progress.be_quiet(QUIET in arguments)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     startup.raise_interrupted()
     replied = False
     try:
-        with session.opened(pickle.load(sys.stdin.buffer)) as opened:
+        wanted = pickle.load(sys.stdin.buffer)
+        with forks.opened(wanted) if isinstance(wanted, Fork) else session.opened(wanted) as opened:
             opened.start()
             _reply({"id": opened.id})
             replied = True
@@ -99,11 +101,11 @@ def _log_output(opened: Session) -> int:
     Its standard input is closed. With -i or -t it stays open, though nothing is written to it.
     """
     log = logfile.LogWriter(opened.folder / records.LOG)
-    process, options = opened.process, opened.resolved.options
+    process = opened.process
     pumps = [streams.output(process.read_stdout, log.stream("stdout"), "stdout")]
-    if not options.tty:
+    if not opened.facts["terminal"]:
         pumps.append(streams.output(process.read_stderr, log.stream("stderr"), "stderr"))
-        if not options.interactive:
+        if not opened.interactive:
             process.close_stdin()
     try:
         for pump in pumps:

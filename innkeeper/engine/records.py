@@ -23,7 +23,8 @@ LOST = 255
 class Facts(NamedTuple):
     """The facts that the owner of a container records.
 
-    Times are seconds since the epoch. `stop_signal` is a number.
+    Times are seconds since the epoch. `stop_signal` is a number. A fork has the container's id of
+    the guest that was saved (`guest_id`), and what it was forked from.
     """
 
     image: str
@@ -43,6 +44,9 @@ class Facts(NamedTuple):
     exit_status: int | None = None
     error: str = ""
     oom_killed: bool = False
+    paused: bool = False
+    guest_id: str = ""
+    forked_from: str = ""
 
 
 class Container(NamedTuple):
@@ -54,6 +58,11 @@ class Container(NamedTuple):
     @property
     def id(self) -> str:
         return self.vm.id
+
+    @property
+    def guest_id(self) -> str:
+        """The id of the container in its guest."""
+        return self.facts.guest_id or self.id
 
     @property
     def name(self) -> str:
@@ -92,25 +101,26 @@ class Container(NamedTuple):
         return {"id": self.id, "name": self.name, "created": self.created, "owner": self.owner, **self.facts._asdict()}
 
     def status(self) -> str:
-        """Return docker's name for the status: created, running or exited.
+        """Return docker's name for the status: created, running, paused or exited.
 
         A container that failed to start is "created", as with docker.
         """
         if self.facts.status == RUNNING:
-            return "running"
+            return "paused" if self.facts.paused else "running"
         return "exited" if self.facts.status == EXITED or self.facts.started else "created"
 
     def state(self) -> dict[str, Any]:
         """Return docker's `State`, field by field. `Pid` is QEMU's process id."""
         facts, status = self.facts, self.status()
+        runs = status in ("running", "paused")
         return {
             "Status": status,
-            "Running": status == "running",
-            "Paused": False,
+            "Running": runs,
+            "Paused": status == "paused",
             "Restarting": False,
             "OOMKilled": facts.oom_killed,
             "Dead": False,
-            "Pid": int(self.vm.state.get("pid") or 0) if status == "running" else 0,
+            "Pid": int(self.vm.state.get("pid") or 0) if runs else 0,
             "ExitCode": facts.exit_status or 0,
             "Error": facts.error,
             "StartedAt": _timestamp(facts.started),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from innkeeper import programs, progress
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import attach, clock, guest_agent, host, records, resolve, sandbox, signals, templates
+from innkeeper.engine import attach, clock, control, guest_agent, host, records, resolve, sandbox, signals, templates
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
@@ -26,22 +27,38 @@ CAUSE_SECONDS = 3.0
 
 
 class Session:
-    """The container `id` in its VM, created but not started."""
+    """The container `id` in its VM, created but not started.
 
-    def __init__(self, resolved: ResolvedRun, entry: registry.Entry, vm: VirtualMachine | PooledVm, agent: Agent) -> None:
-        self.resolved = resolved
+    `interactive`: its standard input stays open. In its guest it may have another id.
+    """
+
+    def __init__(
+        self, entry: registry.Entry, vm: VirtualMachine | PooledVm, agent: Agent, *, interactive: bool, guest_id: str = ""
+    ) -> None:
         self.id = entry.id
         self.name = entry.name
         self.folder = entry.folder
         self.agent = agent
-        self.process = guest_agent.Process(agent, entry.id, entry.id)
+        self.interactive = interactive
+        self.guest_id = guest_id or entry.id
+        self.process = guest_agent.Process(agent, self.guest_id, self.guest_id)
+        self.vm = vm
         self._entry = entry
-        self._vm = vm
+        self._noting = threading.Lock()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is recorded of the container: the fields of records.Facts."""
+        return dict(self._entry.get("container"))
 
     def start(self) -> None:
         """Start the container."""
-        self.agent.start_container(self.id)
-        self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self._vm.forwards])
+        self.agent.start_container(self.guest_id)
+        self.note_running()
+
+    def note_running(self) -> None:
+        """Record that the container runs."""
+        self.note(status=records.RUNNING, started=time.time(), ports=[str(forward) for forward in self.vm.forwards])
 
     def finish(self, exit_status: int) -> None:
         """Record that the container has ended, with its exit status.
@@ -50,19 +67,20 @@ class Session:
         off: it may still hold unwritten data of the host's folders.
         """
         # With --rm the record goes at once, and nobody could read it.
-        oom_killed = not self.resolved.request.remove and guest_agent.oom_killed(self.agent, self.id)
-        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=oom_killed)
-        if self.resolved.options.volumes:
-            self.agent.remove_container(self.id)
+        oom_killed = self._entry.keep and guest_agent.oom_killed(self.agent, self.guest_id)
+        self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=oom_killed, paused=False)
+        if self.vm.config.shares:
+            self.agent.remove_container(self.guest_id)
             try:
                 self.agent.destroy_sandbox()
             except (RpcError, InnkeeperError, OSError):
                 pass  # the guest may power off before its answer arrives
-            self._vm.stop(POWER_OFF)
+            self.vm.stop(POWER_OFF)
 
     def note(self, **changed: Any) -> None:
-        """Change facts of the container in its record, which other processes read."""
-        self._entry.update(container={**self._entry.get("container"), **changed})
+        """Change facts of the container in its record, which other processes read. Any thread may."""
+        with self._noting:
+            self._entry.update(container={**self.facts, **changed})
 
 
 @contextmanager
@@ -82,17 +100,31 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
         begun = time.monotonic()
         clone = templates.start(resolved, config, entry)
         with clone[0] if clone else VirtualMachine(config, resolved.host, entry) as vm:
-            with _failures_recorded(vm, entry):
+            with failures_recorded(vm, entry):
                 with clone[1] if clone else _booted(vm, resolved.request.timeout) as client:
                     _note_start(entry, clone[0] if clone else None, begun)
                     agent = Agent(client)
                     sandbox.prepare(agent, resolved, run, entry.id, booted=clone is None)
                     if clone is None:
                         templates.make_later(resolved, config, entry)
-                    with clock.synchronized(agent):
-                        yield Session(resolved, entry, vm, agent)
+                    session = Session(entry, vm, agent, interactive=resolved.options.interactive)
+                    with clock.synchronized(agent), requests_served(session):
+                        yield session
     finally:
         entry.release()
+
+
+@contextmanager
+def requests_served(session: Session) -> Iterator[None]:
+    """Context manager: do what other processes ask the owner of the container for."""
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        from innkeeper.engine import owner  # few containers are ever asked
+
+        return owner.handle(session, request)
+
+    with control.serving(session.folder, handle, lambda: session.vm.stop(0)):
+        yield
 
 
 def run(resolved: ResolvedRun) -> int:
@@ -129,7 +161,7 @@ def _booted(vm: VirtualMachine | PooledVm, timeout: float) -> Client:
 
 
 @contextmanager
-def _failures_recorded(vm: VirtualMachine | PooledVm, entry: registry.Entry) -> Iterator[None]:
+def failures_recorded(vm: VirtualMachine | PooledVm, entry: registry.Entry) -> Iterator[None]:
     """Context manager: turn any failure of the session into one InnkeeperError and record it."""
     try:
         yield

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from innkeeper.engine import guest_agent
+from innkeeper.engine import control, guest_agent
 from innkeeper.engine.records import RUNNING, Container
 from innkeeper.errors import InnkeeperError
 
@@ -21,8 +21,9 @@ def stop(container: Container, timeout: float) -> None:
     if container.facts.status == RUNNING:
         try:
             with guest_agent.connected(container) as agent:
-                process = guest_agent.Process(agent, container.id, container.id)
+                process = guest_agent.Process(agent, container.guest_id, container.guest_id)
                 process.signal(container.facts.stop_signal)
+                _resume(container)
                 if container.wait_ended(timeout):
                     return
                 process.signal(signal.SIGKILL)
@@ -31,6 +32,26 @@ def stop(container: Container, timeout: float) -> None:
         if container.wait_ended(GRACE):
             return
     end_owner(container)
+
+
+def kill(container: Container, number: int) -> None:
+    """Send a signal to the container's first process. Raises InnkeeperError."""
+    with guest_agent.connected(container) as agent:
+        guest_agent.Process(agent, container.guest_id, container.guest_id).signal(number)
+    if number == container.facts.stop_signal:
+        _resume(container)
+
+
+def _resume(container: Container) -> None:
+    """Resume a paused container, so that it takes the signal that ends it, as docker does.
+
+    SIGKILL ends it as it is (cgroup.freeze).
+    """
+    if container.facts.paused:
+        try:
+            control.ask(container.folder, "resume")
+        except InnkeeperError:
+            pass  # somebody else has resumed it, or it has ended
 
 
 def end_owner(container: Container) -> None:

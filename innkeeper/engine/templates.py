@@ -19,7 +19,7 @@ from innkeeper import progress
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine.resolve import AUTO, COLD, POOL, TEMPLATE, ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, pooled, qemu, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VirtualMachine, VmConfig, pooled, qemu, registry, template
 from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import PoolBusy, PooledVm
 from innkeeper.wire.pb import guest_pb2
@@ -117,8 +117,8 @@ def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) 
     return None
 
 
-def resumed(vm: CloneableVm, seconds: float = READY_SECONDS) -> Client:
-    """Make the guest of a new clone one of its own. Return the connection over which that was done.
+def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
+    """Make the guest of a new clone or fork one of its own. Return the connection over which that was done.
 
     Raises InnkeeperError, RpcError and OSError.
     """
@@ -132,7 +132,7 @@ def resumed(vm: CloneableVm, seconds: float = READY_SECONDS) -> Client:
     return client
 
 
-def identify(vm: CloneableVm, agent: Agent, above: int = 0) -> int:
+def identify(vm: VirtualMachine, agent: Agent, above: int = 0) -> int:
     """Make the guest of a clone one of its own, under a new generation above `above`. Return that.
 
     Raises InnkeeperError, RpcError and OSError.

@@ -1,14 +1,12 @@
 """A VM whose state can be saved, and that can start from saved state instead of booting."""
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network, qemu, saved_state, template
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.qmp import Qmp, QmpError
@@ -103,12 +101,6 @@ class CloneableVm(VirtualMachine):
             saved_state.resume(qmp)
         except QmpError as error:
             raise self.load_failure(error) from error
-
-    def wait_channel(self, timeout: float) -> None:
-        """Wait until the guest has answered on its channel. Raises InnkeeperError."""
-        self._await_ready(time.monotonic() + timeout)
-        if not self._ready:
-            raise InnkeeperError(f"the clone did not answer within {timeout:.0f} s")
 
     def exchange(self, paths: Sequence[Path], rules: Sequence[Forward]) -> None:
         """Put other files behind the disks of a running VM, and forward ports to it.

@@ -17,6 +17,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.vm import qemu, saved_state
 from innkeeper.vm.clone import CloneableVm
 from innkeeper.vm.config import Disk, Forward, HostPrograms, VmConfig
+from innkeeper.vm.pooled import PooledVm
 from innkeeper.vm.qmp import QmpError
 from innkeeper.vm.registry import Entry
 from innkeeper.vm.virtio_serial import VirtioSerial
@@ -29,19 +30,23 @@ LEFT_OUT = ("disks", "shares", "forwards")
 """Fields of the configuration that each VM has of its own, but for the image."""
 
 
-def check(vm: VirtualMachine) -> None:
-    """Raise InnkeeperError if the VM cannot be saved."""
+def check(vm: VirtualMachine | PooledVm) -> VirtualMachine:
+    """Return the VM if it can be saved. Raises InnkeeperError."""
+    if not isinstance(vm, VirtualMachine):
+        raise InnkeeperError("a VM of the pool cannot be saved: the pool owns it", hint="start it from a template: run --start template")
     if vm.config.shares:
         raise InnkeeperError("a container with -v cannot be saved: its files are open on the host", hint="run it without -v")
     if not isinstance(vm.channel, VirtioSerial):
         raise InnkeeperError("a VM with a vsock device cannot be saved", hint="start it from a template: run --start template")
+    return vm
 
 
-def prepare(vm: VirtualMachine) -> None:
-    """Do what takes long while the VM still runs. Raises InnkeeperError if it cannot be saved."""
-    check(vm)
+def prepare(vm: VirtualMachine | PooledVm) -> VirtualMachine:
+    """Do what takes long while the VM still runs, and return it. Raises InnkeeperError if it cannot be saved."""
+    vm = check(vm)
     if isinstance(vm, CloneableVm) and vm.template is not None:
         saved_state.read_ahead(vm.template.ram)
+    return vm
 
 
 def save(vm: VirtualMachine, folder: Path) -> None:
@@ -49,7 +54,6 @@ def save(vm: VirtualMachine, folder: Path) -> None:
 
     The container should be frozen: then no system call is cut in two. Raises InnkeeperError and OSError.
     """
-    check(vm)
     assert isinstance(vm.channel, VirtioSerial) and vm.qmp is not None
     vm.channel.quiesce()
     try:

@@ -175,6 +175,12 @@ class VirtualMachine:
                     raise self._failure(f"the guest did not answer within {timeout:.0f} s") from None
                 time.sleep(REDIAL_SECONDS)
 
+    def wait_channel(self, timeout: float) -> None:
+        """Wait until the loaded guest has answered on its channel. Raises InnkeeperError."""
+        self._await_ready(time.monotonic() + timeout)
+        if not self._ready:
+            raise InnkeeperError(f"the loaded guest did not answer within {timeout:.0f} s")
+
     def _await_ready(self, deadline: float) -> None:
         """Wait for the guest's call, which reports that its agent listens.
 

@@ -47,7 +47,7 @@ PACKAGES = (
     Package(
         "innkeeper.engine",
         "a container in a virtual machine as a library: request, session, exec, streams, records",
-        (*_HOST, "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest"),
+        (*_HOST, "innkeeper.dial", "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest"),
     ),
     Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.files", "innkeeper.guest")),
     Package(

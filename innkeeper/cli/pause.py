@@ -1,0 +1,21 @@
+"""The command `pause`: freeze containers."""
+
+from innkeeper.cli import flags
+
+
+def pause(names: list[str]) -> None:
+    """Stop all processes of containers, until `resume`. Their memory stays."""
+    from innkeeper.engine import control, records
+
+    for container in [records.lookup(name) for name in names]:
+        _ = container.address  # the error of one that does not run
+        control.ask(container.folder, "pause")
+        print(container.name)
+
+
+COMMAND = flags.Command(
+    name="pause",
+    run=pause,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    examples=("pause web",),
+)

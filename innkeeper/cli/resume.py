@@ -1,0 +1,21 @@
+"""The command `resume`: thaw containers."""
+
+from innkeeper.cli import flags
+
+
+def resume(names: list[str]) -> None:
+    """Let the processes of paused containers go on."""
+    from innkeeper.engine import control, records
+
+    for container in [records.lookup(name) for name in names]:
+        _ = container.address  # the error of one that does not run
+        control.ask(container.folder, "resume")
+        print(container.name)
+
+
+COMMAND = flags.Command(
+    name="resume",
+    run=resume,
+    arguments=(flags.words("names", "CONTAINER..."),),
+    examples=("resume web",),
+)
