@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against, guest, native
+from bench import against, forks, guest, native
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
@@ -42,7 +42,8 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         folder = Path(name)
         rootfs = folder / "rootfs"
         make_root(rootfs)
-        image = resolve(make_layout(rootfs, folder / "layout"))
+        reference = make_layout(rootfs, folder / "layout")
+        image = resolve(reference)
         if request.in_guest:
             artifacts = build.build()
             sections.append(guest.sizes(artifacts))
@@ -50,6 +51,8 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
             sections += booted
             with progress.step("measuring in a warm guest"):
                 sections += guest.warm(artifacts, image, folder, request.rounds, request.megabytes, request.accel)
+            with progress.step("measuring snapshots and forks"):
+                sections.append(forks.section(reference, request.accel))
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
                 sections += against.measure(build.build(), anchor, request.rounds)

@@ -25,8 +25,8 @@ PORT = "8080"
 ID = re.compile(r"\b[0-9a-f]{12,64}\b")
 DURATION = re.compile(r"\b(?:\d+|About an?|Less than a) (?:second|minute|hour)s?\b")
 NUMBER = re.compile(r"\d+(\.\d+)?")
-OWN = ("machines",)
-"""What a session does not share with this user's cache: its containers."""
+OWN = ("machines", "snapshots")
+"""What a session does not share with this user's cache: its containers, and what is saved of them."""
 END = "end-of-a-command"
 
 

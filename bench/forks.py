@@ -1,0 +1,65 @@
+"""Measure what saving and forking a container takes: seconds, and megabytes on disk and of memory."""
+
+import secrets
+import time
+from pathlib import Path
+
+from bench.figures import Section, figure, single
+from innkeeper.engine import forks, monitor, records, resolve, snapshots, stop
+from innkeeper.engine.resolve import COLD, TEMPLATE, RunRequest
+from innkeeper.image import RunOptions
+from innkeeper.vm import registry
+
+ROUNDS = 3
+COMMAND = ["/bin/sleep", "100000"]
+
+
+def section(reference: str, accel: str | None) -> Section:
+    """Return the section. A VM that has booted and one from a template are measured by turns."""
+    result = Section("snapshots and forks of a container", note=f"2 GiB of memory, {ROUNDS} rounds")
+    taken: dict[str, list[float]] = {COLD: [], TEMPLATE: []}
+    still: dict[str, list[float]] = {COLD: [], TEMPLATE: []}
+    sizes: list[float] = []
+    forked: list[float] = []
+    memory: list[float] = []
+    for _ in range(ROUNDS):
+        for start in (COLD, TEMPLATE):
+            request = RunRequest(reference=reference, detached=True, accel=accel, start=start)
+            original = records.lookup(monitor.start(resolve.resolve_run(request, RunOptions(args=COMMAND))))
+            tag = f"bench-{secrets.token_hex(6)}"
+            try:
+                begun = time.perf_counter()
+                made = snapshots.take(original, tag)
+                taken[start].append(time.perf_counter() - begun)
+                document = made.document()
+                still[start].append(document["frozen_seconds"])
+                sizes.append(document["size"] / 1e6)
+                begun = time.perf_counter()
+                (id,) = forks.start(tag, number=1, name="", ports=(), remove=False)
+                forked.append(time.perf_counter() - begun)
+                memory.append(_memory(id))
+                _remove(id)
+            finally:
+                if snapshots.exists(tag):
+                    snapshots.remove(tag)
+                _remove(original.id)
+    for start, name in ((COLD, "a VM that booted"), (TEMPLATE, "a VM from a template")):
+        result.figures.append(figure(f"snapshot, {name}", "s", taken[start]))
+        result.figures.append(figure(f"snapshot, {name}: it stands still", "s", still[start]))
+    result.figures.append(single("snapshot: on disk", "MB", sum(sizes) / len(sizes), samples=len(sizes)))
+    result.figures.append(figure("fork, until it runs", "s", forked))
+    result.figures.append(single("fork: memory of QEMU", "MB", sum(memory) / len(memory), samples=len(memory)))
+    return result
+
+
+def _memory(id: str) -> float:
+    """Return the proportional memory of a container's QEMU, in megabytes (proc(5), smaps_rollup)."""
+    pid = records.lookup(id).vm.state["pid"]
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+
+
+def _remove(id: str) -> None:
+    container = records.lookup(id)
+    stop.end_owner(container)
+    registry.remove(container.vm)
