@@ -60,6 +60,9 @@ class SerialRelay:
         self._unsent = b""
         self._holds = False
         self._held = threading.Event()
+        self._closing = threading.Lock()
+        """Held while the stream is closed, or used by another thread."""
+        self._ended = False
         self._clients: dict[int, _Client] = {}
         self._numbers: dict[int, _Client] = {}
         self._wake_read, self._wake_write = os.pipe()
@@ -74,13 +77,14 @@ class SerialRelay:
         So the saved guest begins with a frame, whoever sends it. Raises OSError.
         """
         deadline = time.monotonic() + QUIESCE_SECONDS
-        self._held.clear()
+        with self._closing:
+            if not self._ended:
+                self._held.clear()
         self._holds = True
         os.write(self._wake_write, b"q")
-        taken = self._held.wait(QUIESCE_SECONDS) and self._stream.fileno() >= 0
-        while taken and _unread(self._stream):
-            if time.monotonic() > deadline:
-                taken = False
+        taken = self._held.wait(QUIESCE_SECONDS)
+        while taken and self._unread():
+            taken = time.monotonic() < deadline
             time.sleep(0.001)
         if not taken:
             self.resume_sending()
@@ -99,6 +103,13 @@ class SerialRelay:
         os.close(self._wake_read)
         os.close(self._wake_write)
 
+    def _unread(self) -> int:
+        """Return how many bytes QEMU has not taken (unix(7), SIOCOUTQ). Raises OSError if it has ended."""
+        with self._closing:
+            if self._ended:
+                raise OSError(errno.EPIPE, "QEMU has closed the virtio-serial port")
+            return int(struct.unpack("i", fcntl.ioctl(self._stream, termios.TIOCOUTQ, bytes(4)))[0])
+
     def _run(self) -> None:
         try:
             while self._round():
@@ -109,7 +120,10 @@ class SerialRelay:
             for client in self._clients.values():
                 client.sock.close()
             self._listener.close()
-            self._stream.close()
+            with self._closing:
+                self._stream.close()
+                self._ended = True
+                self._held.set()
 
     def _round(self) -> bool:
         """Wait for something to do, and do it. Return False at the end of the stream."""
@@ -275,8 +289,3 @@ class SerialRelay:
         if client.number:
             self._numbers.pop(client.number, None)
             self._multiplexer.reset(client.number)
-
-
-def _unread(stream: socket.socket) -> int:
-    """Return how many bytes the peer of a socket has not read yet (unix(7), SIOCOUTQ)."""
-    return int(struct.unpack("i", fcntl.ioctl(stream, termios.TIOCOUTQ, bytes(4)))[0])

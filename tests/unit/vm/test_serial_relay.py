@@ -237,3 +237,30 @@ def test_a_guest_that_does_not_read_cannot_be_saved(monkeypatch: pytest.MonkeyPa
         relay.close()
         waiting.close()
     assert relay.failure is None, "the end of QEMU is told by QEMU"
+
+
+def test_a_guest_that_has_ended_cannot_be_saved(tmp_path: Path) -> None:
+    """That is told at once, also when it ends within `quiesce`."""
+    near, far = socket.socketpair()
+    waiting, ready = socket.socketpair()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "agent.sock"))
+    listener.listen()
+    relay = SerialRelay(listener, near, ready)
+    try:
+        relay.quiesce()
+        relay.resume_sending()
+        far.close()
+        for _ in range(2):
+            with pytest.raises(OSError, match="has closed"):
+                _quiesce_again_and_again(relay)
+    finally:
+        relay.close()
+        waiting.close()
+    assert relay.failure is None
+
+
+def _quiesce_again_and_again(relay: SerialRelay) -> None:
+    while True:
+        relay.quiesce()
+        relay.resume_sending()
