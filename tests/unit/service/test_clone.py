@@ -138,6 +138,13 @@ def test_programs_random_numbers_are_seeded_anew(kernel: Kernel) -> None:
     assert random.random() != first
 
 
+def test_the_guest_has_no_machine_id() -> None:
+    """Clones would share it: a root file system that ships one needs a step in ResumeClone."""
+    files = [path for path in (ROOT / "rootfs").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if "machine-id" in path.name or b"machine-id" in path.read_bytes()]
+
+
 @pytest.mark.parametrize("sandbox", [Sandbox(id="pod"), Sandbox(containers=1)])
 def test_a_guest_in_use_is_no_template(sandbox: Sandbox) -> None:
     with pytest.raises(WrongState):
