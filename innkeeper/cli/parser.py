@@ -51,17 +51,29 @@ def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], li
     except getopt.GetoptError as error:
         spelled = f"--{error.opt}" if len(error.opt) > 1 else f"-{error.opt}"
         if "requires argument" in error.msg:
-            raise UsageError(f"flag needs an argument: {spelled}") from None
+            help_is = " (help is --help)" if spelled == "-h" else ""
+            raise UsageError(f"flag needs an argument: {spelled}{help_is}") from None
         if "must not have an argument" in error.msg:
             raise UsageError(f"flag takes no argument: {spelled}") from None
-        raise UsageError(f"unknown flag: {spelled}") from None
+        raise UsageError(f"unknown flag: {spelled}{_nearest(spelled, command)}") from None
     for name, _ in pairs:
         if len(name) > 2 and not any(word == name or word.startswith(f"{name}=") for word in words):
             short_form = next(word for word in words if word.startswith("--") and name.startswith(word.partition("=")[0]))
-            raise UsageError(f"unknown flag: {short_form.partition('=')[0]}")  # docker takes no abbreviation
+            spelled = short_form.partition("=")[0]
+            raise UsageError(f"unknown flag: {spelled}{_nearest(spelled, command)}")  # docker takes no abbreviation
     if any(name in help_names(command) for name, _ in pairs):
         raise HelpWanted
     return pairs, rest
+
+
+def _nearest(spelled: str, command: Command) -> str:
+    """Return a question for the flag that was meant, or "" if none is like it."""
+    from difflib import get_close_matches
+
+    names = [name[2:] for flag in command.flags for name in flag.names if name.startswith("--")]
+    word = spelled.lstrip("-")
+    found = [name for name in names if len(word) > 1 and name.startswith(word)] or get_close_matches(word, names, n=1, cutoff=0.7)
+    return f", did you mean --{found[0]}?" if found else ""
 
 
 def _by_name(command: Command) -> dict[str, Flag]:

@@ -69,7 +69,9 @@ def test_flags_between_arguments(given: str) -> None:
     [
         ("--foo image", "unknown flag: --foo"),
         ("-ix image", "unknown flag: -x"),
-        ("--pub 80 image", "unknown flag: --pub"),
+        ("--pub 80 image", "unknown flag: --pub, did you mean --publish?"),
+        ("--volum /a:/b image", "unknown flag: --volum, did you mean --volume?"),
+        ("--hostnam x image", "unknown flag: --hostnam, did you mean --hostname?"),
         ("image-less --name", ""),
         ("--name", "flag needs an argument: --name"),
         ("-p", "flag needs an argument: -p"),
