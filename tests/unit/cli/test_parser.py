@@ -70,7 +70,7 @@ def test_flags_between_arguments(given: str) -> None:
         ("--foo image", "unknown flag: --foo"),
         ("-ix image", "unknown flag: -x"),
         ("--pub 80 image", "unknown flag: --pub, did you mean --publish?"),
-        ("--volum /a:/b image", "unknown flag: --volum, did you mean --volume?"),
+        ("--pubish 80 image", "unknown flag: --pubish, did you mean --publish?"),
         ("--hostnam x image", "unknown flag: --hostnam, did you mean --hostname?"),
         ("image-less --name", ""),
         ("--name", "flag needs an argument: --name"),
