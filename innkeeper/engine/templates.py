@@ -44,7 +44,7 @@ def configuration(request: RunRequest, config: VmConfig) -> VmConfig | None:
         memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
     if memory not in MEMORY_CLASSES_MIB:
         return None
-    return replace(config, cloneable=True, machine_type="q35", memory_mib=memory)
+    return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35", memory_mib=memory)
 
 
 def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm | PooledVm, Client] | None:

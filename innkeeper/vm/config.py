@@ -120,6 +120,9 @@ class VmConfig:
     * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides
     * `cloneable`: its state can be saved and loaded (see `template`): a q35 with a virtio-serial
       channel, a generation id, and slots into which its shares are plugged
+    * `gives_memory_back`: the guest reports free pages, and the host gets them back a few seconds
+      later (virtio-balloon). It must be False for a cloneable VM: QEMU makes holes in the file of
+      the memory, which for clones is that of the template
     """
 
     kernel: Path
@@ -139,6 +142,7 @@ class VmConfig:
     quiet: bool = True
     initrd: Path | None = None
     cloneable: bool = False
+    gives_memory_back: bool = True
 
     def __post_init__(self) -> None:
         files = {"kernel": self.kernel, "root": self.root, "initrd": self.initrd}
@@ -156,6 +160,8 @@ class VmConfig:
             raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35 nor microvm")
         if self.cloneable and self.machine_type == "microvm":
             raise InnkeeperError("a microvm has no slots to plug devices into, so it cannot be cloned")
+        if self.cloneable and self.gives_memory_back:
+            raise InnkeeperError("memory of a cloneable VM cannot be given back: a template holds it for all of its clones")
         if self.forwards and not self.network:
             raise InnkeeperError("ports cannot be forwarded to a VM without a network")
         tags = [s.tag for s in self.shares]

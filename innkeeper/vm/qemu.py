@@ -56,8 +56,8 @@ class Launch:
 
 
 def device_count(config: VmConfig) -> int:
-    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network."""
-    return 1 + len(config.disks) + len(config.shares) + 2 + int(config.network)
+    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network, balloon."""
+    return 1 + len(config.disks) + len(config.shares) + 2 + int(config.network) + int(config.gives_memory_back)
 
 
 def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
@@ -111,6 +111,9 @@ def arguments(launch: Launch) -> list[str]:
         rom = "" if bus.mmio else ",romfile="
         out += ["-netdev", network.netdev(launch.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
     out += ["-device", bus.device("virtio-rng", "")]
+    if config.gives_memory_back:
+        # Nothing inflates it. It is there for its report of free pages, of which QEMU makes holes.
+        out += ["-device", bus.device("virtio-balloon", "free-page-reporting=on")]
     if config.cloneable:
         out += _cloneable(launch)
     return [*out, "-incoming", "defer", "-S"] if launch.incoming else out

@@ -61,13 +61,23 @@ def test_microvm_devices_sit_in_fixed_slots(files: dict[str, Path]) -> None:
 
 
 def test_microvm_until_its_slots_are_used_up(files: dict[str, Path], tmp_path: Path) -> None:
-    three = tuple(Disk(files["scratch"]) for _ in range(4))
+    three = tuple(Disk(files["scratch"]) for _ in range(3))
     assert qemu.choose_machine_type(spec_of(files, disks=three)) == "microvm"
     assert qemu.choose_machine_type(spec_of(files, disks=(*three, Disk(files["scratch"])))) == "q35"
     with pytest.raises(InnkeeperError, match="8 virtio devices"):
         qemu.choose_machine_type(spec_of(files, disks=(*three, Disk(files["scratch"])), machine_type="microvm"))
     assert qemu.choose_machine_type(spec_of(files, machine_type="q35")) == "q35"
     assert qemu.choose_machine_type(spec_of(files), clock=False) == "q35"
+
+
+@pytest.mark.parametrize("machine_type", ["microvm", "q35"])
+def test_free_memory_is_reported_unless_clones_share_it(files: dict[str, Path], machine_type: str) -> None:
+    devices = values(argv_of(spec_of(files), machine_type), "-device")
+    assert devices[-1].startswith("virtio-balloon-") and "free-page-reporting=on" in devices[-1]
+    assert not any("balloon" in d for d in values(argv_of(spec_of(files, gives_memory_back=False), machine_type), "-device"))
+    with pytest.raises(InnkeeperError, match="cloneable VM cannot be given back"):
+        spec_of(files, cloneable=True)
+    assert spec_of(files, cloneable=True, gives_memory_back=False).cloneable
 
 
 def test_kvm_gets_the_host_cpu_or_the_proven_model(files: dict[str, Path]) -> None:
@@ -87,7 +97,7 @@ def test_shares_are_descriptors_and_tags(files: dict[str, Path], tmp_path: Path)
 
 def test_more_devices_than_slots_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     shares = tuple(Share.of(f"share{number}", tmp_path) for number in range(qemu.PCI_SLOTS))
-    assert qemu.choose_machine_type(spec_of(files, shares=shares[:-4])) == "q35"
+    assert qemu.choose_machine_type(spec_of(files, shares=shares[:-5])) == "q35"
     with pytest.raises(InnkeeperError, match="slots for 30 virtio devices"):
         qemu.choose_machine_type(spec_of(files, shares=shares))
 

@@ -32,7 +32,7 @@ def launch(tmp_path: Path) -> qemu.Launch:
     for name in names:
         (tmp_path / name).write_text(name)
     disks = (Disk(tmp_path / "image", read_only=True), Disk(tmp_path / "scratch", volatile=True))
-    config = VmConfig(kernel=tmp_path / "kernel", root=tmp_path / "root", cloneable=True, disks=disks)
+    config = VmConfig(kernel=tmp_path / "kernel", root=tmp_path / "root", cloneable=True, gives_memory_back=False, disks=disks)
     program = str(tmp_path / "other")
     return qemu.Launch(config=config, program=program, name="a", machine_type="q35", accel="tcg", cmdline="a b", generation="g")
 
