@@ -11,18 +11,17 @@ if TYPE_CHECKING:
 
 
 def bench(json: Path | None = None, only: str = "all", against: Path | None = None, steps: bool = False, **given: Any) -> None:
-    """Measure boot, sizes, containers, streams and calls, in a guest and beside runc and crun on this machine."""
-    from bench.measure import BenchRequest, measure
+    """Measure boot, sizes, containers, streams and calls, in a guest and beside runc, crun and podman on this machine."""
+    from bench.measure import PARTS, BenchRequest, measure
 
     if only == "against" and against is None:
         raise InnkeeperError("--only against needs --against DIR")
-    in_guest, on_host = only in ("all", "guest") and not steps, only in ("all", "native") or steps
+    parts = {"native"} if steps else set(PARTS) if only == "all" else {only} & set(PARTS)
     beside = against if only in ("all", "against") and not steps else None
     accel = given.pop("accel", "auto")
     request = BenchRequest(
-        in_guest=in_guest,
-        on_host=on_host,
-        **{"rounds": 20, "boots": 3, "megabytes": 64, **given},
+        parts=frozenset(parts),
+        **{"rounds": 20, "boots": 3, "runs": 5, "megabytes": 64, **given},
         accel=None if accel == "auto" else accel,
         step_by_step=steps,
         against=beside,
@@ -88,14 +87,15 @@ COMMAND = flags.Command(
         flags.single(
             "only",
             "--only",
-            choices=("all", "guest", "native", "against"),
+            choices=("all", "guest", "channels", "memory", "commands", "forks", "native", "against"),
             default="all",
-            help="guest: boots it; native: beside runc, crun; against: beside Kata's guest.",
+            help="Only one part; native: beside runc, crun; against: beside Kata's guest.",
         ),
         flags.single("against", "--against", kind=flags.PATH, metavar="DIR", help=_AGAINST),
         flags.switch("steps", "--steps", help="Only where the time of one container goes, step by step."),
         flags.single("rounds", "--rounds", kind=int, minimum=1, default=20, help="Measurements of each container operation."),
         flags.single("boots", "--boots", kind=int, minimum=1, default=3, help="How many times the guest is booted."),
+        flags.single("runs", "--runs", kind=int, minimum=1, default=5, help="Measurements of each command."),
         flags.single("megabytes", "--megabytes", kind=int, minimum=1, default=64, help="Size of each stream."),
         flags.single("accel", "--accel", choices=("auto", "kvm", "tcg"), default="auto", help="What QEMU is to use."),
     ),

@@ -2,9 +2,9 @@
 
 import secrets
 import time
-from pathlib import Path
 
 from bench.figures import Section, figure, single
+from bench.memory import resident
 from innkeeper.engine import forks, monitor, records, resolve, snapshots, stop
 from innkeeper.engine.resolve import COLD, TEMPLATE, RunRequest
 from innkeeper.image import RunOptions
@@ -37,7 +37,7 @@ def section(reference: str, accel: str | None) -> Section:
                 begun = time.perf_counter()
                 (id,) = forks.start(tag, number=1, name="", ports=(), remove=False)
                 forked.append(time.perf_counter() - begun)
-                memory.append(_memory(id))
+                memory.append(resident(records.lookup(id).vm.state["pid"]) / 1e6)
                 _remove(id)
             finally:
                 if snapshots.exists(tag):
@@ -50,13 +50,6 @@ def section(reference: str, accel: str | None) -> Section:
     result.figures.append(figure("fork, until it runs", "s", forked))
     result.figures.append(single("fork: memory of QEMU", "MB", sum(memory) / len(memory), samples=len(memory)))
     return result
-
-
-def _memory(id: str) -> float:
-    """Return the proportional memory of a container's QEMU, in megabytes (proc(5), smaps_rollup)."""
-    pid = records.lookup(id).vm.state["pid"]
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 def _remove(id: str) -> None:

@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,33 +105,57 @@ def _pid1(timelines: list[guest_pb2.BootTimelineResponse]) -> Section:
     )
 
 
-def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabytes: int, accel: str | None) -> list[Section]:
-    """Measure containers, execs, streams and calls in a guest that has run some before."""
+@dataclass(frozen=True)
+class Guest:
+    """A guest with the running container `HOLDER`. `pid` is QEMU's."""
+
+    agent: Agent
+    address: str
+    containers: Containers
+    pid: int
+
+
+@contextmanager
+def holding(
+    artifacts: Artifacts,
+    image: Image,
+    folder: Path,
+    accel: str | None,
+    make: Callable[[VmConfig], VirtualMachine] = virtual_machine,
+    **options: Any,
+) -> Iterator[Guest]:
+    """Context manager: boot a guest, and start in it a container of `image` that stays.
+
+    Its writable disk is in `folder`. `options` are further fields of its configuration, of which
+    `make` makes the VM.
+    """
+    folder.mkdir(exist_ok=True)
     scratch = folder / "scratch.img"
     with scratch.open("wb") as file:
         file.truncate(SCRATCH_BYTES)
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(image.erofs, read_only=True), Disk(scratch, volatile=True))
-    with _booted(VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, memory_mib=1024, disks=disks, accel=accel)) as (agent, address):
-        holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
-        containers = Containers(agent, holder.document)
-        agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
-        _copy_files(agent, holder)
-        containers.create(HOLDER, holder.document, holder.storages)
-        latencies = _latencies(containers, agent, image, rounds)
-        return [latencies, wire_section("calls and streams over vsock", containers, address, HOLDER, megabytes)]
-
-
-@contextmanager
-def _booted(spec: VmConfig) -> Iterator[tuple[Agent, str]]:
-    """Context manager: boot a guest and return its agent and the agent's address."""
-    with virtual_machine(spec) as vm:
+    config = VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, disks=disks, accel=accel, **{"memory_mib": 1024, **options})
+    with make(config) as vm:
         vm.start()
         vm.wait_ready(BOOT_SECONDS)
         address = vm.address(AGENT_PORT)
         with connect(address, 30) as client:
-            yield Agent(client), address
+            agent = Agent(client)
+            holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
+            containers = Containers(agent, holder.document)
+            agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
+            _copy_files(agent, holder)
+            containers.create(HOLDER, holder.document, holder.storages)
+            yield Guest(agent, address, containers, int(vm.entry.get("pid")))
         vm.kill()
+
+
+def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabytes: int, accel: str | None) -> list[Section]:
+    """Measure containers, execs, streams and calls in a guest that has run some before."""
+    with holding(artifacts, image, folder, accel) as guest:
+        latencies = _latencies(guest.containers, guest.agent, image, rounds)
+        return [latencies, wire_section("calls and streams of a warm guest", guest.containers, guest.address, HOLDER, megabytes)]
 
 
 def _copy_files(agent: Agent, run: RunPlan) -> None:

@@ -6,22 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against, forks, guest, native
+from bench import against, channels, commands, forks, guest, memory, native
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
 from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
+PARTS = ("guest", "channels", "memory", "commands", "forks", "native")
+"""What can be measured by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
     """What to measure, and how often."""
 
-    in_guest: bool
-    on_host: bool
+    parts: frozenset[str]
+    """Which of `PARTS`."""
     rounds: int
     boots: int
+    runs: int
     megabytes: int
     accel: str | None
     step_by_step: bool = False
@@ -44,19 +48,29 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         make_root(rootfs)
         reference = make_layout(rootfs, folder / "layout")
         image = resolve(reference)
-        if request.in_guest:
+        if "guest" in request.parts:
             artifacts = build.build()
             sections.append(guest.sizes(artifacts))
             booted, host["machine"] = guest.boots(artifacts, request.boots, request.accel)
             sections += booted
             with progress.step("measuring in a warm guest"):
                 sections += guest.warm(artifacts, image, folder, request.rounds, request.megabytes, request.accel)
+        if "channels" in request.parts:
+            with progress.step("measuring virtio-serial and vsock"):
+                sections.append(channels.section(build.build(), image, folder, request.megabytes, request.accel))
+        if "memory" in request.parts:
+            with progress.step("measuring a burst of memory"):
+                sections.append(memory.section(build.build(), image, folder, request.accel))
+        if "commands" in request.parts:
+            with progress.step("measuring commands"):
+                sections += commands.sections(reference, folder, request.runs, request.accel)
+        if "forks" in request.parts:
             with progress.step("measuring snapshots and forks"):
                 sections.append(forks.section(reference, request.accel))
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
                 sections += against.measure(build.build(), anchor, request.rounds)
-        if request.on_host:
+        if "native" in request.parts:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
             # Defaults for a machine of one's own: root may lack the right to raise this host's limit of
             # open files, and the sysctls of its network are not the container's to set.

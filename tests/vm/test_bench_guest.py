@@ -2,25 +2,62 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import memory
 from innkeeper.cli import main
 from tests.needs import needs
 
 pytestmark = [pytest.mark.vm, needs("busybox", "mke2fs")]
 
 
-def test_guest_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "figures.json"
-    assert main(["bench", "--only", "guest", "--rounds", "1", "--boots", "1", "--megabytes", "1", "--json", str(output)]) == 0
+def measured(output: Path, part: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows of one part of the bench by the titles of their sections and by their names."""
+    few = ("--rounds", "1", "--boots", "1", "--runs", "1", "--megabytes", "1")
+    assert main(["bench", "--only", part, *few, "--json", str(output)]) == 0
     document = json.loads(output.read_text())
-    sections = {section["title"]: {row["name"]: row for row in section["figures"]} for section in document["sections"]}
+    return {section["title"]: {row["name"]: row for row in section["figures"]} for section in document["sections"]}
+
+
+def test_guest_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sections = measured(tmp_path / "figures.json", "guest")
     assert sections["sizes"]["kernel (bzImage)"]["met"] and sections["sizes"]["root file system"]["met"]
     boot = [row["median"] for row in sections["boot, from QEMU's start"].values()]
     assert list(sections["boot, from QEMU's start"]) == ["kernel begins", "PID 1 starts", "PID 1 listens", "first Check answered"]
     assert boot == sorted(boot)
     assert sections["PID 1, everything loaded"]["threads"]["median"] == 1
     for name in ("round trip of Check", "standard output", "standard input"):
-        assert sections["calls and streams over vsock"][name]["median"] > 0
+        assert sections["calls and streams of a warm guest"][name]["median"] > 0
     assert "create, start, exit, remove" in capsys.readouterr().out
+
+
+def test_free_pages_of_a_guest_go_back_to_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BURST_MIB", 256)
+    monkeypatch.setattr(memory, "VM_MIB", 768)
+    rows = measured(tmp_path / "figures.json", "memory")["host memory of a VM"]
+    megabytes = [row["median"] for row in rows.values()]
+    before, peak, after = megabytes[:3]
+    assert list(rows)[2] == "free pages given back: 30 s later"
+    assert peak - before > 200 and after - before < 70
+    before, peak, after = megabytes[3:]
+    assert peak - before > 200 and after - before > 200
+
+
+def test_both_channels_are_measured(tmp_path: Path) -> None:
+    rows = measured(tmp_path / "figures.json", "channels")["the channel to the guest"]
+    assert [name for name in rows if name.startswith("virtio-serial: ")] == [
+        f"virtio-serial: {what}" for what in ("round trip of Check", "standard output", "standard input")
+    ]
+    assert len(rows) == 6 and all(row["median"] > 0 for row in rows.values())
+    assert {row["samples"] for name, row in rows.items() if "round trip" in name} == {200}
+
+
+def test_commands_are_measured(tmp_path: Path) -> None:
+    sections = measured(tmp_path / "figures.json", "commands")
+    ends = sections["a container by the command line, end to end"]
+    assert {"run --rm, booted", "run --rm, from a template", "from a template / booted"} <= set(ends)
+    assert all(row["median"] > 0 for row in ends.values())
+    names = ["ps: processor time", "exec NAME true: processor time", "exec NAME true: end to end"]
+    assert list(sections["commands on a running container"]) == names

@@ -1,0 +1,154 @@
+"""What a user waits for: `run`, `exec` and `ps` as commands, with `podman run` of the same image by turns."""
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.figures import Section, figure, ratio
+from bench.subject import shuffled, timed
+from innkeeper import paths, programs
+from innkeeper.errors import InnkeeperError
+
+SECONDS = 300.0
+"""Seconds that one command may take. The first `run` from a template makes the template."""
+TEMPLATE_BUDGET, PODMAN_BUDGET = 0.3, 3.0
+CPU_BUDGET, EXEC_BUDGET = 0.15, 0.5
+BOOTED, CLONED, PODMAN = "run --rm, booted", "run --rm, from a template", "podman run --rm"
+
+# Where root lacks CAP_SYS_RESOURCE it cannot raise limits, and where cgroup v1 has the controllers
+# there is none for podman's default limit of processes. Its default network has a fixed name.
+PODMAN_CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+pids_limit = 0
+log_driver = "k8s-file"
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+def sections(reference: str, folder: Path, rounds: int, accel: str | None) -> list[Section]:
+    """Return the sections of `run` and of the commands on a running container. Raises InnkeeperError."""
+    ours = Ours(accel)
+    return [_runs(ours, reference, folder, rounds), _short_commands(ours, reference, rounds)]
+
+
+class Ours:
+    """Our command as a user types it: build.py, in whichever Python it chooses."""
+
+    def __init__(self, accel: str | None) -> None:
+        self._accel = ["--accel", accel] if accel else []
+
+    def run(self, *arguments: str) -> str:
+        """Run a container, with `arguments` as those of `run`."""
+        return self("run", *self._accel, *arguments)
+
+    def __call__(self, *arguments: str) -> str:
+        return _command([str(paths.project_root() / "build.py"), *arguments])
+
+
+def _runs(ours: Ours, reference: str, folder: Path, rounds: int) -> Section:
+    subjects = {
+        BOOTED: timed(lambda: ours.run("--rm", "--start", "cold", reference, "true")),
+        CLONED: timed(lambda: ours.run("--rm", "--start", "template", reference, "true")),
+    }
+    with podman(reference, folder) as (beside, left_out):
+        if beside is not None:
+            subjects[PODMAN] = timed(beside)
+        times = shuffled(subjects, rounds)
+    note = left_out or "podman's container has no network"
+    result = Section("a container by the command line, end to end", note=f"by turns; {note}")
+    result.figures = [figure(name, "s", values) for name, values in times.items()]
+    result.figures.append(ratio("from a template / booted", times[CLONED], times[BOOTED], TEMPLATE_BUDGET))
+    if PODMAN in times:
+        result.figures.append(ratio("from a template / podman", times[CLONED], times[PODMAN], PODMAN_BUDGET))
+    return result
+
+
+@contextmanager
+def podman(reference: str, folder: Path) -> Iterator[tuple[Callable[[], object] | None, str]]:
+    """Context manager: yield what runs the image's `true` by podman, or None and the reason.
+
+    podman has a storage of its own in `folder`.
+    """
+    program = programs.find("podman")
+    if program is None or os.geteuid() != 0:
+        yield None, "podman is not installed" if program is None else "podman is measured as root only"
+        return
+    home = folder / "podman"
+    home.mkdir()
+    (home / "containers.conf").write_text(PODMAN_CONFIGURATION)
+    environment = {**os.environ, "CONTAINERS_CONF": str(home / "containers.conf"), "TMPDIR": str(home)}
+    argv = [
+        str(program),
+        *_runtime(),
+        "--root",
+        f"{home}/root",
+        "--runroot",
+        f"{home}/run",
+        "--tmpdir",
+        f"{home}/tmp",
+        "--storage-driver",
+        "vfs",
+    ]
+
+    def run() -> str:
+        return _command([*argv, "run", "--rm", image, "true"], environment)
+
+    try:
+        image = _command([*argv, "pull", "-q", reference], environment).strip()
+        run()
+    except InnkeeperError as error:
+        yield None, f"podman does not run here: {error}"
+        return
+    try:
+        yield run, ""
+    finally:
+        _command([*argv, "rmi", "--all", "--force"], environment)
+
+
+def _runtime() -> list[str]:
+    """Return the option for runc, if the host has it: crun, podman's default, refuses where both cgroup versions have controllers."""
+    runc = programs.find("runc")
+    return ["--runtime", str(runc)] if runc else []
+
+
+def _short_commands(ours: Ours, reference: str, rounds: int) -> Section:
+    name = f"bench-{os.getpid()}"
+    ours.run("-d", "--name", name, reference, "sleep", "100000")
+    try:
+        processor = shuffled({"ps": _processor(lambda: ours("ps")), "exec": _processor(lambda: ours("exec", name, "true"))}, rounds)
+        waiting = shuffled({"exec": timed(lambda: ours("exec", name, "true"))}, rounds)
+    finally:
+        ours("rm", "-f", name)
+    result = Section("commands on a running container")
+    for command, title in (("ps", "ps"), ("exec", "exec NAME true")):
+        result.figures.append(figure(f"{title}: processor time", "s", processor[command], f"at most {CPU_BUDGET:g}", CPU_BUDGET))
+    result.figures.append(figure("exec NAME true: end to end", "s", waiting["exec"], f"at most {EXEC_BUDGET:g}", EXEC_BUDGET))
+    return result
+
+
+def _processor(work: Callable[[], object]) -> Callable[[], float]:
+    """Return a subject that measures the seconds of processor time of the processes that `work` waits for."""
+
+    def measure() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        work()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    return measure
+
+
+def _command(argv: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command and return its standard output. Raises InnkeeperError unless its status is 0."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=SECONDS, check=False)
+    if done.returncode:
+        text = done.stderr.strip().splitlines()
+        raise InnkeeperError(f"{' '.join(argv)}: status {done.returncode}: {text[-1] if text else 'no output'}")
+    return done.stdout
