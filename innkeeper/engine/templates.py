@@ -133,17 +133,20 @@ def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
 
 
 def identify(vm: VirtualMachine, agent: Agent, above: int = 0) -> int:
-    """Make the guest of a clone one of its own, under a new generation above `above`. Return that.
+    """Make the guest of a clone one of its own, under a new generation. Return that.
 
-    Raises InnkeeperError, RpcError and OSError.
+    `above` is the generation of one that is so already. It keeps its hardware address, which no
+    other clone has. Raises InnkeeperError, RpcError and OSError.
     """
     generation = max(time.time_ns(), above + 1)
     request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=generation)
-    if vm.config.network:
+    if vm.config.network and not above:
         request.hardware_addresses.add(device="eth0", address=hardware_address())
     before = time.time_ns()
     answer = agent.resume_clone(request)
     after = time.time_ns()
+    if request.hardware_addresses:
+        vm.announce()
     if answer.generation != generation:
         raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {generation}")
     if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:

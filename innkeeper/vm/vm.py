@@ -237,6 +237,15 @@ class VirtualMachine:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"the VM still runs after {timeout} s") from None
 
+    def announce(self) -> None:
+        """Have the guest announce its hardware address, which has changed. Raises InnkeeperError.
+
+        QEMU's network sends what comes for a forwarded port to the address that it last heard of.
+        That is the saved VM's, because QEMU asks the guest to announce itself when its state is loaded.
+        """
+        assert self.qmp is not None, "start() comes first"
+        self.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})
+
     def console_tail(self, lines: int = CONSOLE_LINES) -> list[str]:
         """Return the console's last lines."""
         return console.tail(self.console_path, lines)

@@ -34,7 +34,11 @@ def pool(size: int) -> Iterator["subprocess.Popen[bytes]"]:
         running.terminate()
         _, said = running.communicate(timeout=60)
     assert not pool_socket().exists(), said.decode()
-    assert not [record for record in registry.list_vms() if record.alive]
+    assert not owned_by(running)
+
+
+def owned_by(process: "subprocess.Popen[bytes]") -> list[registry.Record]:
+    return [record for record in registry.list_vms() if record.alive and record.state["owner"] == process.pid]
 
 
 def status() -> dict[str, Any]:
@@ -95,7 +99,7 @@ def test_ports_and_other_processes(one: "subprocess.Popen[bytes]") -> None:
     """`inspect`, `exec` and `logs` reach the container, and its port."""
     idle(1, one)
     server = "echo started; while true; do echo served | nc -l -p 80; done"
-    with detached(busybox_image(), "sh", "-c", server, options=("--start", "pool", "-p", "127.0.0.1:0:80")) as id:
+    with detached(busybox_image(), "sh", "-c", server, options=("--start", "pool", "-p", "127.0.0.1::80")) as id:
         document = inspected(id)
         assert document["machine"]["start"]["from"] == "pool"
         assert succeed("exec", id, "hostname").strip() == id
@@ -106,7 +110,7 @@ def test_ports_and_other_processes(one: "subprocess.Popen[bytes]") -> None:
             with socket.create_connection(("127.0.0.1", port), 10) as sock:
                 return sock.recv(100)
 
-        assert eventually(lambda: retry(served, OSError)) == b"served\n"
+        assert retry(served, OSError) == b"served\n"
     with socket.create_server(("127.0.0.1", port)):
         pass  # it is free again
 
@@ -117,7 +121,7 @@ def started() -> tuple["subprocess.Popen[bytes]", int]:
     run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     assert run.stdout is not None
     assert run.stdout.readline() == b"ready\n", run.communicate()[1].decode()
-    (record,) = [one for one in registry.list_vms() if one.alive and one.state["owner"] == run.pid]
+    (record,) = owned_by(run)
     return run, int(record.state["pid"])
 
 
@@ -152,7 +156,7 @@ def test_eight_at_once_from_two(one: "subprocess.Popen[bytes]") -> None:
 
 def test_a_pool_that_is_killed_takes_its_vms_along() -> None:
     with pool(1) as running:
-        folders = [record.folder for record in registry.list_vms() if record.alive]
+        folders = [record.folder for record in owned_by(running)]
         assert len(folders) == 1
         running.kill()
         running.wait()
