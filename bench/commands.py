@@ -3,20 +3,23 @@
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.figures import Section, figure, ratio
 from bench.subject import shuffled, timed
 from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
+from innkeeper.vm import pooled
 
 SECONDS = 300.0
 """Seconds that one command may take. The first `run` from a template makes the template."""
-TEMPLATE_BUDGET, PODMAN_BUDGET = 0.3, 3.0
+POLL_SECONDS = 0.1
+TEMPLATE_BUDGET, POOL_BUDGET, PODMAN_BUDGET = 0.3, 0.15, 3.0
 CPU_BUDGET, EXEC_BUDGET = 0.15, 0.5
-BOOTED, CLONED, PODMAN = "run --rm, booted", "run --rm, from a template", "podman run --rm"
+BOOTED, CLONED, POOLED, PODMAN = "run --rm, booted", "run --rm, from a template", "run --rm, from the pool", "podman run --rm"
 
 # Where root lacks CAP_SYS_RESOURCE it cannot raise limits, and where cgroup v1 has the controllers
 # there is none for podman's default limit of processes. Its default network has a fixed name.
@@ -42,14 +45,15 @@ class Ours:
     """Our command as a user types it: build.py, in whichever Python it chooses."""
 
     def __init__(self, accel: str | None) -> None:
-        self._accel = ["--accel", accel] if accel else []
+        self.program = paths.project_root() / "build.py"
+        self.accel = ["--accel", accel] if accel else []
 
     def run(self, *arguments: str) -> str:
         """Run a container, with `arguments` as those of `run`."""
-        return self("run", *self._accel, *arguments)
+        return self("run", *self.accel, *arguments)
 
     def __call__(self, *arguments: str) -> str:
-        return _command([str(paths.project_root() / "build.py"), *arguments])
+        return _command([str(self.program), *arguments])
 
 
 def _runs(ours: Ours, reference: str, folder: Path, rounds: int) -> Section:
@@ -57,17 +61,51 @@ def _runs(ours: Ours, reference: str, folder: Path, rounds: int) -> Section:
         BOOTED: timed(lambda: ours.run("--rm", "--start", "cold", reference, "true")),
         CLONED: timed(lambda: ours.run("--rm", "--start", "template", reference, "true")),
     }
-    with podman(reference, folder) as (beside, left_out):
+    with ExitStack() as stack:
+        beside, left_out = stack.enter_context(podman(reference, folder))
         if beside is not None:
             subjects[PODMAN] = timed(beside)
+        if pooled.status() is None and not ours.accel:  # a pool has the default accelerator
+            subjects[POOLED] = stack.enter_context(_pool(ours, reference))
         times = shuffled(subjects, rounds)
     note = left_out or "podman's container has no network"
     result = Section("a container by the command line, end to end", note=f"by turns; {note}")
-    result.figures = [figure(name, "s", values) for name, values in times.items()]
-    result.figures.append(ratio("from a template / booted", times[CLONED], times[BOOTED], TEMPLATE_BUDGET))
-    if PODMAN in times:
-        result.figures.append(ratio("from a template / podman", times[CLONED], times[PODMAN], PODMAN_BUDGET))
+    result.figures = [figure(name, "s", times[name]) for name in (BOOTED, CLONED, POOLED, PODMAN) if name in times]
+    for name, short, budget in ((CLONED, "from a template", TEMPLATE_BUDGET), (POOLED, "from the pool", POOL_BUDGET)):
+        if name in times:
+            result.figures.append(ratio(f"{short} / booted", times[name], times[BOOTED], budget))
+            if PODMAN in times:
+                result.figures.append(ratio(f"{short} / podman", times[name], times[PODMAN], PODMAN_BUDGET))
     return result
+
+
+@contextmanager
+def _pool(ours: "Ours", reference: str) -> Iterator[Callable[[], float]]:
+    """Context manager: start a pool of one VM, and yield what measures a run that takes it.
+
+    Between two measurements the pool prepares the next one, which nothing else is to pay for.
+    """
+    null = subprocess.DEVNULL
+    process = subprocess.Popen([str(ours.program), "pool", "-n", "1"], stdin=null, stdout=null, stderr=null)
+
+    def await_idle() -> None:
+        deadline = time.monotonic() + SECONDS
+        while not (known := pooled.status()) or not known["idle"]:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise InnkeeperError(f"the pool has prepared no VM: {(known or {}).get('failure') or 'it has ended'}")
+            time.sleep(POLL_SECONDS)
+
+    def measure() -> float:
+        taken = timed(lambda: ours.run("--rm", "--start", "pool", reference, "true"))()
+        await_idle()
+        return taken
+
+    try:
+        await_idle()
+        yield measure
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
 
 
 @contextmanager

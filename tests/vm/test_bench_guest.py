@@ -57,7 +57,13 @@ def test_both_channels_are_measured(tmp_path: Path) -> None:
 def test_commands_are_measured(tmp_path: Path) -> None:
     sections = measured(tmp_path / "figures.json", "commands")
     ends = sections["a container by the command line, end to end"]
-    assert {"run --rm, booted", "run --rm, from a template", "from a template / booted"} <= set(ends)
+    assert {
+        "run --rm, booted",
+        "run --rm, from a template",
+        "run --rm, from the pool",
+        "from a template / booted",
+        "from the pool / booted",
+    } <= set(ends)
     assert all(row["median"] > 0 for row in ends.values())
     names = ["ps: processor time", "exec NAME true: processor time", "exec NAME true: end to end"]
     assert list(sections["commands on a running container"]) == names
