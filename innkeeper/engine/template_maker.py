@@ -34,14 +34,14 @@ def main(arguments: Sequence[str]) -> int:
 def make(config: VmConfig, host: HostPrograms, *, again: bool) -> bool:
     """Make the template for clones like `config`, unless there is one or another process makes it.
 
-    After a failure a short time ago only with `again`. Return whether there is one. A failure is
-    remembered (`template.recent_failure`).
+    With `again`, wait for that process, and do not mind a failure a short time ago. Return whether
+    there is a template. A failure is remembered (`template.recent_failure`).
     """
     entry = registry.create()
     try:
         with CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), host, entry) as vm:
             key = vm.template_key()
-            with template.making(key) as mine:
+            with template.making(key, wait=again) as mine:
                 if mine and not template.exists(key) and (again or not template.recent_failure(key)):
                     _make(vm, key)
                 return template.exists(key)

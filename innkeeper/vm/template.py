@@ -165,15 +165,15 @@ def _is_whole(template: Template) -> bool:
 
 
 @contextmanager
-def making(key: str) -> Iterator[bool]:
+def making(key: str, *, wait: bool = False) -> Iterator[bool]:
     """Context manager: yield whether this process may make the template, which only one does at a time.
 
-    Leftovers of one that was killed are removed.
+    With `wait` it may once the other one has ended. Leftovers of one that was killed are removed.
     """
     root = templates_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        lock = files.lock(root / f".{key}.making", wait=False)
+        lock = files.lock(root / f".{key}.making", wait=wait)
     except BlockingIOError:
         yield False
         return

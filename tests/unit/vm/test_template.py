@@ -132,6 +132,8 @@ def test_one_process_makes_a_template(root: Path) -> None:
         assert not (root / ".key.01234567").exists()
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert other.stdout == "False\n"
+        waiting = subprocess.Popen([sys.executable, "-c", code.replace("'key'", "'key', wait=True")], stdout=subprocess.PIPE, text=True)
+    assert waiting.communicate()[0] == "True\n"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout == "True\n"
 
