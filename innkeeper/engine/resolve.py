@@ -90,7 +90,7 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     """
     registry.sweep()
     if not request.start:
-        request = replace(request, start=_check_start(os.environ.get("INNKEEPER_VM_START") or AUTO, "INNKEEPER_START"))
+        request = replace(request, start=_check_start(os.environ.get("INNKEEPER_VM_START") or AUTO, "INNKEEPER_VM_START"))
     if request.name:
         _check_name(request.name)
     if (options.ports or options.publish_all) and not request.network:

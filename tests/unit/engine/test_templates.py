@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from innkeeper.engine import templates
+from innkeeper.engine import resolve, templates
 from innkeeper.engine.resolve import ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
+from innkeeper.image import RunOptions
 from innkeeper.vm import Share, SharedPath, VmConfig
 from innkeeper.vm.registry import Entry
 
@@ -64,3 +65,9 @@ def test_hardware_addresses_are_of_qemus_range_and_differ() -> None:
     found = {templates.hardware_address() for _ in range(20)}
     assert len(found) > 15
     assert all(address.startswith("52:54:00:") and len(address) == 17 for address in found)
+
+
+def test_a_wrong_word_in_the_environment_is_refused_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNKEEPER_VM_START", "warm")
+    with pytest.raises(InnkeeperError, match="^INNKEEPER_VM_START warm: no such way to start"):
+        resolve.resolve_run(RunRequest(reference="image"), RunOptions())
