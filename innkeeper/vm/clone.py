@@ -31,7 +31,6 @@ class CloneableVm(VirtualMachine):
     def __init__(self, config: VmConfig, host: HostPrograms, entry: Entry | None = None, template: Template | None = None) -> None:
         super().__init__(config, host, entry)
         self.template = template
-        self._channel: VirtioSerial | None = None
 
     def template_key(self) -> str:
         """Return the key of the template that this VM can start from."""
@@ -39,24 +38,23 @@ class CloneableVm(VirtualMachine):
         return self.state_key()
 
     def _open_channel(self) -> Backend:
-        self._channel = VirtioSerial(self.folder, resume=self.template is not None)
-        return self._channel
+        return VirtioSerial(self.folder, resume=self.template is not None)
 
     def _launch(self, backend: Backend | type[Backend], forwards: tuple[Forward, ...]) -> qemu.Launch:
         generation = UUID(bytes=os.urandom(16), version=4)
         return replace(super()._launch(backend, forwards), ram=RAM, generation=str(generation))
 
-    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
+    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:
         assert self.qmp is not None
         with ExitStack() as inherited:
             if self.template is None:
                 self._make_ram()
             else:
                 launch, fds = self._prepare_load(self.template, launch, fds, inherited)
-            pid = super()._start_qemu(launch, fds)
+            command = super()._start_qemu(launch, fds)
         if self.template is not None:
             self._load(self.qmp)
-        return pid
+        return command
 
     def _make_ram(self) -> None:
         """Make the file of the memory, which nobody else may read."""
@@ -125,9 +123,9 @@ class CloneableVm(VirtualMachine):
 
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""
-        assert self.qmp is not None and self._channel is not None, "start() comes first"
+        assert self.qmp is not None and isinstance(self.channel, VirtioSerial), "start() comes first"
         state = self.folder / "state"
-        self._channel.quiesce()
+        self.channel.quiesce()
         saved_state.save(self.qmp, state)
         self._stopping = True
         self.qmp.execute("quit")

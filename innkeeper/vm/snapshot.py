@@ -106,14 +106,14 @@ class RestoredVm(VirtualMachine):
         generation = str(UUID(bytes=os.urandom(16), version=4)) if self.config.cloneable else ""
         return replace(super()._launch(backend, forwards), incoming=True, generation=generation)
 
-    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
+    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:
         assert self.qmp is not None
         with self._state.open("rb") as state:
             saved_state.start_loading(self.qmp, state.fileno(), with_memory=True)
-            pid = super()._start_qemu(launch, (*fds, state.fileno()))
+            command = super()._start_qemu(launch, (*fds, state.fileno()))
         try:
             saved_state.finish_loading(self.qmp, with_memory=True)
             saved_state.resume(self.qmp)
         except QmpError as error:
             raise self.load_failure(error) from error
-        return pid
+        return command

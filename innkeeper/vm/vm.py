@@ -90,11 +90,11 @@ class VirtualMachine:
         self.qemu_log.write_text("")
         self.started = time.monotonic()
         self.qmp = Qmp()
-        launch = replace(self._launch(self._vsock, resolved.rules), qmp_fd=self.qmp.fd)
-        pid = self._start_qemu(launch)
+        command = self._start_qemu(replace(self._launch(self._vsock, resolved.rules), qmp_fd=self.qmp.fd))
+        assert self._qemu is not None
         self.entry.update(
             status="running",
-            pid=pid,
+            pid=self._qemu.pid,
             owner=os.getpid(),
             address=self._vsock.address("PORT"),
             accel=self.accel,
@@ -102,7 +102,7 @@ class VirtualMachine:
             memory_mib=self.config.memory_mib,
             cpus=self.config.cpus,
             forwards=[str(f) for f in self.forwards],
-            command=shlex.join(qemu.arguments(launch)),
+            command=shlex.join(command),
         )
 
     def _choose(self) -> None:
@@ -114,14 +114,15 @@ class VirtualMachine:
     def _open_channel(self) -> vsock.Backend:
         return virtio_serial.open_backend(self.folder, self.host)
 
-    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> int:
-        """Start QEMU, which inherits `fds` too. Return its process id."""
+    def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:
+        """Start QEMU, which inherits `fds` too. Return its command line."""
         assert self._vsock is not None and self.qmp is not None
         fds += (*self._vsock.fds, self.qmp.fd, *(share.fd for share in self._shares))
-        self._qemu = lifetime.spawn(self.host.setpriv, qemu.arguments(launch), folder=self.folder, log=self.qemu_log, fds=fds)
+        argv = qemu.arguments(launch)
+        self._qemu = lifetime.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.close_fds_after_spawn()
         self.qmp.close_far_end()
-        return self._qemu.pid
+        return argv
 
     def _launch(self, backend: "vsock.Backend | type[vsock.Backend]", forwards: tuple[Forward, ...]) -> qemu.Launch:
         """Return the inputs of QEMU's argument list."""

@@ -45,7 +45,10 @@ def use() -> str:
 def test_inspect_says_how_it_started(key: str) -> None:
     id = succeed("run", "-d", "--start", "template", busybox_image(), "sleep", "1000").strip()
     try:
-        started = inspected(id)["machine"]["start"]
+        record = inspected(id)["machine"]
+        assert f"{templates_root() / key}/ram" in record["command"], "what was started"
+        assert "-incoming" in record["command"]
+        started = record["start"]
         assert (started["from"], started["template"]) == ("template", key)
         assert started["milliseconds"] > 0
     finally:
