@@ -24,11 +24,11 @@ def _known(container: "records.Container") -> dict[str, Any]:
     import json
 
     from innkeeper.engine import guest_agent
-    from innkeeper.engine.records import RUNNING
+    from innkeeper.engine.records import RUNNING, SPEC
 
     machine = {key: value for key, value in container.vm.state.items() if key != "container"}
     known = {**container.docker_document(), **container.document(), "machine": machine}
-    if (path := container.folder / "spec.json").exists():
+    if (path := container.folder / SPEC).exists():
         known["spec"] = json.loads(path.read_text())
     if container.facts.status == RUNNING:
         try:

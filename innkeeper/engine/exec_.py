@@ -37,7 +37,7 @@ def run(name: str, request: ExecRequest) -> int:
     if container.facts.paused:
         raise InnkeeperError(f"container {container.name} is paused", hint=f"resume it first: resume {container.name}")
     with guest_agent.connected(container) as agent:
-        spec = json.loads((container.folder / "spec.json").read_text())
+        spec = json.loads((container.folder / records.SPEC).read_text())
         document = process_document(spec, request)
         exec_id = f"exec-{os.urandom(6).hex()}"
         try:

@@ -15,7 +15,6 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.client import Agent
 from innkeeper.engine import clock, hooks, host, records, session, snapshots, templates
-from innkeeper.engine.owner import SPEC
 from innkeeper.engine.session import Session
 from innkeeper.engine.snapshots import Snapshot
 from innkeeper.errors import InnkeeperError
@@ -40,7 +39,7 @@ class _ForkedSession(Session):
     def start(self) -> None:
         """Thaw the container, and tell it that it is a fork."""
         self.agent.resume_container(self.guest_id)
-        hooks.run(self.agent, self.guest_id, json.loads((self.folder / SPEC).read_text()), hooks.AFTER_FORK)
+        hooks.run(self.agent, self.guest_id, json.loads((self.folder / records.SPEC).read_text()), hooks.AFTER_FORK)
         self.note_running()
 
 
@@ -93,7 +92,7 @@ def opened(fork: Fork) -> Iterator[Session]:
     try:
         scratch = entry.folder / snapshot.SCRATCH
         saved_state.copy_disk(fork.folder / snapshot.SCRATCH, scratch)
-        (entry.folder / SPEC).write_bytes((fork.folder / SPEC).read_bytes())
+        (entry.folder / records.SPEC).write_bytes((fork.folder / records.SPEC).read_bytes())
         own = {"detached": True, "remove": fork.remove, "status": records.STARTING, "paused": False, "ports": []}
         facts = {**document["facts"], **own, "guest_id": document["guest_id"], "forked_from": document["container"]}
         entry.update(keep=not fork.remove, container=facts)

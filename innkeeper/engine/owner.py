@@ -13,7 +13,7 @@ from innkeeper.vm import snapshot
 if TYPE_CHECKING:
     from innkeeper.engine.session import Session
 
-DOCUMENT, SPEC = "snapshot.json", "spec.json"
+DOCUMENT = "snapshot.json"
 
 
 def handle(session: "Session", request: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _snapshot(session: "Session", folder: Path) -> dict[str, Any]:
     if session.facts["debug_guest"]:
         raise InnkeeperError("a debug guest cannot be saved: its shells would be in each fork", hint="run it without --debug-guest")
     vm = snapshot.prepare(session.vm)
-    spec = json.loads((session.folder / SPEC).read_text())
+    spec = json.loads((session.folder / records.SPEC).read_text())
     paused, agent = session.facts["paused"], session.agent
     begun = time.monotonic()
     if not paused:
@@ -88,7 +88,7 @@ def _snapshot(session: "Session", folder: Path) -> dict[str, Any]:
         "facts": session.facts,
         "frozen_seconds": round(thawed - frozen, 3),
     }
-    for name, value in ((SPEC, spec), (DOCUMENT, document)):
+    for name, value in ((records.SPEC, spec), (DOCUMENT, document)):
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(json.dumps(value, indent=1) + "\n")
     return {"warning": warning, "seconds": round(time.monotonic() - begun, 3), "frozen_seconds": document["frozen_seconds"]}

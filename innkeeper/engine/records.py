@@ -16,6 +16,8 @@ from innkeeper.vm import AGENT_PORT, registry
 
 STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
 LOG = "container.log"
+SPEC = "spec.json"
+"""The file with the container's OCI specification, in the VM's folder and in a snapshot."""
 LOST = 255
 """The exit status of a container if its own is unknown: its VM or its owner ended before it."""
 

@@ -96,7 +96,7 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
         config = _vm_config(resolved, run, entry.folder)
         entry.update(keep=not resolved.request.remove, container=_facts(resolved, run))
         # `exec` reads the specification: it may run while another process owns the container.
-        (entry.folder / "spec.json").write_text(json.dumps(run.document) + "\n")
+        (entry.folder / records.SPEC).write_text(json.dumps(run.document) + "\n")
         begun = time.monotonic()
         clone = templates.start(resolved, config, entry)
         with clone[0] if clone else VirtualMachine(config, resolved.host, entry) as vm:
