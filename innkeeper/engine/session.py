@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from innkeeper import programs, progress
+from innkeeper import progress
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import attach, clock, control, guest_agent, host, records, resolve, sandbox, signals, templates
+from innkeeper.engine import attach, clock, control, guest_agent, host, records, resolve, sandbox, scratch, signals, templates
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
@@ -241,21 +240,9 @@ def _vm_config(resolved: ResolvedRun, run: RunPlan, folder: Path) -> VmConfig:
 
 
 def _scratch_disk(folder: Path, size: int) -> Path:
-    """Create a sparse disk with an empty ext4 on it. Return its path.
-
-    It has no journal, because it never outlives its VM.
-    """
     if size < 16 << 20:
         raise InnkeeperError("--scratch: minimum size allowed is 16m")
-    path = folder / "scratch.img"
-    with path.open("wb") as file:
-        file.truncate(size)
-    argv = [str(programs.require("mke2fs")), "-q", "-F", "-t", "ext4", "-m", "0"]
-    argv += ["-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", str(path)]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise InnkeeperError(f"mke2fs failed on the scratch disk: {done.stderr.strip()}")
-    return path
+    return scratch.make_disk(folder, size)
 
 
 @contextmanager

@@ -8,11 +8,10 @@ import os
 import signal
 import stat
 import struct
-import subprocess
 from pathlib import Path
 
-from innkeeper import programs
 from innkeeper.client import Agent
+from innkeeper.engine import scratch
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions, process_to_proto, to_proto
 from innkeeper.image.erofs import write_erofs
@@ -35,7 +34,8 @@ CONTAINER = "template"
 
 def disks(folder: Path) -> tuple[Disk, Disk]:
     """Make the disks of such a container in `folder`: image and scratch disk, as `run` has them."""
-    return Disk(_image_disk(folder), read_only=True), Disk(_scratch_disk(folder), volatile=True)
+    writable = scratch.make_disk(folder, PLACEHOLDER, filesystem_mib=SCRATCH_MIB)
+    return Disk(_image_disk(folder), read_only=True), Disk(writable, volatile=True)
 
 
 def use_everything(agent: Agent) -> None:
@@ -83,15 +83,3 @@ def _elf(code: bytes) -> bytes:
     ehdr = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + header, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = header + len(code)
     return ehdr + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + code
-
-
-def _scratch_disk(folder: Path) -> Path:
-    """Write a disk with an empty ext4, as a run has it, but small."""
-    path = folder / "scratch.img"
-    with path.open("wb") as file:
-        file.truncate(PLACEHOLDER)
-    argv = [str(programs.require("mke2fs")), "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", str(path), f"{SCRATCH_MIB}M"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise InnkeeperError(f"mke2fs failed: {done.stderr.strip()}")
-    return path

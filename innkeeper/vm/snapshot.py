@@ -60,7 +60,7 @@ def save(vm: VirtualMachine, folder: Path) -> None:
         vm.qmp.execute("stop")
         try:
             saved_state.save_with_memory(vm.qmp, folder / STATE)
-            saved_state.copy_disk(vm.folder / SCRATCH, folder / SCRATCH)
+            saved_state.copy_disk(vm.config.disks[1].path, folder / SCRATCH)
         finally:
             saved_state.go_on(vm.qmp)
     finally:

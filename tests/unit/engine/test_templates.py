@@ -69,5 +69,5 @@ def test_hardware_addresses_are_of_qemus_range_and_differ() -> None:
 
 def test_a_wrong_word_in_the_environment_is_refused_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNKEEPER_VM_START", "warm")
-    with pytest.raises(InnkeeperError, match="^INNKEEPER_VM_START warm: no such way to start"):
+    with pytest.raises(InnkeeperError, match=r"^INNKEEPER_VM_START warm: no such way to start"):
         resolve.resolve_run(RunRequest(reference="image"), RunOptions())
