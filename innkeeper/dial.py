@@ -69,6 +69,14 @@ def listen_unix(path: Path) -> socket.socket:
     return sock
 
 
+def read_line(sock: socket.socket, limit: int) -> bytes:
+    """Read up to the end of a line, of the stream, or until there are more than `limit` bytes. Raises OSError."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) <= limit and (data := sock.recv(limit)):
+        line += data
+    return line
+
+
 @contextmanager
 def short_path(path: str) -> Iterator[str]:
     """Context manager: yield a name for `path` that fits into a socket address.

@@ -8,8 +8,7 @@ def resume(names: list[str]) -> None:
     from innkeeper.engine import control, records
 
     for container in [records.lookup(name) for name in names]:
-        _ = container.address  # the error of one that does not run
-        control.ask(container.folder, "resume")
+        control.ask_owner(container, "resume")
         print(container.name)
 
 

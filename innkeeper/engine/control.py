@@ -12,10 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from innkeeper.dial import connect_unix, listen_unix
+from innkeeper.dial import connect_unix, listen_unix, read_line
 from innkeeper.errors import InnkeeperError
+
+if TYPE_CHECKING:
+    from innkeeper.engine.records import Container
 
 SOCKET = "control.sock"
 LINE_MAX = 64 << 10
@@ -112,16 +115,19 @@ def ask(folder: Path, command: str, **arguments: object) -> Answer:
     return dict(answer["answer"])
 
 
+def ask_owner(container: "Container", command: str, **arguments: object) -> Answer:
+    """Send a request to the owner of a running container. Raises InnkeeperError, also if it does not run."""
+    _ = container.address  # its error says what the container is
+    return ask(container.folder, command, **arguments)
+
+
 def _read_line(sock: socket.socket) -> dict[str, Any]:
     """Return one line of JSON, an object. Raises OSError and ValueError."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = sock.recv(4096)
-        if not data:
-            raise ConnectionResetError("it has ended")
-        line += data
-        if len(line) > LINE_MAX:
-            raise ValueError("a line that is too long")
+    line = read_line(sock, LINE_MAX)
+    if len(line) > LINE_MAX:
+        raise ValueError("a line that is too long")
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError("it has ended")
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("not an object")

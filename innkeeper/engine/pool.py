@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from innkeeper import progress
 from innkeeper.client import RpcError
+from innkeeper.dial import read_line
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import pooled
 from innkeeper.vm.pooled import Claim
@@ -190,7 +191,7 @@ class Pool:
             try:
                 pooled.check_peer(connection)
                 connection.settimeout(pooled.CLAIM_SECONDS)
-                line = pooled.read_line(connection)
+                line = read_line(connection, pooled.LINE_MAX)
                 if b'"status"' in line:
                     _send(connection, self.status())
                 else:

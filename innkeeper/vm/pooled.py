@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from innkeeper import files
-from innkeeper.dial import connect_unix, listen_unix
+from innkeeper.dial import connect_unix, listen_unix, read_line
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import pool_socket
 from innkeeper.vm import network, registry
@@ -105,7 +105,7 @@ class PooledVm:
         """Return the error of a failed VM, or None."""
         if self._reason is None and _readable(self._lease):
             try:
-                self._reason = str(json.loads(read_line(self._lease))["failure"])
+                self._reason = str(json.loads(read_line(self._lease, LINE_MAX))["failure"])
             except (OSError, ValueError, KeyError, TypeError):
                 self._reason = "the pool, which ran the VM, has ended"
         return None if self._reason is None else InnkeeperError(self._reason)
@@ -207,7 +207,7 @@ def request(sock: socket.socket, line: bytes) -> dict[str, Any]:
     sock.settimeout(CLAIM_SECONDS)
     sock.sendall(line)
     try:
-        answer = json.loads(read_line(sock))
+        answer = json.loads(read_line(sock, LINE_MAX))
     except ValueError as error:
         raise InnkeeperError(f"the pool's answer is not JSON: {error}") from error
     if not isinstance(answer, dict):
@@ -264,11 +264,3 @@ def _readable(sock: socket.socket) -> bool:
     import select
 
     return bool(select.select([sock], [], [], 0)[0])
-
-
-def read_line(sock: socket.socket) -> bytes:
-    """Read up to the end of a line, or of the stream. Raises OSError."""
-    line = b""
-    while not line.endswith(b"\n") and len(line) <= LINE_MAX and (data := sock.recv(LINE_MAX)):
-        line += data
-    return line
