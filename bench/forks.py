@@ -4,11 +4,10 @@ import secrets
 import time
 
 from bench.figures import Section, figure, single
-from bench.memory import resident
 from innkeeper.engine import forks, monitor, records, resolve, snapshots, stop
 from innkeeper.engine.resolve import COLD, TEMPLATE, RunRequest
 from innkeeper.image import RunOptions
-from innkeeper.vm import registry
+from innkeeper.vm import process, registry
 
 ROUNDS = 3
 COMMAND = ["/bin/sleep", "100000"]
@@ -37,7 +36,7 @@ def section(reference: str, accel: str | None) -> Section:
                 begun = time.perf_counter()
                 (id,) = forks.start(tag, number=1, name="", ports=(), remove=False)
                 forked.append(time.perf_counter() - begun)
-                memory.append(resident(records.lookup(id).vm.state["pid"]) / 1e6)
+                memory.append(process.memory(records.lookup(id).vm.state["pid"]) / 1e6)
                 _remove(id)
             finally:
                 if snapshots.exists(tag):

@@ -9,13 +9,12 @@ import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine import sandbox, warm_up
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process, registry, template
 
 NOW = "--now"
 """The argument with which somebody waits for the template: no low priority, and an earlier failure does not count."""
@@ -27,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     config, host = pickle.load(sys.stdin.buffer)
     progress.be_quiet()
     if NOW not in arguments:
-        _lowest_priority()
+        os.nice(process.LOWEST)
+        process.set_priority(os.getpid(), process.LOWEST)
     return 0 if make(config, host, again=NOW in arguments) else 1
 
 
@@ -65,15 +65,6 @@ def _make(vm: CloneableVm, key: str) -> None:
         template.note_failure(key, str(error))
         return
     template.prune(keep=key)
-
-
-def _lowest_priority() -> None:
-    """Leave the processors to everybody else: nice(2), and that of our session (sched(7), autogroup)."""
-    os.nice(19)
-    try:
-        Path("/proc/self/autogroup").write_text("19")
-    except OSError:
-        pass  # this kernel has none
 
 
 if __name__ == "__main__":

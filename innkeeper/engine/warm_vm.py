@@ -8,17 +8,13 @@ from typing import Any
 from innkeeper.client import Agent, connect
 from innkeeper.engine import templates, warm_up
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process, registry, template
 from innkeeper.vm.pooled import Claim
 
 SHARED_STATE = ("pid", "address", "accel", "machine_type", "memory_mib", "cpus", "command")
 """What the record of the claimer's container has of this VM's state."""
-LOWEST, USUAL = 19, 0
-"""Nice values."""
 PREPARE_SECONDS = 300.0
 """Seconds that each step of preparing may take. At the lowest priority a busy host leaves it no time."""
-PRIORITY_SECONDS = 2.0
-"""Seconds to try to change a priority: the kernel takes one change in a tenth of a second."""
 
 
 class WarmVm:
@@ -48,11 +44,11 @@ class WarmVm:
                 raise InnkeeperError("the template was removed")
             self._vm.template = known
             self._vm.start()
-            _set_priority(self.pid, LOWEST)
+            process.set_priority(self.pid, process.LOWEST)
             with templates.resumed(self._vm, PREPARE_SECONDS) as client:
                 self._resumed = time.time_ns()  # no less than the guest's generation
                 warm_up.use_everything(Agent(client, PREPARE_SECONDS))
-        _set_priority(self.pid, USUAL)
+        process.set_priority(self.pid, process.USUAL)
 
     def claim(self, claim: Claim) -> dict[str, Any]:
         """Make the VM the claimer's: disks, ports, identity. Return the answer to the claim.
@@ -73,10 +69,9 @@ class WarmVm:
     def memory(self) -> int:
         """Return the bytes of the host's memory that it takes, its part of what clones share included."""
         try:
-            text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+            return process.memory(self.pid)
         except (OSError, TypeError):
             return 0  # it has ended
-        return next((int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:")), 0)
 
     def kill(self) -> None:
         """End QEMU, from any thread. The thread that uses the VM notices."""
@@ -85,21 +80,3 @@ class WarmVm:
     def close(self) -> None:
         """End the VM and remove everything of it."""
         self._vm.close()
-
-
-def _set_priority(pid: int, value: int) -> None:
-    """Set the priority of a process's session (sched(7), autogroup).
-
-    Unlike a nice value of its own, it may be raised again by its user.
-    """
-    deadline = time.monotonic() + PRIORITY_SECONDS
-    while True:
-        try:
-            Path(f"/proc/{pid}/autogroup").write_text(str(value))
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return  # it stays slower than it could be
-            time.sleep(0.05)
-        except OSError:
-            return  # this kernel has none, or the process has ended

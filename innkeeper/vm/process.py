@@ -1,0 +1,36 @@
+"""What is asked of a process of this host by its id: its memory, the priority of its session."""
+
+import time
+from pathlib import Path
+
+LOWEST, USUAL = 19, 0
+"""Nice values."""
+PRIORITY_SECONDS = 2.0
+"""Seconds to try to change a priority: the kernel takes one change in a tenth of a second."""
+
+
+def memory(pid: int) -> int:
+    """Return the bytes of the host's memory that a process takes, its part of what is shared included.
+
+    That is Pss in smaps_rollup (proc(5)). Raises OSError if the process has ended.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+
+
+def set_priority(pid: int, value: int) -> None:
+    """Set the priority of a process's session (sched(7), autogroup), where the kernel has that.
+
+    Unlike a nice value of its own, it may be raised again by its user.
+    """
+    deadline = time.monotonic() + PRIORITY_SECONDS
+    while True:
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(value))
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return  # it stays slower than it could be
+            time.sleep(0.05)
+        except OSError:
+            return  # this kernel has none, or the process has ended
