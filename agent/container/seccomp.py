@@ -1,6 +1,7 @@
 """Compile a seccomp profile with libseccomp, in the parent. The child only installs the bytes.
 
-Compiled filters are cached by profile, so that a profile is compiled only once.
+A filter is kept with its profile, so that a profile is compiled only once, and nobody who sends
+profiles can make a cache grow.
 """
 
 import ctypes
@@ -17,8 +18,6 @@ ALLOW, LOG = 0x7FFF0000, 0x7FFC0000
 ENOSYS_ACTION = 0x00050000 | 38
 # Rules. libseccomp 2.5.4 misbehaves when it is asked to sort an empty filter.
 OPTIMIZE_ABOVE = 32
-CACHE_MAX = 16
-"""Profiles. A pod has few, and one with its parsed form takes hundreds of kilobytes."""
 INSTRUCTION = 8  # bytes of a struct sock_filter
 NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 X32_BIT, ARM_PRIVATE = 0x40000000, 0x0F0000
@@ -34,7 +33,6 @@ ABIS = {
 The range is the first number and the limit that all of them are below.
 """
 
-_cache: dict[Seccomp, Filter] = {}
 _library: ModuleType | None = None
 
 
@@ -71,13 +69,10 @@ def knows_architecture(name: str) -> bool:
 
 def compile_profile(profile: Seccomp) -> Filter:
     """Return the filter of a profile. Raises Refused for what libseccomp does not accept."""
-    compiled = _cache.get(profile)
-    if compiled is None:
-        if len(_cache) >= CACHE_MAX:
-            _cache.clear()
+    if not profile.compiled:
         unknown: list[str] = []
-        compiled = _cache[profile] = Filter(_compile(profile, unknown), profile.flags, tuple(unknown))
-    return compiled
+        profile.compiled.append(Filter(_compile(profile, unknown), profile.flags, tuple(unknown)))
+    return profile.compiled[0]
 
 
 def _compile(profile: Seccomp, unknown: list[str]) -> bytes:

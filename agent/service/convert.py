@@ -14,8 +14,8 @@ from agent.errors import AgentError
 if TYPE_CHECKING:
     from innkeeper.wire.pb import oci_pb2
 
-PROFILES_MAX = 16
-"""Number of seccomp profiles to keep. One of them takes 100 kB as a document."""
+PROFILES_BYTES = 128 << 10
+"""Bytes of seccomp profiles to keep, as messages. That of docker has 8 kB, and takes 100 kB as a document."""
 _profiles: dict[bytes, CachedDocument] = {}
 
 _CAPABILITY_SETS = ("Bounding", "Effective", "Inheritable", "Permitted", "Ambient")
@@ -196,9 +196,11 @@ def _seccomp(seccomp: "oci_pb2.LinuxSeccomp") -> Document:
     key = seccomp.SerializeToString()
     cached = _profiles.get(key)
     if cached is None:
-        if len(_profiles) >= PROFILES_MAX:
+        cached = CachedDocument(_seccomp_document(seccomp))
+        if len(key) + sum(map(len, _profiles)) > PROFILES_BYTES:
             _profiles.clear()
-        cached = _profiles[key] = CachedDocument(_seccomp_document(seccomp))
+        if len(key) <= PROFILES_BYTES:
+            _profiles[key] = cached
     return cached
 
 

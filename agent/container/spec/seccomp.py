@@ -73,13 +73,14 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Seccomp:
-    """A profile. Equal profiles compile to the same filter."""
+    """A profile. `compiled` is empty or holds its one filter (agent.container.seccomp)."""
 
     default: int
     architectures: tuple[str, ...]
     flags: int
     rules: tuple[Rule, ...]
     listener: Listener | None = field(default=None, compare=False)
+    compiled: "list[floor.Filter]" = field(default_factory=list, compare=False, repr=False)
 
 
 def parse_seccomp(reader: SpecReader) -> Seccomp:

@@ -24,9 +24,9 @@ def answer(program: bytes, number: int, *args: int, arch: int = X86_64) -> int:
 
 
 def profile(**fields: Any) -> Seccomp:
-    seccomp = parsed("linux.seccomp", fields).linux.seccomp
-    assert seccomp is not None
-    return seccomp
+    found = parsed("linux.seccomp", fields).linux.seccomp
+    assert found is not None
+    return found
 
 
 def program(**fields: Any) -> bytes:
@@ -115,9 +115,9 @@ def test_a_rule_like_the_default_is_left_out() -> None:
     assert answer(code, MKDIR) == ALLOW
 
 
-def test_equal_profiles_are_compiled_once() -> None:
-    fields = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_LOG"}]}
-    assert compile_profile(profile(**fields)) is compile_profile(profile(**fields))
+def test_a_profile_is_compiled_once() -> None:
+    one = profile(defaultAction="SCMP_ACT_ALLOW", syscalls=[{"names": ["read"], "action": "SCMP_ACT_LOG"}])
+    assert compile_profile(one) is compile_profile(one)
 
 
 def test_what_libseccomp_refuses_names_the_rule() -> None:

@@ -9,6 +9,7 @@ from agent.container.spec.document import parse_resources, parse_spec
 from agent.container.spec.reader import SpecReader
 from agent.container.spec.seccomp import Seccomp, parse_seccomp
 from agent.errors import AgentError
+from agent.service import convert
 from agent.service.convert import process_document, resources_document, spec_document
 from innkeeper.wire.pb import oci_pb2
 
@@ -296,3 +297,16 @@ def test_an_equal_profile_is_one_object_and_parsed_once() -> None:
     assert parsed(plain)[0] == parsed(first)[0]
     for _ in range(2):  # what is warned of is warned of each time
         assert "valueTwo" in parsed(other)[1][0]
+
+
+def test_profiles_that_are_kept_have_a_bound() -> None:
+    """In bytes: a message may have four mebibytes of profile."""
+
+    def document(name: str) -> object:
+        return spec_document(linux(Seccomp=oci_pb2.LinuxSeccomp(Syscalls=[oci_pb2.LinuxSyscall(Names=[name])])))["linux"]["seccomp"]
+
+    document("x" * (1 << 20))
+    for number in range(100):
+        document(f"{number}" + "x" * 10_000)
+    kept = sum(map(len, convert._profiles))
+    assert 64 << 10 < kept <= convert.PROFILES_BYTES
