@@ -10,6 +10,7 @@ flight.
 from agent import log
 from agent.loop import Event, Socket, current_task, readable, spawn
 from agent.loop.sockets import accept, send_all
+from agent.service import heap
 from innkeeper.wire import status
 from innkeeper.wire.connection import SERVER, Connection, DataReceived, RequestReceived
 from innkeeper.wire.envelope import Response
@@ -155,6 +156,7 @@ class Peer:
         finally:
             self._call_bytes -= size
             self._tasks.pop(current_task(), None)
+            heap.request_ended(size)
         self._connection.send_response(stream, response)
         if not self._gone:
             self._flush()
