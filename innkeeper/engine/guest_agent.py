@@ -15,6 +15,8 @@ from innkeeper.wire import error_info, status
 
 PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
 """The agent's names for the steps that fail if the command is at fault."""
+CONNECT_SECONDS = 15.0
+"""Seconds until an agent that has answered before counts as gone."""
 NOT_FOUND, CANNOT_INVOKE = 127, 126
 """The exit statuses that a shell, and docker, use for these failures."""
 
@@ -27,7 +29,7 @@ def connected(container: Container) -> Iterator[Agent]:
     into one.
     """
     try:
-        client = connect(container.address, timeout=15)
+        client = connect(container.address, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise InnkeeperError(f"container {container.name}: its guest does not answer: {error}") from error
     with client:

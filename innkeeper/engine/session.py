@@ -156,7 +156,7 @@ def _booted(vm: VirtualMachine | PooledVm, timeout: float) -> Client:
     with progress.step("booting the guest"):
         vm.start()
         vm.wait_ready(timeout)
-    return connect(vm.address(AGENT_PORT), timeout=timeout)
+    return connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from innkeeper import progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import sandbox, warm_up
+from innkeeper.engine import guest_agent, sandbox, warm_up
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process, registry, template
 
@@ -53,7 +53,7 @@ def _make(vm: CloneableVm, key: str) -> None:
     try:
         vm.start()
         vm.wait_ready(BOOT_SECONDS)
-        with connect(vm.address(AGENT_PORT), timeout=BOOT_SECONDS) as client:
+        with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
             agent = Agent(client, BOOT_SECONDS)
             agent.reseed_random(os.urandom(64))
             if vm.config.network:
