@@ -26,6 +26,7 @@ from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
 from innkeeper.wire.envelope import Request
 
 CONSOLE_LINES = 15
+LOAD_LINES = 6
 """Lines of the console that an error shows."""
 DIAL_ANYWAY = 20.0
 """Seconds after which a guest that should call is dialled all the same: its call may be lost."""
@@ -281,9 +282,12 @@ class VirtualMachine:
         return self._failure("the guest ended before it was asked to")
 
     def load_failure(self, error: QmpError) -> InnkeeperError:
-        """Return the error of a QEMU that could not load its state, with the last line of its log."""
-        lines = self.qemu_log.read_text(errors="replace").strip().splitlines()
-        return InnkeeperError(f"{error.message}{f' ({lines[-1]})' if lines else ''}")
+        """Return the error of a QEMU that could not load its state, with what it said about it.
+
+        Its last line only repeats that it failed; the reason is in those before it.
+        """
+        lines = self.qemu_log.read_text(errors="replace").strip().splitlines()[-LOAD_LINES:]
+        return InnkeeperError(f"{error.message} ({'; '.join(lines)})" if lines else error.message)
 
     def _failure(self, message: str) -> InnkeeperError:
         lines = self.console_tail()
