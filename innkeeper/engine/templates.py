@@ -52,45 +52,76 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
 
     None means to boot instead.
 
-    A template that cannot be used is removed, so that a new one is made. With `--start template` it
-    is made first, and a clone that cannot be used is an error. Raises InnkeeperError.
+    A template that cannot be used is removed, so that a new one is made. With `--start template`
+    that is done at once, and a second failure is an error. Raises InnkeeperError.
     """
     asked = resolved.request.start
     clone = None if asked == COLD else configuration(resolved.request, config)
     if clone is None:
-        if asked == TEMPLATE:
-            raise InnkeeperError("--start template: no templates are made for such a VM", hint="docs/templates.md lists them")
-        if asked == POOL:
-            raise InnkeeperError("--start pool: no templates are made for such a VM", hint="docs/templates.md lists them")
+        if asked in (TEMPLATE, POOL):
+            raise InnkeeperError(f"--start {asked}: no templates are made for such a VM", hint="docs/templates.md lists them")
         return None
     vm = CloneableVm(clone, resolved.host, entry)
     key = vm.template_key()
     if asked in (AUTO, POOL) and (claimed := _claim(clone, key, entry, required=asked == POOL)) is not None:
         return claimed
-    required = asked == TEMPLATE
-    if required and not template.exists(key):
-        make_now(resolved.host, clone, key)
+    if asked == TEMPLATE:
+        return _start_required(vm, resolved.host, key)
+    try:
+        return _load(vm, key)
+    except PortError:
+        raise
+    except (InnkeeperError, RpcError, OSError) as error:
+        progress.warn(f"the guest's template cannot be used, booting instead: {error}")
+        return None
+
+
+def _start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[CloneableVm, Client]:
+    """Start the VM from the template, which is made if there is none, or again if it cannot be used.
+
+    Raises InnkeeperError.
+    """
+    if not template.exists(key):
+        make_now(host, vm.config, key)
+    try:
+        if (started := _load(vm, key)) is not None:
+            return started
+    except PortError:
+        raise
+    except (InnkeeperError, RpcError, OSError) as error:
+        progress.warn(f"the guest's template cannot be used, making another: {error}")
+    make_now(host, vm.config, key)
+    try:
+        if (started := _load(CloneableVm(vm.config, host, vm.entry), key)) is not None:
+            return started
+    except (RpcError, OSError) as error:
+        raise InnkeeperError(f"--start template: {error}") from error
+    raise InnkeeperError("--start template: another process has removed it")
+
+
+def _load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
+    """Start the VM from the template. Return it and a connection, or None if there is no template.
+
+    A template that cannot be used is removed. Raises PortError for a port that cannot be had, which
+    is not the template's fault, and InnkeeperError, RpcError and OSError.
+    """
     try:
         with template.found(key) as known:
-            if known is not None:
-                vm.template = known
-                vm.start()
-                return vm, resumed(vm)
-        if required:
-            raise InnkeeperError("it was removed")
+            if known is None:
+                return None
+            vm.template = known
+            vm.start()
+            return vm, resumed(vm)
     except PortError:
         vm.end()
         raise
-    except (InnkeeperError, RpcError, OSError) as error:
+    except (InnkeeperError, RpcError, OSError):
         vm.end()
         template.remove(key)
-        if required:
-            raise InnkeeperError(f"--start template: {error}") from error
-        progress.warn(f"the guest's template cannot be used, booting instead: {error}")
+        raise
     except BaseException:
         vm.end()
         raise
-    return None
 
 
 def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) -> tuple[PooledVm, Client] | None:

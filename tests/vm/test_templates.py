@@ -104,14 +104,24 @@ def half_written(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damaged, unnoticed, half_written])
-def test_a_template_that_cannot_be_used_is_replaced(damage: object) -> None:
+def test_a_template_that_cannot_be_used_is_replaced(damage: object, key: str) -> None:
+    """Only the template of these tests: others may be in use."""
     succeed(*CLONE, busybox_image(), "true")
-    for name in keys():
-        damage(templates_root() / name)  # type: ignore[operator]
+    damage(templates_root() / key)  # type: ignore[operator]
     said = use()
     assert "booting instead" in said or damage is not unnoticed
-    eventually(lambda: bool(keys()), "no template was made anew")
+    eventually(lambda: key in keys(), "no template was made anew")
     succeed(*CLONE, busybox_image(), "true")
+
+
+def test_one_that_is_asked_for_is_made_anew_at_once(key: str) -> None:
+    succeed(*CLONE, busybox_image(), "true")
+    unnoticed(templates_root() / key)
+    done = innkeeper(*CLONE, busybox_image(), "echo", "it ran")
+    assert (done.returncode, done.stdout) == (0, b"it ran\n"), done.stderr.decode()
+    assert b"making another" in done.stderr and b"load of migration failed" in done.stderr
+    done = innkeeper(*CLONE, busybox_image(), "echo", "it ran")
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_twenty_at_once_leave_nothing(key: str) -> None:
