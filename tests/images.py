@@ -18,6 +18,7 @@ from innkeeper.guest.store import JSON, Store, hash_file
 
 PACKAGES = ["python3", "redis-server", "nginx-light"]
 PYTHON_PACKAGES = ["python3", "python3-prctl", "python3-pytest", "busybox-static"]
+JAVA_PACKAGES = ["default-jdk-headless"]
 ARCHIVE = "image.tar"
 APPLETS = (
     "[ awk cat chmod chown cp cut date dd df dmesg du echo env expr false find free getopt grep head hostname id ifconfig ip kill ln ls "
@@ -97,6 +98,11 @@ def nginx_image() -> str:
 def python_image() -> str:
     """Debian trixie with what the core of the agent and its tests import."""
     return _debian("python", Config(["bash"]), PYTHON_PACKAGES)
+
+
+def java_image() -> str:
+    """Debian trixie with what compiles and runs a program in Java."""
+    return _debian("java", Config(["bash"]), JAVA_PACKAGES)
 
 
 def _debian(name: str, config: Config, packages: Sequence[str] = PACKAGES) -> str:

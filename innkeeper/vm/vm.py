@@ -26,8 +26,9 @@ from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
 from innkeeper.wire.envelope import Request
 
 CONSOLE_LINES = 15
-LOAD_LINES = 6
 """Lines of the console that an error shows."""
+LOAD_LINES = 6
+"""Lines of QEMU's log that the error of a state that cannot be loaded shows."""
 DIAL_ANYWAY = 20.0
 """Seconds after which a guest that should call is dialled all the same: its call may be lost."""
 REDIAL_SECONDS = 0.02

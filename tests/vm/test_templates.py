@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,14 +12,17 @@ import pytest
 
 from innkeeper.paths import templates_root
 from innkeeper.vm import registry, template
+from tests import go_helpers
 from tests.eventually import eventually
-from tests.images import busybox_image, debian_image
+from tests.images import busybox_image, debian_image, java_image, python_image
 from tests.vm.command import innkeeper, inspected, succeed
 
 pytestmark = pytest.mark.vm
 
 CLONE = ("run", "--rm", "--start", "template")
 """Without a template, this makes one first."""
+CLONES = Path(__file__).parent / "clones"
+"""Programs that print random numbers."""
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +69,69 @@ def test_clones_have_an_identity_of_their_own(key: str, options: tuple[str, ...]
         "print(*own, time.time())\n"
     )
     share = ("-v", f"{tmp_path}:/data") if options else ()
-    from tests.images import python_image
-
     argv = (*CLONE, *share, python_image(), "python3", "-c", script)
     with ThreadPoolExecutor(8) as pool:
         answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(8))]
     for column in list(zip(*answers, strict=True))[:-1]:
         assert len(set(column)) == 8, column
+
+
+def test_programs_in_go_have_random_numbers_of_their_own(key: str) -> None:
+    program = go_helpers.build("random", CLONES, ".")
+    argv = (*CLONE, "-v", f"{program}:/program:ro", busybox_image(), "/program/random")
+    assert_all_differ(argv)
+
+
+@pytest.mark.long
+def test_programs_in_java_have_random_numbers_of_their_own(key: str) -> None:
+    assert_all_differ((*CLONE, "-v", f"{CLONES}:/program:ro", java_image(), "java", "/program/Random.java"))
+
+
+def assert_all_differ(argv: Sequence[str]) -> None:
+    """Run the command in 8 clones at once. Each prints random numbers, of which no two may be equal."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(8))]
+    for column in zip(*answers, strict=True):
+        assert len(set(column)) == 8, column
+
+
+SEQUENCE_NUMBERS = """
+import select, socket, struct, time
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+packets.bind(("lo", 0))
+server = socket.create_server(("127.0.0.1", 7000))
+for _ in range(2):
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed without TIME_WAIT
+    client.bind(("127.0.0.1", 7001))
+    at = time.time_ns()
+    client.connect(("127.0.0.1", 7000))
+    while True:
+        ip = packets.recv(2000)[14:]
+        tcp = ip[(ip[0] & 15) * 4:]
+        if ip[9] == 6 and tcp[2:4] == (7000).to_bytes(2) and tcp[13] == 2:
+            break
+    while packets in select.select([packets], [], [], 0.1)[0]:
+        packets.recv(2000)
+    print((int.from_bytes(tcp[4:8]) - at // 64) % (1 << 32))
+    client.close()
+"""
+"""Print twice the sequence number of a connection's first packet, without its clock of 64 ns (net/core/secure_seq.c)."""
+
+
+def test_sequence_numbers_of_one_clone_do_not_tell_those_of_another(key: str) -> None:
+    """They are a keyed hash of addresses and ports, plus the time. The key must not be the template's."""
+    argv = (*CLONE, python_image(), "python3", "-c", SEQUENCE_NUMBERS)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [[int(number) for number in answer.split()] for answer in pool.map(lambda _: succeed(*argv), range(6))]
+
+    def near(one: int, other: int) -> bool:
+        return min((one - other) % (1 << 32), (other - one) % (1 << 32)) < 200_000_000 // 64
+
+    assert all(near(first, again) for first, again in answers), "one key gives one hash"
+    hashes = [first for first, _ in answers]
+    alike = [(one, other) for index, one in enumerate(hashes) for other in hashes[:index] if near(one, other)]
+    assert len(alike) < 3, "15 pairs would be near each other by one key, by chance hardly one"
 
 
 def test_the_clock_is_right(key: str) -> None:
