@@ -7,14 +7,13 @@ from innkeeper.errors import InnkeeperError
 def shell(name: str, command: list[str] | None = None) -> int:
     """Open a shell in the guest around CONTAINER, which must have been started with --debug-guest."""
     import os
-    import secrets
 
     from innkeeper.engine import attach, guest_agent, records, terminal
     from innkeeper.wire.pb import guest_pb2
 
     container = records.lookup(name)
     tty = os.isatty(0) and not command
-    exec_id = f"shell-{secrets.token_hex(6)}"
+    exec_id = f"shell-{os.urandom(6).hex()}"
     rows, columns = terminal.size() or (0, 0)
     with guest_agent.connected(container) as agent:
         if not container.facts.debug_guest:

@@ -7,7 +7,7 @@
 They are run as the container's own process is: its user, environment and working directory.
 """
 
-import secrets
+import os
 import signal
 import time
 from typing import Any
@@ -30,7 +30,7 @@ def run(agent: Agent, container_id: str, spec: dict[str, Any], name: str) -> Non
 
     Raises InnkeeperError unless it ends with status 0 in time.
     """
-    path, exec_id = f"{FOLDER}/{name}", f"hook-{secrets.token_hex(6)}"
+    path, exec_id = f"{FOLDER}/{name}", f"hook-{os.urandom(6).hex()}"
     document = {**spec["process"], "terminal": False, "args": [path]}
     document.pop("consoleSize", None)
     deadline = time.monotonic() + SECONDS

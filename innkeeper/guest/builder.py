@@ -11,7 +11,6 @@ the same name.
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -197,7 +196,7 @@ def _working_container(buildah: Buildah, image: str) -> Iterator[str]:
 
     It is locked, so that other builds see that it is in use.
     """
-    name = f"innkeeper-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"innkeeper-{os.getpid()}-{os.urandom(4).hex()}"
     path = _lock_path(buildah, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(path):

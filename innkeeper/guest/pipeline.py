@@ -1,7 +1,7 @@
 """The order of the build steps, the size budgets, and the links in the output folder."""
 
 import json
-import secrets
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -168,7 +168,7 @@ def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
             (folder / name).unlink()
     links = {}
     for name, path in outputs.items():
-        fresh = folder / f".{name}.{secrets.token_hex(4)}"
+        fresh = folder / f".{name}.{os.urandom(4).hex()}"
         fresh.symlink_to(path.absolute())
         fresh.replace(folder / name)
         links[name] = folder / name

@@ -5,7 +5,6 @@ id.
 """
 
 import os
-import ssl
 from pathlib import Path
 
 CA_INSIDE = "/run/innkeeper/ca-certificates.crt"
@@ -18,6 +17,8 @@ _INDEXES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEF
 
 def ca_bundle() -> Path | None:
     """Return the host's bundle of trusted certificates as one file, or None."""
+    import ssl  # only a build needs it, and loading it takes as long as ten modules
+
     paths = ssl.get_default_verify_paths()
     candidates = [os.environ.get("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt", paths.cafile, paths.openssl_cafile]
     return next((Path(path) for path in candidates if path and os.path.isfile(path)), None)

@@ -9,7 +9,6 @@ worked, are remembered until the host reboots.
 
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -102,6 +101,8 @@ def prove(kernel: Path, host: HostPrograms) -> Verdict:
     first = _try(kernel, host, HOST)
     if first.works:
         return first
+    from concurrent.futures import ThreadPoolExecutor  # not for a verdict that is known already
+
     with ThreadPoolExecutor() as pool:
         tried = [first, *pool.map(lambda cpu: _try(kernel, host, cpu), REDUCED)]
     evidence = "; ".join(f"-cpu {verdict.cpu}: {verdict.why}" for verdict in tried if not verdict.works)

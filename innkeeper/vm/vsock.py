@@ -6,7 +6,6 @@ readable when the guest reports that it is ready. `virtio_serial` has the one wi
 
 import fcntl
 import os
-import secrets
 import socket
 import struct
 import subprocess
@@ -143,7 +142,7 @@ def take_cid(fd: int) -> int:
     The kernel refuses a CID that another guest has, so random ones are tried.
     """
     for _ in range(64):
-        cid = 0x10000 + secrets.randbelow(0x7FFE0000)
+        cid = 0x10000 + int.from_bytes(os.urandom(4)) % 0x7FFE0000
         try:
             fcntl.ioctl(fd, VHOST_VSOCK_SET_GUEST_CID, struct.pack("=Q", cid))
             return cid
