@@ -66,7 +66,7 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
     if asked in (AUTO, POOL) and (claimed := _claim(clone, key, entry, required=asked == POOL)) is not None:
         return claimed
     if asked == TEMPLATE:
-        return _start_required(vm, resolved.host, key)
+        return start_required(vm, resolved.host, key)
     try:
         return _load(vm, key)
     except PortError:
@@ -76,7 +76,7 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
         return None
 
 
-def _start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[CloneableVm, Client]:
+def start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[CloneableVm, Client]:
     """Start the VM from the template, which is made if there is none, or again if it cannot be used.
 
     Raises InnkeeperError.

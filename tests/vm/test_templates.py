@@ -1,6 +1,8 @@
 """Starting from a template: the same container as from a boot, its own identity, and a boot when anything is wrong."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -150,8 +152,6 @@ def unnoticed(folder: Path) -> None:
     """Damage that only QEMU can notice: the facts of the files fit."""
     damaged(folder)
     known = (folder / "template.json").read_text()
-    import json
-
     facts = json.loads(known)
     found = (folder / "state").stat()
     facts["state"] = [found.st_size, found.st_mtime_ns, found.st_ino]
@@ -189,6 +189,11 @@ def test_twenty_at_once_leave_nothing(key: str) -> None:
         assert list(pool.map(lambda n: succeed(*CLONE, busybox_image(), "echo", str(n)), range(20))) == [f"{n}\n" for n in range(20)]
     assert (templates_root() / key / "ram").stat().st_mtime_ns == before
     assert not [record for record in registry.list_vms() if record.alive and record.state.get("start")]
+
+
+def test_doctor_proves_that_one_works(key: str) -> None:
+    document = json.loads(succeed("doctor", "--guest", "--json"))
+    assert re.fullmatch(r"a VM starts in \d+\.\d\d s", document["guest"]["from a template"])
 
 
 def test_a_maker_that_is_killed_leaves_no_half_template(key: str) -> None:
