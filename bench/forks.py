@@ -2,15 +2,15 @@
 
 import secrets
 import time
+from contextlib import ExitStack
 
+from bench import idle
 from bench.figures import Section, figure, single
-from innkeeper.engine import forks, monitor, records, resolve, snapshots, stop
-from innkeeper.engine.resolve import COLD, TEMPLATE, RunRequest
-from innkeeper.image import RunOptions
-from innkeeper.vm import process, registry
+from innkeeper.engine import forks, records, snapshots
+from innkeeper.engine.resolve import COLD, TEMPLATE
+from innkeeper.vm import process
 
 ROUNDS = 3
-COMMAND = ["/bin/sleep", "100000"]
 
 
 def section(reference: str, accel: str | None) -> Section:
@@ -23,25 +23,21 @@ def section(reference: str, accel: str | None) -> Section:
     memory: list[float] = []
     for _ in range(ROUNDS):
         for start in (COLD, TEMPLATE):
-            request = RunRequest(reference=reference, detached=True, accel=accel, start=start)
-            original = records.lookup(monitor.start(resolve.resolve_run(request, RunOptions(args=COMMAND))))
             tag = f"bench-{secrets.token_hex(6)}"
-            try:
+            with ExitStack() as stack:
+                original = stack.enter_context(idle.idle(reference, accel, start))
                 begun = time.perf_counter()
                 made = snapshots.take(original, tag)
+                stack.callback(snapshots.remove, tag)
                 taken[start].append(time.perf_counter() - begun)
                 document = made.document()
                 still[start].append(document["frozen_seconds"])
                 sizes.append(document["size"] / 1e6)
                 begun = time.perf_counter()
                 (id,) = forks.start(tag, number=1, name="", ports=(), remove=False)
+                stack.callback(idle.remove, id)
                 forked.append(time.perf_counter() - begun)
                 memory.append(process.memory(records.lookup(id).vm.state["pid"]) / 1e6)
-                _remove(id)
-            finally:
-                if snapshots.exists(tag):
-                    snapshots.remove(tag)
-                _remove(original.id)
     for start, name in ((COLD, "a VM that booted"), (TEMPLATE, "a VM from a template")):
         result.figures.append(figure(f"snapshot, {name}", "s", taken[start]))
         result.figures.append(figure(f"snapshot, {name}: it stands still", "s", still[start]))
@@ -49,9 +45,3 @@ def section(reference: str, accel: str | None) -> Section:
     result.figures.append(figure("fork, until it runs", "s", forked))
     result.figures.append(single("fork: memory of QEMU", "MB", sum(memory) / len(memory), samples=len(memory)))
     return result
-
-
-def _remove(id: str) -> None:
-    container = records.lookup(id)
-    stop.end_owner(container)
-    registry.remove(container.vm)

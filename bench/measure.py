@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against, channels, commands, forks, guest, memory, native
+from bench import against, channels, commands, forks, guest, idle, memory, native
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
@@ -61,6 +61,8 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         if "memory" in request.parts:
             with progress.step("measuring a burst of memory"):
                 sections.append(memory.section(build.build(), image, folder, request.accel))
+            with progress.step("measuring idle containers"):
+                sections.append(idle.section(reference, request.accel))
         if "commands" in request.parts:
             with progress.step("measuring commands"):
                 sections += commands.sections(reference, folder, request.runs, request.accel)
