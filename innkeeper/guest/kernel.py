@@ -46,13 +46,13 @@ tar -C /build -xJf "/usr/src/linux-source-$VERSION.tar.xz" --strip-components=1
 cd /build
 cp /out/fragments .fragments
 make ARCH="$KERNEL_ARCH" KCONFIG_ALLCONFIG=.fragments allnoconfig
-make ARCH="$KERNEL_ARCH" olddefconfig
 cp .config /out/config
 """
 
 _COMPILE = """
 set -eu
 cd /build
+PATH=/usr/lib/ccache:$PATH
 ccache --max-size="$CCACHE_MAXSIZE" >/dev/null
 nice make ARCH="$KERNEL_ARCH" -j"$JOBS" vmlinux "$(basename "$KERNEL_IMAGE")"
 strip --strip-all -o /out/vmlinux vmlinux
@@ -81,7 +81,7 @@ def build_kernel(builder: Builder, fragments: Path) -> Path:
     }
 
     def make(out: Path) -> None:
-        with progress.step(f"building kernel {version} (10 minutes on 2 cores, less with a warm compiler cache)"):
+        with progress.step(f"building kernel {version} (7 minutes on 2 cores)"):
             _make(builder, settings, out)
 
     return builder.store.step("kernel", inputs, make)
@@ -119,9 +119,12 @@ def _environment() -> dict[str, str]:
         "KBUILD_BUILD_USER": "innkeeper",
         "KBUILD_BUILD_HOST": "builder",
         "KBUILD_BUILD_VERSION": "1",
-        "PATH": "/usr/lib/ccache:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "CCACHE_DIR": "/ccache",
         "CCACHE_MAXSIZE": CCACHE_SIZE,
         "CCACHE_COMPILERCHECK": "content",
+        # Headers are found by the compiler's own list of dependencies. Otherwise ccache runs the
+        # preprocessor first, which is half again the time of a compilation that is not cached.
+        "CCACHE_DEPEND": "1",
         "HOME": "/root",
     }
