@@ -9,17 +9,19 @@ from innkeeper.guest import Variant
 EXAMPLES = "Examples:  build;  build --output /srv/guest;  build --variant debug;  build --kernel debian;  build --oci"
 
 
-def build(output: Path = Path("out"), variant: Variant = "release", kernel: str = "ours", oci: bool = False) -> None:
+def build(
+    output: Path = Path("out"), variant: Variant = "release", kernel: str = "ours", kernel_source: str = "", oci: bool = False
+) -> None:
     """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
     if oci:
         from innkeeper.guest.oci import build_command
 
         build_command(output)
     else:
-        from innkeeper.guest.kernel_choice import check_word
+        from innkeeper.guest.kernel_choice import check_source, check_word
         from innkeeper.guest.pipeline import build_outputs
 
-        build_outputs(output, variant, check_word(kernel))
+        build_outputs(output, variant, check_source(kernel_source, kernel) if kernel_source else check_word(kernel))
     print(output)
 
 
@@ -32,7 +34,15 @@ COMMAND = flags.Command(
             "variant", "--variant", choices=get_args(Variant), default="release", help="debug adds a shell, selinux SELinux's policy."
         ),
         flags.single("kernel", "--kernel", metavar="ours|debian|FILE", default="ours", help="debian is ready-made, for run."),
+        flags.single("kernel_source", "--kernel-source", metavar="NAME", help="Of ours: linux-source-6.12 (default) or -6.1."),
         flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
     ),
-    examples=("build", "build --output /srv/guest", "build --variant debug", "build --kernel debian", "build --oci"),
+    examples=(
+        "build",
+        "build --output /srv/guest",
+        "build --variant debug",
+        "build --kernel debian",
+        "build --kernel-source linux-source-6.1",
+        "build --oci",
+    ),
 )

@@ -55,8 +55,9 @@ class BootFiles:
 def boot_files(variant: Variant = "release", kernel: str = "auto") -> BootFiles:
     """Return a guest for a VM. Build or fetch what is not in the store yet.
 
-    `kernel` is "ours", "debian", the path of a kernel with everything built in, or "auto": ours if
-    it is built already, else Debian's, which needs no compiler. Raises InnkeeperError.
+    `kernel` is "ours", "debian", the name of a kernel source, the path of a kernel with everything
+    built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. Raises
+    InnkeeperError.
     """
     from innkeeper.guest.pipeline import make_boot_files
 

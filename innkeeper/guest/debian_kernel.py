@@ -17,6 +17,7 @@ from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import cpio, debian, kconfig, kernel_modules
 from innkeeper.guest.builder import SUITE, Builder
+from innkeeper.guest.kernel import VERSION
 from innkeeper.guest.kernel_modules import ModuleFolder, Wanted
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
@@ -71,7 +72,7 @@ def debian_kernel(store: Store, *, fragments: Path | None = None) -> Path:
     if architecture not in PACKAGES:
         raise InnkeeperError(f"no kernel of Debian for architecture {architecture}", hint=f"known: {', '.join(PACKAGES)}")
     folder = fragments or paths.project_root() / "kernel-config"
-    settings = kconfig.read_fragments(folder, architecture)
+    settings = kconfig.read_fragments(folder, architecture, kconfig.parse_version(VERSION))
     table = (folder / "debian-modules").read_text()
     inputs: dict[str, JSON] = {
         "suite": SUITE,

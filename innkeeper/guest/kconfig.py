@@ -7,31 +7,47 @@ A fragment is a file in `kernel-config/`: comment lines that say why it exists, 
 Values are written as in a `.config` (`y`, a number, a quoted string). `n` says that a symbol must
 stay off. Every symbol has a reason, and it occurs once in all fragments, so that there is one place
 to look.
+
+A symbol that only some kernel versions have says so before its reason, with `[since 6.5]`,
+`[before 6.9]`, or `[since 6.5, before 6.9]`. For other versions the line does not count.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from innkeeper.errors import InnkeeperError
 
 _LINE = re.compile(r'CONFIG_(?P<symbol>[A-Z0-9a-z_]+)=(?P<value>"[^"]*"|[^\s#]+)\s*(?:#\s*(?P<reason>\S.*))?')
 _VALUE = re.compile(r'y|n|-?[0-9]+|0x[0-9a-fA-F]+|"[^"]*"')
+_RANGE = re.compile(r"\[(?:since (?P<since>\d+\.\d+)(?:, (?=before)|(?=\])))?(?:before (?P<before>\d+\.\d+))?\] (?P<reason>\S.*)")
 _SET = re.compile(r"CONFIG_([A-Z0-9a-z_]+)=(.*)")
+
+
+Version: TypeAlias = tuple[int, int]
+"""A kernel series, for example (6, 12)."""
+ALL_SINCE: Version = (0, 0)
+ALL_BEFORE: Version = (sys.maxsize, 0)
+"""The range of versions of a symbol that every version has."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """A symbol with the value that a fragment requests.
 
-    `symbol` has no `CONFIG_` prefix. `where` is `file:line`.
+    `symbol` has no `CONFIG_` prefix. `where` is `file:line`. The symbol belongs to the kernel
+    versions from `since` on, up to but without `before`.
     """
 
     symbol: str
     value: str
     reason: str
     where: str
+    since: Version = ALL_SINCE
+    before: Version = ALL_BEFORE
 
 
 @dataclass(frozen=True)
@@ -64,10 +80,30 @@ def parse_fragment(text: str, name: str) -> list[Setting]:
             faults.append(f"{where}: not of the form CONFIG_NAME=value  # reason: {line.strip()}")
         elif match["reason"] is None:
             faults.append(f"{where}: CONFIG_{match['symbol']} has no reason")
+        elif (setting := _setting(match["symbol"], match["value"], match["reason"], where)) is None:
+            faults.append(f"{where}: not of the form [since VERSION, before VERSION] reason: {match['reason']}")
         else:
-            settings.append(Setting(match["symbol"], match["value"], match["reason"], where))
+            settings.append(setting)
     _refuse("kernel configuration fragment is malformed", faults)
     return settings
+
+
+def parse_version(text: str) -> Version:
+    """Return the series of a kernel version: `6.12` and `6.12.118` are both (6, 12)."""
+    major, minor, *_ = text.split(".")
+    return int(major), int(minor)
+
+
+def _setting(symbol: str, value: str, reason: str, where: str) -> Setting | None:
+    """Return the setting of a line, or None if its range of versions is malformed or empty."""
+    if not reason.startswith("["):
+        return Setting(symbol, value, reason, where)
+    match = _RANGE.fullmatch(reason)
+    if match is None or not (match["since"] or match["before"]):
+        return None
+    bounds = {name: parse_version(match[name]) for name in ("since", "before") if match[name]}
+    setting = Setting(symbol, value, match["reason"], where, **bounds)
+    return setting if setting.since < setting.before else None
 
 
 def merge(fragments: Iterable[Iterable[Setting]]) -> dict[str, Setting]:
@@ -87,8 +123,8 @@ def merge(fragments: Iterable[Iterable[Setting]]) -> dict[str, Setting]:
     return merged
 
 
-def read_fragments(folder: Path, architecture: str) -> dict[str, Setting]:
-    """Return the merged settings of all fragments in `folder`.
+def read_fragments(folder: Path, architecture: str, version: Version) -> dict[str, Setting]:
+    """Return the merged settings of all fragments in `folder` that count for a kernel `version`.
 
     These are the fragments for all architectures and those in the subfolder of `architecture`.
     Raises InnkeeperError if that subfolder has no fragments.
@@ -96,7 +132,8 @@ def read_fragments(folder: Path, architecture: str) -> dict[str, Setting]:
     paths = [*sorted(folder.glob("*.conf")), *sorted((folder / architecture).glob("*.conf"))]
     if not any(path.parent.name == architecture for path in paths):
         raise InnkeeperError(f"no kernel configuration fragments for {architecture} in {folder}")
-    return merge(parse_fragment(path.read_text(), str(path.relative_to(folder))) for path in paths)
+    parsed = [parse_fragment(path.read_text(), str(path.relative_to(folder))) for path in paths]
+    return merge([setting for setting in fragment if setting.since <= version < setting.before] for fragment in parsed)
 
 
 def as_config(settings: Mapping[str, Setting]) -> str:

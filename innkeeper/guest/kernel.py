@@ -1,6 +1,7 @@
 """The guest's kernel: Debian's source with our fragments, built in the builder container.
 
-    kernel = build_kernel(builder, fragments)   # <store>/kernel-ID/{vmlinux,bzImage,config}
+    source = SOURCES["linux-source-6.12"]
+    kernel = build_kernel(source, store, fragments)   # <store>/kernel-ID/{vmlinux,bzImage,config}
 
 The configuration starts from `allnoconfig`: a symbol that no fragment sets is off unless another
 symbol selects it. The same source, fragments and compiler give the same bytes, because the source
@@ -9,21 +10,51 @@ is at one fixed path inside the container, and time, user and host are fixed.
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.guest import kconfig
-from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
-from innkeeper.guest.store import JSON
+from innkeeper.guest.builder import OLDER_SUITE, SOURCE_DATE_EPOCH, SUITE, Builder
+from innkeeper.guest.store import JSON, Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel source of Debian: the version of the series, and the Debian release that has it.
+
+    That release's compiler compiles it.
+    """
+
+    version: str
+    suite: str
+
+    @property
+    def package(self) -> str:
+        return f"linux-source-{self.version}"
+
+    @property
+    def series(self) -> kconfig.Version:
+        return kconfig.parse_version(self.version)
+
+    def builder(self, store: Store) -> Builder:
+        """Return the builder that compiles this source."""
+        return Builder([*_TOOLS, self.package], store, self.suite)
+
 
 VERSION = "6.12"
-"""The kernel series of Debian trixie, from its package `linux-source-6.12`."""
-_SOURCE = f"linux-source-{VERSION}"
+"""The kernel series of Debian trixie, which is built unless another one is asked for."""
+SOURCES = {source.package: source for source in (Source(VERSION, SUITE), Source("6.1", OLDER_SUITE))}
+"""The kernel sources by the names of their packages. The first one is the default."""
+DEFAULT_SOURCE = next(iter(SOURCES))
 
 ARCHITECTURE = "x86_64"
 """Kbuild's name for the architecture, and the folder of its fragments."""
 IMAGE = "arch/x86/boot/bzImage"
 """Path in the kernel's tree of what a boot loader starts."""
+
+DURATION = "7 minutes"
+"""How long a compilation takes on two cores whose compiler cache is empty."""
 
 CCACHE_SIZE = "2G"
 CCACHE_FOLDER = ".ccache-kernel"
@@ -32,12 +63,11 @@ CCACHE_FOLDER = ".ccache-kernel"
 It makes a build faster but never changes the result, so it is not an input of the step.
 """
 
-PACKAGES = [
+_TOOLS = [
     *("gcc", "libc6-dev", "make", "ccache", "bc", "bison", "flex", "libelf-dev", "perl", "python3-minimal"),
     *("cpio", "lz4", "xz-utils", "zstd"),
-    _SOURCE,
 ]
-"""Packages of the builder that compiles the kernel."""
+"""Packages of the builder that compiles the kernel, beside its source."""
 
 _CONFIGURE = """
 set -eu
@@ -61,58 +91,71 @@ ccache --show-stats
 """
 
 
-def build_kernel(builder: Builder, fragments: Path) -> Path:
+def build_kernel(source: Source, store: Store, fragments: Path) -> Path:
     """Build the kernel unless the store has it, and return the step's folder.
 
-    It contains `vmlinux` (ELF, PVH, stripped), `bzImage` and `config`. `builder` has PACKAGES.
-    `fragments` is the folder of configuration fragments. Raises InnkeeperError if these are
-    malformed or disagree, if a symbol does not survive, or if the compilation fails (with the path
-    of its log).
+    It contains `vmlinux` (ELF, PVH, stripped), `bzImage` and `config`. `fragments` is the folder of
+    configuration fragments. Raises InnkeeperError if these are malformed or disagree, if a symbol
+    does not survive, or if the compilation fails (with the path of its log).
     """
-    settings = kconfig.read_fragments(fragments, ARCHITECTURE)
-    version = builder.version_of(_SOURCE)
+    return _step(source, store, fragments, compile_it=True)
+
+
+def configure_kernel(source: Source, store: Store, fragments: Path) -> Path:
+    """Make the kernel's configuration as `build_kernel` does, without compiling anything.
+
+    Return the step's folder, which contains `config`. Raises InnkeeperError.
+    """
+    return _step(source, store, fragments, compile_it=False)
+
+
+def _step(source: Source, store: Store, fragments: Path, *, compile_it: bool) -> Path:
+    builder = source.builder(store)
+    settings = kconfig.read_fragments(fragments, ARCHITECTURE, source.series)
+    version = builder.version_of(source.package)
     inputs: dict[str, JSON] = {
         "architecture": ARCHITECTURE,
         "builder": builder.id,
-        "environment": dict(_environment()),
+        "environment": dict(_environment(source)),
         "fragments": kconfig.as_config(settings),
-        "recipe": [_CONFIGURE, _COMPILE],
-        "source": f"{_SOURCE} {version}",
+        "recipe": [_CONFIGURE, _COMPILE] if compile_it else [_CONFIGURE],
+        "source": f"{source.package} {version}",
     }
+    title = f"building kernel {version} ({DURATION} on 2 cores)" if compile_it else f"configuring kernel {version}"
 
     def make(out: Path) -> None:
-        with progress.step(f"building kernel {version} (7 minutes on 2 cores)"):
-            _make(builder, settings, out)
+        with progress.step(title):
+            _make(builder, settings, _environment(source), out, compile_it=compile_it)
 
-    return builder.store.step("kernel", inputs, make)
+    return store.step("kernel" if compile_it else "kernel-config", inputs, make)
 
 
-def _make(builder: Builder, settings: dict[str, kconfig.Setting], out: Path) -> None:
+def _make(builder: Builder, settings: dict[str, kconfig.Setting], environment: dict[str, str], out: Path, *, compile_it: bool) -> None:
     log = builder.store.log_of(out)
     log.unlink(missing_ok=True)
     ccache = builder.store.root / CCACHE_FOLDER
     ccache.mkdir(exist_ok=True)
     mounts = {out: "/out", ccache: "/ccache"}
-    environment = _environment()
     (out / "fragments").write_text(kconfig.as_config(settings))
     with builder:
         builder.run(["sh", "-c", _CONFIGURE], mounts=mounts, env=environment, log=log)
         kconfig.check(settings, kconfig.parse_config((out / "config").read_text()))
-        jobs = {"JOBS": str(len(os.sched_getaffinity(0)))}
-        builder.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
+        if compile_it:
+            jobs = {"JOBS": str(len(os.sched_getaffinity(0)))}
+            builder.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
     (out / "fragments").unlink()
     # The shim may run as another user and must be able to read the bzImage.
-    for name in ("vmlinux", Path(IMAGE).name, "config"):
-        (out / name).chmod(0o644)
+    for path in out.iterdir():
+        path.chmod(0o644)
 
 
-def _environment() -> dict[str, str]:
+def _environment(source: Source) -> dict[str, str]:
     """Return the environment of both scripts.
 
     Everything that would record where, when and by whom the kernel was built has a fixed value.
     """
     return {
-        "VERSION": VERSION,
+        "VERSION": source.version,
         "KERNEL_ARCH": ARCHITECTURE,
         "KERNEL_IMAGE": IMAGE,
         "KBUILD_BUILD_TIMESTAMP": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(SOURCE_DATE_EPOCH)),

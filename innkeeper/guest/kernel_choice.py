@@ -8,12 +8,14 @@ from typing import Any
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Variant, debian_kernel
-from innkeeper.guest.builder import Builder
-from innkeeper.guest.kernel import PACKAGES, VERSION, build_kernel
+from innkeeper.guest.kernel import DEFAULT_SOURCE, SOURCES, build_kernel
 from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store, hash_file
 
 OURS, DEBIAN, AUTO = "ours", "debian", "auto"
-"""The words for `--kernel`. AUTO is ours if it is built already, else Debian's."""
+"""The words for `--kernel`. AUTO is ours if it is built already, else Debian's.
+
+The name of a kernel source (`kernel.SOURCES`) is a word as well: ours, made from that source.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,22 @@ class Kernel:
 
 def check_word(text: str) -> str:
     """Return the value of `--kernel`, a file as an absolute path. Raises InnkeeperError."""
-    if text in (OURS, DEBIAN):
+    if text in (OURS, DEBIAN, *SOURCES):
         return text
     path = Path(text).absolute()
     if not path.is_file():
-        raise InnkeeperError(f"--kernel {text}: neither {OURS} nor {DEBIAN}, and there is no such file")
+        words = f"ours from a source: {', '.join(SOURCES)}"
+        raise InnkeeperError(f"--kernel {text}: neither {OURS} nor {DEBIAN}, and there is no such file", hint=words)
     return str(path)
+
+
+def check_source(name: str, kernel: str) -> str:
+    """Return the word for ours from the kernel source `name`. Raises InnkeeperError unless `kernel` is OURS."""
+    if name not in SOURCES:
+        raise InnkeeperError(f"--kernel-source {name}: no such kernel source", hint=f"use {' or '.join(SOURCES)}")
+    if kernel != OURS:
+        raise InnkeeperError(f"--kernel-source {name} cannot be used with --kernel {kernel}", hint="leave one of them out")
+    return name
 
 
 def choose(wanted: str, variant: Variant, store: Store, project: Path) -> str:
@@ -69,20 +81,22 @@ def choose(wanted: str, variant: Variant, store: Store, project: Path) -> str:
 
 def make_kernel(wanted: str, store: Store, project: Path) -> Kernel:
     """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError."""
-    if wanted == OURS:
-        return _ours(store, project)
+    if wanted == OURS or wanted in SOURCES:
+        return _ours(store, project, DEFAULT_SOURCE if wanted == OURS else wanted)
     return _debian(store, project) if wanted == DEBIAN else _file(store, Path(wanted))
 
 
-def _ours(store: Store, project: Path) -> Kernel:
-    builder = Builder(PACKAGES, store)
-    step = build_kernel(builder, project / "kernel-config")
+def _ours(store: Store, project: Path, name: str = DEFAULT_SOURCE) -> Kernel:
+    source = SOURCES[name]
+    step = build_kernel(source, store, project / "kernel-config")
+    builder = source.builder(store)
+    package = f"{name} {builder.version_of(name)}"
     return Kernel(
         step=step,
         outputs={name: step / name for name in ("vmlinux", "bzImage", "config")},
         image=step / "vmlinux",
-        facts={"from": OURS, "version": VERSION},
-        description=OURS,
+        facts={"from": OURS, "version": source.version, "source": package},
+        description=f"{OURS} ({package})",
         packages=builder.package_list(),
     )
 

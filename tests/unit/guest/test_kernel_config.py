@@ -1,9 +1,12 @@
 """Kernel configuration fragments: what the parser refuses, how they are put together, and that ours have what is promised."""
 
+from pathlib import Path
+
 import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import kconfig
+from innkeeper.guest.kernel import SOURCES, Source
 from tests.paths import ROOT
 
 FRAGMENTS = ROOT / "kernel-config"
@@ -28,6 +31,11 @@ MD BLK_DEV_DM DM_VERITY DM_INIT CRYPTO_SHA256 BINFMT_ELF BINFMT_SCRIPT BINFMT_MI
 VMGENID PAGE_REPORTING IKCONFIG_PROC
 """
 
+OLDER_NAMES = {"MHP_DEFAULT_ONLINE_TYPE_ONLINE_AUTO": "MEMORY_HOTPLUG_DEFAULT_ONLINE"}
+"""What a symbol of the contract is called in a kernel source that does not have it by its name."""
+
+every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+
 HEAD = "# Why this fragment is there.\n"
 
 
@@ -38,6 +46,39 @@ def parsed(text: str, name: str = "a.conf") -> list[kconfig.Setting]:
 def test_line_gives_symbol_value_reason_and_place() -> None:
     (setting,) = parsed("CONFIG_EROFS_FS=y                     # our root\n")
     assert setting == kconfig.Setting("EROFS_FS", "y", "our root", "a.conf:2")
+
+
+@pytest.mark.parametrize(
+    ("mark", "since", "before"),
+    [("since 6.5", (6, 5), None), ("before 6.9", None, (6, 9)), ("since 6.5, before 6.12", (6, 5), (6, 12))],
+)
+def test_a_symbol_of_some_versions_says_which(mark: str, since: kconfig.Version | None, before: kconfig.Version | None) -> None:
+    (setting,) = parsed(f"CONFIG_X=y # [{mark}] why\n")
+    plain = kconfig.Setting("X", "y", "why", "a.conf:2")
+    assert setting == kconfig.Setting("X", "y", "why", "a.conf:2", since or plain.since, before or plain.before)
+
+
+@pytest.mark.parametrize(
+    "mark", ["[]", "[6.5]", "[since 6]", "[since 6.5 before 6.9]", "[, before 6.9]", "[since 6.5,]", "[since 6.9, before 6.9]"]
+)
+def test_a_malformed_or_empty_range_of_versions_is_refused(mark: str) -> None:
+    with pytest.raises(InnkeeperError, match=r"a\.conf:2: not of the form \[since VERSION, before VERSION\] reason"):
+        parsed(f"CONFIG_X=y # {mark} why\n")
+
+
+def test_a_range_of_versions_without_a_reason_is_refused() -> None:
+    with pytest.raises(InnkeeperError, match="not of the form"):
+        parsed("CONFIG_X=y # [since 6.5]\n")
+
+
+def test_a_version_sees_its_own_lines_and_its_own_duplicates_only(tmp_path: Path) -> None:
+    (tmp_path / "vax").mkdir()
+    (tmp_path / "a.conf").write_text(f"{HEAD}CONFIG_X=1 # [before 6.5] why\nCONFIG_Y=y # [since 6.5] why\n")
+    (tmp_path / "vax" / "b.conf").write_text(f"{HEAD}CONFIG_X=2 # [since 6.4] why\n")
+    found = {version: kconfig.read_fragments(tmp_path, "vax", version) for version in ((6, 3), (6, 12))}
+    assert [kconfig.as_config(settings) for settings in found.values()] == ["CONFIG_X=1\n", "CONFIG_X=2\nCONFIG_Y=y\n"]
+    with pytest.raises(InnkeeperError, match="conflict: CONFIG_X=1"):
+        kconfig.read_fragments(tmp_path, "vax", (6, 4))
 
 
 @pytest.mark.parametrize("value", ["y", "n", "64", "-1", "0x1000", '"landlock,apparmor"', '""', '"with # inside"'])
@@ -108,17 +149,31 @@ def test_everything_survived() -> None:
 
 def test_unknown_architecture_is_refused() -> None:
     with pytest.raises(InnkeeperError, match="no kernel configuration fragments for vax"):
-        kconfig.read_fragments(FRAGMENTS, "vax")
+        kconfig.read_fragments(FRAGMENTS, "vax", (6, 12))
 
 
-def test_our_fragments_have_every_symbol_of_the_contract() -> None:
-    settings = kconfig.read_fragments(FRAGMENTS, "x86_64")
-    assert [symbol for symbol in CONTRACT.split() if symbol not in settings or settings[symbol].value != "y"] == []
+@every_source
+def test_our_fragments_have_every_symbol_of_the_contract(source: Source) -> None:
+    settings = kconfig.read_fragments(FRAGMENTS, "x86_64", source.series)
+    found = {name for name in CONTRACT.split() if name in settings or OLDER_NAMES.get(name) in settings}
+    assert set(CONTRACT.split()) - found == set()
+    assert {settings[name].value for name in found & settings.keys()} == {"y"}
 
 
-def test_our_fragments_build_in_no_module_and_open_no_way_around_the_agent() -> None:
-    settings = kconfig.read_fragments(FRAGMENTS, "x86_64")
+@every_source
+def test_our_fragments_build_in_no_module_and_open_no_way_around_the_agent(source: Source) -> None:
+    settings = kconfig.read_fragments(FRAGMENTS, "x86_64", source.series)
     assert not {"MODULES", "KEXEC", "DEVMEM", "CHECKPOINT_RESTORE", "VSOCKETS_LOOPBACK", "CGROUP_DEBUG"} & settings.keys()
+
+
+def test_each_line_counts_for_a_kernel_source_and_each_range_leaves_one_out() -> None:
+    """A source that is dropped takes its lines along."""
+    series = [source.series for source in SOURCES.values()]
+    lines = [setting for path in FRAGMENTS.rglob("*.conf") for setting in kconfig.parse_fragment(path.read_text(), path.name)]
+    counts = {line: [line.since <= version < line.before for version in series] for line in lines}
+    assert [line.where for line in lines if not any(counts[line])] == []
+    ranged = [line for line in lines if (line.since, line.before) != (kconfig.ALL_SINCE, kconfig.ALL_BEFORE)]
+    assert ranged and [line.where for line in ranged if all(counts[line])] == []
 
 
 def test_readme_names_every_fragment() -> None:
