@@ -124,8 +124,8 @@ def _all(read: Callable[[], bytes]) -> str:
 
 
 @contextmanager
-def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[Pod]:
-    """A guest with a sandbox and the image at hand. `folder` takes its scratch disk."""
+def booted(image: str, folder: Path, variant: Variant = "release", *, parameters: tuple[str, ...] = ()) -> Iterator[Pod]:
+    """A guest with a sandbox and the image at hand. `folder` takes its scratch disk. `parameters` are more for its kernel."""
     artifacts = guest.build(None, variant)
     resolved = resolve(image)
     scratch = folder / "scratch.img"
@@ -133,7 +133,7 @@ def booted(image: str, folder: Path, variant: Variant = "release") -> Iterator[P
         file.truncate(1 << 30)
     subprocess.run([programs.require("mke2fs"), "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", scratch], check=True)
     disks = (Disk(resolved.erofs, read_only=True), Disk(scratch, volatile=True))
-    words = planning.kernel_parameters(variant)
+    words = (*planning.kernel_parameters(variant), *parameters)
     spec = VmConfig(kernel=artifacts.vmlinux, root=artifacts.rootfs, memory_mib=1024, disks=disks, network=False, cmdline=words)
     with virtual_machine(spec) as vm:
         vm.start()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images import debian_image
+from tests.images import busybox_image, debian_image
 from tests.vm.pod import booted
 
 pytestmark = pytest.mark.vm
@@ -49,3 +49,9 @@ def test_what_the_core_can_use_is_there(tmp_path: Path) -> None:
     assert found["pressure"] == found["own pressure"] == ["some", "full"]
     assert {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"} <= set(found["namespaces"])
     assert {"cpu", "cpuset", "hugetlb", "io", "memory", "pids"} <= set(found["controllers"])
+
+
+@pytest.mark.parametrize(("parameters", "state"), [((), "Mitigation: "), (("mitigations=off",), "Vulnerable")])
+def test_guards_against_speculation_are_not_only_compiled_in(parameters: tuple[str, ...], state: str, tmp_path: Path) -> None:
+    with booted(busybox_image(), tmp_path, parameters=parameters) as pod:
+        assert pod.run("cat", "/sys/devices/system/cpu/vulnerabilities/spectre_v2").stdout.startswith(state)

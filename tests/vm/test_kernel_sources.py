@@ -18,10 +18,13 @@ from tests.vm.command import detached, inspected, succeed
 
 pytestmark = [pytest.mark.vm, needs("root")]
 
+NOT_WANTED = {"MITIGATION_SLS", "MITIGATION_CALL_DEPTH_TRACKING"}
+"""Guards that Linux leaves off by default: the first costs size, the second is another answer to Retbleed."""
+
 OLDER = next(name for name in SOURCES if name != DEFAULT_SOURCE)
 
 
-@pytest.fixture(scope="module", params=SOURCES.values(), ids=SOURCES)
+@pytest.fixture(scope="module", params=list(SOURCES.values()), ids=list(SOURCES))
 def config(request: pytest.FixtureRequest) -> str:
     """The whole configuration of a kernel source; nothing is compiled for it."""
     source: Source = request.param
@@ -38,6 +41,13 @@ def test_a_source_has_every_symbol_as_asked(config: str) -> None:
     settings = kconfig.read_fragments(ROOT / "kernel-config", "x86_64", kconfig.parse_version(version))
     assert [str(lost) for lost in kconfig.lost(settings, found)] == []
     assert "MODULES" not in found
+
+
+def test_no_guard_against_speculation_is_left_out(config: str) -> None:
+    """allnoconfig switches off what Linux has on by default, and later versions bring more of these."""
+    left_out = set(re.findall(r"# CONFIG_(MITIGATION_\w+) is not set", config))
+    assert left_out <= NOT_WANTED
+    assert kconfig.parse_config(config)["CPU_MITIGATIONS"] == "y"
 
 
 @pytest.fixture(scope="module")
