@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from innkeeper.cli import flags
+from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Variant
 
 EXAMPLES = "Examples:  build;  build --output /srv/guest;  build --variant debug;  build --kernel debian;  build --oci"
@@ -14,6 +15,8 @@ def build(
 ) -> None:
     """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
     if oci:
+        if kernel_source:
+            raise InnkeeperError("--kernel-source cannot be used with --oci", hint="leave one of them out")
         from innkeeper.guest.oci import build_command
 
         build_command(output)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.cli.build import build
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import kernel_choice
 from innkeeper.guest.builder import Builder
@@ -48,3 +49,8 @@ def test_what_is_said_of_a_kernel_names_its_source(word: str, package: str, tmp_
     assert kernel.facts == {"from": "ours", "version": SOURCES[package].version, "source": f"{package} 6.x-1"}
     assert kernel.description == f"ours ({package} 6.x-1)"
     assert package in [entry["name"] for entry in kernel.packages]
+
+
+def test_the_runtime_command_has_no_kernel_source() -> None:
+    with pytest.raises(InnkeeperError, match="--kernel-source cannot be used with --oci"):
+        build(oci=True, kernel_source="linux-source-6.1")
