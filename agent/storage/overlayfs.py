@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
 CONTAINERS = "/run/kata-containers"
+LONGEST_VALUE = 255
+"""The longest value that fsconfig(2) takes, in bytes."""
 
 
 async def attach(storage: "Storage", context: Context) -> Detach | None:
@@ -74,11 +76,16 @@ def _with_own_upper(options: Options, container_id: str) -> tuple[Options, list[
     return options._replace(data=(*data, ("upperdir", upper), ("workdir", work))), [upper, work]
 
 
-def layers(data: "tuple[tuple[str, str | None], ...]") -> "list[tuple[str, str | None]]":
+def layers(data: "tuple[tuple[str, str | None], ...]", release: str | None = None) -> "list[tuple[str, str | None]]":
     """Replace `lowerdir=a:b::c` by one option per layer: lowerdir+=a, lowerdir+=b, datadir+=c.
 
-    A value of fsconfig(2) is limited to 256 bytes, which a list of several layers easily exceeds.
+    A list of several layers is easily longer than LONGEST_VALUE. A kernel `release` before 6.8 (by
+    default the running one) knows only the list. Raises Refused if that is too long.
     """
+    if _before_6_8(release or os.uname().release):
+        if any(key == "lowerdir" and value and len(os.fsencode(value)) > LONGEST_VALUE for key, value in data):
+            raise Refused("storage.options", f"lowerdir has more than {LONGEST_VALUE} bytes, which needs Linux 6.8 or later")
+        return list(data)
     found: list[tuple[str, str | None]] = []
     for key, value in data:
         if key != "lowerdir" or value is None:
@@ -91,6 +98,11 @@ def layers(data: "tuple[tuple[str, str | None], ...]") -> "list[tuple[str, str |
             elif position:
                 kind = "datadir+"
     return found
+
+
+def _before_6_8(release: str) -> bool:
+    major, minor, *_ = release.split(".")
+    return (int(major), int(minor)) < (6, 8)
 
 
 def split_layers(text: str) -> list[str]:

@@ -70,7 +70,15 @@ def test_layers_are_split_at_plain_colons(text: str, parts: list[str]) -> None:
 def test_layers_become_single_options() -> None:
     given = (("lowerdir", "/a:/b::/data"), ("upperdir", "/u:p"), ("index", "off"), ("volatile", None))
     wanted = [("lowerdir+", "/a"), ("lowerdir+", "/b"), ("datadir+", "/data"), *given[1:]]
-    assert layers(given) == wanted
+    assert layers(given, "6.12.118-innkeeper") == layers(given, "7.0.1") == wanted
+
+
+def test_a_kernel_before_6_8_gets_the_layers_as_one_list() -> None:
+    given = (("lowerdir", "/a:/b"), ("upperdir", "/u"), ("volatile", None))
+    assert layers(given, "6.1.192-innkeeper") == list(given)
+    assert layers((("lowerdir", "x" * 255),), "5.15.0-1-amd64") == [("lowerdir", "x" * 255)]
+    with pytest.raises(Refused, match=r"lowerdir has more than 255 bytes, which needs Linux 6\.8"):
+        layers((("lowerdir", "x" * 256),), "6.7.12")
 
 
 @pytest.mark.parametrize("given", [['context="u:r:t:s0:c1,c2",size=1m'], ["size=1m", 'context="u:r:t:s0:c1,c2"']])
