@@ -10,6 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 _lock = Lock()
 _depth = 0
@@ -56,17 +60,23 @@ def debug(text: str) -> None:
         print(f"innkeeper: {printable(text)}", file=sys.stderr, flush=True)
 
 
+def _live_line(title: str) -> "Status | None":
+    """Return the live line of a step, or None while there is no rich: build.py installs it during a step."""
+    try:
+        from rich.console import Console
+        from rich.markup import escape
+    except ImportError:
+        return None
+    return Console(stderr=True).status(escape(title))
+
+
 class Step:
     """A running step. On a terminal, `update` replaces the text behind its title."""
 
     def __init__(self, title: str, depth: int = 0) -> None:
         self.title = printable(title)
-        self._show = None
-        if sys.stderr.isatty() and not _quiet and depth == 0:
-            from rich.console import Console
-            from rich.markup import escape
-
-            self._show = Console(stderr=True).status(escape(self.title))
+        self._show = _live_line(self.title) if sys.stderr.isatty() and not _quiet and depth == 0 else None
+        if self._show is not None:
             self._show.start()
         else:
             _note(f"{title} ...", depth)
