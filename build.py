@@ -34,7 +34,12 @@ def main() -> int:
     _keep_bytecode_in_the_cache()
     if "--no-install" in sys.argv[1:]:
         os.environ["INNKEEPER_NO_INSTALL"] = "1"
-    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    words = sys.argv[1:]
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if {"-q", "--quiet"} & set(words[: words.index(verb)] if verb else words):
+        from innkeeper import progress
+
+        progress.be_quiet()
     extra = "test" if verb in ("test", "bench") else ""  # both run the agent from the source tree
     from innkeeper.errors import InnkeeperError
 
@@ -103,7 +108,7 @@ def _make_locked(folder: Path, extra: str) -> None:
     from innkeeper.files import locked
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock"), work="makes the private Python environment"):
         if not (folder / COMPLETE).exists():
             _make(folder, extra)
 

@@ -3,21 +3,32 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 CREATE = os.O_RDWR | os.O_CREAT
+SILENT_SECONDS = 1.0
+"""Seconds of waiting for a lock until a line says so."""
 
 
-def lock(path: Path, *, flags: int = CREATE, shared: bool = False, wait: bool = True) -> int:
+def lock(path: Path, *, flags: int = CREATE, shared: bool = False, wait: bool = True, work: str = "") -> int:
     """Return a descriptor that holds the lock of a file or folder, until it is closed (flock(2)).
 
-    The kernel also drops the lock when its holder dies. `flags` are those of open(2). Raises
-    OSError, and without `wait` BlockingIOError if another process has the lock.
+    The kernel also drops the lock when its holder dies. `flags` are those of open(2). `work` says
+    what a process does that holds the lock for long ("builds the guest"): a line of progress names
+    it to the user who has to wait. Raises OSError, and without `wait` BlockingIOError if another
+    process has the lock.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            with _waiting_noted(descriptor, work) if work else nullcontext():
+                fcntl.flock(descriptor, operation)
     except BaseException:
         os.close(descriptor)
         raise
@@ -25,13 +36,56 @@ def lock(path: Path, *, flags: int = CREATE, shared: bool = False, wait: bool = 
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def _waiting_noted(descriptor: int, work: str) -> Iterator[None]:
+    """Context manager: print what is waited for, if it takes longer than SILENT_SECONDS.
+
+    A thread prints it, because flock(2) has no timeout.
+    """
+    from threading import Timer  # of those who wait only
+
+    from innkeeper import progress
+
+    def note() -> None:
+        pid = _holder(descriptor)
+        progress.note(f"waiting for another process{f' (pid {pid})' if pid else ''} that {work} ...")
+
+    timer = Timer(SILENT_SECONDS, note)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it may be reading about the descriptor, which is closed after an error
+
+
+def _holder(descriptor: int) -> int | None:
+    """Return the id of a process that holds the lock of an open file, or None if it is not known.
+
+    Source: proc_locks(5). It is not known if the holder is in another pid namespace, or if the file
+    system reports another device to fstat(2) than to the kernel's list (btrfs, overlayfs).
+    """
+    found = os.fstat(descriptor)
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()  # "1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF", with "->" second for one that waits
+        if len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == file:
+            return max(0, int(fields[4])) or None
+    return None
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True, work: str = "") -> Iterator[None]:
     """Context manager: hold the exclusive lock of the file `path`, which is created if needed.
 
     A lock file is never removed. Otherwise a process that waits for the old file and one that
-    creates a new file of the same name could both hold the lock.
+    creates a new file of the same name could both hold the lock. `work`: see `lock`.
     """
-    descriptor = lock(path, wait=wait)
+    descriptor = lock(path, wait=wait, work=work)
     try:
         yield
     finally:

@@ -205,7 +205,13 @@ def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -
 
 
 def make_now(host: HostPrograms, clone: VmConfig, key: str) -> None:
-    """Make the template and wait for it. Raises InnkeeperError."""
+    """Make the template and wait for it. Raises InnkeeperError.
+
+    The maker waits for another one too, but what it prints goes nowhere. So the wait is here first.
+    """
+    with template.making(key, wait=True):
+        if template.exists(key):
+            return
     with progress.step("making a template of the guest"):
         maker = _maker("--now")
         maker.communicate(_order(host, clone))

@@ -2,7 +2,7 @@
 
 A result is made in a temporary folder. It is renamed into place when it is complete and on disk, so
 a folder with a final name is always whole. Each step has a lock (flock(2), which the kernel drops
-when its holder dies): a second build of the same step waits and reuses the result.
+when its holder dies): a second build of the same step waits, says so, and reuses the result.
 
     <root>/NAME-ID16/            a result; `.step.json` in it records what it was made of
     <root>/.staging/NAME-ID16/    an unfinished result, or the rest of an interrupted build
@@ -51,7 +51,7 @@ class Store:
             return result
         for folder in (".staging", ".locks", ".logs"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        with locked(self.root / ".locks" / result.name):
+        with locked(self.root / ".locks" / result.name, work=f"builds the guest (step {name})"):
             if not result.is_dir():
                 self._sweep()
                 self._make(name, step_id, inputs, result, make)

@@ -75,7 +75,7 @@ def resolve(reference: str) -> Image:
     folder = root / f"{image_id}-{FORMAT}"
     if not folder.exists():
         # Another process may be converting the same image: wait for it, then look again.
-        with files.locked(root / f"{image_id}.lock"):
+        with files.locked(root / f"{image_id}.lock", work=f"fetches image {reference}"):
             if not folder.exists():
                 with progress.step(f"fetching image {reference}"):
                     _build(reference, source, image_id, folder)

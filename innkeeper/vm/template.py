@@ -173,7 +173,7 @@ def making(key: str, *, wait: bool = False) -> Iterator[bool]:
     root = templates_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        lock = files.lock(root / f".{key}.making", wait=wait)
+        lock = files.lock(root / f".{key}.making", wait=wait, work="makes a template of the guest")
     except BlockingIOError:
         yield False
         return
