@@ -100,6 +100,7 @@ def opened(fork: Fork) -> Iterator[Session]:
         config = snapshot.configuration(document, scratch, forwards)
         with RestoredVm(config, fork.host, entry, fork.folder / snapshot.STATE) as vm, session.failures_recorded(vm, entry):
             vm.check_key(document["key"])
+            vm.take_ports()  # before the step: the error of a port in use is not one of the start
             with progress.step("starting the fork"):
                 vm.start()
                 connection = templates.resumed(vm)

@@ -55,6 +55,7 @@ class VirtualMachine:
         self._vsock: vsock.Backend | None = None
         self._shares: list[RunningShare] = []
         self._relays: list[Relay] = []
+        self._rules: tuple[Forward, ...] | None = None
         self._qemu: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._stopping = False
@@ -73,15 +74,25 @@ class VirtualMachine:
     def qemu_log(self) -> Path:
         return self.folder / "qemu.log"
 
+    def take_ports(self) -> tuple[Forward, ...]:
+        """Choose the ports of the host, unless that is done. Return what QEMU forwards, in IPv4.
+
+        `start` does so too. Whoever calls it before learns of a port that is in use before anything
+        is said about a start. Raises PortError, and `close` must still be called then.
+        """
+        if self._rules is None:
+            resolved = network.resolve_ports(self.config.forwards)
+            self._rules, self.forwards = resolved.rules, resolved.forwards
+            self._relays = [Relay(listener, port) for listener, port in resolved.listeners]
+        return self._rules
+
     def start(self) -> None:
         """Start QEMU and its helpers.
 
         Raises InnkeeperError, and `close` must still be called then.
         """
         self._choose()
-        resolved = network.resolve_ports(self.config.forwards)
-        self.forwards = resolved.forwards
-        self._relays = [Relay(listener, port) for listener, port in resolved.listeners]
+        rules = self.take_ports()
         self._vsock = self._open_channel()
         for index, share in enumerate(self.config.shares):
             if self.host.virtiofsd is None:
@@ -92,7 +103,7 @@ class VirtualMachine:
         self.qemu_log.write_text("")
         self.started = time.monotonic()
         self.qmp = Qmp()
-        command = self._start_qemu(replace(self._launch(self._vsock, resolved.rules), qmp_fd=self.qmp.fd))
+        command = self._start_qemu(replace(self._launch(self._vsock, rules), qmp_fd=self.qmp.fd))
         assert self._qemu is not None
         self.entry.update(
             status="running",
@@ -329,7 +340,7 @@ class VirtualMachine:
             lifetime.end(self._qemu)
         for relay in self._relays:
             relay.close()
-        self._relays = []
+        self._relays, self._rules = [], None
         for share in self._shares:
             share.close()
         self._shares = []
