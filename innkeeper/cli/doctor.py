@@ -32,6 +32,8 @@ def _print(report: dict[str, Any]) -> None:
         show.table(("GUEST", ""), [(name, str(value)) for name, value in report["guest"].items()])
     for part in report["parts"].values():
         print(f"\n{part['title']}: {'ready' if part['ready'] else 'not ready'}")
+        for note in part["notes"] if part["ready"] else ():
+            print(f"  {note}")
         for reason in part["reasons"]:
             print(f"  {reason}")
         if part["missing"]:

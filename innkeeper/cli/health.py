@@ -37,7 +37,7 @@ def examine(ask_guest: bool) -> dict[str, Any]:
         "templates": _templates(),
         "pool": _pool(),
     }
-    parts = {"run": _run_part(), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
+    parts = {"run": _run_part(about_to_boot=ask_guest), "build": _build_part(proven["user namespaces"]["works"]), "test": _test_part()}
     wanted = {name: [part for part, seen in parts.items() if name in seen["programs"]] for name in _all_programs(parts)}
     return {
         "host": {"system": _system(), "kernel": platform.release(), "machine": platform.machine(), "python": platform.python_version()},
@@ -50,10 +50,13 @@ def examine(ask_guest: bool) -> dict[str, Any]:
     }
 
 
-def _part(title: str, names: tuple[str, ...], other: list[str] | None = None, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+def _part(
+    title: str, names: tuple[str, ...], other: list[str] | None = None, optional: tuple[str, ...] = (), notes: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return the needs of a part and what is missing.
 
-    `other` are reasons that no package fixes. `command` installs the missing packages.
+    `other` are reasons that no package fixes. `command` installs the missing packages. `notes` is
+    what to expect of a part that is ready.
     """
     missing = [name for name in names if programs.find(name) is None]
     sudo = "" if os.geteuid() == 0 else "sudo "
@@ -65,16 +68,28 @@ def _part(title: str, names: tuple[str, ...], other: list[str] | None = None, op
         "command": f"{sudo}{programs.install_command(missing)}" if missing else "",
         "programs": list(names),
         "optional": {name: SOMETIMES[name] for name in optional if programs.find(name) is None},
+        "notes": list(notes),
     }
 
 
-def _run_part() -> dict[str, Any]:
+def _run_part(*, about_to_boot: bool) -> dict[str, Any]:
+    """Return the part of running. If this command is `about_to_boot` a guest, no later `run` builds one."""
     other = _wrong_processor()
     names: tuple[str, ...] = RUN
+    notes: tuple[str, ...] = ()
     if not built():
         names = (*RUN, *_build_programs())  # the first run builds the guest
         other += _no_source_tree()
-    return _part("run a container", names, other, optional=("virtiofsd",))
+        notes = () if about_to_boot else (_first_run(),)
+    return _part("run a container", names, other, optional=("virtiofsd",), notes=notes)
+
+
+def _first_run() -> str:
+    """Return what a `run` does first while the store has no whole guest."""
+    command = f"`{app.program_name()} run`"
+    if _built_kernel() is None:
+        return f"the first {command} builds the guest's root and takes a kernel ready-made from Debian (about 2 minutes)"
+    return f"the next {command} first builds what the store lacks of this version's guest (up to 2 minutes)"
 
 
 def _build_part(user_namespaces: bool) -> dict[str, Any]:

@@ -151,6 +151,31 @@ def test_exit_status_is_that_of_running(host: set[str], capsys: pytest.CaptureFi
     assert doctor.doctor(guest=False, json=as_json) == 1
 
 
+@pytest.mark.parametrize(
+    ("kernel", "note"),
+    [
+        (None, "the first `build.py run` builds the guest's root and takes a kernel ready-made from Debian (about 2 minutes)"),
+        (Path("vmlinux"), "the next `build.py run` first builds what the store lacks of this version's guest (up to 2 minutes)"),
+    ],
+)
+def test_a_first_run_that_builds_is_announced(
+    host: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kernel: Path | None, note: str
+) -> None:
+    monkeypatch.setattr(health, "_built_kernel", lambda: kernel)
+    doctor.doctor()
+    assert note not in capsys.readouterr().out, "the guest is built"
+    monkeypatch.setattr(health, "built", lambda: False)
+    assert doctor.doctor() == 0
+    assert f"run a container: ready\n  {note}\n" in capsys.readouterr().out
+    assert health.examine(ask_guest=False)["parts"]["run"]["notes"] == [note]
+    monkeypatch.setattr(health, "_guest", lambda: {"agent": "1"})
+    doctor.doctor(guest=True)
+    assert note not in capsys.readouterr().out, "it was built now"
+    host.discard("mmdebstrap")
+    doctor.doctor()
+    assert note not in capsys.readouterr().out, "it could not"
+
+
 def test_looking_makes_and_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(names: object) -> None:
         raise AssertionError(f"doctor would install {names}")
