@@ -17,6 +17,13 @@ COMMAND = flags.Command(
     run=exec_,
     arguments=(flags.container(), flags.words("command", "COMMAND [ARG...]")),
     flags=(*flags.STREAMS, flags.switch("detach", "-d", "--detach", help="Do not wait for it."), *flags.ENVIRONMENT, *flags.PROCESS),
+    refused=(
+        flags.Refused(
+            "--privileged",
+            "a process gets no more privileges than its container has",
+            "start the container with what it needs: --cap-add CAP, --security-opt OPT",
+        ),
+    ),
     examples=("exec -it web sh", "exec -u www-data -w /tmp web id", "echo hello | exec -i web cat"),
     interspersed=False,
 )

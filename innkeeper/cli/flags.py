@@ -50,8 +50,16 @@ class Flag(NamedTuple):
     into: Parse = list
 
 
+class Refused(NamedTuple):
+    """A flag of docker's that a command refuses for a reason, with what to use in its place."""
+
+    name: str
+    reason: str
+    instead: str
+
+
 class Command(NamedTuple):
-    """A command: `run` is called with its arguments and flags by name.
+    """A command: `run` is called with its arguments and flags by name. `refused` is not in its help.
 
     `interspersed`: flags may follow the first argument. If not, the rest is another program's
     command line, as in docker. `raw`: all words go to `run` as they are.
@@ -61,6 +69,7 @@ class Command(NamedTuple):
     run: Callable[..., int | None]
     arguments: tuple[Argument, ...] = ()
     flags: tuple[Flag, ...] = ()
+    refused: tuple[Refused, ...] = ()
     examples: tuple[str, ...] = ()
     interspersed: bool = True
     raw: bool = False

@@ -41,7 +41,7 @@ class UsageError(Exception):
 
 
 def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Split the words into flags with their values, and arguments. Raises UsageError, HelpWanted."""
+    """Split the words into flags with their values, and arguments. Raises UsageError, HelpWanted, and InnkeeperError for a refused flag."""
     takes_value = {**dict.fromkeys(help_names(command), False), **{name: bool(flag.metavar) for name, flag in _by_name(command).items()}}
     short = "".join(name[1] + ":" * takes for name, takes in takes_value.items() if len(name) == 2)
     long = [name[2:] + "=" * takes for name, takes in takes_value.items() if len(name) > 2]
@@ -55,6 +55,9 @@ def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], li
             raise UsageError(f"flag needs an argument: {spelled}{help_is}") from None
         if "must not have an argument" in error.msg:
             raise UsageError(f"flag takes no argument: {spelled}") from None
+        for refused in command.refused:
+            if refused.name == spelled:
+                raise InnkeeperError(f"{spelled} is not supported: {refused.reason}", hint=refused.instead) from None
         raise UsageError(f"unknown flag: {spelled}{_nearest(spelled, command)}") from None
     for name, _ in pairs:
         if len(name) > 2 and not any(word == name or word.startswith(f"{name}=") for word in words):

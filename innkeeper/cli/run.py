@@ -10,6 +10,7 @@ from innkeeper.cli.flags import (
     Argument,
     Command,
     LazyModule,
+    Refused,
     flat,
     repeated,
     single,
@@ -79,6 +80,15 @@ FLAGS = (
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
 )
 """Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""
+REFUSED = (
+    Refused(
+        "--privileged",
+        "a container is granted single privileges only",
+        "name what it needs: --cap-add CAP, --security-opt seccomp=FILE|unconfined, apparmor=unconfined or systempaths=unconfined",
+    ),
+    Refused("--device", "a container sees the devices of its VM, which has none of the host's", "share files of the host with -v"),
+)
+"""Flags of docker that are left out by design."""
 
 
 def run(image: str, command: list[str] | None = None, **given: Any) -> int:
@@ -113,6 +123,7 @@ COMMAND = Command(
         words("command", "[COMMAND [ARG...]]", required=False),
     ),
     flags=FLAGS,
+    refused=REFUSED,
     examples=(
         "run --rm docker.io/library/debian:trixie uname -r",
         "run -it --rm oci:./image:latest sh",

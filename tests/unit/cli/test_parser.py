@@ -1,5 +1,6 @@
 """Words of the command line become parameters as docker's parser makes them, or are refused by name; help shows the table."""
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -90,6 +91,46 @@ def test_refused_by_name(given: str, message: str) -> None:
     with pytest.raises(InnkeeperError) as caught:
         parser.parse(RUN, given.split(), "build.py run")
     assert (caught.value.message, caught.value.hint, caught.value.exit_status) == (message, "see build.py run --help", 125)
+
+
+PRIVILEGED = (
+    "--privileged is not supported: a container is granted single privileges only",
+    "name what it needs: --cap-add CAP, --security-opt seccomp=FILE|unconfined, apparmor=unconfined or systempaths=unconfined",
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ("run --privileged image", *PRIVILEGED),
+        ("run --rm --privileged=true image", *PRIVILEGED),
+        (
+            "run --device /dev/kvm image",
+            "--device is not supported: a container sees the devices of its VM, which has none of the host's",
+            "share files of the host with -v",
+        ),
+        (
+            "exec --privileged name id",
+            "--privileged is not supported: a process gets no more privileges than its container has",
+            "start the container with what it needs: --cap-add CAP, --security-opt OPT",
+        ),
+    ],
+)
+def test_flags_of_docker_that_are_left_out_by_design(given: str, message: str, hint: str) -> None:
+    with pytest.raises(InnkeeperError) as caught:
+        app.run_app(given.split())
+    assert (caught.value.message, caught.value.hint, caught.value.exit_status) == (message, hint, 125)
+
+
+def test_what_is_refused_is_no_flag_and_its_answer_names_flags_that_exist() -> None:
+    refusing = [command for command in _every_command(app.all_commands()) if getattr(command, "refused", ())]
+    assert {command.name for command in refusing} == {"run", "exec"}
+    known = {name for name, _ in parser.all_flags(app.find("run")) for name in name.replace(",", "").split() if name.startswith("-")}
+    for command in refusing:
+        names = {name for flag in command.flags for name in flag.names}
+        for refused in command.refused:
+            assert refused.name not in names
+            assert set(re.findall(r"(?<!\S)-[-a-z]+", refused.instead)) <= known
 
 
 def test_too_many_arguments() -> None:
