@@ -1,4 +1,4 @@
-"""The folders of the host's side. Files are written only there and where the user asks for them.
+"""The folders of the host's side, and its name. Files are written only there and where the user asks for them.
 
 <cache>/store/      results of build steps, by id
 <cache>/images/     OCI images converted to block devices, by digest
@@ -9,6 +9,7 @@
 """
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -61,3 +62,14 @@ def project_root() -> Path:
     package = Path(__file__).resolve().parent
     carried = package / "source"
     return carried if carried.is_dir() else package.parent
+
+
+def program_name() -> str:
+    """Return the name by which the user calls us, for hints: `build.py` in a source tree, else `innkeeper`.
+
+    A process that we start, as a container's monitor, has another name, and so has `python -m`.
+    """
+    name = os.path.basename(sys.argv[0])
+    if name in ("innkeeper", "build.py"):
+        return name
+    return "build.py" if (project_root() / "build.py").exists() else "innkeeper"

@@ -1,6 +1,5 @@
 """Describe the commands of `innkeeper` and `innkeeper-oci`, read from their own parsers."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,7 @@ def _from_command(command: Any, prefix: str) -> Iterator[Command]:
     """Yield the description of a command of `innkeeper`, and those of its subcommands."""
     full = f"{prefix} {command.name}"
     arguments = [Entry(argument.metavar, argument.help) for argument in getattr(command, "arguments", ())]
-    examples = tuple(_example(text, full) for text in getattr(command, "examples", ()))
+    examples = tuple(parser.example(text, full) for text in getattr(command, "examples", ()))
     yield Command(full, parser.usage(command, prefix), command.text, tuple(arguments), _options(command), examples)
     for one in getattr(command, "commands", ()):
         yield from _from_command(one, full)
@@ -52,17 +51,6 @@ def _from_command(command: Any, prefix: str) -> Iterator[Command]:
 
 def _options(command: Any) -> tuple[Entry, ...]:
     return tuple(Entry(left, right) for left, right in parser.all_flags(command))
-
-
-def _example(text: str, full: str) -> str:
-    """Return an example as a whole command line.
-
-    It starts with the command's name only, so the program is added. Text before a pipe, and other
-    programs, stay as they are.
-    """
-    program, _, name = full.partition(" ")
-    text = text.replace("build.py ", f"{program} ")
-    return re.sub(rf"(^|\| )(?={re.escape(name.split()[0])}\b)", rf"\1{program} ", text)
 
 
 def innkeeper_oci() -> list[Command]:

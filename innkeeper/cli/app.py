@@ -13,6 +13,7 @@ from typing import Any
 from innkeeper.cli import parser
 from innkeeper.cli.flags import Command, Group, switch, words
 from innkeeper.errors import InnkeeperError
+from innkeeper.paths import program_name
 
 COMMANDS = {
     "run": "run",
@@ -156,8 +157,3 @@ def _run(command: Command | Group, rest: list[str], program: str) -> int:
 def _print(text: str) -> int:
     print(text)
     return 0
-
-
-def program_name() -> str:
-    """Return the name the user calls us by: `build.py` in a source tree, else `innkeeper`."""
-    return "innkeeper" if os.path.basename(sys.argv[0]) == "innkeeper" else "build.py"

@@ -23,5 +23,5 @@ COMMAND = flags.Command(
     name="explain",
     run=explain,
     arguments=(flags.Argument(field="spec", metavar="SPEC", kind=flags.PATH, help="A config.json of the OCI specification, or a bundle."),),
-    examples=("explain config.json", "explain ./bundle", "inspect web | jq .[0].spec >spec.json", "explain spec.json"),
+    examples=("explain config.json", "explain ./bundle", "build.py inspect web | jq .[0].spec >spec.json", "explain spec.json"),
 )

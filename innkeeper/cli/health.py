@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from innkeeper import programs
 from innkeeper.cli import app
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import cache_root, project_root, store_root
+from innkeeper.paths import cache_root, program_name, project_root, store_root
 
 if TYPE_CHECKING:
     from innkeeper.guest import BootFiles
@@ -86,7 +86,7 @@ def _run_part(*, about_to_boot: bool) -> dict[str, Any]:
 
 def _first_run() -> str:
     """Return what a `run` does first while the store has no whole guest."""
-    command = f"`{app.program_name()} run`"
+    command = f"`{program_name()} run`"
     if _built_kernel() is None:
         return f"the first {command} builds the guest's root and takes a kernel ready-made from Debian (about 2 minutes)"
     return f"the next {command} first builds what the store lacks of this version's guest (up to 2 minutes)"
@@ -222,7 +222,7 @@ def _pool() -> dict[str, Any]:
     except (InnkeeperError, OSError) as error:
         return {"works": False, "detail": f"it does not answer: {error}"}
     if known is None:
-        return {"works": False, "detail": "none runs: `pool` keeps VMs ready for `run`"}
+        return {"works": False, "detail": f"none runs: `{program_name()} pool` keeps VMs ready for `run`"}
     memory = f"{known['memory'] >> 20} of {known['limit'] >> 20} MiB"
     detail = f"{known['idle']} of {known['size']} VMs idle, {known['claimed']} in use, {memory}"
     return {"works": known["idle"] > 0, "detail": f"{detail}; {known['failure']}" if known["failure"] else detail}

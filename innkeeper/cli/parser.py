@@ -173,8 +173,21 @@ def help_text(command: Command | Group, program: str) -> str:
         parts.append(section("Arguments", named) if named else "")
     parts.append(section("Options", all_flags(command)))
     if isinstance(command, Command) and command.examples:
-        parts.append("\n".join(["Examples:", *(f"  {example}" for example in command.examples)]))
+        parts.append("\n".join(["Examples:", *(f"  {example(text, f'{program} {command.name}')}" for text in command.examples)]))
     return "\n\n".join(filter(None, parts))
+
+
+def example(text: str, full: str) -> str:
+    """Return an example of the command `full` ("build.py kata install") as a whole command line.
+
+    In the table it starts with the command's name only, so the program is added. Text before a
+    pipe, and other programs, stay as they are.
+    """
+    import re
+
+    program, _, name = full.partition(" ")
+    text = text.replace("build.py ", f"{program} ")
+    return re.sub(rf"(^|\| )(?={re.escape(name.split()[0])}\b)", rf"\1{program} ", text)
 
 
 def _paragraphs(text: str) -> str:

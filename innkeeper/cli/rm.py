@@ -2,6 +2,7 @@
 
 from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
+from innkeeper.paths import program_name
 
 
 def rm(names: list[str], force: bool = False) -> None:
@@ -19,7 +20,7 @@ def rm(names: list[str], force: bool = False) -> None:
         if container.alive:
             if not force:
                 name = container.name
-                hint = f"stop it first, or force removal: rm -f {name}"
+                hint = f"stop it first, or force removal: {program_name()} rm -f {name}"
                 raise InnkeeperError(f"cannot remove container {name}: it is {container.facts.status}", hint=hint)
             stop.end_owner(container)
         registry.remove(container.vm)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from innkeeper.client import RpcError
 from innkeeper.engine import attach, guest_agent, records, terminal
 from innkeeper.errors import InnkeeperError
+from innkeeper.paths import program_name
 
 
 class ExecRequest(NamedTuple):
@@ -35,7 +36,7 @@ def run(name: str, request: ExecRequest) -> int:
         attach.check_terminal(request.interactive, request.tty)
     container = records.lookup(name)
     if container.facts.paused:
-        raise InnkeeperError(f"container {container.name} is paused", hint=f"resume it first: resume {container.name}")
+        raise InnkeeperError(f"container {container.name} is paused", hint=f"resume it first: {program_name()} resume {container.name}")
     with guest_agent.connected(container) as agent:
         spec = json.loads((container.folder / records.SPEC).read_text())
         document = process_document(spec, request)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from innkeeper.engine.logfile import rfc3339
 from innkeeper.errors import InnkeeperError
+from innkeeper.paths import program_name
 from innkeeper.vm import AGENT_PORT, registry
 
 STARTING, RUNNING, EXITED, FAILED = "starting", "running", "exited", "failed"
@@ -183,7 +184,7 @@ def lookup(name: str) -> Container:
     containers = all_containers()
     matching = [one for one in containers if name in (one.name, one.id)] or [one for one in containers if name and one.id.startswith(name)]
     if not matching:
-        raise InnkeeperError(f"no such container: {name}", hint="ps -a lists them")
+        raise InnkeeperError(f"no such container: {name}", hint=f"{program_name()} ps -a lists them")
     if len(matching) > 1:
         raise InnkeeperError(f"multiple container ids start with {name}", hint="give more characters of the id")
     return matching[0]

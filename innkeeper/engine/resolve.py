@@ -13,6 +13,7 @@ from innkeeper.engine import host, terminal
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles, Variant
 from innkeeper.image import Image, RunOptions, resolve
+from innkeeper.paths import program_name
 from innkeeper.vm import HostPrograms, VmConfig, registry
 
 DEFAULT_MEMORY_MIB = 2048
@@ -100,7 +101,7 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     image = resolve(request.reference)
     boot_files = guest.boot_files(request.guest, request.kernel)
     if request.kernel == "auto" and not boot_files.kernel_from.startswith("ours "):
-        progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`build` makes ours)")
+        progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`{program_name()} build` makes ours)")
     programs = host.prepare(boot_files.kernel, accelerator=request.accel, shares=bool(options.volumes))
     return ResolvedRun(request, options, image, boot_files, programs)
 
@@ -112,7 +113,7 @@ def _check_name(name: str) -> None:
     """
     for record in registry.list_vms():
         if record.name == name:
-            hint = f"remove it: rm {'-f ' if record.alive else ''}{name}"
+            hint = f"remove it: {program_name()} rm {'-f ' if record.alive else ''}{name}"
             raise InnkeeperError(f"the container name {name} is already in use by container {record.id}", hint=hint)
 
 

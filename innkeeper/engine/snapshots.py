@@ -21,7 +21,7 @@ from innkeeper import files, progress
 from innkeeper.engine import control, records
 from innkeeper.engine.owner import DOCUMENT
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import snapshots_root
+from innkeeper.paths import program_name, snapshots_root
 from innkeeper.vm import registry
 
 
@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
             known = json.loads((self.folder / DOCUMENT).read_bytes())
             return {**known, "tag": self.tag, "size": self.size()}
         except (OSError, ValueError, TypeError) as error:
-            raise InnkeeperError(f"snapshot {self.tag} is damaged: {error}", hint=f"snapshots rm {self.tag}") from error
+            raise InnkeeperError(f"snapshot {self.tag} is damaged: {error}", hint=f"{program_name()} snapshots rm {self.tag}") from error
 
     def size(self) -> int:
         """Return the bytes that it takes on disk."""
@@ -49,7 +49,7 @@ def take(container: records.Container, tag: str) -> Snapshot:
     if not registry.NAME.fullmatch(tag):
         raise InnkeeperError(f"invalid tag {tag!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* is allowed")
     folder = snapshots_root() / tag
-    taken = InnkeeperError(f"snapshot {tag} exists", hint=f"remove it first: snapshots rm {tag}")
+    taken = InnkeeperError(f"snapshot {tag} exists", hint=f"remove it first: {program_name()} snapshots rm {tag}")
     if folder.exists():
         raise taken
     with temporary(container) as made:
@@ -130,7 +130,7 @@ def remove(tag: str) -> None:
 
 
 def _missing(tag: str) -> InnkeeperError:
-    return InnkeeperError(f"no such snapshot: {tag}", hint="snapshots lists them")
+    return InnkeeperError(f"no such snapshot: {tag}", hint=f"{program_name()} snapshots lists them")
 
 
 def _sweep(root: Path) -> None:

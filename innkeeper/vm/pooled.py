@@ -24,7 +24,7 @@ from typing import Any, Self
 from innkeeper import files
 from innkeeper.dial import connect_unix, listen_unix, read_line
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import pool_socket
+from innkeeper.paths import pool_socket, program_name
 from innkeeper.vm import network, registry
 from innkeeper.vm.config import Forward, VmConfig
 from innkeeper.vm.relays import Relay
@@ -236,7 +236,7 @@ def listening() -> Iterator[socket.socket]:
     try:
         lock = files.lock(path.with_suffix(".lock"), wait=False)
     except BlockingIOError:
-        raise InnkeeperError("a pool of this user is running already", hint="see `doctor`") from None
+        raise InnkeeperError("a pool of this user is running already", hint=f"see {program_name()} doctor") from None
     try:
         path.unlink(missing_ok=True)  # of one that was killed
         before = os.umask(0o177)

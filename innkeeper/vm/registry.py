@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from innkeeper import files
 from innkeeper.errors import InnkeeperError
-from innkeeper.paths import vms_root
+from innkeeper.paths import program_name, vms_root
 
 KEPT_SUFFIXES = (".json", ".log")
 """Suffixes of the files that remain of a VM that ended with `keep` set."""
@@ -105,7 +105,7 @@ def create(name: str | None = None) -> Entry:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _registry_lock():
         if name is not None and (taken := [r for r in _records() if r.name == name]):
-            raise InnkeeperError(f"the name {name} is already in use by VM {taken[0].id}", hint=f"innkeeper rm -f {name}")
+            raise InnkeeperError(f"the name {name} is already in use by VM {taken[0].id}", hint=f"{program_name()} rm -f {name}")
         id = os.urandom(6).hex()
         folder, lock = _locked_folder(root, id)
         state = {"version": 1, "id": id, "name": name or id, "owner": os.getpid(), "created": time.time(), "status": "created"}
@@ -141,7 +141,7 @@ def find(reference: str) -> Record:
         return matches[0]
     if matches:
         raise InnkeeperError(f"multiple ids start with {reference}: {', '.join(r.id for r in matches)}")
-    raise InnkeeperError(f"no such VM: {reference}", hint="innkeeper ps --all lists them")
+    raise InnkeeperError(f"no such VM: {reference}", hint=f"{program_name()} ps --all lists them")
 
 
 def update(record: Record, **fields: Any) -> None:
@@ -271,7 +271,7 @@ def _dead(record: Record) -> Iterator[None]:
     """
     lock = _lock_of_dead(record.folder)
     if lock is None and _has_owner(record.folder):
-        raise InnkeeperError(f"{record.name} is still running", hint=f"innkeeper stop {record.name}")
+        raise InnkeeperError(f"{record.name} is still running", hint=f"{program_name()} stop {record.name}")
     try:
         yield
     finally:

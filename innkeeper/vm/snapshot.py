@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.paths import program_name
 from innkeeper.vm import qemu, saved_state
 from innkeeper.vm.clone import CloneableVm
 from innkeeper.vm.config import Disk, Forward, HostPrograms, VmConfig
@@ -33,11 +34,15 @@ LEFT_OUT = ("disks", "shares", "forwards")
 def check(vm: VirtualMachine | PooledVm) -> VirtualMachine:
     """Return the VM if it can be saved. Raises InnkeeperError."""
     if not isinstance(vm, VirtualMachine):
-        raise InnkeeperError("a VM of the pool cannot be saved: the pool owns it", hint="start it from a template: run --start template")
+        raise InnkeeperError(
+            "a VM of the pool cannot be saved: the pool owns it", hint=f"start it from a template: {program_name()} run --start template"
+        )
     if vm.config.shares:
         raise InnkeeperError("a container with -v cannot be saved: its files are open on the host", hint="run it without -v")
     if not isinstance(vm.channel, VirtioSerial):
-        raise InnkeeperError("a VM with a vsock device cannot be saved", hint="start it from a template: run --start template")
+        raise InnkeeperError(
+            "a VM with a vsock device cannot be saved", hint=f"start it from a template: {program_name()} run --start template"
+        )
     return vm
 
 

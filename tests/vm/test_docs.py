@@ -53,7 +53,9 @@ class Reader:
         for part in paths.cache_root().iterdir():
             if part.name not in OWN:
                 (cache / part.name).symlink_to(part)
-        _script(programs / "innkeeper", f'exec "{sys.executable}" -m innkeeper.cli -q "$@"')
+        # A hint names the program by the word with which it was called.
+        called = 'import sys; from innkeeper.cli import main; sys.argv[0] = "innkeeper"; sys.exit(main())'
+        _script(programs / "innkeeper", f"exec '{sys.executable}' -c '{called}' -q \"$@\"")
         _script(programs / "python3", f'exec "{sys.executable}" "$@"')
         environment = {
             **os.environ,

@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from innkeeper import paths
 from innkeeper.cli import app, completion, parser
 from innkeeper.cli.flags import Argument, Command, Group, repeated, single, switch, words
 from innkeeper.errors import InnkeeperError
@@ -133,6 +135,26 @@ def test_what_is_refused_is_no_flag_and_its_answer_names_flags_that_exist() -> N
             assert set(re.findall(r"(?<!\S)-[-a-z]+", refused.instead)) <= known
 
 
+@pytest.mark.parametrize(
+    ("called", "source_tree", "name"),
+    [
+        ("/usr/bin/innkeeper", True, "innkeeper"),
+        ("./build.py", True, "build.py"),
+        ("/src/innkeeper/engine/monitor.py", True, "build.py"),
+        ("/lib/innkeeper/engine/monitor.py", False, "innkeeper"),
+        ("-c", False, "innkeeper"),
+    ],
+)
+def test_the_program_is_named_as_the_user_calls_it(
+    called: str, source_tree: bool, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(sys, "argv", [called])
+    if source_tree:
+        (tmp_path / "build.py").touch()
+    assert paths.program_name() == name
+
+
 def test_too_many_arguments() -> None:
     with pytest.raises(InnkeeperError, match="unexpected argument 'b'"):
         parser.parse(Command(name="one", run=do, arguments=(Argument(field="a", metavar="A"),)), ["a", "b"], "one")
@@ -151,7 +173,9 @@ def test_help() -> None:
     assert "-p, --publish PORT A port. May be given more than once." in lines
     assert "-n, --count N How many. [default: 3]" in lines
     assert "--help Show this message and exit." in lines  # -h is the host name
-    assert text.endswith("Examples:\n  run x")
+    assert text.endswith("Examples:\n  build.py run x")
+    nested = parser.help_text(RUN._replace(name="install", examples=("cat x | kata install", "rm $(build.py ps -q)")), "innkeeper kata")
+    assert nested.endswith("Examples:\n  cat x | innkeeper kata install\n  rm $(innkeeper ps -q)")
 
 
 def _every_command(commands: Any) -> Any:

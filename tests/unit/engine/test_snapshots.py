@@ -112,7 +112,7 @@ def test_a_damaged_one_is_named() -> None:
     (taken.folder / "snapshot.json").write_text("{")
     with pytest.raises(InnkeeperError, match="snapshot one is damaged") as raised:
         taken.document()
-    assert raised.value.hint == "snapshots rm one"
+    assert raised.value.hint == "build.py snapshots rm one"
 
 
 def test_a_container_that_has_ended_is_refused() -> None:

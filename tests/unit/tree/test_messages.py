@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from innkeeper.cli.app import COMMANDS
 from tests.unit.tree.messages import ARROW, HEAD, LIST, lines
 
 COLUMNS = 120
@@ -17,6 +18,13 @@ CRABBED = re.compile(
 def test_the_list_is_current() -> None:
     written = HEAD + "".join(f"{line}\n" for line in lines())
     assert LIST.read_text() == written, "a message has changed: run `python -m tests.unit.tree.messages` and read it once more in the list"
+
+
+def test_a_command_in_a_hint_can_be_typed() -> None:
+    """That is, with the program's name in front."""
+    bare = re.compile(rf"(?:^|: |`)(?:{'|'.join(COMMANDS)})(?:$|`| -| \{{| rm | lists )")
+    assert bare.search("remove it first: snapshots rm {tag}") and bare.search("ps -a lists them") and bare.search("rm {name}")
+    assert [line for line in lines() if bare.search(line.partition(ARROW)[2])] == []
 
 
 @pytest.mark.parametrize("line", lines())
