@@ -1,0 +1,106 @@
+"""Events of the sandbox: the life of containers in its order, and what the kernel kills for lack of memory."""
+
+import errno
+
+import pytest
+
+from agent import events, loop
+from agent.errors import StepFailed, WrongState
+from agent.sandbox import MAX_EVENTS
+from tests.unit.agent.fake_guest import KILLED, Guest, cancelled, start
+
+
+def test_the_life_of_a_container_is_published(guest: Guest) -> None:
+    async def body() -> None:
+        init = await guest.add("box", exec_id="main")
+        await guest.sandbox.start("box")
+        added = await guest.exec("box", "more")
+        added.end(3)
+        await loop.sleep(0)
+        init.end(4)
+        await loop.sleep(0)
+        await guest.sandbox.remove("box")
+        assert await guest.published() == [
+            (events.CREATED, "box", "", 0),
+            (events.STARTED, "box", "", 0),
+            (events.STARTED, "box", "more", 0),
+            (events.EXITED, "box", "more", 3),
+            (events.EXITED, "box", "", 4),
+            (events.REMOVED, "box", "", 0),
+        ]
+
+    guest.run(body)
+
+
+def test_a_failed_start_is_an_exit_without_a_start(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        guest.steps.fails["start box"] = StepFailed("execve", "no such file", errno.ENOENT)
+        with pytest.raises(StepFailed, match="no such file"):
+            await guest.sandbox.start("box")
+        assert await guest.published() == [(events.CREATED, "box", "", 0), (events.EXITED, "box", "", KILLED)]
+
+    guest.run(body)
+
+
+def test_a_start_goes_on_when_its_client_goes(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        held = guest.steps.hold("start box")
+        starting = start(guest.sandbox.start("box"))
+        await guest.steps.reached("start box")
+        await cancelled(starting)
+        held.set()
+        assert [kind for kind, *_ in await guest.published()] == [events.CREATED, events.STARTED]
+        with pytest.raises(WrongState, match="is running: cannot start"):
+            await guest.sandbox.start("box")
+
+    guest.run(body)
+
+
+async def told(guest: Guest, *kills: int) -> None:
+    """Let a started container's cgroup report kills, and wait until they are all seen."""
+    for number in kills:
+        guest.cgroup("box").oom.put_nowait(number)
+    await guest.published()
+
+
+def test_each_kill_for_lack_of_memory_is_an_event(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        await guest.sandbox.start("box")
+        await told(guest, 2, 1)
+        assert [await guest.sandbox.oom_events.get() for _ in range(3)] == ["box"] * 3
+        assert [kind for kind, *_ in await guest.published()][2:] == [events.OOM] * 3
+        assert not any("dropped" in line for line in guest.log)
+
+    guest.run(body)
+
+
+@pytest.mark.parametrize(("kills", "dropped"), [((MAX_EVENTS, 1), 1), ((MAX_EVENTS + 1,), 1), ((1, 1 << 31), (1 << 31) + 1 - MAX_EVENTS)])
+def test_kills_beyond_the_limit_are_dropped_and_logged(guest: Guest, kills: tuple[int, ...], dropped: int) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        await guest.sandbox.start("box")
+        await told(guest, *kills)
+        assert len(guest.sandbox.oom_events) == MAX_EVENTS
+        published = [kind for kind, *_ in await guest.published()].count(events.OOM)
+        assert published == sum(min(number, MAX_EVENTS) for number in kills)
+        (line,) = [line for line in guest.log if "dropped" in line]
+        assert f"{dropped} events dropped, {MAX_EVENTS} are not fetched" in line
+        await guest.sandbox.oom_events.get()
+        await told(guest, 1)
+        assert len(guest.sandbox.oom_events) == MAX_EVENTS
+
+    guest.run(body)
+
+
+def test_kills_at_the_sandboxs_end_are_no_error(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        await guest.sandbox.start("box")
+        guest.sandbox.oom_events.close()
+        await told(guest, 1)
+        assert (len(guest.sandbox.oom_events), any("1 events dropped" in line for line in guest.log)) == (0, True)
+
+    guest.run(body)

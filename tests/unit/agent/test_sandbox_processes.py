@@ -1,0 +1,192 @@
+"""Processes of the sandbox: found by id, waited for, signalled, and their streams."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from agent import loop
+from agent import sandbox as sandbox_module
+from agent.container.process import DEFAULT_IO
+from agent.errors import NotFound, Refused
+from agent.pod.streams import Streams
+from innkeeper.wire.pb.agent_pb2 import ExecProcessRequest
+from tests.unit.agent.fake_guest import KILLED, FakeProcess, Guest, start
+
+
+def shell(guest: Guest, exec_id: str) -> FakeProcess:
+    """A process of the guest itself."""
+    made = FakeProcess(guest.steps, exec_id, False, DEFAULT_IO)
+    guest.processes.append(made)
+    guest.sandbox.shells.processes[exec_id] = made
+    return made
+
+
+# found by id
+
+
+def test_a_process_by_its_ids(guest: Guest) -> None:
+    async def body() -> None:
+        init, added = await guest.add("box", exec_id="main"), await guest.exec("box", "more")
+        found = [guest.sandbox.process("box", exec_id) for exec_id in ("", "main", "more")]
+        assert found == [init, init, added]
+        with pytest.raises(NotFound, match="container 'none' not found"):
+            guest.sandbox.process("none", "")
+        with pytest.raises(NotFound, match="process 'none' not found"):
+            guest.sandbox.process("box", "none")
+
+    guest.run(body)
+
+
+def test_the_guest_itself_has_shells_unless_a_container_has_its_name(guest: Guest) -> None:
+    async def body() -> None:
+        made = shell(guest, "sh")
+        assert guest.sandbox.process("guest", "sh") is made
+        with pytest.raises(NotFound, match="Process not found: 'none' in the guest"):
+            guest.sandbox.process("guest", "none")
+        init = await guest.add("guest")
+        assert guest.sandbox.process("guest", "") is init
+        with pytest.raises(NotFound):
+            guest.sandbox.process("guest", "sh")
+
+    guest.run(body)
+
+
+# waited for
+
+
+def test_the_status_of_an_added_process_is_told_once(guest: Guest) -> None:
+    """Those who wait already get it too. The first process keeps its own until the removal."""
+
+    async def body() -> None:
+        init, added = await guest.add("box"), await guest.exec("box", "more")
+        waiting = [start(guest.sandbox.wait("box", exec_id)) for exec_id in ("more", "more", "", "box")]
+        await loop.sleep(0)
+        added.end(3)
+        init.end(4)
+        assert [await task.wait() for task in waiting] == [3, 3, 4, 4]
+        with pytest.raises(NotFound):
+            await guest.sandbox.wait("box", "more")
+        assert [await guest.sandbox.wait("box", exec_id) for exec_id in ("", "box")] == [4, 4]
+        assert guest.sandbox.container("box").processes == {"box": init}
+
+    guest.run(body)
+
+
+def test_a_waiter_leaves_a_new_process_of_the_same_id(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        added = await guest.exec("box", "more")
+
+        async def again() -> FakeProcess:
+            await added.wait()
+            return await guest.exec("box", "more")
+
+        first, following, second = start(guest.sandbox.wait("box", "more")), start(again()), start(guest.sandbox.wait("box", "more"))
+        await loop.sleep(0)
+        added.end(3)
+        assert (await first.wait(), await second.wait()) == (3, 3)
+        assert guest.sandbox.process("box", "more") is await following.wait()
+
+    guest.run(body)
+
+
+def test_the_status_of_a_shell_is_told_once(guest: Guest) -> None:
+    async def body() -> None:
+        made = shell(guest, "sh")
+        waiting = start(guest.sandbox.wait("guest", "sh"))
+        await loop.sleep(0)
+        made.end(5)
+        assert (await waiting.wait(), guest.sandbox.shells.processes) == (5, {})
+
+    guest.run(body)
+
+
+def test_a_removal_ends_those_who_wait(guest: Guest) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        await guest.exec("box", "more")
+        waiting = [start(guest.sandbox.wait("box", exec_id)) for exec_id in ("", "more")]
+        await loop.sleep(0)
+        await guest.sandbox.remove("box")
+        assert [await task.wait() for task in waiting] == [KILLED, KILLED]
+
+    guest.run(body)
+
+
+# signalled
+
+
+def test_signals(guest: Guest) -> None:
+    async def body() -> None:
+        init, added = await guest.add("box"), await guest.exec("box", "more")
+        for exec_id, signum in (("", signal.SIGTERM), ("box", signal.SIGUSR1), ("more", signal.SIGKILL), ("more", 64)):
+            guest.sandbox.signal("box", exec_id, signum)
+        assert (init.signals, added.signals) == ([signal.SIGTERM, signal.SIGUSR1], [signal.SIGKILL, 64])
+        assert "kill box" not in guest.steps.taken
+        guest.sandbox.signal("box", "", signal.SIGKILL)
+        assert (guest.steps.taken[-1], init.exit_status, added.exit_status) == ("kill box", KILLED, KILLED)
+        guest.sandbox.signal("box", "", signal.SIGTERM)
+        assert init.signals == [signal.SIGTERM, signal.SIGUSR1]
+
+    guest.run(body)
+
+
+@pytest.mark.parametrize("signum", [-1, 0, 65])
+def test_numbers_that_are_no_signal_are_refused(guest: Guest, signum: int) -> None:
+    async def body() -> None:
+        await guest.add("box")
+        with pytest.raises(Refused, match=f"signal: {signum} is not a signal"):
+            guest.sandbox.signal("box", "", signum)
+
+    guest.run(body)
+
+
+def test_sigterm_that_the_kernel_would_drop_is_sigkill(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_module, "would_drop", lambda pid, signum: True)
+
+    async def body() -> None:
+        init, added = await guest.add("box"), await guest.exec("box", "more")
+        for exec_id in ("", "more"):
+            guest.sandbox.signal("box", exec_id, signal.SIGTERM)
+        assert (init.signals, added.signals) == ([signal.SIGKILL], [signal.SIGTERM])
+
+    guest.run(body)
+
+
+def test_a_process_that_ends_at_this_moment_is_no_error(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        init = await guest.add("box")
+
+        def ends(pid: int, signum: int) -> bool:
+            init.end(0)
+            return False
+
+        monkeypatch.setattr(sandbox_module, "would_drop", ends)
+        guest.sandbox.signal("box", "", signal.SIGTERM)
+        assert (init.exit_status, init.signals) == (0, [])
+
+    guest.run(body)
+
+
+# streams
+
+
+def test_ports_are_claimed_where_one_is_open(guest: Guest) -> None:
+    class Claims:
+        async def claim(self, *asked: object) -> Streams:
+            self.asked = asked
+            return Streams(None, None, None)
+
+    async def body() -> None:
+        request = ExecProcessRequest(stdout_port=7)
+        assert await guest.sandbox.claim_streams(ExecProcessRequest(), terminal=False) is None
+        with pytest.raises(Refused, match="passfd_listener_port"):
+            await guest.sandbox.claim_streams(request, terminal=False)
+        passthrough = guest.sandbox.pass_streams()
+        claims: Any = Claims()
+        passthrough.claim = claims.claim  # type: ignore[method-assign]
+        assert isinstance(await guest.sandbox.claim_streams(request, terminal=True), Streams)
+        assert claims.asked == (0, 7, 0, True)
+
+    guest.run(body)
