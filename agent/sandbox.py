@@ -147,9 +147,12 @@ class Sandbox:
             if request.guest_hook_path:
                 self._translator.use_hooks(request.guest_hook_path)
         except BaseException:
-            self.id = ""
-            await self.storages.release(points)
-            self._namespaces.unmake()
+            try:
+                await self.storages.release(points)
+            finally:
+                # Only now: otherwise this would unmake the namespaces of the next creation.
+                self.id = ""
+                self._namespaces.unmake()
             raise
         self._mount_points[""] = points
 

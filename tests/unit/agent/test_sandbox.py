@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent import loop
 from agent.errors import AlreadyExists, Refused, StepFailed, WrongState
 from agent.policy.check import Denied
 from innkeeper.wire.pb.agent_pb2 import CreateSandboxRequest, KernelModule
@@ -88,6 +89,41 @@ def test_a_creation_whose_client_goes_is_undone(guest: Guest) -> None:
             await guest.create()
         await cancelled(creating)
         assert undone(guest)
+
+    guest.run(body)
+
+
+def test_namespaces_are_unmade_also_if_a_storage_stays(guest: Guest) -> None:
+    guest.resolv_conf.mkdir()
+    guest.mounts.fails = {"umount2"}
+
+    async def body() -> None:
+        with pytest.raises(StepFailed, match="umount2 fails"):
+            await guest.create(storages=[guest.storage("shm")], dns=["nameserver 1.1.1.1"])
+        assert (guest.sandbox.id, guest.namespaces) == ("", set())
+        guest.mounts.mounts.clear()
+
+    guest.run(body)
+
+
+def test_a_creation_is_undone_before_the_next_one_begins(guest: Guest) -> None:
+    """Otherwise it would unmake the namespaces of the next one."""
+    guest.resolv_conf.mkdir()
+
+    async def again() -> None:
+        while True:
+            try:
+                return await guest.create()
+            except AlreadyExists:
+                await loop.sleep(0)
+
+    async def body() -> None:
+        failing = start(guest.create(storages=[guest.storage("shm")], dns=["nameserver 1.1.1.1"]))
+        following = start(again())
+        with pytest.raises(WrongState):
+            await failing.wait()
+        await following.wait()
+        assert (guest.sandbox.id, guest.namespaces) == ("pod", paths(guest))
 
     guest.run(body)
 
