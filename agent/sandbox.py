@@ -357,8 +357,8 @@ class Sandbox:
         check_id("exec_id", exec_id)
         container = self.container(container_id)
         process = parse_process(self._translator.process(container_id, document))
-        await container.exec(exec_id, process, self._io(process))
-        started = container.process(exec_id)
+        # Not looked up by its id afterwards: a caller of `wait` may have taken it out of the table.
+        started = await container.exec(exec_id, process, self._io(process))
         self._publish_life(events.STARTED, container_id, exec_id, started)
         return started
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent import loop
+from agent import events, loop
 from agent import sandbox as sandbox_module
 from agent.container.process import DEFAULT_IO
 from agent.errors import NotFound, Refused
@@ -110,6 +110,25 @@ def test_a_removal_ends_those_who_wait(guest: Guest) -> None:
         await loop.sleep(0)
         await guest.sandbox.remove("box")
         assert [await task.wait() for task in waiting] == [KILLED, KILLED]
+
+    guest.run(body)
+
+
+def test_an_exec_is_answered_also_if_its_status_is_told_first(guest: Guest) -> None:
+    """A short program may end before the call that starts it, and a waiter takes it out of the table."""
+
+    async def body() -> None:
+        await guest.add("box")
+        held = guest.steps.hold("start more")
+        starting = start(guest.exec("box", "more"))
+        await guest.steps.reached("start more")
+        waiting = start(guest.sandbox.wait("box", "more"))
+        await loop.sleep(0)
+        guest.processes[-1].end(0)
+        assert await waiting.wait() == 0
+        held.set()
+        assert (await starting.wait()).exec_id == "more"
+        assert (await guest.published())[1:] == [(events.STARTED, "box", "more", 0), (events.EXITED, "box", "more", 0)]
 
     guest.run(body)
 
