@@ -90,6 +90,10 @@ class Sandbox:
         self._creation_ended = loop.Event()
         """Set when the creation of a container has ended, with success or not."""
         self._removing: dict[str, loop.Event] = {}
+        self._starting: dict[str, loop.Event] = {}
+        """Containers whose start is not over. The event is set when it is."""
+        self._exits: dict[str, list[loop.Task[None]]] = {}
+        """Container id -> the tasks that will publish the exit of one of its processes."""
         self._ending: loop.Task[None] | None = None
 
     @property
@@ -320,8 +324,13 @@ class Sandbox:
         container = self.container(container_id)
 
         async def work() -> None:
-            await container.start()
-            self.events.publish(events.STARTED, container_id)
+            over = self._starting[container_id] = loop.Event()
+            try:
+                await container.start()
+                self.events.publish(events.STARTED, container_id)
+            finally:
+                self._starting.pop(container_id, None)  # a second start, which fails, has put its own there
+                over.set()
             loop.spawn(container.watch_oom(lambda kills: self._out_of_memory(container_id, kills)), name=f"oom {container_id}")
 
         await run_to_completion(work(), f"start {container_id}")
@@ -340,13 +349,22 @@ class Sandbox:
             log.warn(f"out of memory: {dropped} events dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container_id)
 
     def _publish_life(self, kind: int, container_id: str, exec_id: str, process: "ContainerProcess") -> None:
-        """Publish an event for a new process, and one for its exit when that comes."""
+        """Publish an event for a new process, and one for its exit when that comes.
+
+        A program may end while its start still runs the poststart hooks. Its exit is published
+        after its start all the same.
+        """
 
         async def until_exit() -> None:
-            self.events.publish(events.EXITED, container_id, exec_id, await process.wait())
+            status = await process.wait()
+            if not exec_id and container_id in self._starting:
+                await self._starting[container_id].wait()
+            self.events.publish(events.EXITED, container_id, exec_id, status)
 
         self.events.publish(kind, container_id, exec_id)
-        loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}")
+        exits = self._exits.setdefault(container_id, [])
+        exits.append(loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}"))
+        exits[-1].on_end = exits.remove
 
     async def exec(self, container_id: str, exec_id: str, document: "Document") -> "ContainerProcess":
         """Start an additional process in a container, and return it.
@@ -422,6 +440,8 @@ class Sandbox:
         try:
             reported = len(container.warnings)
             await container.remove()
+            for task in self._exits.pop(container.id, [])[:]:
+                await task.wait()  # the processes have ended: their exits are published before the removal
             _warn(container.id, container.warnings[reported:])
             self._namespaces.removed(container)
             self._containers.pop(container.id, None)

@@ -32,6 +32,62 @@ def test_the_life_of_a_container_is_published(guest: Guest) -> None:
     guest.run(body)
 
 
+def test_a_program_that_ends_before_its_start_is_answered_has_started_first(guest: Guest) -> None:
+    """A start takes as long as its poststart hooks do, and the program runs meanwhile."""
+
+    async def body() -> None:
+        init = await guest.add("box")
+        held = guest.steps.hold("start box")
+        starting = start(guest.sandbox.start("box"))
+        await guest.steps.reached("start box")
+        init.end(0)
+        assert [kind for kind, *_ in await guest.published()] == [events.CREATED]
+        held.set()
+        await starting.wait()
+        assert [kind for kind, *_ in await guest.published()] == [events.CREATED, events.STARTED, events.EXITED]
+
+    guest.run(body)
+
+
+def test_the_removal_is_published_last(guest: Guest) -> None:
+    """Also if it comes while the start and an exec are still under way."""
+
+    async def body() -> None:
+        await guest.add("box")
+        held = guest.steps.hold("start box")
+        guest.steps.fails["start box"] = StepFailed("run hook", "the container has been removed meanwhile")
+        starting = start(guest.sandbox.start("box"))
+        await guest.steps.reached("start box")
+        removing = start(guest.sandbox.remove("box"))
+        await guest.steps.reached("kill box")
+        held.set()
+        with pytest.raises(StepFailed, match="removed meanwhile"):
+            await starting.wait()
+        await removing.wait()
+        await guest.add("other")
+        held = guest.steps.hold("start more")
+        adding = start(guest.exec("other", "more"))
+        await guest.steps.reached("start more")
+        removing = start(guest.sandbox.remove("other"))
+        await guest.steps.reached("kill other")
+        held.set()
+        await adding.wait()
+        await removing.wait()
+        published = await guest.published()
+        assert [event for event in published if event[1] == "box"] == [
+            (events.CREATED, "box", "", 0),
+            (events.EXITED, "box", "", KILLED),
+            (events.REMOVED, "box", "", 0),
+        ]
+        assert [event for event in published if event[1:3] == ("other", "more")] == [
+            (events.STARTED, "other", "more", 0),
+            (events.EXITED, "other", "more", KILLED),
+        ]
+        assert published[-1] == (events.REMOVED, "other", "", 0)
+
+    guest.run(body)
+
+
 def test_a_failed_start_is_an_exit_without_a_start(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
