@@ -315,8 +315,11 @@ class ContainerProcess:
     async def kill(self) -> None:
         """Kill the process and wait until it is reaped.
 
-        Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
+        Whoever waits for one that never began is answered too: a failed exec has been in the table
+        of processes. Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
         """
+        if not self.pid and self.exit_status is None:
+            self._set_ended(UNKNOWN_STATUS)
         if self.pid and self.exit_status is None:
             _kill(self.pidfd)
             try:

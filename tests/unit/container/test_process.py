@@ -190,3 +190,17 @@ def test_processors_that_are_not_here_are_refused() -> None:
         process_module._change_affinity((1023,))
     assert os.sched_getaffinity(0) == own
     assert process_module._change_affinity(tuple(own)) == own
+
+
+def test_a_process_that_never_began_keeps_nobody_waiting() -> None:
+    """An exec that fails before its fork has been in the table of processes, where a client may have found it."""
+
+    async def main() -> int:
+        process = ContainerProcess("e", terminal=False)
+        waiting = loop.spawn(process.wait(), name="waiter")
+        await loop.sleep(0)
+        await process.kill()
+        with loop.timeout(10):
+            return await waiting.wait()
+
+    assert loop.run(main()) == UNKNOWN_STATUS
