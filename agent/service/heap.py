@@ -4,7 +4,6 @@ The C library keeps what is freed below memory in use, and a request of a megaby
 of objects. Without this, PID 1 stays as large as its largest requests have made it.
 """
 
-from agent.linux.libc import trim_heap
 from agent.loop import sleep, spawn
 
 LARGE = 64 << 10
@@ -29,4 +28,6 @@ async def _trim() -> None:
         await sleep(DELAY)
     finally:
         _planned = False
-    trim_heap()
+    from agent.linux import libc  # with ctypes, which the agent listens without
+
+    libc.trim_heap()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.linux import libc
 from agent.loop import run, sleep
 from agent.service import heap
 
@@ -9,7 +10,7 @@ from agent.service import heap
 def test_large_requests_are_followed_by_one_trim(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
     monkeypatch.setattr(heap, "DELAY", 0.01)
-    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(libc, "trim_heap", lambda: trims.append("trim"))
 
     async def main() -> None:
         heap.request_ended(heap.LARGE - 1)
@@ -29,7 +30,7 @@ def test_large_requests_are_followed_by_one_trim(monkeypatch: pytest.MonkeyPatch
 
 def test_the_end_of_the_loop_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
-    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(libc, "trim_heap", lambda: trims.append("trim"))
     monkeypatch.setattr(heap, "_planned", False)
 
     async def main() -> None:
