@@ -4,20 +4,19 @@ The C library keeps what is freed below memory in use, and a request of a megaby
 of objects. Without this, PID 1 stays as large as its largest requests have made it.
 """
 
+from agent.linux.libc import trim_heap
 from agent.loop import sleep, spawn
 
-LARGE = 64 << 10
-"""Size in bytes of the requests that are followed by a look at the heap."""
 DELAY = 1.0
-"""Seconds until then. Many such requests are followed by one look in each."""
+"""Seconds from the end of a large request until the heap is trimmed, once for all that end until then."""
 
 _planned = False
 
 
-def request_ended(size: int) -> None:
-    """Trim the heap soon if the request that has ended was large."""
+def trim_soon() -> None:
+    """Trim the heap in a task of its own, after DELAY."""
     global _planned
-    if size >= LARGE and not _planned:
+    if not _planned:
         _planned = True
         spawn(_trim(), name="trim")
 
@@ -28,6 +27,4 @@ async def _trim() -> None:
         await sleep(DELAY)
     finally:
         _planned = False
-    from agent.linux import libc  # with ctypes, which the agent listens without
-
-    libc.trim_heap()
+    trim_heap()

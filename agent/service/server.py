@@ -10,7 +10,6 @@ flight.
 from agent import log
 from agent.loop import Event, Socket, current_task, readable, spawn
 from agent.loop.sockets import accept, send_all
-from agent.service import heap
 from innkeeper.wire import status
 from innkeeper.wire.connection import SERVER, Connection, DataReceived, RequestReceived
 from innkeeper.wire.envelope import Response
@@ -31,6 +30,8 @@ That is a few hundred small requests.
 """
 LARGE_READ = 256 << 10
 """Most bytes of one read while a long message is incomplete."""
+LARGE_REQUEST = 64 << 10
+"""Bytes of a request whose memory goes back to the kernel when it has ended."""
 MAX_QUEUED = 8 << 20
 """Bytes of queued answers above which a client is not read from.
 
@@ -156,7 +157,10 @@ class Peer:
         finally:
             self._call_bytes -= size
             self._tasks.pop(current_task(), None)
-            heap.request_ended(size)
+            if size >= LARGE_REQUEST:
+                from agent.service import heap  # not before there is one
+
+                heap.trim_soon()
         self._connection.send_response(stream, response)
         if not self._gone:
             self._flush()

@@ -2,39 +2,61 @@
 
 import pytest
 
-from agent.linux import libc
-from agent.loop import run, sleep
-from agent.service import heap
+from agent.loop import run, sleep, socket_pair, spawn
+from agent.service import heap, server
+from agent.service.server import Answer, Peer
+from innkeeper.wire.connection import CLIENT, Connection
+from innkeeper.wire.envelope import Request, Response
 
 
-def test_large_requests_are_followed_by_one_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_one_trim_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
     monkeypatch.setattr(heap, "DELAY", 0.01)
-    monkeypatch.setattr(libc, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
 
     async def main() -> None:
-        heap.request_ended(heap.LARGE - 1)
-        await sleep(0.1)
-        assert not trims
-        for _ in range(5):
-            heap.request_ended(heap.LARGE)
-        assert not trims, "the answer comes first"
-        await sleep(0.1)
-        assert trims == ["trim"]
-        heap.request_ended(heap.LARGE)
-        await sleep(0.1)
-        assert trims == ["trim", "trim"]
+        for expected in (["trim"], ["trim", "trim"]):
+            for _ in range(5):
+                heap.trim_soon()
+            assert len(trims) == len(expected) - 1, "the answer comes first"
+            await sleep(0.1)
+            assert trims == expected
 
     run(main())
 
 
 def test_the_end_of_the_loop_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
-    monkeypatch.setattr(libc, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
     monkeypatch.setattr(heap, "_planned", False)
 
     async def main() -> None:
-        heap.request_ended(heap.LARGE)
+        heap.trim_soon()
 
     run(main())
     assert not trims
+
+
+@pytest.mark.parametrize(("size", "times"), [(server.LARGE_REQUEST - 1, 0), (server.LARGE_REQUEST, 1)])
+def test_it_follows_large_requests(monkeypatch: pytest.MonkeyPatch, size: int, times: int) -> None:
+    planned: list[str] = []
+    monkeypatch.setattr(heap, "trim_soon", lambda: planned.append("trim"))
+
+    async def call() -> Response:
+        return Response(0, "")
+
+    async def main() -> None:
+        ours, theirs = socket_pair()
+        peer = spawn(Peer(theirs, lambda request: Answer(call=call)).run(), name="peer")
+        client = Connection(CLIENT)
+        client.send_request(Request("grpc.AgentService", "CreateContainer", bytes(size)))
+        with ours:
+            rest = memoryview(client.data_to_send())
+            while rest:
+                rest = rest[ours.send(rest) :]
+                await sleep(0.01)
+            await sleep(0.1)
+        await peer.wait()
+
+    run(main())
+    assert len(planned) == times
