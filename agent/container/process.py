@@ -318,15 +318,17 @@ class ContainerProcess:
         Whoever waits for one that never began is answered too: a failed exec has been in the table
         of processes. Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
         """
-        if not self.pid and self.exit_status is None:
-            self._set_ended(UNKNOWN_STATUS)
-        if self.pid and self.exit_status is None:
+        if self.exit_status is not None:
+            return
+        if self.pid:
             _kill(self.pidfd)
             try:
                 with loop.timeout(KILL_SECONDS):
                     await self._ended.wait()
             except TimeoutError:
                 raise StepFailed("kill", f"process {self.pid} has not ended {KILL_SECONDS} s after SIGKILL", errno.ETIMEDOUT) from None
+        else:
+            self._set_ended(UNKNOWN_STATUS)
 
     def close(self) -> None:
         """Close all descriptors, after the process has ended."""

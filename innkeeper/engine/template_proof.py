@@ -9,7 +9,7 @@ from innkeeper.engine.resolve import RunRequest
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
 from innkeeper.image import RunOptions
-from innkeeper.vm import CloneableVm, registry, template
+from innkeeper.vm import CloneableVm, registry
 
 
 def prove(boot: BootFiles) -> float:
@@ -27,10 +27,8 @@ def prove(boot: BootFiles) -> float:
         if config is None:
             raise InnkeeperError("no templates are made for such a VM")
         vm = CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), programs, entry)
-        stack.callback(vm.end)
         key = vm.template_key()
-        if not template.exists(key):
-            templates.make_now(programs, vm.config, key)
+        templates.make_now(programs, vm.config, key)
         begun = time.monotonic()
         started, client = templates.start_required(vm, programs, key)
         stack.callback(started.end)

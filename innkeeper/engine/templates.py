@@ -81,22 +81,18 @@ def start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[Clone
 
     Raises InnkeeperError.
     """
-    if not template.exists(key):
+    for again in (False, True):
         make_now(host, vm.config, key)
-    try:
-        if (started := _load(vm, key)) is not None:
-            return started
-    except PortError:
-        raise
-    except (InnkeeperError, RpcError, OSError) as error:
-        progress.warn(f"the guest's template cannot be used, making another: {error}")
-    make_now(host, vm.config, key)
-    try:
-        if (started := _load(CloneableVm(vm.config, host, vm.entry), key)) is not None:
-            return started
-    except (RpcError, OSError) as error:
-        raise InnkeeperError(f"--start template: {error}") from error
-    raise InnkeeperError("--start template: another process has removed it")
+        try:
+            if (started := _load(CloneableVm(vm.config, host, vm.entry), key)) is not None:
+                return started
+        except PortError:
+            raise
+        except (InnkeeperError, RpcError, OSError) as error:
+            if again:
+                raise InnkeeperError(f"--start template: {error}") from error
+            progress.warn(f"the guest's template cannot be used, making another: {error}")
+    raise InnkeeperError("--start template: another process removes it")
 
 
 def _load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
@@ -205,10 +201,12 @@ def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -
 
 
 def make_now(host: HostPrograms, clone: VmConfig, key: str) -> None:
-    """Make the template and wait for it. Raises InnkeeperError.
+    """Make the template, unless there is one, and wait for it. Raises InnkeeperError.
 
     The maker waits for another one too, but what it prints goes nowhere. So the wait is here first.
     """
+    if template.exists(key):
+        return
     with template.making(key, wait=True):
         if template.exists(key):
             return
