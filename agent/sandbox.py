@@ -22,6 +22,7 @@ from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
+from agent.life_events import LifeEvents
 from agent.linux.swap import swapoff, swapon
 from agent.pod.namespaces import SharedNamespaces
 from agent.pod.shell import Shells
@@ -50,8 +51,6 @@ SHARED = f"{STATE}/shared"
 """The directory with what the host shares with the guest or copies to it. Containers have volumes
 there."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
-MAX_EVENTS = 100
-"""The number of out-of-memory events that are kept until a client fetches them."""
 CREATING_SECONDS = 10.0
 """Seconds that `destroy` waits for containers that are being created."""
 OWN = frozenset(("net",))
@@ -71,6 +70,7 @@ class Sandbox:
         self.storages = StorageManager(self.devices)
         self.oom_events: loop.Queue[str] = loop.Queue()
         self.events = events.Events()
+        self._life = LifeEvents(self.events, self.oom_events)
         self.ended = loop.Event()
         """Set when the sandbox is destroyed. The agent then exits once its answers are sent."""
         self._containers: dict[str, Container] = {}
@@ -90,10 +90,6 @@ class Sandbox:
         self._creation_ended = loop.Event()
         """Set when the creation of a container has ended, with success or not."""
         self._removing: dict[str, loop.Event] = {}
-        self._starting: dict[str, loop.Event] = {}
-        """Containers whose start is not over. The event is set when it is."""
-        self._exits: dict[str, list[loop.Task[None]]] = {}
-        """Container id -> the tasks that will publish the exit of one of its processes."""
         self._ending: loop.Task[None] | None = None
 
     @property
@@ -285,7 +281,7 @@ class Sandbox:
             self._created[container_id] = time.time()
             self.storages.commit(points)
             self._mount_points[container_id] = points
-            self._publish_life(events.CREATED, container_id, "", container.init)
+            self._life.follow(events.CREATED, container_id, "", container.init)
             return container.init
         except BaseException:
             self._translator.forget(container_id)
@@ -324,47 +320,10 @@ class Sandbox:
         container = self.container(container_id)
 
         async def work() -> None:
-            over = self._starting[container_id] = loop.Event()
-            try:
-                await container.start()
-                self.events.publish(events.STARTED, container_id)
-            finally:
-                self._starting.pop(container_id, None)  # a second start, which fails, has put its own there
-                over.set()
-            loop.spawn(container.watch_oom(lambda kills: self._out_of_memory(container_id, kills)), name=f"oom {container_id}")
+            await self._life.start(container_id, container.start())
+            loop.spawn(container.watch_oom(lambda kills: self._life.out_of_memory(container_id, kills)), name=f"oom {container_id}")
 
         await run_to_completion(work(), f"start {container_id}")
-
-    def _out_of_memory(self, container_id: str, kills: int) -> None:
-        """Record one event per killed process. Events beyond MAX_EVENTS are dropped and logged."""
-        reported = min(kills, MAX_EVENTS)
-        dropped = kills - reported
-        for _ in range(reported):
-            self.events.publish(events.OOM, container_id)
-            if len(self.oom_events) < MAX_EVENTS and not self.oom_events.closed:
-                self.oom_events.put_nowait(container_id)
-            else:
-                dropped += 1
-        if dropped:
-            log.warn(f"out of memory: {dropped} events dropped, {MAX_EVENTS} are not fetched", "sandbox", container=container_id)
-
-    def _publish_life(self, kind: int, container_id: str, exec_id: str, process: "ContainerProcess") -> None:
-        """Publish an event for a new process, and one for its exit when that comes.
-
-        A program may end while its start still runs the poststart hooks. Its exit is published
-        after its start all the same.
-        """
-
-        async def until_exit() -> None:
-            status = await process.wait()
-            if not exec_id and container_id in self._starting:
-                await self._starting[container_id].wait()
-            self.events.publish(events.EXITED, container_id, exec_id, status)
-
-        self.events.publish(kind, container_id, exec_id)
-        exits = self._exits.setdefault(container_id, [])
-        exits.append(loop.spawn(until_exit(), name=f"exit of {container_id} {exec_id}"))
-        exits[-1].on_end = exits.remove
 
     async def exec(self, container_id: str, exec_id: str, document: "Document") -> "ContainerProcess":
         """Start an additional process in a container, and return it.
@@ -377,7 +336,7 @@ class Sandbox:
         process = parse_process(self._translator.process(container_id, document))
         # Not looked up by its id afterwards: a caller of `wait` may have taken it out of the table.
         started = await container.exec(exec_id, process, self._io(process))
-        self._publish_life(events.STARTED, container_id, exec_id, started)
+        self._life.follow(events.STARTED, container_id, exec_id, started)
         return started
 
     async def wait(self, container_id: str, exec_id: str) -> int:
@@ -440,8 +399,7 @@ class Sandbox:
         try:
             reported = len(container.warnings)
             await container.remove()
-            for task in self._exits.pop(container.id, [])[:]:
-                await task.wait()  # the processes have ended: their exits are published before the removal
+            await self._life.exits_published(container.id)
             _warn(container.id, container.warnings[reported:])
             self._namespaces.removed(container)
             self._containers.pop(container.id, None)

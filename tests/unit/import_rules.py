@@ -89,6 +89,11 @@ PACKAGES = (
     Package("agent.storage", "storage drivers and the table of what is mounted", (*_GUEST_STATE, "agent.run_to_completion")),
     Package("agent.network", "interfaces, routes, neighbours, DNS", _GUEST_STATE),
     Package("agent.events", "events of containers, numbered and kept for a while", ("agent.errors", "agent.loop")),
+    Package(
+        "agent.life_events",
+        "when a container's start, exits and removal become events",
+        ("agent.container", "agent.events", "agent.log", "agent.loop"),
+    ),
     Package("agent.lsm", "loads the image's policy of mandatory access control", ("agent.errors", "agent.linux", "agent.log")),
     Package("agent.policy", "what may be asked of the agent", ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire")),
     Package(
@@ -105,6 +110,7 @@ PACKAGES = (
                 "agent.run_to_completion",
                 "agent.config",
                 "agent.events",
+                "agent.life_events",
                 "agent.log",
                 "agent.container",
                 "agent.pod",

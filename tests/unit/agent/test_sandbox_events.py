@@ -6,7 +6,7 @@ import pytest
 
 from agent import events, loop
 from agent.errors import StepFailed, WrongState
-from agent.sandbox import MAX_EVENTS
+from agent.life_events import MAX_EVENTS
 from tests.unit.agent.fake_guest import KILLED, Guest, cancelled, start
 
 
