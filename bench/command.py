@@ -87,7 +87,7 @@ COMMAND = flags.Command(
         flags.single(
             "only",
             "--only",
-            choices=("all", "guest", "channels", "memory", "commands", "forks", "native", "against"),
+            choices=("all", "guest", "channels", "memory", "idle", "commands", "forks", "native", "against"),
             default="all",
             help="Only one part; native: beside runc, crun; against: beside Kata's guest.",
         ),

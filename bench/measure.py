@@ -13,7 +13,7 @@ from innkeeper import guest as build
 from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
-PARTS = ("guest", "channels", "memory", "commands", "forks", "native")
+PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "native")
 """What can be measured by itself."""
 
 
@@ -61,6 +61,7 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         if "memory" in request.parts:
             with progress.step("measuring a burst of memory"):
                 sections.append(memory.section(build.build(), image, folder, request.accel))
+        if "idle" in request.parts:
             with progress.step("measuring idle containers"):
                 sections.append(idle.section(reference, request.accel))
         if "commands" in request.parts:

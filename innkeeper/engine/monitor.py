@@ -19,6 +19,7 @@ from innkeeper.engine.forks import Fork
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.engine.session import Session
 from innkeeper.errors import InnkeeperError, Interrupted
+from innkeeper.vm import lifetime
 
 QUIET = "--quiet"
 
@@ -39,10 +40,12 @@ def start(resolved: ResolvedRun | Fork) -> str:
     except BrokenPipeError:
         pass  # it ended at once: its error is already on our standard error
     finally:
+        process.stdout.close()
         if not line:
             process.terminate()
     if not line:
         raise InnkeeperError(f"the container's monitor ended with status {process.wait()} before the container ran")
+    lifetime.leave(process)
     reply = json.loads(line)
     if "id" not in reply:
         raise InnkeeperError(**reply)

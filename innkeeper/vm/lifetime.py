@@ -84,6 +84,14 @@ def _popen(argv: list[str], folder: Path, log: Path, fds: tuple[int, ...]) -> "s
         )
 
 
+def leave(process: "subprocess.Popen[bytes]") -> None:
+    """Let a process outlive this one. If it ends before, it is reaped, so that no zombie stays.
+
+    Its pipes stay the caller's to close.
+    """
+    threading.Thread(target=process.wait, name=f"reaper of {process.pid}", daemon=True).start()
+
+
 def end(process: "subprocess.Popen[bytes]", *, grace: float = TERM_SECONDS) -> int:
     """End `process` and reap it: SIGTERM, then SIGKILL after `grace` seconds.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import memory
+from bench import idle, memory
 from innkeeper.cli import main
 from tests.needs import needs
 
@@ -43,6 +43,14 @@ def test_free_pages_of_a_guest_go_back_to_the_host(tmp_path: Path, monkeypatch: 
     assert peak - before > 200 and after - before < 70
     before, peak, after = megabytes[3:]
     assert peak - before > 200 and after - before > 200
+
+
+def test_idle_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "CONTAINERS", 2)
+    monkeypatch.setattr(idle, "SETTLE_SECONDS", 1.0)
+    rows = measured(tmp_path / "figures.json", "idle")["host memory of idle containers"]
+    booted, cloned, ratio = (row["median"] for row in rows.values())
+    assert booted > 40 and 0 < cloned < booted and ratio == pytest.approx(cloned / booted)
 
 
 def test_both_channels_are_measured(tmp_path: Path) -> None:

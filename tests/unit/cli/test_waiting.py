@@ -137,7 +137,8 @@ def test_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_a_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What the other process has made is not made again."""
     monkeypatch.setattr(template, "templates_root", lambda: tmp_path)
-    monkeypatch.setattr(template, "exists", lambda key: True)
+    there = iter((False, True))
+    monkeypatch.setattr(template, "exists", lambda key: next(there))
     host, config = cast(HostPrograms, SimpleNamespace()), cast(VmConfig, SimpleNamespace())
     said, _ = said_while_held(tmp_path / ".key.making", lambda: templates.make_now(host, config, "key"), capsys)
     assert said.endswith("that makes a template of the guest ...\n")
