@@ -51,6 +51,8 @@ SHARED = f"{STATE}/shared"
 """The directory with what the host shares with the guest or copies to it. Containers have volumes
 there."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+MODULE = re.compile(r"[A-Za-z0-9_-]+")
+"""A name as modprobe takes it: it may have a hyphen where sysfs has an underscore."""
 CREATING_SECONDS = 10.0
 """Seconds that `destroy` waits for containers that are being created."""
 OWN = frozenset(("net",))
@@ -140,12 +142,11 @@ class Sandbox:
             os.makedirs(STATE, exist_ok=True)
             await self._namespaces.make(request.hostname)
             points = await mount_storages(self.storages, request.storages)
+            self._translator.use_hooks(request.guest_hook_path)
             if any(line.strip() for line in request.dns):
                 from agent.network.dns import set_dns
 
-                set_dns(list(request.dns))
-            if request.guest_hook_path:
-                self._translator.use_hooks(request.guest_hook_path)
+                set_dns(list(request.dns))  # the last step: its bind would stay after a failure
         except BaseException:
             try:
                 await self.storages.release(points)
@@ -427,5 +428,5 @@ def _refuse_unsupported(request: "CreateSandboxRequest") -> None:
     if len(request.hostname.encode()) > 64:
         raise Refused("hostname", "longer than 64 bytes")
     for module in request.kernel_modules:
-        if module.parameters or not os.path.isdir(f"/sys/module/{module.name}"):
+        if module.parameters or not MODULE.fullmatch(module.name) or not os.path.isdir(f"/sys/module/{module.name.replace('-', '_')}"):
             raise Refused("kernel_modules", f"{module.name}: this kernel loads no modules")

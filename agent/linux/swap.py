@@ -9,6 +9,15 @@ def swapon(path: str) -> None:
 
 
 def swapoff(*paths: str) -> None:
-    """Disable swapping on each path. Its pages go back to memory, which may take long."""
+    """Disable swapping on each path. Its pages go back to memory, which may take long.
+
+    Raises the first OSError, after all paths were tried.
+    """
+    failed: OSError | None = None
     for path in paths:
-        call("swapoff", path_bytes(path), path=path)
+        try:
+            call("swapoff", path_bytes(path), path=path)
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

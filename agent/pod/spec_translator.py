@@ -31,10 +31,15 @@ class SpecTranslator:
         self._addresses: dict[str, dict[str, str]] = {}
 
     def use_hooks(self, directory: str) -> None:
-        """Add the hooks below a directory of the guest to every container created from now on."""
-        from agent.pod.hooks import find
+        """Add the hooks below a directory of the guest, and no others, to every container created from now on.
 
-        self._hooks = find(directory)
+        An empty name stands for no hooks.
+        """
+        self._hooks = {}
+        if directory:
+            from agent.pod.hooks import find
+
+            self._hooks = find(directory)
 
     async def container(self, request: "CreateContainerRequest", document: "Document") -> "Document":
         """Return the translated document of a new container.

@@ -100,7 +100,7 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)
     boot_files = guest.boot_files(request.guest, request.kernel)
-    if request.kernel == "auto" and not boot_files.kernel_from.startswith("ours "):
+    if request.kernel == "auto" and not boot_files.kernel_is_ours:
         progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`{program_name()} build` makes ours)")
     programs = host.prepare(boot_files.kernel, accelerator=request.accel, shares=bool(options.volumes))
     return ResolvedRun(request, options, image, boot_files, programs)

@@ -39,7 +39,7 @@ class Artifacts:
 class BootFiles:
     """What a VM boots, and what it needs for that.
 
-    `kernel_from` says which kernel it is. `kernel_lacks` has the symbols that it lacks of the
+    `kernel_from` says which kernel it is, `kernel_is_ours` whether it was built here. `kernel_lacks` has the symbols that it lacks of the
     guest's contract (Debian's kernel only), with the reason for each.
     """
 
@@ -50,6 +50,7 @@ class BootFiles:
     initrd: Path | None = None
     parameters: tuple[str, ...] = ()
     machine_type: str | None = None
+    kernel_is_ours: bool = False
 
 
 def boot_files(variant: Variant = "release", kernel: str = "auto") -> BootFiles:

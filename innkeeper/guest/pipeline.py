@@ -108,6 +108,7 @@ def make_boot_files(variant: Variant, kernel: str = AUTO, *, store: Store | None
         kernel=made.image,
         rootfs=root.step / "root.erofs",
         kernel_from=made.description,
+        kernel_is_ours=made.facts["from"] == OURS,
         kernel_lacks={symbol: str(reason) for symbol, reason in lacks.items()},
         initrd=made.initrd,
         parameters=made.parameters,

@@ -12,10 +12,13 @@ PRIORITY_SECONDS = 2.0
 def memory(pid: int) -> int:
     """Return the bytes of the host's memory that a process takes, its part of what is shared included.
 
-    That is Pss in smaps_rollup (proc(5)). Raises OSError if the process has ended.
+    That is Pss in smaps_rollup (proc(5)). Raises OSError if the process has ended, or has no memory
+    any more because it is ending.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+    if not (sizes := [int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")]):
+        raise ProcessLookupError(f"process {pid} is ending")
+    return sizes[0]
 
 
 def set_priority(pid: int, value: int) -> None:

@@ -79,6 +79,18 @@ def test_a_creation_that_fails_is_undone_and_may_be_tried_again(guest: Guest, st
     guest.run(body)
 
 
+def test_hooks_that_cannot_be_read_leave_the_name_servers_alone(guest: Guest) -> None:
+    """What is bound over /etc/resolv.conf stays: that is the last step."""
+    guest.resolv_conf.touch()
+
+    async def body() -> None:
+        with pytest.raises(OSError):
+            await guest.create(dns=["nameserver 1.1.1.1"], guest_hook_path="x" * 5000)
+        assert undone(guest) and not (guest.state / "sandbox/resolv.conf").exists()
+
+    guest.run(body)
+
+
 def test_a_creation_whose_client_goes_is_undone(guest: Guest) -> None:
     guest.steps.hold("sandbox namespaces")
 
@@ -130,7 +142,8 @@ def test_a_creation_is_undone_before_the_next_one_begins(guest: Guest) -> None:
 
 def test_what_a_guest_cannot_do_is_refused(guest: Guest) -> None:
     async def body() -> None:
-        modules = [[KernelModule(name="nonesuch")], [KernelModule(name="kernel", parameters=["a=b"])]]
+        modules = [[KernelModule(name=name)] for name in ("nonesuch", "", "..", "kernel/parameters")]
+        modules.append([KernelModule(name="kernel", parameters=["a=b"])])
         for field, value in (("hostname", "é" * 33), *(("kernel_modules", module) for module in modules)):
             with pytest.raises(Refused) as caught:
                 await guest.create(**{field: value})
