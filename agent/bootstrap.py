@@ -122,7 +122,7 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
     except OSError as error:
         log.warn(f"no device events: {error}")
     if settings.log_vport or settings.debug_console or settings.passfd_listener_port:
-        from agent.ports.vsock_ports import open_ports
+        from agent.vsock_services.vsock_ports import open_ports
 
         open_ports(settings, sandbox)
     if settings.dev_mode:

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.calls import bare_round_trips
 from bench.figures import Section, figure, throughput
 from bench.guest import HOLDER, holding
-from bench.subject import shuffled
+from bench.interleave import shuffled
 from innkeeper.engine.host import prepare, virtual_machine
 from innkeeper.guest import Artifacts
 from innkeeper.image import Image

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.figures import Section, figure, ratio
-from bench.subject import shuffled, timed
+from bench.interleave import shuffled, timed
 from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import pooled

@@ -8,7 +8,7 @@ from bench import idle
 from bench.figures import Section, figure, single
 from innkeeper.engine import forks, records, snapshots
 from innkeeper.engine.resolve import COLD, TEMPLATE
-from innkeeper.vm import process
+from innkeeper.vm import process_info
 
 ROUNDS = 3
 
@@ -37,7 +37,7 @@ def section(reference: str, accel: str | None) -> Section:
                 (id,) = forks.start(tag, number=1, name="", ports=(), remove=False)
                 stack.callback(idle.remove, id)
                 forked.append(time.perf_counter() - begun)
-                memory.append(process.memory(records.lookup(id).vm.state["pid"]) / 1e6)
+                memory.append(process_info.memory(records.lookup(id).vm.state["pid"]) / 1e6)
     for start, name in ((COLD, "a VM that booted"), (TEMPLATE, "a VM from a template")):
         result.figures.append(figure(f"snapshot, {name}", "s", taken[start]))
         result.figures.append(figure(f"snapshot, {name}: it stands still", "s", still[start]))

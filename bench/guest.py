@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.calls import Containers, wire_section
 from bench.figures import Section, figure, single
-from bench.subject import shuffled, timed
+from bench.interleave import shuffled, timed
 from innkeeper import programs, progress
 from innkeeper.client import Agent, connect
 from innkeeper.engine.host import virtual_machine

@@ -9,7 +9,7 @@ from innkeeper.engine import monitor, records, resolve, stop
 from innkeeper.engine.records import Container
 from innkeeper.engine.resolve import COLD, TEMPLATE, RunRequest
 from innkeeper.image import RunOptions
-from innkeeper.vm import process, registry
+from innkeeper.vm import process_info, registry
 
 CONTAINERS = 10
 COMMAND = ["/bin/sleep", "100000"]
@@ -24,7 +24,7 @@ def section(reference: str, accel: str | None, sleep: Callable[[float], None] = 
         with ExitStack() as stack:
             containers = [stack.enter_context(idle(reference, accel, start)) for _ in range(CONTAINERS)]
             sleep(SETTLE_SECONDS)
-            each[start] = sum(process.memory(container.vm.state["pid"]) for container in containers) / CONTAINERS / 1e6
+            each[start] = sum(process_info.memory(container.vm.state["pid"]) for container in containers) / CONTAINERS / 1e6
         result.figures.append(single(name, "MB", each[start], samples=CONTAINERS))
     result.figures.append(single("a clone / a VM that booted", "", each[TEMPLATE] / each[COLD]))
     return result

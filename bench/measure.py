@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against, channels, commands, forks, guest, idle, memory, native
+from bench import against_kata, channels, commands, forks, guest, idle, memory, native
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
@@ -41,7 +41,7 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
     """
     host = _host()
     sections: list[Section] = []
-    anchor = None if request.against is None else against.Anchor.of(request.against)
+    anchor = None if request.against is None else against_kata.Anchor.of(request.against)
     with tempfile.TemporaryDirectory(prefix="innkeeper-bench-") as name:
         folder = Path(name)
         rootfs = folder / "rootfs"
@@ -72,7 +72,7 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
                 sections.append(forks.section(reference, request.accel))
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
-                sections += against.measure(build.build(), anchor, request.rounds)
+                sections += against_kata.measure(build.build(), anchor, request.rounds)
         if "native" in request.parts:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
             # Defaults for a machine of one's own: root may lack the right to raise this host's limit of

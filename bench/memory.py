@@ -12,7 +12,7 @@ from bench.figures import Section, single
 from bench.guest import HOLDER, holding
 from innkeeper.guest import Artifacts
 from innkeeper.image import Image
-from innkeeper.vm import process
+from innkeeper.vm import process_info
 
 BURST_MIB = 1024
 SETTLE_SECONDS = 30.0
@@ -31,14 +31,14 @@ def section(artifacts: Artifacts, image: Image, folder: Path, accel: str | None,
             own = folder / f"memory-{number}"
             guests[name] = stack.enter_context(holding(artifacts, image, own, accel, memory_mib=VM_MIB, gives_memory_back=given))
         sleep(SETTLE_SECONDS)  # what the boot freed is given back first
-        before = {name: process.memory(guest.pid) for name, guest in guests.items()}
+        before = {name: process_info.memory(guest.pid) for name, guest in guests.items()}
         peaks = {}
         for name, guest in guests.items():
             # One block, so dd touches a buffer of the size of the burst.
             guest.containers.exec(HOLDER, ["/bin/dd", "if=/dev/zero", "of=/dev/null", f"bs={BURST_MIB}M", "count=1"])
-            peaks[name] = process.memory(guest.pid)
+            peaks[name] = process_info.memory(guest.pid)
         sleep(SETTLE_SECONDS)
-        after = {name: process.memory(guest.pid) for name, guest in guests.items()}
+        after = {name: process_info.memory(guest.pid) for name, guest in guests.items()}
     for name, given in SUBJECTS.items():
         kept = (after[name] - before[name]) / (BURST_MIB << 20)
         limit = (f"at most {KEPT_BUDGET:g} of the burst kept", kept <= KEPT_BUDGET) if given else ("", None)

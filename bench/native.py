@@ -20,8 +20,8 @@ from typing import Any
 from bench import many, steps
 from bench.calls import Containers, wire_section
 from bench.figures import Figure, Section, figure, ratio
+from bench.interleave import shuffled, timed
 from bench.runtimes import Runtime, with_args
-from bench.subject import shuffled, timed
 from innkeeper import paths, programs
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.errors import InnkeeperError

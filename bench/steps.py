@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.calls import Containers
 from bench.figures import Figure, Section
-from bench.subject import GAP_SECONDS
+from bench.interleave import GAP_SECONDS
 
 VARIABLE = "INNKEEPER_STEPS"
 """The agent's environment variable for a file, to which it appends the steps of each container."""

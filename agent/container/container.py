@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agent import loop
-from agent.container import hooks, notify
+from agent.container import hooks, seccomp_notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
 from agent.container.create import ContainerBuilder
@@ -126,8 +126,8 @@ class Container:
         """
         assert self.spec.linux.seccomp is not None and self.spec.linux.seccomp.listener is not None
         listener = self.spec.linux.seccomp.listener
-        document = notify.process_state(listener, process.pid, self.state())
-        await notify.send(listener, process.pidfd, int(record.split()[1]), document)
+        document = seccomp_notify.process_state(listener, process.pid, self.state())
+        await seccomp_notify.send(listener, process.pidfd, int(record.split()[1]), document)
         return b"sent"
 
     async def start(self) -> None:

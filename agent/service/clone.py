@@ -40,7 +40,7 @@ LATE_MODULES = (
     "agent.pod.devices",
     "agent.pod.hooks",
     "agent.pod.users",
-    "agent.service.heap",
+    "agent.service.malloc_trim",
     "agent.service.hotplug",
     "agent.service.metrics",
     "agent.service.stats",

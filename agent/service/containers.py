@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from agent import loop
 from agent.container.spec.document import parse_resources
 from agent.errors import Refused
-from agent.service import convert
+from agent.service import spec_from_proto
 from innkeeper.wire.pb.agent_pb2 import StatsContainerResponse, WaitProcessResponse
 from innkeeper.wire.pb.empty_pb2 import Empty
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContainerRequest") -> Empty:
     """Create a container without starting its program. Raises AgentError."""
     _refuse(request, "string_user", "shared_mounts")
-    document = convert.spec_document(request.OCI)
+    document = spec_from_proto.spec_document(request.OCI)
     terminal = request.OCI.Process.Terminal
     return await _with_streams(sandbox, request, terminal, lambda: sandbox.create_container(request, document))
 
@@ -37,7 +37,7 @@ async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessReques
 
     A user given as a string (`string_user`) is resolved by the container's own files.
     """
-    document = convert.process_document(request.process)
+    document = spec_from_proto.process_document(request.process)
     if request.HasField("string_user"):
         from agent.pod import users
 
@@ -92,7 +92,7 @@ async def remove_container(sandbox: "Sandbox", request: "agent_pb2.RemoveContain
 
 async def update_container(sandbox: "Sandbox", request: "agent_pb2.UpdateContainerRequest") -> Empty:
     """Set new resource limits. Raises Refused, WrongState or StepFailed."""
-    await sandbox.container(request.container_id).update(parse_resources(convert.resources_document(request.resources)))
+    await sandbox.container(request.container_id).update(parse_resources(spec_from_proto.resources_document(request.resources)))
     return Empty()
 
 

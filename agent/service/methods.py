@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from agent import log
 from agent.errors import AgentError
-from agent.service import containers, guest, introspection, network, release, sandboxes, streams
+from agent.service import containers, guest, guest_service, network, release, sandboxes, streams
 from innkeeper.wire import error_info, status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import agent_pb2, guest_pb2
@@ -57,7 +57,7 @@ class Methods:
         self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
         self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
         self._add("grpc.AgentService", _late_handlers(LATE), agent_pb2.SERVICES)
-        own = {**_late_handlers(LATE_OWN), **introspection.METHODS, **release.METHODS, **guest.OWN_METHODS}
+        own = {**_late_handlers(LATE_OWN), **guest_service.METHODS, **release.METHODS, **guest.OWN_METHODS}
         self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
 
     def _add(self, service: str, handlers: "Handlers", services: Any) -> None:

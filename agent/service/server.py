@@ -158,9 +158,9 @@ class Peer:
             self._call_bytes -= size
             self._tasks.pop(current_task(), None)
             if size >= LARGE_REQUEST:
-                from agent.service import heap  # not before there is one
+                from agent.service import malloc_trim  # not before there is one
 
-                heap.trim_soon()
+                malloc_trim.trim_soon()
         self._connection.send_response(stream, response)
         if not self._gone:
             self._flush()

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from innkeeper.engine.startup import open_standard_streams, raise_interrupted
+from innkeeper.engine.process_setup import open_standard_streams, raise_interrupted
 from innkeeper.errors import InnkeeperError, Interrupted
 
 

@@ -17,7 +17,7 @@ def build(
     if oci:
         if kernel_source:
             raise InnkeeperError("--kernel-source cannot be used with --oci", hint="leave one of them out")
-        from innkeeper.guest.oci import build_command
+        from innkeeper.guest.oci_package import build_command
 
         build_command(output)
     else:

@@ -13,9 +13,9 @@ def doctor(guest: bool = False, json: bool = False) -> int:
 
     Exit status 0 when running works, 1 when it does not: of building and testing only the report tells.
     """
-    from innkeeper.cli import health
+    from innkeeper.cli import doctor_checks
 
-    report = health.examine(guest)
+    report = doctor_checks.examine(guest)
     if json:
         show.print_json(report)
     else:

@@ -12,7 +12,7 @@ def explain(spec: Path) -> None:
     The runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
     """
     from innkeeper import paths
-    from innkeeper.guest.oci import PROGRAM, freeze_command
+    from innkeeper.guest.oci_package import PROGRAM, freeze_command
     from innkeeper.guest.store import Store
 
     program = freeze_command(Store(paths.store_root()), paths.project_root()) / PROGRAM

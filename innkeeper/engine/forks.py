@@ -14,7 +14,7 @@ from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.client import Agent
-from innkeeper.engine import clock, hooks, host, records, session, snapshots, templates
+from innkeeper.engine import clock, host, records, session, snapshot_hooks, snapshots, templates
 from innkeeper.engine.session import Session
 from innkeeper.engine.snapshots import Snapshot
 from innkeeper.errors import InnkeeperError
@@ -39,7 +39,7 @@ class _ForkedSession(Session):
     def start(self) -> None:
         """Thaw the container, and tell it that it is a fork."""
         self.agent.resume_container(self.guest_id)
-        hooks.run(self.agent, self.guest_id, json.loads((self.folder / records.SPEC).read_text()), hooks.AFTER_FORK)
+        snapshot_hooks.run(self.agent, self.guest_id, json.loads((self.folder / records.SPEC).read_text()), snapshot_hooks.AFTER_FORK)
         self.note_running()
 
 

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 
 from innkeeper import progress
-from innkeeper.engine import forks, logfile, records, session, startup, streams
+from innkeeper.engine import forks, logfile, process_setup, records, session, streams
 from innkeeper.engine.forks import Fork
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.engine.session import Session
 from innkeeper.errors import InnkeeperError, Interrupted
-from innkeeper.vm import lifetime
+from innkeeper.vm import child_processes
 
 QUIET = "--quiet"
 
@@ -45,7 +45,7 @@ def start(resolved: ResolvedRun | Fork) -> str:
             process.terminate()
     if not line:
         raise InnkeeperError(f"the container's monitor ended with status {process.wait()} before the container ran")
-    lifetime.leave(process)
+    child_processes.leave(process)
     reply = json.loads(line)
     if "id" not in reply:
         raise InnkeeperError(**reply)
@@ -54,11 +54,11 @@ def start(resolved: ResolvedRun | Fork) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a detached container from the pickled ResolvedRun or Fork on standard input."""
-    startup.open_standard_streams()
+    process_setup.open_standard_streams()
     progress.be_quiet(QUIET in arguments)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    startup.raise_interrupted()
+    process_setup.raise_interrupted()
     replied = False
     try:
         wanted = pickle.load(sys.stdin.buffer)

@@ -11,7 +11,7 @@ from typing import Any
 
 from innkeeper import progress
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import attach, clock, control, guest_agent, host, records, resolve, sandbox, scratch, signals, templates
+from innkeeper.engine import attach, clock, control, guest_agent, guest_setup, host, records, resolve, scratch, signals, templates
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
@@ -103,7 +103,7 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
                 with clone[1] if clone else _booted(vm, resolved.request.timeout) as client:
                     _note_start(entry, clone[0] if clone else None, begun)
                     agent = Agent(client)
-                    sandbox.prepare(agent, resolved, run, entry.id, booted=clone is None)
+                    guest_setup.prepare(agent, resolved, run, entry.id, booted=clone is None)
                     if clone is None:
                         templates.make_later(resolved, config, entry)
                     session = Session(entry, vm, agent, interactive=resolved.options.interactive)
@@ -118,9 +118,9 @@ def requests_served(session: Session) -> Iterator[None]:
     """Context manager: do what other processes ask the owner of the container for."""
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        from innkeeper.engine import owner  # few containers are ever asked
+        from innkeeper.engine import control_handlers  # few containers are ever asked
 
-        return owner.handle(session, request)
+        return control_handlers.handle(session, request)
 
     with control.serving(session.folder, handle, lambda: session.vm.stop(0)):
         yield

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from innkeeper import files, progress
 from innkeeper.engine import control, records
-from innkeeper.engine.owner import DOCUMENT
+from innkeeper.engine.control_handlers import DOCUMENT
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import program_name, snapshots_root
 from innkeeper.vm import registry

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from innkeeper import progress
 from innkeeper.client import Agent, RpcError, connect
-from innkeeper.engine import guest_agent, sandbox, warm_up
+from innkeeper.engine import guest_agent, guest_setup, warm_up
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process_info, registry, template
 
 NOW = "--now"
 """The argument with which somebody waits for the template: no low priority, and an earlier failure does not count."""
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     config, host = pickle.load(sys.stdin.buffer)
     progress.be_quiet()
     if NOW not in arguments:
-        os.nice(process.LOWEST)
-        process.set_priority(os.getpid(), process.LOWEST)
+        os.nice(process_info.LOWEST)
+        process_info.set_priority(os.getpid(), process_info.LOWEST)
     return 0 if make(config, host, again=NOW in arguments) else 1
 
 
@@ -57,7 +57,7 @@ def _make(vm: CloneableVm, key: str) -> None:
             agent = Agent(client, BOOT_SECONDS)
             agent.reseed_random(os.urandom(64))
             if vm.config.network:
-                sandbox.configure_network(agent)
+                guest_setup.configure_network(agent)
             warm_up.use_everything(agent)
             agent.prepare_template()
         vm.publish(key)

@@ -19,7 +19,7 @@ from innkeeper import progress
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine.resolve import AUTO, COLD, POOL, TEMPLATE, ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VirtualMachine, VmConfig, lifetime, pooled, qemu, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VirtualMachine, VmConfig, child_processes, pooled, qemu, registry, template
 from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import PoolBusy, PooledVm
 from innkeeper.wire.pb import guest_pb2
@@ -198,7 +198,7 @@ def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -
     assert maker.stdin is not None
     with maker.stdin:
         maker.stdin.write(_order(resolved.host, clone))
-    lifetime.leave(maker)
+    child_processes.leave(maker)
 
 
 def make_now(host: HostPrograms, clone: VmConfig, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from innkeeper.client import Agent, connect
 from innkeeper.engine import templates, warm_up
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process_info, registry, template
 from innkeeper.vm.pooled import Claim
 
 SHARED_STATE = ("pid", "address", "accel", "machine_type", "memory_mib", "cpus", "command")
@@ -44,11 +44,11 @@ class WarmVm:
                 raise InnkeeperError("the template was removed")
             self._vm.template = known
             self._vm.start()
-            process.set_priority(self.pid, process.LOWEST)
+            process_info.set_priority(self.pid, process_info.LOWEST)
             with templates.resumed(self._vm, PREPARE_SECONDS) as client:
                 self._resumed = time.time_ns()  # no less than the guest's generation
                 warm_up.use_everything(Agent(client, PREPARE_SECONDS))
-        process.set_priority(self.pid, process.USUAL)
+        process_info.set_priority(self.pid, process_info.USUAL)
 
     def claim(self, claim: Claim) -> dict[str, Any]:
         """Make the VM the claimer's: disks, ports, identity. Return the answer to the claim.
@@ -69,7 +69,7 @@ class WarmVm:
     def memory(self) -> int:
         """Return the bytes of the host's memory that it takes, its part of what clones share included."""
         try:
-            return process.memory(self.pid)
+            return process_info.memory(self.pid)
         except (OSError, TypeError):
             return 0  # it has ended
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.fetch import Image
-from innkeeper.image.labels import mount_context
 from innkeeper.image.option_values import parse_ports
 from innkeeper.image.run_options import Port, RunOptions, Volume
+from innkeeper.image.security_opt import mount_context
 from innkeeper.image.spec import build_spec
 from innkeeper.wire.pb import agent_pb2
 
@@ -37,8 +37,8 @@ Each takes a device, and the VM has 30 slots for all of its devices.
 
 
 @dataclass(frozen=True)
-class Share:
-    """Folders and files of one file system of the host, shared by one virtio-fs device.
+class VolumeShare:
+    """Folders and files of one file system of the host, to be shared by one virtio-fs device (`vm.Share`).
 
     `tag` names the device. `paths` maps (path on the host, read-only) to the name of its folder in
     the share.
@@ -61,7 +61,7 @@ class RunPlan:
     name in /etc to its path in the guest.
     """
 
-    shares: tuple[Share, ...]
+    shares: tuple[VolumeShare, ...]
     forwards: tuple[Port, ...]
     storages: tuple[agent_pb2.Storage, ...]
     copied_files: Mapping[str, str]
@@ -115,7 +115,7 @@ def _published(image: Image, options: RunOptions) -> list[Port]:
     return [*options.ports, *(port for port in exposed if (port.container_port, port.protocol) not in published)]
 
 
-def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
+def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[VolumeShare], list[str]]:
     """Return the shares for `volumes`, and the source in the guest of each volume.
 
     virtio-fs shares only folders, so a single file is shared as a folder with only this file in it,
@@ -137,15 +137,15 @@ def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[Share], list[str]]:
         places.append((device, name if stat.S_ISDIR(mode) else f"{name}/{host.name}"))
     if len(groups) > SHARES_MAX:
         raise InnkeeperError(f"-v: the volumes are on {len(groups)} file systems of the host, a VM can share at most {SHARES_MAX}")
-    shares = {device: Share(f"volume{index}", paths) for index, (device, paths) in enumerate(groups.items())}
+    shares = {device: VolumeShare(f"volume{index}", paths) for index, (device, paths) in enumerate(groups.items())}
     return list(shares.values()), [f"{_share_place(shares[device])}/{name}" for device, name in places]
 
 
-def _share_place(share: Share) -> str:
+def _share_place(share: VolumeShare) -> str:
     return f"{SANDBOX}/volumes/{share.tag.removeprefix('volume')}"
 
 
-def _share_storage(share: Share, context: Sequence[str]) -> agent_pb2.Storage:
+def _share_storage(share: VolumeShare, context: Sequence[str]) -> agent_pb2.Storage:
     options = [*(["ro"] if share.read_only else []), *context]
     return agent_pb2.Storage(driver="virtio-fs", source=share.tag, fstype="virtiofs", mount_point=_share_place(share), options=options)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import defaults
 from innkeeper.image.fetch import Image
-from innkeeper.image.labels import apparmor_profile, selinux_labels
 from innkeeper.image.option_values import resolve_env
 from innkeeper.image.run_options import RunOptions
 from innkeeper.image.seccomp import load_profile
+from innkeeper.image.security_opt import apparmor_profile, selinux_labels
 from innkeeper.wire.passwd import AccountError, User, resolve_user
 
 OCI_VERSION = "1.1.0"

@@ -27,7 +27,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.paths import pool_socket, program_name
 from innkeeper.vm import network, registry
 from innkeeper.vm.config import Forward, VmConfig
-from innkeeper.vm.relays import Relay
+from innkeeper.vm.port_forward_ipv6 import Relay
 
 PROTOCOL = 1
 """To be raised when claims or answers change: the pool may be older than the program that asks."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.dial import connect_unix, dial, listen_unix
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm.relays import shut_down
+from innkeeper.vm.port_forward_ipv6 import shut_down
 
 BACKLOG = 128
 """Clients that may connect at once. A unix socket with a timeout refuses more."""

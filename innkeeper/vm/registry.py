@@ -232,9 +232,9 @@ def _clean(folder: Path, *, keep: bool) -> None:
 
 
 def _kill_orphans(folder: Path) -> None:
-    from innkeeper.vm import lifetime  # imports subprocess, which `ps` has no use for
+    from innkeeper.vm import child_processes  # imports subprocess, which `ps` has no use for
 
-    lifetime.kill_orphans(folder)
+    child_processes.kill_orphans(folder)
 
 
 def _remove_tree(folder: Path) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import console, lifetime, vsock
+from innkeeper.vm import child_processes, console, vsock
 from innkeeper.vm.config import Share
 
 WRAPPER = Path(__file__).parent / "virtiofsd_wrapper.py"
@@ -32,7 +32,7 @@ class RunningShare:
         mountpoint.mkdir(mode=0o700, exist_ok=True)  # a VM may start in the folder of one that failed to
         rest = command(virtiofsd, mountpoint, self._path.name, rust=is_rust(virtiofsd))
         self.socket: socket.socket | None = None
-        self.process = lifetime.spawn_python(WRAPPER, [*wrapper_arguments(share, mountpoint), *rest], folder=folder, log=self.log)
+        self.process = child_processes.spawn_python(WRAPPER, [*wrapper_arguments(share, mountpoint), *rest], folder=folder, log=self.log)
 
     def connect(self) -> None:
         """Connect to virtiofsd once it listens. Raises InnkeeperError.
@@ -57,15 +57,15 @@ class RunningShare:
     def close(self) -> None:
         """End virtiofsd. To be called after the end of QEMU."""
         if self.socket is None:  # without a connection it would wait for ever
-            lifetime.end(self.process)
+            child_processes.end(self.process)
             return
         self.socket.close()
         try:
             # It ends by itself when QEMU's end of the connection is closed, and then reaps its own
             # child.
-            self.process.wait(lifetime.TERM_SECONDS)
+            self.process.wait(child_processes.TERM_SECONDS)
         except subprocess.TimeoutExpired:
-            lifetime.end(self.process)
+            child_processes.end(self.process)
 
 
 def wrapper_arguments(share: Share, mountpoint: Path) -> list[str]:

@@ -16,10 +16,23 @@ from typing import Self
 
 from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, accel, cmdline, console, lifetime, network, qemu, registry, template, tsc, virtio_serial, vsock
+from innkeeper.vm import (
+    AGENT_PORT,
+    accel,
+    child_processes,
+    console,
+    kernel_cmdline,
+    network,
+    qemu,
+    registry,
+    template,
+    tsc,
+    virtio_serial,
+    vsock,
+)
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
+from innkeeper.vm.port_forward_ipv6 import Relay
 from innkeeper.vm.qmp import Qmp, QmpError
-from innkeeper.vm.relays import Relay
 from innkeeper.vm.shares import RunningShare
 from innkeeper.wire import status
 from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
@@ -132,7 +145,7 @@ class VirtualMachine:
         assert self._vsock is not None and self.qmp is not None
         fds += (*self._vsock.fds, self.qmp.fd, *(share.fd for share in self._shares))
         argv = qemu.arguments(launch)
-        self._qemu = lifetime.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
+        self._qemu = child_processes.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.close_fds_after_spawn()
         self.qmp.close_far_end()
         return argv
@@ -140,7 +153,7 @@ class VirtualMachine:
     def _launch(self, backend: "vsock.Backend | type[vsock.Backend]", forwards: tuple[Forward, ...]) -> qemu.Launch:
         """Return the inputs of QEMU's argument list."""
         config = self.config
-        line = cmdline.build(
+        line = kernel_cmdline.build(
             machine_type=self.machine_type,
             quiet=config.quiet,
             root_device=config.root_device,
@@ -323,7 +336,7 @@ class VirtualMachine:
     def kill(self) -> int:
         """End QEMU now. Return its return code."""
         self._stopping = True
-        return lifetime.end(self._qemu) if self._qemu is not None else 0
+        return child_processes.end(self._qemu) if self._qemu is not None else 0
 
     def close(self) -> None:
         """End all processes and release the folder. May be called twice."""
@@ -337,7 +350,7 @@ class VirtualMachine:
         self._stopping = True
         # QEMU ends first: its helpers end when their connection to it is closed.
         if self._qemu is not None:
-            lifetime.end(self._qemu)
+            child_processes.end(self._qemu)
         for relay in self._relays:
             relay.close()
         self._relays, self._rules = [], None

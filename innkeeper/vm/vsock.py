@@ -15,7 +15,7 @@ from pathlib import Path
 
 from innkeeper.dial import connect_unix, listen_unix
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import console, lifetime
+from innkeeper.vm import child_processes, console
 
 VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 READY_PORT = 1023
@@ -168,7 +168,7 @@ class UserVsock(Backend):
         self.listener = listen_unix(folder / f"agent.sock_{READY_PORT}")
         # Only the guest sees this CID: nothing outside this process uses it.
         argv = [str(program), "--guest-cid", "3", "--socket", "vsock.sock", "--uds-path", "agent.sock"]
-        self.process = lifetime.spawn(setpriv, [*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
+        self.process = child_processes.spawn(setpriv, [*argv, "--tx-buffer-size", str(CREDIT)], folder=folder, log=self.log)
         try:
             queue = connect_to_helper(folder / "vsock.sock", self.process, self.log, "vhost-device-vsock")
         except BaseException:
@@ -199,7 +199,7 @@ class UserVsock(Backend):
     def close(self) -> None:
         self.listener.close()
         self.close_fds_after_spawn()
-        lifetime.end(self.process)
+        child_processes.end(self.process)
 
 
 def connect_to_helper(path: Path, process: "subprocess.Popen[bytes]", log: Path, who: str) -> socket.socket:

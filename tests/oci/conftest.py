@@ -22,7 +22,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def oci_program() -> Path:
     """The runtime command as it is shipped: frozen, below a folder like a host's root."""
-    from innkeeper.guest.oci import build_command
+    from innkeeper.guest.oci_package import build_command
 
     return build_command(None)
 

@@ -121,7 +121,7 @@ PACKAGES = (
         ),
     ),
     Package("agent.service", "listener, dispatch, one small handler for each RPC", ("agent", "innkeeper.wire")),
-    Package("agent.ports", "services on further vsock ports: log, console, streams", ("agent", "innkeeper.wire")),
+    Package("agent.vsock_services", "services on further vsock ports: log, console, streams", ("agent", "innkeeper.wire")),
     Package(
         "agent.gateway",
         "gRPC: a program of its own, which PID 1 starts and never imports",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from innkeeper.paths import pool_socket
-from innkeeper.vm import lifetime, pooled, registry
+from innkeeper.vm import child_processes, pooled, registry
 from tests.eventually import eventually, retry
 from tests.images import busybox_image, python_image
 from tests.vm.command import ARGV, detached, environment, innkeeper, inspected, succeed
@@ -69,7 +69,7 @@ def test_a_pool_that_is_killed_takes_its_vms_along() -> None:
         assert len(folders) == 1
         running.kill()
         running.wait()
-        eventually(lambda: not lifetime.orphans(folders[0]), "its VM runs on")
+        eventually(lambda: not child_processes.orphans(folders[0]), "its VM runs on")
         done = innkeeper("run", "--rm", "--start", "auto", busybox_image(), "echo", "it ran")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"it ran\n", b"")
         assert not folders[0].exists()

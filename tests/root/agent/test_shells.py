@@ -13,7 +13,7 @@ from agent.errors import AgentError, AlreadyExists, StepFailed
 from agent.linux import procfs
 from agent.linux.reaper import reaper
 from agent.pod.shell import Shells
-from agent.service.introspection import start_shell
+from agent.service.guest_service import start_shell
 from innkeeper.wire.pb.guest_pb2 import StartShellRequest
 from tests.needs import needs
 from tests.root.container_helpers import PATH, Box

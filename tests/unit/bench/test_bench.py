@@ -10,7 +10,7 @@ import pytest
 from bench import command
 from bench.figures import Figure, Section, as_document, figure, format_value, ratio, throughput
 from bench.image import make_layout, make_root
-from bench.subject import shuffled
+from bench.interleave import shuffled
 from tests.needs import needs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from innkeeper import programs
-from innkeeper.cli import doctor, health
+from innkeeper.cli import doctor, doctor_checks
 from tests.command import PARTS
 from tests.needs import OF_MARKER
 from tests.paths import ROOT
@@ -47,14 +47,14 @@ def required(*folders: str) -> set[str]:
 
 
 def test_run_asks_for_what_doctor_says() -> None:
-    assert required(*RUN_CODE) - {"virtiofsd"} == set(health.RUN)
-    assert "virtiofsd" in health.SOMETIMES
+    assert required(*RUN_CODE) - {"virtiofsd"} == set(doctor_checks.RUN)
+    assert "virtiofsd" in doctor_checks.SOMETIMES
 
 
 def test_build_asks_for_what_doctor_says() -> None:
     asked = required("innkeeper/guest")
-    assert asked - {*health.BUILD_AS_USER} == set(health.BUILD)
-    assert asked <= {*health.BUILD, *health.BUILD_AS_USER}
+    assert asked - {*doctor_checks.BUILD_AS_USER} == set(doctor_checks.BUILD)
+    assert asked <= {*doctor_checks.BUILD, *doctor_checks.BUILD_AS_USER}
 
 
 def test_the_tests_ask_for_what_their_parts_say() -> None:
@@ -65,14 +65,14 @@ def test_the_tests_ask_for_what_their_parts_say() -> None:
             asked |= words(call) & set(programs.REGISTRY)
         if part.guest:
             asked |= set(OF_MARKER["vm"]) & set(programs.REGISTRY)
-        if missing := asked - {*part.programs, *health.RUN, *health.BUILD, *health.ENVIRONMENT}:
+        if missing := asked - {*part.programs, *doctor_checks.RUN, *doctor_checks.BUILD, *doctor_checks.ENVIRONMENT}:
             lacking[folder] = sorted(missing)
     assert lacking == {}, "programs that tests need and their part does not list"
 
 
 def test_their_environment_asks_for_what_doctor_says() -> None:
     (call,) = calls_in(ROOT / "build.py", "require_all")
-    assert words(call) == set(health.ENVIRONMENT)
+    assert words(call) == set(doctor_checks.ENVIRONMENT)
 
 
 def calls_in(path: Path, name: str) -> Iterator[ast.Call]:
@@ -86,10 +86,10 @@ def host(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """A host that has everything; what a test takes out of the set is not there. Its guest is built."""
     there = set(programs.REGISTRY)
     monkeypatch.setattr(programs, "find", lambda name: Path(f"/usr/bin/{name}") if name in there else None)
-    monkeypatch.setattr(health, "_version", str)
-    monkeypatch.setattr(health, "_kvm", lambda: {"works": False, "detail": ""})
-    monkeypatch.setattr(health, "_user_namespaces", lambda: {"works": True, "detail": ""})
-    monkeypatch.setattr(health, "built", lambda: True)
+    monkeypatch.setattr(doctor_checks, "_version", str)
+    monkeypatch.setattr(doctor_checks, "_kvm", lambda: {"works": False, "detail": ""})
+    monkeypatch.setattr(doctor_checks, "_user_namespaces", lambda: {"works": True, "detail": ""})
+    monkeypatch.setattr(doctor_checks, "built", lambda: True)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     return there
@@ -113,8 +113,8 @@ def ready(report: dict[str, Any]) -> list[str]:
 )
 def test_three_parts(host: set[str], monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], is_built: bool, parts: list[str]) -> None:
     host.difference_update(missing)
-    monkeypatch.setattr(health, "built", lambda: is_built)
-    report = health.examine(ask_guest=False)
+    monkeypatch.setattr(doctor_checks, "built", lambda: is_built)
+    report = doctor_checks.examine(ask_guest=False)
     assert ready(report) == parts
     assert report["ready"] is ("run" in parts)
     for part in report["parts"].values():
@@ -127,13 +127,13 @@ def test_three_parts(host: set[str], monkeypatch: pytest.MonkeyPatch, missing: t
 
 def test_what_no_package_cures(host: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(health, "_user_namespaces", lambda: {"works": False, "detail": ""})
-    report = health.examine(ask_guest=False)
+    monkeypatch.setattr(doctor_checks, "_user_namespaces", lambda: {"works": False, "detail": ""})
+    report = doctor_checks.examine(ask_guest=False)
     assert ready(report) == ["run"]
     assert "user namespaces" in report["parts"]["build"]["reasons"][0]
     assert "not root" in report["parts"]["test"]["reasons"][0]
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert ready(health.examine(ask_guest=False)) == []
+    assert ready(doctor_checks.examine(ask_guest=False)) == []
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -161,14 +161,14 @@ def test_exit_status_is_that_of_running(host: set[str], capsys: pytest.CaptureFi
 def test_a_first_run_that_builds_is_announced(
     host: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kernel: Path | None, note: str
 ) -> None:
-    monkeypatch.setattr(health, "_built_kernel", lambda: kernel)
+    monkeypatch.setattr(doctor_checks, "_built_kernel", lambda: kernel)
     doctor.doctor()
     assert note not in capsys.readouterr().out, "the guest is built"
-    monkeypatch.setattr(health, "built", lambda: False)
+    monkeypatch.setattr(doctor_checks, "built", lambda: False)
     assert doctor.doctor() == 0
     assert f"run a container: ready\n  {note}\n" in capsys.readouterr().out
-    assert health.examine(ask_guest=False)["parts"]["run"]["notes"] == [note]
-    monkeypatch.setattr(health, "_guest", lambda: {"agent": "1"})
+    assert doctor_checks.examine(ask_guest=False)["parts"]["run"]["notes"] == [note]
+    monkeypatch.setattr(doctor_checks, "_guest", lambda: {"agent": "1"})
     doctor.doctor(guest=True)
     assert note not in capsys.readouterr().out, "it was built now"
     host.discard("mmdebstrap")
@@ -182,7 +182,7 @@ def test_looking_makes_and_installs_nothing(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(programs, "_install", refuse)
-    monkeypatch.setattr(health, "_kvm", lambda: {"works": False, "detail": ""})
-    assert health.built() is False
-    health.examine(ask_guest=False)
+    monkeypatch.setattr(doctor_checks, "_kvm", lambda: {"works": False, "detail": ""})
+    assert doctor_checks.built() is False
+    doctor_checks.examine(ask_guest=False)
     assert not (tmp_path / "cache" / "store").exists()

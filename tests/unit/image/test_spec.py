@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.container.spec.document import parse_spec
-from agent.service.convert import spec_document
+from agent.service.spec_from_proto import spec_document
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, Port, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
 from innkeeper.image.config import parse_config

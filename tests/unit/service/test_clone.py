@@ -21,7 +21,7 @@ ENTROPY = bytes(range(64))
 NOT_LOADED = {
     "agent.container.step_times": "for tests",
     "agent.policy": "only a guest with a policy has it, and it is loaded before a template is made",
-    "agent.ports": "opened at the start, if at all",
+    "agent.vsock_services": "opened at the start, if at all",
     "agent.ptp_clock": "started at the boot",
     "agent.ready_notify": "called at the boot",
     "agent.standalone": "not in a guest",

@@ -9,10 +9,10 @@ from agent import log, loop
 from agent.loop.sockets import accept, receive
 from agent.pod.shell import Shells
 from agent.pod.streams import Passthrough
-from agent.ports.console import DebugConsole
-from agent.ports.log_port import LogPort
 from agent.service.gateway import Gateway
 from agent.service.server import Answer, Peer, serve
+from agent.vsock_services.console import DebugConsole
+from agent.vsock_services.log_port import LogPort
 from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
 from tests.unit.service.vsock_listener import GUEST, HOST, LOCAL, VsockListener

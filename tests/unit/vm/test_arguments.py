@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import cmdline, network, qemu, shares, tsc
+from innkeeper.vm import kernel_cmdline, network, qemu, shares, tsc
 from innkeeper.vm.config import Disk, Forward, Share, SharedPath, VmConfig
 
 
@@ -138,18 +138,18 @@ def test_a_share_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_kernel_words_are_quoted_as_the_kernel_takes_them() -> None:
-    assert cmdline.quote("quiet") == "quiet"
-    assert cmdline.quote("dm-mod.create=dm-verity,,,ro,0 8 verity") == 'dm-mod.create="dm-verity,,,ro,0 8 verity"'
+    assert kernel_cmdline.quote("quiet") == "quiet"
+    assert kernel_cmdline.quote("dm-mod.create=dm-verity,,,ro,0 8 verity") == 'dm-mod.create="dm-verity,,,ro,0 8 verity"'
     for bad in ('a="b"', "a\nb", "", "a\0"):
         with pytest.raises(InnkeeperError):
-            cmdline.quote(bad)
+            kernel_cmdline.quote(bad)
     with pytest.raises(InnkeeperError, match="the kernel takes"):
-        cmdline.join(["x" * 2048])
+        kernel_cmdline.join(["x" * 2048])
 
 
 def test_the_command_line_tells_what_the_machine_is() -> None:
     def line(machine_type: str, ready: int | None, quiet: bool = True) -> list[str]:
-        return cmdline.build(
+        return kernel_cmdline.build(
             machine_type=machine_type, quiet=quiet, root_device="/dev/vda", root_type="erofs", ready_port=ready, extra=["last=1"]
         ).split()
 

@@ -14,7 +14,7 @@ import pytest
 from innkeeper import programs
 from innkeeper.dial import connect_unix, listen_unix, short_path
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import HostPrograms, accel, bootfacts, console, lifetime, registry
+from innkeeper.vm import HostPrograms, accel, bootfacts, child_processes, console, registry
 from innkeeper.vm.vm import check_health
 
 
@@ -155,7 +155,7 @@ def test_a_machine_that_is_changed_does_not_look_alive(monkeypatch: pytest.Monke
     entry.update(keep=True, status="ended")
     entry.release()
     seen: list[bool] = []
-    monkeypatch.setattr(lifetime, "kill_orphans", lambda folder: seen.append(registry.find("web").alive))
+    monkeypatch.setattr(child_processes, "kill_orphans", lambda folder: seen.append(registry.find("web").alive))
     registry.remove(registry.find("web"))
     assert seen == [False]
 
@@ -291,9 +291,10 @@ def test_a_process_ends_with_its_owner_also_when_a_thread_started_it(tmp_path: P
 import threading, sys, time
 from pathlib import Path
 from innkeeper import programs
-from innkeeper.vm import lifetime
+from innkeeper.vm import child_processes
 def start():
-    p = lifetime.spawn(programs.require("setpriv"), ["sleep", "100"], folder=Path({str(tmp_path)!r}), log=Path({str(tmp_path / "log")!r}))
+    folder, log = Path({str(tmp_path)!r}), Path({str(tmp_path / "log")!r})
+    p = child_processes.spawn(programs.require("setpriv"), ["sleep", "100"], folder=folder, log=log)
     print(p.pid, flush=True)
 t = threading.Thread(target=start); t.start(); t.join()
 sys.stdin.read()
@@ -315,14 +316,14 @@ sys.stdin.read()
 
 def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     entry = registry.create("web")
-    process = lifetime.spawn(programs.require("setpriv"), ["sleep", "100"], folder=entry.folder, log=tmp_path / "log")
+    process = child_processes.spawn(programs.require("setpriv"), ["sleep", "100"], folder=entry.folder, log=tmp_path / "log")
     try:
         held = [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")]
         assert not [path for path in held if path.endswith("/lock")]
-        assert process.pid in lifetime.orphans(entry.folder)
+        assert process.pid in child_processes.orphans(entry.folder)
     finally:
-        lifetime.end(process)
-    assert lifetime.orphans(entry.folder) == []
+        child_processes.end(process)
+    assert child_processes.orphans(entry.folder) == []
     entry.release()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.engine.host import virtual_machine
-from innkeeper.vm import Disk, Forward, Share, lifetime, registry
+from innkeeper.vm import Disk, Forward, Share, child_processes, registry
 from tests.vm.guest import vm_config
 
 pytestmark = pytest.mark.vm
@@ -90,7 +90,7 @@ def test_every_kind_of_device_at_once(tmp_path: Path) -> None:
         tcp = vm.forwards[0]
         with socket.create_connection(("127.0.0.1", tcp.host_port), timeout=10):
             pass
-        assert len(lifetime.orphans(vm.folder)) >= 2
+        assert len(child_processes.orphans(vm.folder)) >= 2
 
 
 def test_the_folder_that_is_kept_has_the_console() -> None:

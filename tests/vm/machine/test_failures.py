@@ -11,7 +11,7 @@ import pytest
 
 from innkeeper.engine.host import virtual_machine
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import Forward, lifetime, network, registry
+from innkeeper.vm import Forward, child_processes, network, registry
 from tests.eventually import eventually
 from tests.vm.guest import vm_config
 from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
@@ -124,7 +124,7 @@ def test_a_helper_that_dies_is_told() -> None:
         vm.wait_ready(TIMEOUT)
         if "vsock://" in vm.address(1):
             pytest.skip("this host's kernel serves vsock: there is no helper")
-        (pid,) = [p for p in lifetime.orphans(vm.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
+        (pid,) = [p for p in child_processes.orphans(vm.folder) if "vhost" in Path(f"/proc/{p}/comm").read_text()]
         os.kill(pid, signal.SIGKILL)
         gone = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else -1
         if gone >= 0:

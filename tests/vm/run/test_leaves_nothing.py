@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.vm import lifetime, registry
+from innkeeper.vm import child_processes, registry
 from tests.eventually import eventually
 from tests.images import busybox_image
 from tests.vm.command import ARGV, detached, environment, innkeeper, inspected, succeed
@@ -27,7 +27,7 @@ def _running(*options: str) -> tuple["subprocess.Popen[bytes]", str]:
 
 
 def _await_no_process(folder: Path) -> None:
-    eventually(lambda: not lifetime.orphans(folder), lambda: f"still running: {lifetime.orphans(folder)}")
+    eventually(lambda: not child_processes.orphans(folder), lambda: f"still running: {child_processes.orphans(folder)}")
 
 
 def test_killing_the_command_line_ends_the_machine() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from agent import log, loop
 from agent.loop.sockets import listen, receive
-from agent.ports import log_port
-from agent.ports.log_port import LogPort
+from agent.vsock_services import log_port
+from agent.vsock_services.log_port import LogPort
 
 LIMIT = 20
 

@@ -8,9 +8,9 @@ import pytest
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.config import ImageConfig
 from innkeeper.image.fetch import Image
-from innkeeper.image.labels import CATEGORIES, categories, selinux_labels
 from innkeeper.image.run_options import RunOptions, Volume
 from innkeeper.image.run_plan import plan_run
+from innkeeper.image.security_opt import CATEGORIES, categories, selinux_labels
 from innkeeper.image.spec import build_spec
 
 ID = "0123456789abcdef"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bench.figures import Figure, Section, figure, single
 from bench.guest import RESIDENT_BUDGET, boot_stages
+from bench.interleave import shuffled
 from bench.measured_node import MeasuredNode
 from bench.node import Guest
 from bench.recording import resident_bytes
-from bench.subject import shuffled
 from innkeeper import programs
 from innkeeper.client import Agent, connect
 from innkeeper.errors import InnkeeperError

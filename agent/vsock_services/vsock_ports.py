@@ -30,11 +30,11 @@ def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
         return _listen(settings.server_addr, number)
 
     if settings.log_vport:
-        from agent.ports.log_port import LogPort
+        from agent.vsock_services.log_port import LogPort
 
         serve("log port", lambda: LogPort(port(settings.log_vport)).serve())
     if settings.debug_console:
-        from agent.ports.console import DebugConsole
+        from agent.vsock_services.console import DebugConsole
 
         console, number = DebugConsole(sandbox.shells), settings.debug_console_vport
         serve("debug console", lambda: console.serve(port(number)) if number else console.on_vm_console())

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import network, relays
+from innkeeper.vm import network, port_forward_ipv6
 from innkeeper.vm.config import Forward
-from innkeeper.vm.relays import Relay
+from innkeeper.vm.port_forward_ipv6 import Relay
 
 pytestmark = pytest.mark.skipif(not network._has_ipv6(), reason="this host has no IPv6")
 
@@ -115,7 +115,7 @@ def test_a_server_that_is_gone_ends_the_connection() -> None:
 
 
 def test_closing_ends_connections_also_where_none_more_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relays, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(port_forward_ipv6, "MAX_CONNECTIONS", 1)
     before = len(os.listdir("/proc/self/fd"))
     with contextlib.ExitStack() as stack:
         with relayed(socket.SOCK_STREAM) as (server, port):
@@ -130,7 +130,7 @@ def test_closing_ends_connections_also_where_none_more_is_accepted(monkeypatch: 
 
 
 def test_each_client_gets_its_own_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relays, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(port_forward_ipv6, "MAX_CLIENTS", 2)
     with relayed(socket.SOCK_DGRAM) as (server, port), contextlib.ExitStack() as stack:
         server.settimeout(30)
         clients = [stack.enter_context(bound(socket.SOCK_DGRAM, "::1")) for _ in range(4)]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import against, command
-from bench.against import OURS, THEIRS, Anchor, Round
+from bench import against_kata, command
+from bench.against_kata import OURS, THEIRS, Anchor, Round
 from bench.guest import boot_stages
 from bench.recording import first_check, resident_bytes, starts
 from innkeeper.errors import InnkeeperError
@@ -112,7 +112,7 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     (place / name).unlink()
     with pytest.raises(InnkeeperError, match=f"{name} is missing") as raised:
         Anchor.of(place)
-    assert raised.value.hint == against.HINT
+    assert raised.value.hint == against_kata.HINT
 
 
 def test_rows_in_pairs_and_their_budgets() -> None:
@@ -120,7 +120,7 @@ def test_rows_in_pairs_and_their_budgets() -> None:
         OURS: [Round(2.0, [1.5, 1.9], [0.1, 0.2, 0.3], 17_000_000), Round(2.2, [1.6, 1.7], [0.1, 0.2, 0.3], 19_000_000)],
         THEIRS: [Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000), Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000)],
     }
-    rows = against._comparison(done).figures
+    rows = against_kata._comparison(done).figures
     assert [row.name.rpartition(": ")[2] for row in rows] == [OURS, THEIRS] * 4
     check, their_check, run, _, exec_, _, resident, _ = rows
     assert [check.median, run.median, exec_.median, resident.median] == pytest.approx([1.65, 2.1, 200, 18])
@@ -138,7 +138,7 @@ def test_holes_of_images_do_not_count(tmp_path: Path) -> None:
             file.truncate(1 << 30 if path.name == "disk" else 50_000)
     kernel, root, disk = paths["kernel"], paths["root"], paths["disk"]
     built = Artifacts(vmlinux=kernel, bzImage=kernel, config=kernel, rootfs=root, disk=disk, initrd=root, verity=kernel, manifest=kernel)
-    rows = {row.name: row for row in against.sizes(built, found).figures}
+    rows = {row.name: row for row in against_kata.sizes(built, found).figures}
     assert rows["root, compressed: ours"].median == 0.05
     assert rows["kernel (bzImage): Kata's"].median == 8.0
     ours, theirs = (rows[f"disk image, room taken: {whose}"] for whose in (OURS, THEIRS))
@@ -146,7 +146,7 @@ def test_holes_of_images_do_not_count(tmp_path: Path) -> None:
     assert theirs.median < ours.median
     assert (ours.met, theirs.met) == (False, None)
     found.image.write_bytes(found.image.read_bytes()[:-2] + b"x" * 100_000)
-    assert next(row for row in against.sizes(built, found).figures if row.budget).met is True
+    assert next(row for row in against_kata.sizes(built, found).figures if row.budget).met is True
 
 
 def test_only_against_needs_a_folder() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from innkeeper.client import RpcError
-from innkeeper.engine import clock, hooks, records
+from innkeeper.engine import clock, records, snapshot_hooks
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import snapshot
 
@@ -64,7 +64,7 @@ def _snapshot(session: "Session", folder: Path) -> dict[str, Any]:
     paused, agent = session.facts["paused"], session.agent
     begun = time.monotonic()
     if not paused:
-        hooks.run(agent, session.guest_id, spec, hooks.BEFORE_SNAPSHOT)
+        snapshot_hooks.run(agent, session.guest_id, spec, snapshot_hooks.BEFORE_SNAPSHOT)
         agent.pause_container(session.guest_id)
     frozen = time.monotonic()
     try:
@@ -77,7 +77,7 @@ def _snapshot(session: "Session", folder: Path) -> dict[str, Any]:
     warning = None
     if not paused:
         try:
-            hooks.run(agent, session.guest_id, spec, hooks.AFTER_SNAPSHOT)
+            snapshot_hooks.run(agent, session.guest_id, spec, snapshot_hooks.AFTER_SNAPSHOT)
         except (InnkeeperError, RpcError) as error:
             warning = str(error)
     document = {

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.loop import run, sleep, socket_pair, spawn
-from agent.service import heap, server
+from agent.service import malloc_trim, server
 from agent.service.server import Answer, Peer
 from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
@@ -11,13 +11,13 @@ from innkeeper.wire.envelope import Request, Response
 
 def test_there_is_one_trim_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
-    monkeypatch.setattr(heap, "DELAY", 0.01)
-    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(malloc_trim, "DELAY", 0.01)
+    monkeypatch.setattr(malloc_trim, "trim_heap", lambda: trims.append("trim"))
 
     async def main() -> None:
         for expected in (["trim"], ["trim", "trim"]):
             for _ in range(5):
-                heap.trim_soon()
+                malloc_trim.trim_soon()
             assert len(trims) == len(expected) - 1, "the answer comes first"
             await sleep(0.1)
             assert trims == expected
@@ -27,11 +27,11 @@ def test_there_is_one_trim_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_end_of_the_loop_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[str] = []
-    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append("trim"))
-    monkeypatch.setattr(heap, "_planned", False)
+    monkeypatch.setattr(malloc_trim, "trim_heap", lambda: trims.append("trim"))
+    monkeypatch.setattr(malloc_trim, "_planned", False)
 
     async def main() -> None:
-        heap.trim_soon()
+        malloc_trim.trim_soon()
 
     run(main())
     assert not trims
@@ -40,7 +40,7 @@ def test_the_end_of_the_loop_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("size", "times"), [(server.LARGE_REQUEST - 1, 0), (server.LARGE_REQUEST, 1)])
 def test_it_follows_large_requests(monkeypatch: pytest.MonkeyPatch, size: int, times: int) -> None:
     planned: list[str] = []
-    monkeypatch.setattr(heap, "trim_soon", lambda: planned.append("trim"))
+    monkeypatch.setattr(malloc_trim, "trim_soon", lambda: planned.append("trim"))
 
     async def call() -> Response:
         return Response(0, "")

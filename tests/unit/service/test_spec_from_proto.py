@@ -9,8 +9,8 @@ from agent.container.spec.document import parse_resources, parse_spec
 from agent.container.spec.reader import SpecReader
 from agent.container.spec.seccomp import Seccomp, parse_seccomp
 from agent.errors import AgentError
-from agent.service import convert
-from agent.service.convert import process_document, resources_document, spec_document
+from agent.service import spec_from_proto
+from agent.service.spec_from_proto import process_document, resources_document, spec_document
 from innkeeper.wire.pb import oci_pb2
 
 _NUMBER, _TEXT, _BOOL, _MESSAGE = "number", "text", "bool", "message"
@@ -308,5 +308,5 @@ def test_profiles_that_are_kept_have_a_bound() -> None:
     document("x" * (1 << 20))
     for number in range(100):
         document(f"{number}" + "x" * 10_000)
-    kept = sum(map(len, convert._profiles))
-    assert 64 << 10 < kept <= convert.PROFILES_BYTES
+    kept = sum(map(len, spec_from_proto._profiles))
+    assert 64 << 10 < kept <= spec_from_proto.PROFILES_BYTES
