@@ -4,17 +4,24 @@ All waiting happens in the caller's thread.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine.records import Container
 from innkeeper.errors import InnkeeperError
 from innkeeper.wire import error_info, status
 
+if TYPE_CHECKING:
+    from innkeeper.vm import VirtualMachine
+    from innkeeper.vm.pooled import PooledVm
+
 PROGRAM_STEPS = ("find program", "execute program", "enter working directory", "enter working directory as user")
 """The agent's names for the steps that fail if the command is at fault."""
+CAUSE_SECONDS = 3.0
+"""Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
 CONNECT_SECONDS = 15.0
 """Seconds until an agent that has answered before counts as gone."""
 NOT_FOUND, CANNOT_INVOKE = 127, 126
@@ -47,6 +54,22 @@ def agent_error(error: RpcError) -> InnkeeperError:
     if error.reason != error_info.STEP_FAILED or error.metadata.get("step") not in PROGRAM_STEPS:
         return InnkeeperError(error.message)
     return InnkeeperError(error.message, exit_status=NOT_FOUND if error.metadata.get("errno") == "ENOENT" else CANNOT_INVOKE)
+
+
+def cause(vm: "VirtualMachine | PooledVm", error: Exception) -> InnkeeperError:
+    """Return the cause of `error`: the agent's error, or what ended the guest.
+
+    A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
+    little later, so wait for it, up to CAUSE_SECONDS.
+    """
+    if isinstance(error, RpcError) and not error.lost:
+        return agent_error(error)
+    until = time.monotonic() + CAUSE_SECONDS
+    while time.monotonic() < until:
+        if (failure := vm.failure()) is not None:
+            return failure
+        time.sleep(0.05)
+    return InnkeeperError(f"the connection to the guest's agent was lost: {error}")
 
 
 class Process:

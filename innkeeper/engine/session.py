@@ -21,8 +21,6 @@ from innkeeper.vm.pooled import PooledVm
 
 POWER_OFF = 10.0
 """Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
-CAUSE_SECONDS = 3.0
-"""Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
 
 
 class Session:
@@ -166,7 +164,7 @@ def failures_recorded(vm: VirtualMachine | PooledVm, entry: registry.Entry) -> I
     try:
         yield
     except (RpcError, OSError) as error:
-        failure = _cause(vm, error)
+        failure = guest_agent.cause(vm, error)
         _note_failure(entry, failure, out_of_memory=console.ran_out_of_memory(vm.console_path))
         raise failure from error
     except InnkeeperError as error:
@@ -175,22 +173,6 @@ def failures_recorded(vm: VirtualMachine | PooledVm, entry: registry.Entry) -> I
     except BaseException as error:
         _note_failure(entry, InnkeeperError(f"ended by {type(error).__name__} {error}".strip()))
         raise
-
-
-def _cause(vm: VirtualMachine | PooledVm, error: Exception) -> InnkeeperError:
-    """Return the cause of `error`: the agent's error, or what ended the guest.
-
-    A lost connection is only a symptom. The panic's text, or QEMU's exit status, may show up a
-    little later, so wait for it, up to CAUSE_SECONDS.
-    """
-    if isinstance(error, RpcError) and not error.lost:
-        return guest_agent.agent_error(error)
-    until = time.monotonic() + CAUSE_SECONDS
-    while time.monotonic() < until:
-        if (failure := vm.failure()) is not None:
-            return failure
-        time.sleep(0.05)
-    return InnkeeperError(f"the connection to the guest's agent was lost: {error}")
 
 
 def _note_failure(entry: registry.Entry, failure: InnkeeperError, *, out_of_memory: bool = False) -> None:

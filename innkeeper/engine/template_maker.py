@@ -38,33 +38,42 @@ def make(config: VmConfig, host: HostPrograms, *, again: bool) -> bool:
     there is a template. A failure is remembered (`template.recent_failure`).
     """
     entry = registry.create()
+    vm = CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), host, entry)
+    key = vm.template_key()
     try:
-        with CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), host, entry) as vm:
-            key = vm.template_key()
-            with template.making(key, wait=again) as mine:
-                if mine and not template.exists(key) and (again or not template.recent_failure(key)):
-                    _make(vm, key)
-                return template.exists(key)
+        with template.making(key, wait=again) as mine:
+            if mine and not template.exists(key) and (again or not template.recent_failure(key)):
+                _make(vm, key)
+            return template.exists(key)
     finally:
         entry.release()
 
 
 def _make(vm: CloneableVm, key: str) -> None:
     try:
-        vm.start()
-        vm.wait_ready(BOOT_SECONDS)
-        with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
-            agent = Agent(client, BOOT_SECONDS)
-            agent.reseed_random(os.urandom(64))
-            if vm.config.network:
-                guest_setup.configure_network(agent)
-            warm_up.use_everything(agent)
-            agent.prepare_template()
-        vm.publish(key)
-    except (InnkeeperError, RpcError, OSError) as error:
+        with vm:
+            try:
+                _boot_and_publish(vm, key)
+            except (RpcError, OSError) as error:
+                raise guest_agent.cause(vm, error) from error
+    except (InnkeeperError, OSError) as error:
+        vm.entry.release()  # the disk may be full of the guest's memory: the note needs a block of it
         template.note_failure(key, str(error))
         return
     template.prune(keep=key)
+
+
+def _boot_and_publish(vm: CloneableVm, key: str) -> None:
+    vm.start()
+    vm.wait_ready(BOOT_SECONDS)
+    with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
+        agent = Agent(client, BOOT_SECONDS)
+        agent.reseed_random(os.urandom(64))
+        if vm.config.network:
+            guest_setup.configure_network(agent)
+        warm_up.use_everything(agent)
+        agent.prepare_template()
+    vm.publish(key)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Whatever happens, it leaves nothing behind.
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -300,6 +301,8 @@ class VirtualMachine:
         stderr = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
         if (port := network.explain(stderr)) is not None:
             return network.PortError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
+        if code == -signal.SIGBUS:
+            return self._failure("QEMU was killed by SIGBUS: no space is left for the guest's memory")
         if code < 0:
             return self._failure(f"QEMU was killed by signal {-code}")
         if code > 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.paths import templates_root
+from innkeeper.paths import cache_root, templates_root
 from innkeeper.vm import registry, template
 from tests import go_helpers
 from tests.eventually import eventually
@@ -181,6 +181,35 @@ def test_one_that_is_asked_for_is_made_anew_at_once(key: str) -> None:
     assert b"making another" in done.stderr and b"load of migration failed" in done.stderr
     done = innkeeper(*CLONE, busybox_image(), "echo", "it ran")
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache with everything but templates, on a disk that a guest's memory does not fit on."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", tmp_path], check=True)
+    try:
+        for name in ("store", "images", "host-tsc.json", "host-kvm.json"):
+            (tmp_path / name).symlink_to(cache_root() / name)
+        monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path))
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.mark.root
+def test_on_a_full_disk_a_run_boots_and_nothing_stays(full_disk: Path) -> None:
+    """A template is tried once there, and not again at each run."""
+    assert "cannot be used" not in use()
+    eventually(lambda: list(full_disk.glob("templates/.*.failed")), "the maker has noted nothing")
+    (note,) = full_disk.glob("templates/.*.failed")
+    noted = note.stat().st_mtime_ns
+    assert "no space is left for the guest's memory" in note.read_text()
+    assert "cannot be used" not in use()
+    assert note.stat().st_mtime_ns == noted
+    done = innkeeper(*CLONE, busybox_image(), "true")
+    assert done.returncode == 125 and b"no space is left for the guest's memory" in done.stderr
+    eventually(lambda: [path.name for path in full_disk.glob("machines/*")] == [".lock"], "a folder of a VM stays")
+    assert keys() == []
 
 
 def test_twenty_at_once_leave_nothing(key: str) -> None:
