@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 COMPLETE = "complete"
+PYTHON = "bin/python"
 
 
 def main() -> int:
@@ -44,16 +45,15 @@ def main() -> int:
     from innkeeper.errors import InnkeeperError
 
     try:
-        folder = environment(extra)
+        python = environment(extra)
     except InnkeeperError as error:
         print(f"innkeeper: {error.message}", *([f"  {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
         return error.exit_status
-    python = str(folder / "bin" / "python")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     if extra or not sys.flags.no_site:
-        return os.execv(python, [python, "-m", "innkeeper.cli", *sys.argv[1:]])
-    sys.path.append(str(folder / "lib" / Path(os.__file__).parent.name / "site-packages"))
-    sys.executable = python  # what we start, as a container's monitor, has the same packages
+        return os.execv(python, [str(python), "-m", "innkeeper.cli", *sys.argv[1:]])
+    sys.path.append(str(python.parents[1] / "lib" / Path(os.__file__).parent.name / "site-packages"))
+    sys.executable = str(python)  # what we start, as a container's monitor, has the same packages
     from innkeeper import cli
 
     return cli.main()
@@ -75,17 +75,17 @@ def _keep_bytecode_in_the_cache() -> None:
 
 
 def environment(extra: str) -> Path:
-    """Return the folder of the environment for `extra` ("" or "test"). Create it if needed.
+    """Return the interpreter of the environment for `extra` ("" or "test"). Create it if needed.
 
     The environment for "test" also serves for "", since it contains everything.
     """
     base = base_folder()
     for folder in (base.with_name(f"{base.name}-{extra}"),) if extra else (base, base.with_name(f"{base.name}-test")):
         if (folder / COMPLETE).exists():
-            return folder
+            return folder / PYTHON
     folder = base.with_name(f"{base.name}-{extra}") if extra else base
     _make_locked(folder, extra)
-    return folder
+    return folder / PYTHON
 
 
 def base_folder() -> Path:
@@ -142,7 +142,7 @@ def _bare_environment(folder: Path) -> list[str]:
     """
     from innkeeper import programs
 
-    python = folder / "bin" / "python"
+    python = folder / PYTHON
     ensurepip = "import ensurepip; ensurepip.version()"  # Debian ships it, or its wheels, in a separate package
     if not (_python_runs(ensurepip) or _python_runs("import pip") or _pip_wheel()):
         programs.require("ensurepip")

@@ -17,6 +17,7 @@ RENAMED = {"MachineSpec": "VmConfig"}
         ("innkeeper.machine", "innkeeper.vm"),
         ("innkeeper.build", "innkeeper.guest"),
         ("innkeeper.cli.session", "innkeeper.engine.session"),
+        ("innkeeper.image.plan", "innkeeper.image.run_plan"),
     ],
 )
 def test_the_old_name_means_the_new_module(old: str, new: str) -> None:
