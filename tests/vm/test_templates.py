@@ -212,10 +212,12 @@ def test_on_a_full_disk_a_run_boots_and_nothing_stays(full_disk: Path) -> None:
     assert keys() == []
 
 
-def test_twenty_at_once_leave_nothing(key: str) -> None:
+@pytest.mark.parametrize(("runs", "at_once"), [(20, 20), pytest.param(200, 1, marks=pytest.mark.long)])
+def test_many_runs_leave_nothing(runs: int, at_once: int, key: str) -> None:
     before = (templates_root() / key / "ram").stat().st_mtime_ns
-    with ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(lambda n: succeed(*CLONE, busybox_image(), "echo", str(n)), range(20))) == [f"{n}\n" for n in range(20)]
+    with ThreadPoolExecutor(at_once) as pool:
+        said = list(pool.map(lambda n: succeed(*CLONE, busybox_image(), "echo", str(n)), range(runs)))
+    assert said == [f"{n}\n" for n in range(runs)]
     assert (templates_root() / key / "ram").stat().st_mtime_ns == before
     assert not [record for record in registry.list_vms() if record.alive and record.state.get("start")]
 
