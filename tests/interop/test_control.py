@@ -27,12 +27,14 @@ OOM_TOPIC = "/tasks/oom"
 def sleeper(node: Node) -> Iterator[str]:
     """A container that only sleeps, by containerd's client; its id."""
     id = "sleeper"
-    done = node.ctr("run", "--detach", *RUNTIME, f"{node.folder}/kata.toml", IMAGE, id, "sleep", "1000")
-    assert done.returncode == 0, done.stderr
-    yield id
-    node.ctr("task", "kill", "-s", "KILL", id)
-    node.ctr("task", "rm", "-f", id)
-    node.ctr("container", "rm", id)
+    try:
+        done = node.ctr("run", "--detach", *RUNTIME, f"{node.folder}/kata.toml", IMAGE, id, "sleep", "1000")
+        assert done.returncode == 0, done.stderr
+        yield id
+    finally:
+        node.ctr("task", "kill", "-s", "KILL", id)
+        node.ctr("task", "rm", "-f", id)
+        node.ctr("container", "rm", id)
 
 
 def test_limits_are_changed_while_it_runs(make: Callable[[str, str], Pod]) -> None:
