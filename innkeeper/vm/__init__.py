@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from innkeeper.vm.clone import CloneableVm
-    from innkeeper.vm.config import Disk, Forward, HostPrograms, Share, SharedPath, VmConfig
+    from innkeeper.vm.config import Disk, Forward, HostPrograms, Share, SharedPath, Tap, VmConfig
     from innkeeper.vm.snapshot import RestoredVm
     from innkeeper.vm.vm import VirtualMachine
 
@@ -19,6 +19,7 @@ __all__ = [
     "VmConfig",
     "Share",
     "SharedPath",
+    "Tap",
 ]
 
 AGENT_PORT = 1024

@@ -11,13 +11,15 @@ class HostPrograms:
     """Paths of the host's programs that a VM is made of. Nothing here looks for or installs one.
 
     `virtiofsd` is needed with shares only. `vhost_device_vsock` stands in for the kernel's vsock
-    where that does not work; without it the guest's ports are reached by virtio-serial.
+    where that does not work; without it the guest's ports are reached by virtio-serial. `nsenter`
+    is needed with a `Tap` only.
     """
 
     qemu: Path
     setpriv: Path
     virtiofsd: Path | None = None
     vhost_device_vsock: Path | None = None
+    nsenter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,19 @@ class Forward:
 
 
 @dataclass(frozen=True)
+class Tap:
+    """A network card on a tap device that its owner has made, in place of QEMU's user network.
+
+    `fd` is the device, which QEMU inherits, opened with IFF_VNET_HDR. QEMU runs in the network
+    namespace `namespace`: who looks for the network of a VM's process finds that of its card.
+    """
+
+    fd: int
+    mac: str
+    namespace: Path
+
+
+@dataclass(frozen=True)
 class VmConfig:
     """One virtual machine.
 
@@ -112,7 +127,7 @@ class VmConfig:
     * `root_device`, `root_type`: the kernel parameters `root=` and `rootfstype=`
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
-      name server 10.0.2.3)
+      name server 10.0.2.3); a `Tap`: one on that device
     * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`)
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
@@ -131,7 +146,7 @@ class VmConfig:
     cpus: int = 1
     disks: tuple[Disk, ...] = ()
     shares: tuple[Share, ...] = ()
-    network: bool = True
+    network: bool | Tap = True
     forwards: tuple[Forward, ...] = ()
     accel: str | None = None
     cmdline: tuple[str, ...] = ()
@@ -164,6 +179,8 @@ class VmConfig:
             raise InnkeeperError("memory of a cloneable VM cannot be given back: a template holds it for all of its clones")
         if self.forwards and not self.network:
             raise InnkeeperError("ports cannot be forwarded to a VM without a network")
+        if isinstance(self.network, Tap) and (self.forwards or self.cloneable):
+            raise InnkeeperError("a VM with a tap device has no forwarded ports and cannot be cloned")
         tags = [s.tag for s in self.shares]
         if len(set(tags)) != len(tags):
             raise InnkeeperError(f"two shares have the same tag: {', '.join(tags)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network
-from innkeeper.vm.config import Disk, Forward, VmConfig
+from innkeeper.vm.config import Disk, Forward, Tap, VmConfig
 
 MMIO_SLOTS = 8
 """The virtio-mmio transports of a microvm (docs/system/i386/microvm.rst)."""
@@ -57,7 +57,7 @@ class Launch:
 
 def device_count(config: VmConfig) -> int:
     """Return the number of virtio devices: root, disks, shares, vsock, entropy, network, balloon."""
-    return 1 + len(config.disks) + len(config.shares) + 2 + int(config.network) + int(config.gives_memory_back)
+    return 1 + len(config.disks) + len(config.shares) + 2 + int(bool(config.network)) + int(config.gives_memory_back)
 
 
 def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
@@ -106,10 +106,7 @@ def arguments(launch: Launch) -> list[str]:
         if driver == "virtio-serial":
             out += ["-device", "virtserialport,chardev=vsock,nr=1,name=innkeeper"]
     out += _shares(launch, bus)
-    if config.network:
-        # No boot ROM: the kernel is loaded by -kernel.
-        rom = "" if bus.mmio else ",romfile="
-        out += ["-netdev", network.netdev(launch.forwards), "-device", bus.device("virtio-net", f"netdev=net,mac={network.MAC}{rom}")]
+    out += _network(launch, bus)
     out += ["-device", bus.device("virtio-rng", "")]
     if config.gives_memory_back:
         # Nothing inflates it. It is there for its report of free pages, of which QEMU makes holes.
@@ -199,6 +196,18 @@ def _shares(launch: Launch, bus: "_Bus") -> list[str]:
             continue  # plugged in once the state is loaded, see `share_device`
         out += ["-device", bus.device("vhost-user-fs", f"chardev=share{index},tag={share.tag}")]
     return out
+
+
+def _network(launch: Launch, bus: "_Bus") -> list[str]:
+    card = launch.config.network
+    if not card:
+        return []
+    netdev, mac = network.netdev(launch.forwards), network.MAC
+    if isinstance(card, Tap):
+        netdev, mac = f"tap,id=net,fd={card.fd}", card.mac
+    # No boot ROM: the kernel is loaded by -kernel.
+    rom = "" if bus.mmio else ",romfile="
+    return ["-netdev", netdev, "-device", bus.device("virtio-net", f"netdev=net,mac={mac}{rom}")]
 
 
 class _Bus:

@@ -114,6 +114,14 @@ def create(name: str | None = None) -> Entry:
         return entry
 
 
+def outside(id: str, folder: Path) -> Entry:
+    """Return an entry for a VM in a folder of the caller's, who makes and removes it.
+
+    No list of VMs shows it, and `release` leaves it alone.
+    """
+    return Entry(id, folder, -1, {"version": 1, "id": id, "name": id, "owner": os.getpid(), "created": time.time(), "status": "created"})
+
+
 def _locked_folder(root: Path, id: str) -> tuple[Path, int]:
     """Make the folder of VM `id`. Return it and its lock, held.
 

@@ -31,7 +31,7 @@ from innkeeper.vm import (
     virtio_serial,
     vsock,
 )
-from innkeeper.vm.config import Forward, HostPrograms, VmConfig
+from innkeeper.vm.config import Forward, HostPrograms, Tap, VmConfig
 from innkeeper.vm.port_forward_ipv6 import Relay
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.shares import RunningShare
@@ -146,6 +146,11 @@ class VirtualMachine:
         assert self._vsock is not None and self.qmp is not None
         fds += (*self._vsock.fds, self.qmp.fd, *(share.fd for share in self._shares))
         argv = qemu.arguments(launch)
+        if isinstance(tap := self.config.network, Tap):
+            if self.host.nsenter is None:
+                raise InnkeeperError("a VM with a tap device is started by nsenter, and none is given")
+            fds += (tap.fd,)
+            argv = [str(self.host.nsenter), f"--net={tap.namespace}", "--", *argv]
         self._qemu = child_processes.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.close_fds_after_spawn()
         self.qmp.close_far_end()

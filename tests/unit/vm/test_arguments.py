@@ -8,7 +8,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import kernel_cmdline, network, qemu, shares, tsc
-from innkeeper.vm.config import Disk, Forward, Share, SharedPath, VmConfig
+from innkeeper.vm.config import Disk, Forward, Share, SharedPath, Tap, VmConfig
 
 
 @pytest.fixture
@@ -106,6 +106,15 @@ def test_no_network_means_no_card(files: dict[str, Path]) -> None:
     assert values(argv_of(spec_of(files, network=False)), "-netdev") == []
     with pytest.raises(InnkeeperError, match="without a network"):
         spec_of(files, network=False, forwards=(Forward("tcp", "", 80, 80),))
+
+
+def test_a_tap_takes_the_place_of_the_user_network(files: dict[str, Path]) -> None:
+    tap = Tap(7, "02:00:00:00:00:01", Path("/run/netns/pod"))
+    argv = argv_of(spec_of(files, network=tap))
+    assert values(argv, "-netdev") == ["tap,id=net,fd=7"]
+    assert "virtio-net-pci,netdev=net,mac=02:00:00:00:00:01,romfile=,disable-legacy=on" in values(argv, "-device")
+    with pytest.raises(InnkeeperError, match="no forwarded ports"):
+        spec_of(files, network=tap, forwards=(Forward("tcp", "", 80, 80),))
 
 
 @pytest.mark.parametrize(
