@@ -1,6 +1,6 @@
-"""Generates `innkeeper/wire/pb` from `innkeeper/wire/proto`: `python -m tests.generate_messages` (needs grpcio-tools).
+"""Generates `innkeeper/wire/pb` and `innkeeper/shim/pb` from the `proto` beside each: `python -m tests.generate_messages`.
 
-A module holds a file's serialized descriptor and hands it to `innkeeper.wire.messages`; its `.pyi` is protoc's own.
+Needs grpcio-tools. A module holds a file's serialized descriptor and hands it to `innkeeper.wire.messages`; its `.pyi` is protoc's own.
 """
 
 import re
@@ -14,9 +14,10 @@ from grpc_tools import protoc
 
 from tests.paths import ROOT
 
-WIRE = ROOT / "innkeeper" / "wire"
+WIRE, SHIM = ROOT / "innkeeper" / "wire", ROOT / "innkeeper" / "shim"
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
-SOURCES = ["google/protobuf/empty.proto"]
+SOURCES = {WIRE: ["google/protobuf/empty.proto"], SHIM: []}
+"""Package -> what it has messages of beside those of its own files."""
 WIDTH = 120
 
 
@@ -47,14 +48,14 @@ def _stub(text: str) -> str:
     return f"{text.rstrip()}\n\nSERVICES: dict[str, dict[str, tuple[type[_message.Message], type[_message.Message]]]]\n"
 
 
-def generate(target: Path) -> None:
-    """Write every module and its stub into the folder `target`."""
-    protos = sorted(path.name for path in (WIRE / "proto").glob("*.proto"))
+def generate(package: Path, target: Path) -> None:
+    """Write every module of `package` and its stub into the folder `target`."""
+    protos = sorted(path.name for path in (package / "proto").glob("*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
         files = descriptor_pb2.FileDescriptorSet()
         done = protoc.main(
-            ["protoc", f"-I{WIRE / 'proto'}", f"-I{WELL_KNOWN}", f"--descriptor_set_out={scratch}/all", "--include_imports",
-             f"--pyi_out={scratch}", *SOURCES, *protos]
+            ["protoc", f"-I{package / 'proto'}", f"-I{WELL_KNOWN}", f"--descriptor_set_out={scratch}/all", "--include_imports",
+             f"--pyi_out={scratch}", *SOURCES[package], *protos]
         )  # fmt: skip
         if done != 0:
             sys.exit(f"protoc ended with status {done}")
@@ -67,4 +68,5 @@ def generate(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    generate(WIRE / "pb")
+    for package in SOURCES:
+        generate(package, package / "pb")

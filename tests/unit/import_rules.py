@@ -51,6 +51,20 @@ PACKAGES = (
     ),
     Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.files", "innkeeper.guest")),
     Package(
+        "innkeeper.shim",
+        "containerd's shim: bootstrap, task service, events, streams; a VM for a container or a pod",
+        (
+            "innkeeper.errors",
+            "innkeeper.files",
+            "innkeeper.dial",
+            "innkeeper.wire",
+            "innkeeper.client",
+            "innkeeper.vm",
+            "innkeeper.image",
+            "innkeeper.engine",
+        ),
+    ),
+    Package(
         "bench",
         "figures of this machine; not needed to run containers",
         (

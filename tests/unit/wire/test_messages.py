@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from innkeeper.wire import pb
 from innkeeper.wire.pb import agent_pb2, guest_pb2, health_pb2, oci_pb2
-from tests.generate_messages import generate
-
-COMMITTED = Path(pb.__file__).parent
+from tests.generate_messages import SOURCES, generate
 
 
-def test_committed_modules_are_generated(tmp_path: Path) -> None:
-    generate(tmp_path)
+@pytest.mark.parametrize("package", SOURCES, ids=[package.name for package in SOURCES])
+def test_committed_modules_are_generated(package: Path, tmp_path: Path) -> None:
+    generate(package, tmp_path)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert made
-    assert made == {path.name: path.read_text() for path in COMMITTED.glob("*_pb2.py*")}
+    assert made == {path.name: path.read_text() for path in (package / "pb").glob("*_pb2.py*")}
 
 
 def test_services_name_every_method() -> None:
