@@ -46,6 +46,13 @@ def process_to_proto(process: Mapping[str, object]) -> oci_pb2.Process:
     return message
 
 
+def resources_to_proto(resources: Mapping[str, object]) -> oci_pb2.LinuxResources:
+    """Convert only a `linux.resources` object, as an update of limits sends it."""
+    message = oci_pb2.LinuxResources()
+    _fill(message, resources, "linux.resources")
+    return message
+
+
 def _fill(message: Message, document: Mapping[str, object], path: str) -> None:
     """Set the fields of `message` from `document`. `path` is the document's path, for errors."""
     fields = {field.name.lower(): field for field in message.DESCRIPTOR.fields}

@@ -1,0 +1,161 @@
+"""The VM of a container or a pod: boot it, give it folders of the host, end it.
+
+All that the host has of it is in one folder: sockets, logs, and `shared`, which one virtiofsd
+serves. `shared` is a shared mount: what is bound below it later appears in the daemon's namespace,
+and so in the guest.
+"""
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from innkeeper.client import Agent, Client, RpcError, connect
+from innkeeper.errors import InnkeeperError
+from innkeeper.shim import log, mounts
+from innkeeper.shim.network import PodNetwork
+from innkeeper.shim.settings import Settings
+from innkeeper.shim.spec import SHARE, SHM, Size
+from innkeeper.vm import AGENT_PORT, Share, VirtualMachine, VmConfig, registry
+from innkeeper.wire.pb import agent_pb2
+
+TAG = "shared"
+CONNECT_SECONDS = 15.0
+END_SECONDS = 10.0
+"""Seconds for the guest to remove its containers, and again to power off."""
+SHM_SIZE = 64 << 20
+
+
+class Machine:
+    """One VM and its agent. `end` must be called, also after a failed `boot`."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.shared = folder / "shared"
+        self._vm: VirtualMachine | None = None
+        self._client: Client | None = None
+        self._network: PodNetwork | None = None
+        self._ending = threading.Lock()
+        self._ended = False
+
+    @property
+    def agent(self) -> Agent:
+        """The agent in the guest."""
+        assert self._client is not None, "boot() comes first"
+        return Agent(self._client)
+
+    @property
+    def pid(self) -> int:
+        """The id of QEMU's process, which stands for all processes in the guest."""
+        assert self._vm is not None, "boot() comes first"
+        return int(self._vm.entry.get("pid"))
+
+    def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, oom_score: int, namespace: str) -> None:
+        """Boot the VM and set up its sandbox. `namespace` is the path of a network namespace, or empty.
+
+        Raises InnkeeperError, OSError and RpcError.
+        """
+        mounts.remove(self.folder)
+        self.folder.mkdir(mode=0o700, parents=True)
+        self.shared.mkdir()
+        mounts.make_shared(self.shared)
+        if namespace:
+            self._network = PodNetwork(Path(namespace), self.folder)
+        self._vm = VirtualMachine(self._config(size), self.settings.host, registry.outside(self.folder.name, self.folder))
+        self._vm.start()
+        # QEMU has inherited this process's score, which may protect it from the OOM killer.
+        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(oom_score))
+        addresses = self._network.connect() if self._network is not None else None
+        self._vm.wait_ready(self.settings.boot_seconds)
+        self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
+        now = time.time()
+        self.agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
+        self.agent.reseed_random(os.urandom(64))
+        if addresses is not None:
+            addresses.configure(self.agent)
+        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
+        self.agent.create_sandbox(sandbox)
+
+    def _config(self, size: Size) -> VmConfig:
+        """Return the configuration of a VM for containers of this size."""
+        settings = self.settings
+        memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
+        return VmConfig(
+            kernel=settings.kernel,
+            root=settings.root,
+            initrd=settings.initrd,
+            memory_mib=memory,
+            cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
+            shares=(Share.of(TAG, self.shared),),
+            network=(self._network is not None and self._network.tap) or False,
+            accel=settings.accelerator,
+            machine_type=settings.machine_type,
+            cmdline=settings.kernel_parameters,
+        )
+
+    def watch_memory(self, report: Callable[[str], None]) -> None:
+        """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
+
+        def watch() -> None:
+            # It ends with the connection, and at the end of the sandbox.
+            with contextlib.suppress(RpcError):
+                while True:
+                    report(self.agent.get_oom_event())
+
+        threading.Thread(target=watch, name="oom", daemon=True).start()
+
+    def watch_end(self, report: Callable[[], None]) -> None:
+        """Call `report` once QEMU has ended, in a thread."""
+        descriptor = os.pidfd_open(self.pid)
+
+        def watch() -> None:
+            ready = select.poll()
+            ready.register(descriptor, select.POLLIN)
+            ready.poll()
+            os.close(descriptor)
+            if not self._ended and (failure := self.failure()) is not None:
+                log.error(failure.message)
+            report()
+
+        threading.Thread(target=watch, name="end of QEMU", daemon=True).start()
+
+    def end(self) -> None:
+        """Shut the guest down, so that it writes what it has not yet, and remove the folder.
+
+        May be called twice, by two threads: the second waits for the first.
+        """
+        with self._ending:
+            if not self._ended:
+                self._ended = True
+                self._end()
+
+    def _end(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(RpcError):  # the guest is gone, or powers off before its answer arrives
+                Agent(self._client, END_SECONDS).destroy_sandbox()
+        if self._vm is not None:
+            if self._client is not None:
+                self._vm.stop(END_SECONDS)
+                self._client.close()
+            self._vm.close()
+        if self._network is not None:
+            self._network.close()
+        try:
+            mounts.remove(self.folder)
+        except OSError as error:
+            log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+
+    def failure(self) -> InnkeeperError | None:
+        """Return why the VM has ended, or None."""
+        return self._vm.failure() if self._vm is not None else None
+
+
+def sandbox_request(sandbox_id: str, hostname: str, shm_size: int = SHM_SIZE) -> agent_pb2.CreateSandboxRequest:
+    """Return what the guest is asked for before its containers: host name, and a /dev/shm for a pod to share."""
+    options = ["noexec", "nosuid", "nodev", "mode=1777", f"size={shm_size}"]
+    shm = agent_pb2.Storage(driver="ephemeral", source="shm", fstype="tmpfs", options=options, mount_point=SHM)
+    return agent_pb2.CreateSandboxRequest(sandbox_id=sandbox_id, hostname=hostname, storages=[shm])

@@ -1,0 +1,154 @@
+"""The containers of one shim: one alone in its VM, or those of a pod in the pod's.
+
+The first container boots the VM. If CRI says that it stands for a pod, there is nothing more to it,
+and the pod's containers come later. Otherwise it is the VM's only one.
+"""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from innkeeper.shim import settings, spec
+from innkeeper.shim.container import Container, GuestContainer, agent_id
+from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
+from innkeeper.shim.events import Publisher
+from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.shim.process import LOST
+from innkeeper.shim.state import State
+
+CRI_NAMESPACE = "k8s.io"
+"""containerd's namespace of CRI. Its client says when a standard input ends; others may not."""
+OPTIONS = "runtimeoptions.v1.Options"
+
+
+class Pod:
+    """The containers by id, and their VM. Creations are made one after the other."""
+
+    def __init__(self, namespace: str, publisher: Publisher, socket: Path) -> None:
+        self._namespace = namespace
+        self._publisher = publisher
+        self._socket = socket
+        self._creation = threading.Lock()
+        self._containers: dict[str, Container] = {}
+        self._machine: Machine | None = None
+        self._sysctls: dict[str, str] = {}
+
+    def is_empty(self) -> bool:
+        """Return whether there is no container, and none is being created."""
+        return not self._containers and not self._creation.locked()
+
+    def container(self, id: str) -> Container:
+        """Return a container. Raises CallError."""
+        try:
+            return self._containers[id]
+        except KeyError:
+            raise not_found(f"container {id} not found") from None
+
+    def create(self, request: pb.CreateTaskRequest) -> Container:
+        """Create a container. Whatever fails, nothing of it stays.
+
+        Raises CallError, InnkeeperError, OSError and RpcError.
+        """
+        if request.checkpoint:
+            raise unimplemented("containers cannot be restored from a checkpoint")
+        with self._creation:
+            if request.id in self._containers:
+                raise already_exists(f"container {request.id} exists")
+            document = json.loads(Path(request.bundle, "config.json").read_bytes())
+            container = self._create(request, document, State(Path(request.bundle)))
+            self._containers[request.id] = container
+        io = pb.TaskIO(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
+        self._publisher.publish(
+            pb.TaskCreate(container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=container.pid)
+        )
+        return container
+
+    def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
+        if self._machine is not None:
+            return self._create_in_guest(request, document, state, self._machine, owns_machine=False)
+        if (document.get("annotations") or {}).get(spec.CONTAINER_TYPE) == "container":
+            raise wrong_state("the VM of the pod has ended")
+        sandbox = spec.is_sandbox(document)
+        # What a VM cannot do is refused before one is booted.
+        spec.check(document) if sandbox else spec.plan(document, agent_id(request.id), {})
+        machine = self._boot(request, document, state)
+        try:
+            if sandbox:
+                self._machine, self._sysctls = machine, dict(document["linux"].get("sysctl") or {})
+                container = Container(request, machine, self._publisher, state, owns_machine=True)
+                machine.watch_end(lambda: container.init.ended(LOST))
+                return container
+            return self._create_in_guest(request, document, state, machine, owns_machine=True)
+        except BaseException:
+            machine.end()
+            state.clear()
+            raise
+
+    def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Machine:
+        """Boot the VM for `document`. What it has on the host is recorded first."""
+        found = settings.load(config_path(request.options))
+        machine = Machine(found, found.state / self._namespace / request.id)
+        state.add_folder(machine.folder)
+        state.own_vm(self._socket)
+        oom_score = int((document.get("process") or {}).get("oomScoreAdj") or 0)
+        sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
+        try:
+            machine.boot(sandbox, spec.size(document), oom_score, spec.network_namespace(document))
+            machine.watch_memory(self._report_oom)
+        except BaseException:
+            machine.end()
+            state.clear()
+            raise
+        return machine
+
+    def _create_in_guest(
+        self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, *, owns_machine: bool
+    ) -> Container:
+        plan = spec.plan(document, agent_id(request.id), self._sysctls)
+        container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
+        if not owns_machine:
+            state.add_folder(container.folder)
+        root = None if request.rootfs else Path(request.bundle, document["root"]["path"])
+        try:
+            container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
+        except BaseException:
+            container.remove()
+            raise
+        return container
+
+    def _report_oom(self, guest_id: str) -> None:
+        for id in self._containers:
+            if agent_id(id) == guest_id:
+                self._publisher.publish(pb.TaskOOM(container_id=id))
+
+    def forget(self, id: str) -> None:
+        """Drop a container that was removed."""
+        container = self._containers.pop(id, None)
+        if container is not None and container.owns_machine:
+            self._machine = None
+
+    def close(self) -> None:
+        """End the VM, if there is still one."""
+        for container in list(self._containers.values()):
+            if container.owns_machine:
+                container.remove()
+
+
+def config_path(options: pb.Any) -> str:
+    """Return the configuration file that a runtime handler names, or "". Options of other types are not for us."""
+    if options.type_url.rpartition("/")[2] != OPTIONS:
+        return ""
+    return str(pb.Options.FromString(options.value).config_path)
+
+
+def _shm_size(document: spec.Document) -> int:
+    """Return the size of the pod's /dev/shm, which is that of the file system that CRI has made for it."""
+    sources: list[Any] = [mount.get("source") for mount in document.get("mounts") or () if mount["destination"] == "/dev/shm"]
+    try:
+        found = os.statvfs(sources[0])
+    except (IndexError, OSError, TypeError):
+        return SHM_SIZE
+    return found.f_blocks * found.f_frsize if found.f_blocks else SHM_SIZE

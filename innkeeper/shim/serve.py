@@ -1,0 +1,35 @@
+"""The process that serves a container or a pod: everything is imported here, before the first call.
+
+A lazy import weeks later would load the modules of another version, if the package is upgraded
+meanwhile.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+from innkeeper.shim import log
+from innkeeper.shim.arguments import Arguments
+from innkeeper.shim.events import Publisher
+from innkeeper.shim.pod import Pod
+from innkeeper.shim.server import Server
+from innkeeper.shim.task_service import TaskService
+
+IDLE_SECONDS = 60.0
+"""Seconds after which a shim ends that has no container."""
+
+
+def run(listener: socket.socket, path: Path, arguments: Arguments, bundle: Path) -> None:
+    """Serve containerd until the last container is gone."""
+    os.chdir("/")  # a bundle is removed while we live
+    log.open_fifo(bundle)
+    publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), arguments.namespace)
+    pod = Pod(arguments.namespace, publisher, path)
+    service = TaskService(pod)
+    try:
+        Server(listener, service.handle, lambda: service.ended, pod.is_empty, IDLE_SECONDS).serve()
+    finally:
+        path.unlink(missing_ok=True)
+        listener.close()
+        pod.close()
+        publisher.close()

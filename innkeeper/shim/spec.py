@@ -1,0 +1,174 @@
+"""From containerd's specification of a container (config.json) to what the guest is asked for.
+
+What names things of the host is dropped where the guest has its own: namespaces, cgroup path, LSM
+labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
+to the agent, which applies or refuses it.
+"""
+
+import math
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper.errors import InnkeeperError
+
+Document = dict[str, Any]
+
+SHARE = "/run/kata-containers/shared/containers"
+"""Where the agent has what the host shares."""
+SHM = "/run/kata-containers/sandbox/shm"
+"""The pod's /dev/shm in the guest."""
+ROOT, VOLUMES = "rootfs", "volumes"
+"""Folders of a container in the share."""
+CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+CPU_PERIOD = 100_000
+"""Microseconds that a quota is of, if the specification does not say (cgroups(7))."""
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A file or folder of the host that the guest sees as `name` in the container's folder of the share."""
+
+    name: str
+    source: Path
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A container for the guest: its document, what is bound into the share, and whether it joins the pod's pid namespace."""
+
+    document: Document
+    binds: tuple[Bind, ...]
+    shares_pids: bool
+
+
+def is_sandbox(document: Document) -> bool:
+    """Return whether this is the container that stands for a pod of CRI."""
+    return bool((document.get("annotations") or {}).get(CONTAINER_TYPE) == "sandbox")
+
+
+def check(document: Document) -> None:
+    """Raise InnkeeperError for what no VM can do: share the host's namespaces, run hooks, have its devices."""
+    _check_namespaces(document)
+    _refuse(document)
+
+
+def _check_namespaces(document: Document) -> None:
+    kinds = {namespace["type"] for namespace in document["linux"].get("namespaces", ())}
+    for kind in ("network", "pid", "ipc", "uts", "mount"):
+        if kind not in kinds:
+            raise InnkeeperError(f"linux.namespaces: a container in a VM cannot use the host's {kind} namespace")
+    if "user" in kinds:
+        raise InnkeeperError("linux.namespaces: user namespaces are not supported yet")
+
+
+def network_namespace(document: Document) -> str:
+    """Return the path of the network namespace that containerd has made, or "" if there is none."""
+    return next((str(entry.get("path", "")) for entry in document["linux"]["namespaces"] if entry["type"] == "network"), "")
+
+
+def plan(document: Document, agent_id: str, sysctls: Mapping[str, str]) -> Plan:
+    """Return what the agent is asked for. `sysctls` are the pod's. Raises InnkeeperError."""
+    check(document)
+    binds: list[Bind] = []
+    mounts = [_mount(index, mount, agent_id, binds) for index, mount in enumerate(document.get("mounts") or ())]
+    linux = _linux(document["linux"], sysctls)
+    shared = any(entry["type"] == "pid" and entry.get("path") for entry in document["linux"]["namespaces"])
+    root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
+    dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
+    rest = {key: value for key, value in document.items() if key not in dropped}
+    made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"]), "linux": linux}
+    return Plan(made, tuple(binds), shared)
+
+
+def process(document: Document) -> Document:
+    """Return a process without the labels of the host's security modules, whose policies the guest does not have."""
+    return {key: value for key, value in document.items() if key not in ("apparmorProfile", "selinuxLabel")}
+
+
+def resources(document: Document) -> Document:
+    """Return limits without what is meant for the host: its processors, its memory nodes.
+
+    kubelet asks for `memory.oom.group` on every host with cgroup v2, and this protocol has no
+    field for it. Other entries of `unified` are left in, and refused.
+    """
+    made = dict(document)
+    if cpu := document.get("cpu"):
+        made["cpu"] = {key: value for key, value in cpu.items() if key not in ("cpus", "mems")}
+    if unified := {key: value for key, value in (document.get("unified") or {}).items() if key != "memory.oom.group"}:
+        made["unified"] = unified
+    else:
+        made.pop("unified", None)
+    return made
+
+
+def _refuse(document: Document) -> None:
+    for name, hooks in (document.get("hooks") or {}).items():
+        if hooks:
+            raise InnkeeperError(f"hooks.{name}: hooks would run on the host, where the container is not")
+    if devices := document["linux"].get("devices"):
+        raise InnkeeperError(
+            f"linux.devices: {devices[0].get('path')}: devices of the host cannot be passed to a VM",
+            hint="for a privileged container: privileged_without_host_devices = true in containerd's configuration",
+        )
+
+
+def _linux(linux: Document, sysctls: Mapping[str, str]) -> Document:
+    dropped = ("cgroupsPath", "mountLabel", "namespaces", "devices")
+    made = {key: value for key, value in linux.items() if key not in dropped}
+    made["namespaces"] = [{"type": kind} for kind in ("ipc", "uts", "mount")]  # the guest's; the agent adds what else a container has
+    if all_sysctls := {**sysctls, **(linux.get("sysctl") or {})}:
+        made["sysctl"] = all_sysctls
+    if linux.get("resources"):
+        made["resources"] = resources(linux["resources"])
+    return made
+
+
+def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind]) -> Document:
+    """Return a mount for the guest. What is on the host is added to `binds`."""
+    options = [str(option) for option in mount.get("options") or ()]
+    if mount.get("type") != "bind" and not {"bind", "rbind"} & set(options):
+        return mount
+    if mount["destination"] == "/dev/shm":
+        return {**mount, "type": "bind", "source": SHM, "options": ["rbind"]}
+    source = Path(mount["source"])
+    _check_source(source, mount["destination"], options)
+    name = f"{VOLUMES}/{index}" + ("" if source.is_dir() else f"/{source.name}")
+    binds.append(Bind(name, source, "ro" in options))
+    return {**mount, "source": f"{SHARE}/{agent_id}/{name}"}
+
+
+def _check_source(source: Path, destination: str, options: Sequence[str]) -> None:
+    if {"shared", "rshared"} & set(options):
+        raise InnkeeperError(f"mounts: {destination}: mounts of a guest cannot appear on the host: bidirectional propagation")
+    try:
+        mode = os.stat(source).st_mode
+    except OSError as error:
+        raise InnkeeperError(f"mounts: {destination}: {source}: {error.strerror}") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise InnkeeperError(f"mounts: {destination}: {source} is neither a folder nor a regular file, a VM cannot share it")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the containers of a VM may use: bytes of memory and processors. 0: no limit is known."""
+
+    memory: int = 0
+    cpus: int = 0
+
+
+def size(document: Document) -> Size:
+    """Return the limits of a container, or for a sandbox the sum that CRI has written into its annotations."""
+    if is_sandbox(document):
+        prefix, notes = "io.kubernetes.cri.sandbox-", document.get("annotations") or {}
+        memory, quota, period = (int(notes.get(prefix + name) or 0) for name in ("memory", "cpu-quota", "cpu-period"))
+    else:
+        limits = document["linux"].get("resources") or {}
+        cpu = limits.get("cpu") or {}
+        memory = int((limits.get("memory") or {}).get("limit") or 0)
+        quota, period = int(cpu.get("quota") or 0), int(cpu.get("period") or 0)
+    return Size(max(0, memory), math.ceil(quota / (period or CPU_PERIOD)) if quota > 0 else 0)

@@ -1,0 +1,64 @@
+"""What a container has on the host, written to its bundle before it is made.
+
+If the shim is killed, containerd runs the program once more with the action `delete`, and this file
+is all that it knows. It may be of an older version of the shim, so what is missing in it is empty.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from innkeeper import files
+
+NAME = "state.json"
+
+
+@dataclass
+class State:
+    """The folders and sockets of one container, and the process that owns its VM if it has one of its own.
+
+    `shim` is that process's id and start time, which together name one process only.
+    """
+
+    bundle: Path
+    folders: list[str] = field(default_factory=list)
+    sockets: list[str] = field(default_factory=list)
+    shim: tuple[int, int] | None = None
+
+    def add_folder(self, folder: Path) -> None:
+        """Record a folder that is going to be made."""
+        self.folders.append(str(folder))
+        self.save()
+
+    def own_vm(self, socket: Path) -> None:
+        """Record that this process serves on `socket`, for this container's VM."""
+        self.sockets.append(str(socket))
+        self.shim = (os.getpid(), start_time(os.getpid()))
+        self.save()
+
+    def save(self) -> None:
+        """Write the file. Raises OSError."""
+        with files.replaced(self.bundle / NAME) as part:
+            part.write_text(json.dumps({"version": 1, "folders": self.folders, "sockets": self.sockets, "shim": self.shim}) + "\n")
+
+    def clear(self) -> None:
+        """Remove the file: nothing is left to undo."""
+        self.folders, self.sockets, self.shim = [], [], None
+        (self.bundle / NAME).unlink(missing_ok=True)
+
+
+def load(bundle: Path) -> State:
+    """Return what the file says, and nothing if there is none or it cannot be read."""
+    try:
+        data: dict[str, Any] = json.loads((bundle / NAME).read_bytes())
+        shim = data.get("shim")
+        return State(bundle, list(data.get("folders", ())), list(data.get("sockets", ())), (int(shim[0]), int(shim[1])) if shim else None)
+    except (OSError, ValueError, TypeError, AttributeError, IndexError):
+        return State(bundle)
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since the boot (proc_pid_stat(5)). Raises OSError."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

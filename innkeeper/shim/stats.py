@@ -1,0 +1,36 @@
+"""A container's figures, from the agent's message to the one of containerd: cgroup version 2, microseconds."""
+
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.wire.pb import agent_pb2
+
+TYPE_URL = "io.containerd.cgroups.v2.Metrics"
+NANOSECONDS = 1000
+"""Of a microsecond."""
+
+
+def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
+    """Return the figures for containerd."""
+    group = response.cgroup_stats
+    usage, throttling, counts = group.cpu_stats.cpu_usage, group.cpu_stats.throttling_data, group.memory_stats.stats
+    names = ("anon", "file", "inactive_file", "active_file", "pgfault", "pgmajfault")
+    return pb.Metrics(
+        pids=pb.PidsStat(current=group.pids_stats.current, limit=group.pids_stats.limit),
+        cpu=pb.CPUStat(
+            usage_usec=usage.total_usage // NANOSECONDS,
+            user_usec=usage.usage_in_usermode // NANOSECONDS,
+            system_usec=usage.usage_in_kernelmode // NANOSECONDS,
+            nr_periods=throttling.periods,
+            nr_throttled=throttling.throttled_periods,
+            throttled_usec=throttling.throttled_time // NANOSECONDS,
+        ),
+        memory=pb.MemoryStat(
+            usage=group.memory_stats.usage.usage,
+            usage_limit=group.memory_stats.usage.limit,
+            **{name: counts[name] for name in names if name in counts},
+        ),
+    )
+
+
+def packed(message: pb.Metrics) -> pb.Any:
+    """Return the figures as containerd expects them in an answer."""
+    return pb.Any(type_url=TYPE_URL, value=message.SerializeToString())

@@ -1,0 +1,113 @@
+"""containerd's specification as the guest gets it: what is dropped, what is bound, what is refused."""
+
+import copy
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.proto import to_proto
+from innkeeper.shim import spec
+
+NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]
+DOCUMENT: dict[str, Any] = {
+    "ociVersion": "1.1.0",
+    "process": {"args": ["sh"], "cwd": "/", "apparmorProfile": "cri-containerd.apparmor.d", "selinuxLabel": "a:b:c"},
+    "root": {"path": "rootfs", "readonly": True},
+    "hostname": "pod",
+    "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]}],
+    "annotations": {"a": "b"},
+    "linux": {
+        "namespaces": NAMESPACES,
+        "cgroupsPath": "/default/one",
+        "sysctl": {"net.core.somaxconn": "2"},
+        "resources": {
+            "cpu": {"shares": 2, "cpus": "0-3", "mems": "0", "quota": 150000, "period": 100000},
+            "memory": {"limit": 1 << 28},
+            "unified": {"memory.oom.group": "1"},
+        },
+    },
+}
+
+
+def document(**linux: object) -> dict[str, Any]:
+    made = copy.deepcopy(DOCUMENT)
+    made["linux"].update(linux)
+    return made
+
+
+def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
+    plan = spec.plan(document(), "c-one", {"net.core.somaxconn": "1", "kernel.shm_rmid_forced": "1"})
+    made = plan.document
+    assert made["root"] == {"path": f"{spec.SHARE}/c-one/rootfs", "readonly": True}
+    assert made["process"] == {"args": ["sh"], "cwd": "/"}
+    assert made["linux"] == {
+        "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
+        "sysctl": {"net.core.somaxconn": "2", "kernel.shm_rmid_forced": "1"},
+        "resources": {"cpu": {"shares": 2, "quota": 150000, "period": 100000}, "memory": {"limit": 1 << 28}},
+    }
+    assert "hostname" not in made
+    assert not plan.shares_pids
+    assert to_proto(made).Linux.Resources.CPU.Quota == 150000
+
+
+def test_a_pid_namespace_with_a_path_is_the_pods() -> None:
+    shared = [{"type": "pid", "path": "/proc/1/ns/pid"}, *NAMESPACES[1:]]
+    assert spec.plan(document(namespaces=shared), "c-one", {}).shares_pids
+
+
+def test_files_and_folders_are_bound_and_shm_is_the_guests(tmp_path: Path) -> None:
+    file, folder = tmp_path / "hosts", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    made = document()
+    made["mounts"] += [
+        {"destination": "/etc/hosts", "type": "bind", "source": str(file), "options": ["rbind", "rprivate", "ro"]},
+        {"destination": "/data", "source": str(folder), "options": ["rbind", "rw"]},
+        {"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind", "ro"]},
+    ]
+    plan = spec.plan(made, "c-one", {})
+    assert plan.binds == (spec.Bind("volumes/1/hosts", file, True), spec.Bind("volumes/2", folder, False))
+    assert [mount["source"] for mount in plan.document["mounts"]] == [
+        "proc",
+        f"{spec.SHARE}/c-one/volumes/1/hosts",
+        f"{spec.SHARE}/c-one/volumes/2",
+        spec.SHM,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["network", "pid", "ipc", "uts"])
+def test_the_hosts_namespaces_are_refused(kind: str) -> None:
+    others = [namespace for namespace in NAMESPACES if namespace["type"] != kind]
+    with pytest.raises(InnkeeperError, match=f"the host's {kind} namespace"):
+        spec.check(document(namespaces=others))
+
+
+def test_what_a_vm_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InnkeeperError, match=r"linux\.devices: /dev/kvm"):
+        spec.check(document(devices=[{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}]))
+    with pytest.raises(InnkeeperError, match=r"hooks\.prestart"):
+        spec.check({**document(), "hooks": {"prestart": [{"path": "/bin/true"}]}})
+    with pytest.raises(InnkeeperError, match="user namespaces"):
+        spec.check(document(namespaces=[*NAMESPACES, {"type": "user"}]))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        for source, options, message in (
+            (str(tmp_path / "s"), ["rbind"], "neither a folder nor a regular file"),
+            (str(tmp_path / "none"), ["rbind"], "No such file"),
+            (str(tmp_path), ["rbind", "rshared"], "bidirectional propagation"),
+        ):
+            made = document()
+            made["mounts"] = [{"destination": "/x", "type": "bind", "source": source, "options": options}]
+            with pytest.raises(InnkeeperError, match=message):
+                spec.plan(made, "c-one", {})
+
+
+def test_sizes() -> None:
+    assert spec.size(document()) == spec.Size(1 << 28, 2)
+    assert spec.size(document(resources={})) == spec.Size(0, 0)
+    notes = {"memory": str(1 << 29), "cpu-quota": "50000", "cpu-period": "100000"}
+    annotations = {spec.CONTAINER_TYPE: "sandbox", **{f"io.kubernetes.cri.sandbox-{name}": value for name, value in notes.items()}}
+    assert spec.size({**document(), "annotations": annotations}) == spec.Size(1 << 29, 1)

@@ -1,0 +1,19 @@
+"""The agent's figures as containerd reads them."""
+
+from innkeeper.shim import stats
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.wire.pb import agent_pb2
+
+
+def test_figures() -> None:
+    response = agent_pb2.StatsContainerResponse()
+    group = response.cgroup_stats
+    group.cpu_stats.cpu_usage.total_usage = 5_000_999
+    group.memory_stats.usage.usage, group.memory_stats.usage.limit = 100, 200
+    group.memory_stats.stats.update({"inactive_file": 10, "oom_kill": 1})
+    group.pids_stats.current = 3
+    packed = stats.packed(stats.metrics(response))
+    assert packed.type_url == "io.containerd.cgroups.v2.Metrics"
+    found = pb.Metrics.FromString(packed.value)
+    assert (found.cpu.usage_usec, found.pids.current) == (5000, 3)
+    assert (found.memory.usage, found.memory.usage_limit, found.memory.inactive_file, found.memory.anon) == (100, 200, 10, 0)
