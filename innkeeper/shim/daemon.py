@@ -7,9 +7,11 @@ must not hold it.
 
 import os
 import socket
+import traceback
 from pathlib import Path
 
 from innkeeper.dial import connect_unix, listen_unix
+from innkeeper.shim import log
 from innkeeper.shim.arguments import Arguments
 
 CONNECT_SECONDS = 2.0
@@ -49,16 +51,17 @@ def launch(listener: socket.socket, path: Path, arguments: Arguments, bundle: Pa
     if os.fork() != 0:
         listener.close()
         return
-    status = 1
     try:
         _detach()
+        log.open_fifo(bundle)
         from innkeeper.shim import serve
 
-        serve.run(listener, path, arguments, bundle)
-        status = 0
+        serve.run(listener, path, arguments)
+    except Exception:  # noqa: BLE001 - the edge of a process: nobody else hears of it
+        log.error(traceback.format_exc())
     finally:
         # The frames above belong to the parent: nothing of them may run here.
-        os._exit(status)
+        os._exit(0)
 
 
 def _detach() -> None:

@@ -39,6 +39,7 @@ class Machine:
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
+        self._oom_scores: list[int] = []
         self._ending = threading.Lock()
         self._ended = False
 
@@ -54,7 +55,7 @@ class Machine:
         assert self._vm is not None, "boot() comes first"
         return int(self._vm.entry.get("pid"))
 
-    def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, oom_score: int, namespace: str) -> None:
+    def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, namespace: str) -> None:
         """Boot the VM and set up its sandbox. `namespace` is the path of a network namespace, or empty.
 
         Raises InnkeeperError, OSError and RpcError.
@@ -67,8 +68,7 @@ class Machine:
             self._network = PodNetwork(Path(namespace), self.folder)
         self._vm = VirtualMachine(self._config(size), self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
-        # QEMU has inherited this process's score, which may protect it from the OOM killer.
-        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(oom_score))
+        self._set_oom_score(0)  # it has inherited that of this process, which may be protected
         addresses = self._network.connect() if self._network is not None else None
         self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
@@ -79,6 +79,17 @@ class Machine:
             addresses.configure(self.agent)
         sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
         self.agent.create_sandbox(sandbox)
+
+    def protect(self, oom_score: int) -> None:
+        """Give QEMU the score of a container in it, if that is the lowest yet. Raises OSError.
+
+        Otherwise the host's OOM killer would spare no VM, or every one.
+        """
+        self._oom_scores.append(oom_score)
+        self._set_oom_score(min(self._oom_scores))
+
+    def _set_oom_score(self, score: int) -> None:
+        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(score))
 
     def _config(self, size: Size) -> VmConfig:
         """Return the configuration of a VM for containers of this size."""

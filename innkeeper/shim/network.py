@@ -56,7 +56,7 @@ class PodNetwork:
         self._log = folder / "network.log"
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(SECONDS)
-        argv = [sys.executable, "-m", network_helper.__name__, str(namespace), str(far.fileno())]
+        argv = [sys.executable, "-P", "-m", network_helper.__name__, str(namespace), str(far.fileno())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with far, open(self._log, "wb") as errors:
             self._helper = subprocess.Popen(

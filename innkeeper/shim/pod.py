@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.shim import settings, spec
-from innkeeper.shim.container import Container, GuestContainer, agent_id
+from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
+from innkeeper.shim.guest_container import GuestContainer, agent_id
 from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import LOST
@@ -93,10 +94,9 @@ class Pod:
         machine = Machine(found, found.state / self._namespace / request.id)
         state.add_folder(machine.folder)
         state.own_vm(self._socket)
-        oom_score = int((document.get("process") or {}).get("oomScoreAdj") or 0)
         sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
         try:
-            machine.boot(sandbox, spec.size(document), oom_score, spec.network_namespace(document))
+            machine.boot(sandbox, spec.size(document), spec.network_namespace(document))
             machine.watch_memory(self._report_oom)
         except BaseException:
             machine.end()
@@ -113,6 +113,7 @@ class Pod:
             state.add_folder(container.folder)
         root = None if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
+            machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
             container.remove()
@@ -120,7 +121,7 @@ class Pod:
         return container
 
     def _report_oom(self, guest_id: str) -> None:
-        for id in self._containers:
+        for id in list(self._containers):
             if agent_id(id) == guest_id:
                 self._publisher.publish(pb.TaskOOM(container_id=id))
 

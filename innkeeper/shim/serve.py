@@ -8,7 +8,6 @@ import os
 import socket
 from pathlib import Path
 
-from innkeeper.shim import log
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.pod import Pod
@@ -19,10 +18,9 @@ IDLE_SECONDS = 60.0
 """Seconds after which a shim ends that has no container."""
 
 
-def run(listener: socket.socket, path: Path, arguments: Arguments, bundle: Path) -> None:
+def run(listener: socket.socket, path: Path, arguments: Arguments) -> None:
     """Serve containerd until the last container is gone."""
     os.chdir("/")  # a bundle is removed while we live
-    log.open_fifo(bundle)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), arguments.namespace)
     pod = Pod(arguments.namespace, publisher, path)
     service = TaskService(pod)

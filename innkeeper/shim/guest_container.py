@@ -1,0 +1,112 @@
+"""A container in the guest: its root and its volumes in the share, its processes, its limits."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from innkeeper.client import RpcError
+from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
+from innkeeper.shim import log, mounts, spec, stats
+from innkeeper.shim.container import Container
+from innkeeper.shim.errors import already_exists, not_found, wrong_state
+from innkeeper.shim.events import Publisher
+from innkeeper.shim.guest_process import ExecProcess, InitProcess
+from innkeeper.shim.machine import Machine
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.shim.process import RUNNING, Stdio
+from innkeeper.shim.state import State
+from innkeeper.wire.pb import agent_pb2
+
+STATS_SECONDS = 1.0
+"""Seconds for which figures are good: containerd 2 asks once a second, and an answer costs the guest time."""
+
+
+class GuestContainer(Container):
+    """A container in the guest, where its id has a prefix: containerd allows ids that the agent does not."""
+
+    def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
+        super().__init__(request, machine, publisher, state, owns_machine=owns_machine)
+        self.agent_id = agent_id(request.id)
+        self.folder = machine.shared / self.agent_id
+        self._agent = machine.agent
+        self._hold_stdin = False
+        self._in_guest = False
+        self._stats: tuple[float, pb.Any] | None = None
+
+    def create(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | None, *, hold_stdin: bool) -> None:
+        """Mount its root, bind its volumes, create it in the guest. `remove` must be called if it fails.
+
+        `root` is a folder of the host in place of a snapshot's mounts. Raises OSError, CallError,
+        InnkeeperError and RpcError.
+        """
+        self._hold_stdin = hold_stdin
+        self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
+        try:
+            init.open_streams(hold_stdin=hold_stdin)
+            target = self.folder / spec.ROOT
+            if root is not None:
+                mounts.bind(root, target, read_only=False)
+            for mount in rootfs:
+                mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
+            for bind in plan.binds:
+                mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only)
+            self._agent.create_container(
+                agent_pb2.CreateContainerRequest(
+                    container_id=self.agent_id, exec_id=self.agent_id, OCI=to_proto(plan.document), sandbox_pidns=plan.shares_pids
+                )
+            )
+        except BaseException:
+            init.close()
+            raise
+        self._in_guest = True
+        init.attend()
+
+    def remove(self) -> None:
+        if not self.owns_machine:
+            if self._in_guest:
+                try:
+                    self._agent.remove_container(self.agent_id)
+                except RpcError as error:
+                    log.info(f"container {self.id}: {error}")  # its VM has ended
+            mounts.remove(self.folder)
+        super().remove()
+
+    def add_process(self, request: pb.ExecProcessRequest) -> None:
+        if request.exec_id in self._execs:
+            raise already_exists(f"process {request.exec_id} exists in container {self.id}")
+        if self.init.status != RUNNING:
+            raise wrong_state(f"container {self.id} is not running")
+        document = spec.process(json.loads(request.spec.value))
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        name, guest_id = request.exec_id, agent_id(request.exec_id)
+        process = ExecProcess(
+            self._agent, self.agent_id, guest_id, stdio, lambda ended: self._exited(ended, name), process_to_proto(document)
+        )
+        process.hold_stdin = self._hold_stdin
+        self._execs[name] = process
+        self._publisher.publish(pb.TaskExecAdded(container_id=self.id, exec_id=name))
+
+    def set_paused(self, paused: bool) -> None:
+        if self.init.status != RUNNING:
+            raise wrong_state(f"container {self.id} is not running")
+        (self._agent.pause_container if paused else self._agent.resume_container)(self.agent_id)
+        self.paused = paused
+        self._publisher.publish(pb.TaskPaused(container_id=self.id) if paused else pb.TaskResumed(container_id=self.id))
+
+    def update(self, resources: dict[str, Any]) -> None:
+        self._agent.update_container(self.agent_id, resources_to_proto(spec.resources(resources)))
+
+    def stats(self) -> pb.Any:
+        now = time.monotonic()
+        if self.init.exit is not None:
+            raise not_found(f"container {self.id} has ended")
+        if self._stats is None or now - self._stats[0] > STATS_SECONDS:
+            self._stats = now, stats.packed(stats.metrics(self._agent.stats_container(self.agent_id)))
+        return self._stats[1]
+
+
+def agent_id(id: str) -> str:
+    """Return the name in the guest for an id of containerd, which may have one character only."""
+    return f"c-{id}"
