@@ -1,0 +1,235 @@
+"""A containerd of our own that runs containers by our shim, with CRI; what its client and CRI's say; what it may not leave."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from innkeeper import programs
+from innkeeper.paths import cache_root
+from innkeeper.shim.arguments import Arguments
+from innkeeper.shim.bootstrap import socket_path
+from tests.eventually import eventually, poll
+from tests.interop.node import HARNESS, crictl
+from tests.paths import ROOT
+from tests.vm.guest import artifacts
+
+IMAGE = "localhost/busybox:1"
+RUNTIME = "io.containerd.innkeeper.v2"
+SECONDS = 180.0
+BRIDGE = "ink-shim0"
+GATEWAY = "10.88.79.1"
+
+CONTAINERD = """
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = [
+    "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
+]
+[grpc]
+address = "{folder}/c.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "localhost/pause:1"
+disable_tcp_service = true
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "{folder}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "innkeeper"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper]
+runtime_type = "io.containerd.innkeeper.v2"
+privileged_without_host_devices = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper.options]
+ConfigPath = "{folder}/shim.toml"
+"""
+CNI = {
+    "cniVersion": "0.4.0",
+    "name": "shim",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": BRIDGE,
+            "isGateway": True,
+            "ipMasq": False,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.79.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]},
+        }
+    ],
+}
+PROGRAM = """#!/bin/sh
+export PYTHONPATH='{root}' PYTHONPYCACHEPREFIX='{cache}/pycache'
+exec '{python}' -P -m innkeeper.shim.main "$@"
+"""
+
+
+class Node:
+    """The daemon in `folder`, whose path must be short: the addresses of sockets are in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self.groups: set[tuple[str, str]] = set()
+        """Namespace and id of each container and pod that there was: the names of their shims' sockets are made from these."""
+
+    def up(self) -> None:
+        """Start containerd and import the images."""
+        self._configure()
+        self.start()
+        for name, *entry in (("localhost/busybox:1",), ("localhost/pause:1", "-e", "sleep", "1000000000")):
+            archive = self.folder / "image.tar"
+            busybox = str(programs.require("busybox"))
+            subprocess.run([HARNESS.parent / "make-image", archive, name, *entry, "--", busybox], check=True, capture_output=True)
+            for namespace in ("default", "k8s.io"):
+                self.ctr("--namespace", namespace, "image", "import", archive)
+
+    def _configure(self) -> None:
+        for name in ("bin", "cni"):
+            (self.folder / name).mkdir()
+        program = self.folder / "bin/containerd-shim-innkeeper-v2"
+        program.write_text(PROGRAM.format(root=ROOT, cache=cache_root(), python=sys.executable))
+        program.chmod(0o755)
+        (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder))
+        network = json.loads(json.dumps(CNI))
+        network["plugins"][0]["ipam"]["dataDir"] = str(self.folder / "cni-state")
+        (self.folder / "cni/10-shim.conflist").write_text(json.dumps(network))
+        guest = artifacts()
+        values: dict[str, Any] = {"kernel": guest.vmlinux, "root": guest.rootfs, "state": self.folder / "vms"}
+        values |= {"accelerator": "tcg", "boot_seconds": 120}
+        values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}
+        values["qemu"] = programs.require("qemu-system-x86_64")
+        self.settings(**values)
+
+    def settings(self, name: str = "shim.toml", /, **values: object) -> Path:
+        """Write a configuration of the shim."""
+        path = self.folder / name
+        lines = [f"{key} = {value if isinstance(value, int) else json.dumps(str(value))}\n" for key, value in values.items()]
+        path.write_text("".join(lines))
+        return path
+
+    def start(self) -> None:
+        """Start the daemon, or start it again."""
+        daemon = str(programs.require("ctr").with_name("containerd"))
+        path = f"{self.folder}/bin:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "INNKEEPER_SHIM_CONFIG": f"{self.folder}/shim.toml"}
+        with self.log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [daemon, "--config", f"{self.folder}/config.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+        eventually(lambda: self.try_ctr("version").returncode == 0, self.log.read_text, SECONDS)
+
+    def stop(self) -> None:
+        """End the daemon. Containers go on."""
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait()
+            self._daemon = None
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log, and its shims'."""
+        return self.folder / "containerd.log"
+
+    def argv(self, *words: object) -> list[str]:
+        """A command line of containerd's client."""
+        return [str(programs.require("ctr")), "--address", f"{self.folder}/c.sock", *map(str, words)]
+
+    def try_ctr(self, *words: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run containerd's client, whatever comes of it."""
+        return _text_of(self.argv(*words), **options)
+
+    def ctr(self, *words: object, **options: Any) -> str:
+        """Run a command of containerd's client that succeeds. Return its output."""
+        done = self.try_ctr(*words, **options)
+        assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr, self.log.read_text()[-4000:])
+        return done.stdout
+
+    def run_words(self, *words: str) -> list[str]:
+        """The words of `run` with our shim, whose options come before the id."""
+        *options, id = words
+        self.groups.add(("default", id))
+        return ["run", "--runtime", RUNTIME, *options, IMAGE, id]
+
+    def run(self, id: str, *command: str, options: tuple[str, ...] = ("--rm",), **more: Any) -> "subprocess.CompletedProcess[str]":
+        """Run a container of the busybox image, whatever comes of it."""
+        return self.try_ctr(*self.run_words(*options, id), *command, **more)
+
+    def tasks(self) -> dict[str, str]:
+        """Return task -> status."""
+        lines = self.ctr("task", "ls").splitlines()[1:]
+        return {line.split()[0]: line.split()[2] for line in lines}
+
+    def pid(self, id: str) -> int:
+        """Return the process id of a task: that of its QEMU."""
+        return next(int(line.split()[1]) for line in self.ctr("task", "ls").splitlines()[1:] if line.split()[0] == id)
+
+    def shim_of(self, pid: int) -> int:
+        """Return the shim that has started the QEMU `pid`."""
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    def crictl(self, *words: object, **options: Any) -> str:
+        """Run a command of CRI's client that succeeds. Return its output."""
+        argv = [str(crictl()), "--config", "/dev/null", "-r", f"unix://{self.folder}/c.sock", "-t", "120s", *map(str, words)]
+        done = _text_of(argv, **options)
+        assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr, self.log.read_text()[-4000:])
+        return done.stdout
+
+    def end_all(self) -> None:
+        """Remove every container of the client's namespace."""
+        for task in self.tasks():
+            self.try_ctr("task", "kill", "--signal", "KILL", task)
+            self.try_ctr("task", "rm", "--force", task)
+        for container in self.ctr("container", "ls", "--quiet").split():
+            self.ctr("container", "rm", container)
+
+
+def _text_of(argv: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a program, with no input if `options` have none."""
+    settings: dict[str, Any] = {"timeout": SECONDS, **({} if "input" in options else {"stdin": subprocess.DEVNULL}), **options}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, **settings)
+
+
+def leftovers(node: Node) -> set[str]:
+    """What there is now of a node: mounts and folders of VMs below its folder, sockets of its shims, processes that name it."""
+    folder = node.folder
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = {f"mount {mount}" for mount in mounts if mount.startswith(f"{folder}/")}
+    found |= {f"vm {path}" for path in (folder / "vms").glob("*/*")}
+    for namespace, id in node.groups:
+        path = socket_path("", Arguments(namespace=namespace, address=f"{folder}/c.sock"), id)
+        found |= {f"socket of {id}"} if path.exists() else set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.fsencode(folder) in (process / "cmdline").read_bytes() + os.fsencode(os.readlink(process / "cwd")):
+                found.add(f"process {process.name} {(process / 'cmdline').read_bytes()[:100]!r}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def remaining(node: Node, before: set[str]) -> set[str]:
+    """Return what there is more than `before`, once what is ending has had the time to."""
+    poll(lambda: not leftovers(node) - before, 20, every=0.2)
+    return leftovers(node) - before
+
+
+@contextmanager
+def running_node() -> Iterator[Node]:
+    """Context manager: a node in a new folder, and nothing of it afterwards."""
+    folder = Path(mkdtemp(prefix="ink-", dir="/run"))
+    node = Node(folder)
+    try:
+        node.up()
+        yield node
+    finally:
+        node.stop()
+        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+    assert remaining(node, set()) == set()
+    shutil.rmtree(folder)

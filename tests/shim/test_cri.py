@@ -1,0 +1,135 @@
+"""Pods by CRI: one VM each, nothing of the pause container in it, the pod's address on its card."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.eventually import eventually
+from tests.needs import needs
+from tests.shim.node import GATEWAY, IMAGE, Node
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.interop,
+    pytest.mark.vm,
+    needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "module:pyroute2"),
+]
+WEB = "mkdir /tmp/www; echo from the pod > /tmp/www/index.html; echo serving; exec httpd -f -p 80 -h /tmp/www"
+
+
+@dataclass
+class Pod:
+    """A pod with one container, which serves HTTP."""
+
+    node: Node
+    id: str
+    configuration: Path
+    volume: Path
+    container: str = ""
+
+    def add(self, name: str, script: str, **more: object) -> str:
+        """Create and start another container. Return its id."""
+        document: dict[str, Any] = {"metadata": {"name": name}, "image": {"image": IMAGE}, "log_path": f"{name}.log", "linux": {}, **more}
+        document["command"] = ["sh", "-c", script]
+        path = self.node.folder / f"{name}.json"
+        path.write_text(json.dumps(document))
+        container = self.node.crictl("create", "--no-pull", self.id, path, self.configuration).strip()
+        self.node.crictl("start", container)
+        return container
+
+    def exec(self, *command: str, **options: object) -> str:
+        """Run a command in the container that serves."""
+        return self.node.crictl("exec", *(["-i"] if options else []), self.container, *command, **options)
+
+
+@pytest.fixture(scope="module")
+def pod(daemon: Node) -> Iterator[Pod]:
+    node, volume = daemon, daemon.folder / "config-map"
+    volume.mkdir()
+    (volume / "key").write_text("one\n")
+    configuration = node.folder / "pod.json"
+    options = {"pid": 1}  # each container has a pid namespace of its own, as kubelet asks for
+    metadata = {"name": "web", "namespace": "default", "uid": "u1", "attempt": 1}
+    linux = {"security_context": {"namespace_options": options}, "sysctls": {"net.ipv4.ip_unprivileged_port_start": "70"}}
+    configuration.write_text(
+        json.dumps(
+            {"metadata": metadata, "hostname": "web-0", "log_directory": str(node.folder), "linux": linux}
+            | {"dns_config": {"servers": ["10.255.255.53"], "searches": ["example.org"]}}
+        )
+    )
+    made = Pod(node, node.crictl("runp", configuration).strip(), configuration, volume)
+    node.groups.add(("k8s.io", made.id))
+    try:
+        mounts = [{"host_path": str(volume), "container_path": "/config", "readonly": True}]
+        made.container = made.add("web", WEB, mounts=mounts)
+        yield made
+    finally:
+        node.crictl("stopp", made.id)
+        node.crictl("rmp", made.id)
+    assert node.crictl("pods", "-q") == ""
+
+
+def address(pod: Pod) -> str:
+    return str(json.loads(pod.node.crictl("inspectp", pod.id))["status"]["network"]["ip"])
+
+
+def test_network(pod: Pod) -> None:
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{address(pod)}/", timeout=20) as answer:
+            return str(answer.read().decode())
+
+    assert read() == "from the pod\n"
+    pod.exec("ping", "-c", "1", "-W", "5", GATEWAY)
+    assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
+
+
+def test_what_the_pod_is_to_its_container(pod: Pod) -> None:
+    assert pod.exec("uname", "-rn").split() == ["web-0", pod.exec("uname", "-r").strip()]
+    assert pod.exec("uname", "-r").strip().endswith("-innkeeper")
+    assert pod.exec("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start") == "70\n"
+    assert "nameserver 10.255.255.53" in pod.exec("cat", "/etc/resolv.conf")
+    assert "localhost" in pod.exec("cat", "/etc/hosts")
+    assert "tmpfs /dev/shm" in pod.exec("cat", "/proc/mounts")
+    processes = [line.split(maxsplit=3)[3] for line in pod.exec("ps").splitlines()[1:]]
+    assert processes[0].startswith("httpd")
+    assert not [process for process in processes if "sleep" in process]
+
+
+def test_a_config_map_changes_live_and_only_the_host_writes(pod: Pod) -> None:
+    assert pod.exec("cat", "/config/key") == "one\n"
+    (pod.volume / "new").write_text("two\n")
+    (pod.volume / "new").rename(pod.volume / "key")
+    eventually(lambda: pod.exec("cat", "/config/key") == "two\n")
+    assert "Read-only" in pod.exec("sh", "-c", "echo x 2>&1 > /config/key || true")
+
+
+def test_exec_logs_and_stats(pod: Pod) -> None:
+    assert pod.exec("wc", "-l", input="a\nb\nc\n").strip() == "3"
+    eventually(lambda: "stdout F serving" in (pod.node.folder / "web.log").read_text())
+    assert int(json.loads(pod.node.crictl("stats", "-o", "json", pod.container))["stats"][0]["memory"]["workingSetBytes"]["value"]) > 0
+
+
+def test_a_second_container_and_its_end(pod: Pod) -> None:
+    second = pod.add("second", "wget -qO - http://127.0.0.1/; uname -n; exit 3")
+    log = pod.node.folder / "second.log"
+    status = eventually(lambda: _exited(pod, second))
+    assert status is not None
+    assert status["exitCode"] == 3
+    assert [line.split(maxsplit=3)[3] for line in log.read_text().splitlines()] == ["from the pod", "web-0"]
+    pod.node.crictl("rm", second)
+
+
+def _exited(pod: Pod, container: str) -> dict[str, Any] | None:
+    status: dict[str, Any] = json.loads(pod.node.crictl("inspect", container))["status"]
+    return status if status["state"] == "CONTAINER_EXITED" else None
+
+
+def test_the_pod_outlives_a_restart_of_containerd(pod: Pod) -> None:
+    pod.node.stop()
+    pod.node.start()
+    assert pod.exec("echo", "still here") == "still here\n"

@@ -1,0 +1,128 @@
+"""Containers of `ctr`, each in a VM by our shim, under Debian's containerd."""
+
+import hashlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.eventually import eventually
+from tests.needs import needs
+from tests.shim.node import SECONDS, Node
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.interop,
+    pytest.mark.vm,
+    needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "module:pexpect"),
+]
+MIB = 1 << 20
+
+
+def test_it_is_our_kernel(node: Node) -> None:
+    done = node.run("kernel", "uname", "-r")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() != os.uname().release
+    assert done.stdout.strip().endswith("-innkeeper")
+
+
+def test_streams_and_status(node: Node) -> None:
+    """A program that ends at once loses nothing; an id may have one letter."""
+    done = node.run("x", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_input_that_ends_while_the_vm_boots(node: Node) -> None:
+    data = bytes(range(256)) * (20 * MIB // 256)
+    argv = node.argv(*node.run_words("--rm", "input"), "cat")
+    done = subprocess.run(argv, input=data, capture_output=True, timeout=SECONDS, check=True)
+    assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_terminal(node: Node) -> None:
+    argv = node.argv(*node.run_words("--rm", "--tty", "tty"), "sh", "-c", "tty; read line; echo got $line; exit 5")
+    child = pexpect.spawn(argv[0], argv[1:], timeout=SECONDS, encoding="utf-8", dimensions=(30, 90))
+    child.expect(r"/dev/pts/0\r+\n")
+    child.sendline("word")
+    child.expect(r"got word\r+\n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 5
+
+
+def test_a_log_in_a_file(node: Node) -> None:
+    log = node.folder / "container.log"
+    node.ctr(*node.run_words("--detach", "--log-uri", f"file://{log}", "logged"), "sh", "-c", "echo to the file; sleep 1000")
+    eventually(lambda: log.exists() and log.read_text() == "to the file\n")
+
+
+def test_exec_pause_update_kill(node: Node) -> None:
+    node.ctr(*node.run_words("--detach", "--memory-limit", str(64 * MIB), "life"), "sleep", "1000")
+    assert node.tasks() == {"life": "RUNNING"}
+    exec_ = ("task", "exec", "--exec-id")
+    assert node.try_ctr(*exec_, "e1", "life", "sh", "-c", "echo in; exit 9").returncode == 9
+    assert node.ctr(*exec_, "e2", "--cwd", "/tmp", "life", "pwd") == "/tmp\n"
+    argv = node.argv(*exec_, "e3", "life", "wc", "-c")
+    assert subprocess.run(argv, input=b"four", capture_output=True, timeout=SECONDS, check=True).stdout == b"4\n"
+    child = pexpect.spawn(node.argv()[0], node.argv(*exec_, "e5", "--tty", "life", "sh", "-c", "tty; exit 6")[1:], timeout=SECONDS)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 6
+    assert len(node.ctr("task", "ps", "life").splitlines()) == 2
+    assert str(64 * MIB) in node.ctr("task", "metrics", "--format", "json", "life")
+    node.ctr("task", "pause", "life")
+    assert node.tasks() == {"life": "PAUSED"}
+    node.ctr("task", "resume", "life")
+    assert node.tasks() == {"life": "RUNNING"}
+    assert "not implemented" in node.try_ctr("task", "checkpoint", "life").stderr
+    node.ctr("task", "kill", "--signal", "TERM", "life")
+    eventually(lambda: node.tasks() == {"life": "STOPPED"})
+    assert "not found" in node.try_ctr("task", "kill", "life").stderr
+    assert "exit code 137" in node.try_ctr("task", "rm", "life").stderr
+
+
+def test_what_cannot_be_is_refused_by_name(node: Node) -> None:
+    for options, message in (
+        (("--net-host",), "the host's network namespace"),
+        (("--mount", "type=bind,src=/dev/null,dst=/x,options=rbind"), "/dev/null is neither a folder nor a regular file"),
+        (("--runtime-config-path", "/no/such.toml"), "/no/such.toml: No such file or directory"),
+        (("--runtime-config-path", str(node.settings("bad.toml", kernel="/k", root="/r", typo=1))), "unknown key typo"),
+    ):
+        done = node.run("refused", "true", options=("--rm", *options))
+        assert done.returncode != 0
+        assert message in done.stderr
+    assert "nosuch" in node.run("missing", "nosuch").stderr
+
+
+def test_folders_and_files_of_the_host(node: Node) -> None:
+    folder = node.folder / "given"
+    folder.mkdir()
+    (folder / "file").write_text("from the host\n")
+    mounts = (f"type=bind,src={folder},dst=/data,options=rbind:rw", f"type=bind,src={folder / 'file'},dst=/one,options=rbind:ro")
+    options = ("--rm", *(word for mount in mounts for word in ("--mount", mount)))
+    done = node.run("volumes", "sh", "-c", "cat /data/file /one; echo back > /data/new; echo no > /one", options=options)
+    assert done.stdout == "from the host\n" * 2
+    assert "Read-only file system" in done.stderr
+    assert (folder / "new").read_text() == "back\n"
+
+
+def test_containerd_restarts_under_a_container(node: Node) -> None:
+    node.ctr(*node.run_words("--detach", "kept"), "sleep", "1000")
+    node.stop()
+    node.start()
+    assert node.tasks() == {"kept": "RUNNING"}
+    assert node.ctr("task", "exec", "--exec-id", "e", "kept", "echo", "still here") == "still here\n"
+
+
+@pytest.mark.parametrize("victim", ["qemu", "shim"])
+def test_nothing_stays_of_what_was_killed(node: Node, victim: str) -> None:
+    node.ctr(*node.run_words("--detach", victim), "sleep", "1000")
+    qemu = node.pid(victim)
+    os.kill(qemu if victim == "qemu" else node.shim_of(qemu), signal.SIGKILL)
+    eventually(lambda: node.tasks().get(victim) in (None, "STOPPED"))
+    node.try_ctr("task", "rm", victim)
+    node.ctr("container", "rm", victim)
+    eventually(lambda: not Path(f"/proc/{qemu}").exists())
