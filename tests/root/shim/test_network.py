@@ -21,15 +21,18 @@ def ip(*words: str) -> str:
 
 @pytest.fixture
 def namespace() -> Iterator[Path]:
+    """Beside it, in `NAME-host`, is what would be the host's end of the pod's link."""
     name = f"ink-test-{os.getpid()}"
-    ip("netns", "add", name)
+    for one in (name, f"{name}-host"):
+        ip("netns", "add", one)
     yield Path("/run/netns") / name
-    ip("netns", "del", name)
+    for one in (name, f"{name}-host"):
+        ip("netns", "del", one)
 
 
 def test_the_interface_is_found_and_redirected(namespace: Path, tmp_path: Path) -> None:
     inside = ("-n", namespace.name)
-    ip(*inside, "link", "add", "eth0", "address", MAC, "mtu", "9000", "type", "veth", "peer", "name", "peer0")
+    ip(*inside, "link", "add", "eth0", "address", MAC, "mtu", "9000", "type", "veth", "peer", "name", "pod", "netns", f"{namespace.name}-host")
     ip(*inside, "link", "set", "eth0", "up")
     ip(*inside, "address", "add", "10.9.0.2/24", "dev", "eth0")
     ip(*inside, "route", "add", "default", "via", "10.9.0.1")
