@@ -25,7 +25,7 @@ from innkeeper.wire.pb import agent_pb2
 TAG = "shared"
 CONNECT_SECONDS = 15.0
 END_SECONDS = 10.0
-"""Seconds for the guest to remove its containers, and again to power off."""
+"""Seconds for the guest to remove its containers, or to power off."""
 SHM_SIZE = 64 << 20
 
 
@@ -145,12 +145,9 @@ class Machine:
                 self._end()
 
     def _end(self) -> None:
-        if self._client is not None:
-            with contextlib.suppress(RpcError):  # the guest is gone, or powers off before its answer arrives
-                Agent(self._client, END_SECONDS).destroy_sandbox()
         if self._vm is not None:
             if self._client is not None:
-                self._vm.stop(END_SECONDS)
+                self._vm.stop(self._destroy_sandbox(self._client))
                 self._client.close()
             self._vm.close()
         if self._network is not None:
@@ -159,6 +156,18 @@ class Machine:
             mounts.remove(self.folder)
         except OSError as error:
             log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+
+    def _destroy_sandbox(self, client: Client) -> float:
+        """Have the guest unmount the share, and so write all. Return the seconds that QEMU may take to end by itself.
+
+        With the answer nothing is left to wait for, and containerd waits for us. Without one the guest
+        is gone, or powers off already.
+        """
+        try:
+            Agent(client, END_SECONDS).destroy_sandbox()
+        except RpcError as error:
+            return END_SECONDS if error.lost else 0
+        return 0
 
     def failure(self) -> InnkeeperError | None:
         """Return why the VM has ended, or None."""
