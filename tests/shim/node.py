@@ -133,6 +133,11 @@ class Node:
             self._daemon = None
 
     @property
+    def daemon_pid(self) -> int:
+        """The process id of the daemon, or 0."""
+        return self._daemon.pid if self._daemon is not None else 0
+
+    @property
     def log(self) -> Path:
         """The daemon's log, and its shims'."""
         return self.folder / "containerd.log"
@@ -206,10 +211,12 @@ def leftovers(node: Node) -> set[str]:
         path = socket_path("", Arguments(namespace=namespace, address=f"{folder}/c.sock"), id)
         found |= {f"socket of {id}"} if path.exists() else set()
     for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == node.daemon_pid:
+            continue
         try:
             if os.fsencode(folder) in (process / "cmdline").read_bytes() + os.fsencode(os.readlink(process / "cwd")):
                 found.add(f"process {process.name} {(process / 'cmdline').read_bytes()[:100]!r}")
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:  # it has ended, or is not to be looked at, as the kernel's threads
             continue
     return found
 

@@ -1,15 +1,18 @@
 """Pods by CRI: one VM each, nothing of the pause container in it, the pod's address on its card."""
 
 import json
+import os
+import signal
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.eventually import eventually
+from tests.eventually import eventually, retry
 from tests.needs import needs
 from tests.shim.node import GATEWAY, IMAGE, Node
 
@@ -47,14 +50,15 @@ class Pod:
         return self.node.crictl("exec", *(["-i"] if options else []), self.container, *command, **options)
 
 
-@pytest.fixture(scope="module")
-def pod(daemon: Node) -> Iterator[Pod]:
-    node, volume = daemon, daemon.folder / "config-map"
+@contextmanager
+def running_pod(node: Node, name: str) -> Iterator[Pod]:
+    """Context manager: a pod with a volume, and its container that serves. It can be removed whatever happened to it."""
+    volume = node.folder / name
     volume.mkdir()
     (volume / "key").write_text("one\n")
-    configuration = node.folder / "pod.json"
+    configuration = node.folder / f"{name}-pod.json"
     options = {"pid": 1}  # each container has a pid namespace of its own, as kubelet asks for
-    metadata = {"name": "web", "namespace": "default", "uid": "u1", "attempt": 1}
+    metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
     linux = {"security_context": {"namespace_options": options}, "sysctls": {"net.ipv4.ip_unprivileged_port_start": "70"}}
     configuration.write_text(
         json.dumps(
@@ -66,12 +70,18 @@ def pod(daemon: Node) -> Iterator[Pod]:
     node.groups.add(("k8s.io", made.id))
     try:
         mounts = [{"host_path": str(volume), "container_path": "/config", "readonly": True}]
-        made.container = made.add("web", WEB, mounts=mounts)
+        made.container = made.add(f"{name}-serves", WEB, mounts=mounts)
         yield made
     finally:
         node.crictl("stopp", made.id)
         node.crictl("rmp", made.id)
-    assert node.crictl("pods", "-q") == ""
+    assert made.id not in node.crictl("pods", "-q", "--no-trunc")
+
+
+@pytest.fixture(scope="module")
+def pod(daemon: Node) -> Iterator[Pod]:
+    with running_pod(daemon, "web") as made:
+        yield made
 
 
 def address(pod: Pod) -> str:
@@ -83,7 +93,7 @@ def test_network(pod: Pod) -> None:
         with urllib.request.urlopen(f"http://{address(pod)}/", timeout=20) as answer:
             return str(answer.read().decode())
 
-    assert read() == "from the pod\n"
+    assert retry(read, OSError) == "from the pod\n"  # the server has just been started
     pod.exec("ping", "-c", "1", "-W", "5", GATEWAY)
     assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
 
@@ -94,10 +104,10 @@ def test_what_the_pod_is_to_its_container(pod: Pod) -> None:
     assert pod.exec("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start") == "70\n"
     assert "nameserver 10.255.255.53" in pod.exec("cat", "/etc/resolv.conf")
     assert "localhost" in pod.exec("cat", "/etc/hosts")
-    assert "tmpfs /dev/shm" in pod.exec("cat", "/proc/mounts")
-    processes = [line.split(maxsplit=3)[3] for line in pod.exec("ps").splitlines()[1:]]
-    assert processes[0].startswith("httpd")
-    assert not [process for process in processes if "sleep" in process]
+    assert "shm /dev/shm tmpfs" in pod.exec("cat", "/proc/mounts")
+    processes = pod.exec("ps").splitlines()[1:]
+    assert "httpd" in processes[0]
+    assert "sleep" not in "".join(processes)  # the command of the pause container
 
 
 def test_a_config_map_changes_live_and_only_the_host_writes(pod: Pod) -> None:
@@ -110,7 +120,7 @@ def test_a_config_map_changes_live_and_only_the_host_writes(pod: Pod) -> None:
 
 def test_exec_logs_and_stats(pod: Pod) -> None:
     assert pod.exec("wc", "-l", input="a\nb\nc\n").strip() == "3"
-    eventually(lambda: "stdout F serving" in (pod.node.folder / "web.log").read_text())
+    eventually(lambda: "stdout F serving" in (pod.node.folder / "web-serves.log").read_text())
     assert int(json.loads(pod.node.crictl("stats", "-o", "json", pod.container))["stats"][0]["memory"]["workingSetBytes"]["value"]) > 0
 
 
@@ -133,3 +143,15 @@ def test_the_pod_outlives_a_restart_of_containerd(pod: Pod) -> None:
     pod.node.stop()
     pod.node.start()
     assert pod.exec("echo", "still here") == "still here\n"
+
+
+@pytest.mark.parametrize("victim", ["qemu", "shim"])
+def test_a_pod_whose_vm_was_killed_can_be_removed(node: Node, victim: str) -> None:
+    with running_pod(node, victim) as pod:
+        info = json.loads(node.crictl("inspectp", pod.id))["info"]
+        qemu = int(info["pid"])
+        os.kill(qemu if victim == "qemu" else node.shim_of(qemu), signal.SIGKILL)
+        eventually(lambda: _exited(pod, pod.container))
+        state = eventually(lambda: json.loads(node.crictl("inspectp", pod.id))["status"]["state"] == "SANDBOX_NOTREADY")
+        assert state
+    eventually(lambda: not Path(f"/proc/{qemu}").exists())
