@@ -124,6 +124,11 @@ def test_exec_logs_and_stats(pod: Pod) -> None:
     assert int(json.loads(pod.node.crictl("stats", "-o", "json", pod.container))["stats"][0]["memory"]["workingSetBytes"]["value"]) > 0
 
 
+def test_another_limit(pod: Pod) -> None:
+    pod.node.crictl("update", "--memory", str(100 << 20), pod.container)
+    assert pod.exec("cat", "/sys/fs/cgroup/memory.max").strip() == str(100 << 20)
+
+
 def test_a_second_container_and_its_end(pod: Pod) -> None:
     second = pod.add("second", "wget -qO - http://127.0.0.1/; uname -n; exit 3")
     log = pod.node.folder / "second.log"

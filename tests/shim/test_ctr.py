@@ -42,6 +42,25 @@ def test_input_that_ends_while_the_vm_boots(node: Node) -> None:
     assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(data).hexdigest()
 
 
+def test_a_root_that_is_bound(node: Node) -> None:
+    options = ("--rm", "--snapshotter", "native")
+    assert node.run("native", "sh", "-c", "echo written > /file; cat /file", options=options).stdout == "written\n"
+
+
+def test_events_in_order_and_out_of_memory(node: Node) -> None:
+    with subprocess.Popen(node.argv("events"), stdout=subprocess.PIPE, text=True) as events:
+        assert events.stdout is not None
+        options = ("--rm", "--memory-limit", str(16 * MIB))
+        assert node.run("memory", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1", options=options).returncode == 137
+        topics: list[str] = []
+        for line in events.stdout:
+            topics += [word.removeprefix("/tasks/") for word in line.split() if word.startswith("/tasks/")]
+            if "/containers/delete" in line:
+                break
+        events.terminate()
+    assert topics == ["create", "start", "oom", "exit", "delete"]
+
+
 def test_terminal(node: Node) -> None:
     argv = node.argv(*node.run_words("--rm", "--tty", "tty"), "sh", "-c", "tty; read line; echo got $line; exit 5")
     child = pexpect.spawn(argv[0], argv[1:], timeout=SECONDS, encoding="utf-8", dimensions=(30, 90))
