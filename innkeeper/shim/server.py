@@ -3,7 +3,6 @@
 Calls block: Wait until a container ends, Create until a VM has booted.
 """
 
-import os
 import select
 import socket
 import threading
@@ -33,16 +32,20 @@ class Server:
         self._finished = finished
         self._unused = unused
         self._idle_seconds = idle_seconds
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = socket.socketpair()
 
     def serve(self) -> None:
         """Accept connections until the server is finished or not used."""
+        with self._wake_read, self._wake_write:
+            self._serve()
+
+    def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
             ready = [descriptor for descriptor, _ in poll.poll(self._idle_seconds * 1000)]
-            if self._wake_read in ready or (not ready and self._unused()):
+            if self._wake_read.fileno() in ready or (not ready and self._unused()):
                 return
             if self._listener.fileno() in ready:
                 peer = _Peer(self._listener.accept()[0], self._handle, self._after_answer)
@@ -50,7 +53,10 @@ class Server:
 
     def _after_answer(self) -> None:
         if self._finished():
-            os.write(self._wake_write, b"x")
+            try:
+                self._wake_write.send(b"x")
+            except OSError:
+                pass  # it has ended already
 
 
 class _Peer:

@@ -32,7 +32,8 @@ def namespace() -> Iterator[Path]:
 
 def test_the_interface_is_found_and_redirected(namespace: Path, tmp_path: Path) -> None:
     inside = ("-n", namespace.name)
-    ip(*inside, "link", "add", "eth0", "address", MAC, "mtu", "9000", "type", "veth", "peer", "name", "pod", "netns", f"{namespace.name}-host")
+    peer = ("peer", "name", "pod", "netns", f"{namespace.name}-host")
+    ip(*inside, "link", "add", "eth0", "address", MAC, "mtu", "9000", "type", "veth", *peer)
     ip(*inside, "link", "set", "eth0", "up")
     ip(*inside, "address", "add", "10.9.0.2/24", "dev", "eth0")
     ip(*inside, "route", "add", "default", "via", "10.9.0.1")
