@@ -55,6 +55,12 @@ PARTS = {
         root=True,
         guest=True,
     ),
+    "tests/shim": Part(
+        "our containerd shim",
+        ("qemu-system-x86_64", "virtiofsd", "ctr", "cni", "ip", "iptables-save", "busybox", "mkfs.erofs", "go"),
+        root=True,
+        guest=True,
+    ),
     "tests/vm": Part(
         "boots the guest",
         (
