@@ -25,7 +25,8 @@ def test_a_debian_image_reports_the_guest_kernel_and_chooses_its_status() -> Non
     assert b"aside" in done.stderr
 
 
-def test_a_hundred_megabytes_of_input_arrive_whole(tmp_path: Path) -> None:
+def test_a_hundred_megabytes_of_input_arrive_whole(start: str, tmp_path: Path) -> None:
+    """From a file into a VM that boots, and through a pipe into a clone: it is half a minute each."""
     block = os.urandom(1 << 20)
     digest = hashlib.sha256()
     path = tmp_path / "data"
@@ -33,15 +34,14 @@ def test_a_hundred_megabytes_of_input_arrive_whole(tmp_path: Path) -> None:
         for _ in range(100):
             file.write(block)
             digest.update(block)
-    for via_pipe in (False, True):
-        with path.open("rb") as file:
-            feeder = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) if via_pipe else None
-            done = innkeeper("run", "--rm", "-i", busybox_image(), "sha256sum", stdin=feeder.stdout if feeder else file)
-            if feeder is not None:
-                assert feeder.stdout is not None
-                feeder.stdout.close()
-                feeder.wait()
-        assert done.stdout.split()[:1] == [digest.hexdigest().encode()], done.stderr
+    with path.open("rb") as file:
+        feeder = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) if start == "template" else None
+        done = innkeeper("run", "--rm", "-i", busybox_image(), "sha256sum", stdin=feeder.stdout if feeder else file)
+        if feeder is not None:
+            assert feeder.stdout is not None
+            feeder.stdout.close()
+            feeder.wait()
+    assert done.stdout.split()[:1] == [digest.hexdigest().encode()], done.stderr
 
 
 def test_much_output_arrives_whole() -> None:
