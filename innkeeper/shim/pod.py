@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from innkeeper.shim import settings, spec
+from innkeeper.shim import settings, spec, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
@@ -55,6 +55,8 @@ class Pod:
         """
         if request.checkpoint:
             raise unimplemented("containers cannot be restored from a checkpoint")
+        for target in (request.stdout, request.stderr):
+            streams.check(target)  # before a VM is booted for it
         with self._creation:
             if request.id in self._containers:
                 raise already_exists(f"container {request.id} exists")

@@ -19,6 +19,13 @@ READER_SECONDS = 10.0
 POLL_SECONDS = 0.005
 
 
+def check(target: str) -> None:
+    """Raise CallError if output cannot be written to `target`."""
+    scheme = urlsplit(target).scheme
+    if scheme not in ("", "fifo", "file"):
+        raise unimplemented(f"{target}: this shim writes output to fifos and files only, not to {scheme}://")
+
+
 class Output:
     """The end of one output stream: a fifo, a file, or nothing."""
 
@@ -28,9 +35,8 @@ class Output:
         self._descriptors: list[int] = []
         if not target:
             return
+        check(target)
         address = urlsplit(target)
-        if address.scheme not in ("", "fifo", "file"):
-            raise unimplemented(f"{target}: this shim writes output to fifos and files only, not to {address.scheme}://")
         path = address.path
         if address.scheme != "file" and stat.S_ISFIFO(os.stat(path).st_mode):
             self._descriptors = _open_fifo(path)

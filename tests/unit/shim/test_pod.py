@@ -1,0 +1,22 @@
+"""What a pod refuses before it boots a VM."""
+
+from pathlib import Path
+
+import pytest
+
+from innkeeper.shim.errors import CallError
+from innkeeper.shim.events import Publisher
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.shim.pod import Pod
+from innkeeper.wire import status
+
+
+@pytest.mark.parametrize("field", ["stdout", "stderr"])
+def test_a_log_that_cannot_be_written(field: str, tmp_path: Path) -> None:
+    """Nobody waits for a VM to hear that: the bundle is not even read."""
+    pod = Pod("default", Publisher("", "default"), tmp_path / "socket")
+    request = pb.CreateTaskRequest(id="one", bundle=str(tmp_path))
+    setattr(request, field, "binary:///usr/bin/logger")
+    with pytest.raises(CallError, match="not to binary://") as caught:
+        pod.create(request)
+    assert caught.value.code == status.UNIMPLEMENTED and pod.is_empty()
