@@ -64,7 +64,7 @@ def run(folder: Path, text: str) -> str:
     """Run pytest with this tree's hooks on a file of tests; return what it prints."""
     (folder / "test_aids.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    vm\n    needs\n    long\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "INNKEEPER_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(ROOT), "INNKEEPER_CACHE": str(folder / "cache")}
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False).stdout
 

@@ -36,7 +36,7 @@ def run(folder: Path, ci: str) -> tuple[int, str]:
     """The status and the output of pytest with TESTS, on a host without Kata's shim."""
     (folder / "test_parts.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    needs\n    long\n")
-    environment = {**os.environ, "CI": ci, "KATA_SHIM": "/no/such/shim", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTEST_ADDOPTS": "", "CI": ci, "KATA_SHIM": "/no/such/shim", "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
     # as in a shell's background, where SIGINT is ignored
     background = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *argv]
