@@ -1,7 +1,6 @@
 """The command `test`: run the tests of the source tree with pytest."""
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -111,10 +110,13 @@ def _touches(paths: list[str], folder: str) -> bool:
 
 
 def _prepare(chosen: dict[str, Part]) -> None:
-    """Install the programs that the parts need, report what is missing, and see to the guest."""
+    """Install the programs that the parts need, report what is missing, and build the guest.
+
+    Doing it before pytest starts shows progress, where a test would look as if it hung.
+    """
+    from innkeeper import guest as build
     from innkeeper import programs, progress
 
-    able = []
     for folder, part in chosen.items():
         lacking = []
         if part.root and os.geteuid() != 0:
@@ -125,28 +127,8 @@ def _prepare(chosen: dict[str, Part]) -> None:
             except InnkeeperError as error:
                 lacking.append(error.message)
         progress.note(f"{folder:<16} {part.title}{': tests are left out: ' + '; '.join(lacking) if lacking else ''}")
-        if not lacking:
-            able.append(part)
-    if any(part.guest for part in able):
-        _build_guest(meanwhile=any(not part.guest for part in able))
-
-
-def _build_guest(*, meanwhile: bool) -> None:
-    """Build the guest: before pytest starts, which shows progress, or beside the tests that need none.
-
-    A kernel takes both processors for ten minutes, and those tests take one. Built beside them, at
-    the lowest priority, it is there when the first test asks for it; a test that comes earlier
-    waits, and a build that fails is tried again there, and reported. It ends with pytest.
-    """
-    from innkeeper import guest, programs, progress
-
-    if not meanwhile:
-        guest.build(None)
-        return
-    progress.note("the guest is built meanwhile, if it is not there yet")
-    low = ["nice", "-n", "19", str(programs.require("setpriv")), "--pdeathsig", "TERM", "--"]
-    null = subprocess.DEVNULL
-    subprocess.Popen([*low, str(ROOT / "build.py"), "--quiet", "build"], stdin=null, stdout=null, stderr=null)
+        if part.guest and not lacking:
+            build.build(None)
 
 
 COMMAND = flags.Command(
