@@ -38,9 +38,9 @@ def make(config: VmConfig, host: HostPrograms, *, again: bool) -> bool:
     there is a template. A failure is remembered (`template.recent_failure`).
     """
     entry = registry.create()
-    vm = CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), host, entry)
-    key = vm.template_key()
     try:
+        vm = CloneableVm(replace(config, disks=warm_up.disks(entry.folder)), host, entry)
+        key = vm.template_key()
         with template.making(key, wait=again) as mine:
             if mine and not template.exists(key) and (again or not template.recent_failure(key)):
                 _make(vm, key)
@@ -57,7 +57,7 @@ def _make(vm: CloneableVm, key: str) -> None:
             except (RpcError, OSError) as error:
                 raise guest_agent.cause(vm, error) from error
     except (InnkeeperError, OSError) as error:
-        vm.entry.release()  # the disk may be full of the guest's memory: the note needs a block of it
+        # Not before the end of the VM: the disk may be full of its memory, and the note needs a block.
         template.note_failure(key, str(error))
         return
     template.prune(keep=key)
