@@ -56,6 +56,11 @@ def correct(agent: Agent) -> bool:
     there = agent.get_clock()
     if before - TOLERANCE_NS <= there <= time.time_ns() + TOLERANCE_NS:
         return False
+    set_now(agent)
+    return True
+
+
+def set_now(agent: Agent) -> None:
+    """Set the guest's clock to the time of this host. Raises RpcError."""
     seconds, rest = divmod(time.time_ns(), 1_000_000_000)
     agent.set_guest_date_time(seconds, rest // 1000)
-    return True

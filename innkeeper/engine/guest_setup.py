@@ -4,11 +4,11 @@ In order: clock, entropy, network, sandbox, files, container.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper.client import Agent
+from innkeeper.engine import clock
 from innkeeper.engine.resolve import ResolvedRun
 from innkeeper.image import to_proto
 from innkeeper.image.option_values import HOST_GATEWAY
@@ -24,8 +24,7 @@ def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str
     """
     hostname = str(run.document["hostname"])
     if booted:
-        now = time.time()
-        agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
+        clock.set_now(agent)
         agent.reseed_random(os.urandom(64))
         if resolved.request.network:
             configure_network(agent)

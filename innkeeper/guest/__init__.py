@@ -39,8 +39,9 @@ class Artifacts:
 class BootFiles:
     """What a VM boots, and what it needs for that.
 
-    `kernel_from` says which kernel it is, `kernel_is_ours` whether it was built here. `kernel_lacks` has the symbols that it lacks of the
-    guest's contract (Debian's kernel only), with the reason for each.
+    `kernel_from` says which kernel it is, `kernel_is_ours` whether it was built here. `kernel_lacks`
+    has the symbols that it lacks of the guest's contract (Debian's kernel only), with the reason for
+    each.
     """
 
     kernel: Path

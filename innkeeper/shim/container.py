@@ -61,11 +61,11 @@ class Container:
         process = self.process(exec_id)
         if process.status not in (CREATED, STOPPED):
             raise wrong_state(f"process {exec_id or self.id} is running")
+        end = process.exit or Exit(0, time.time_ns())
         if exec_id:
             del self._execs[exec_id]
-            return process.exit or Exit(0, time.time_ns())
+            return end
         self.remove()
-        end = process.exit or Exit(0, time.time_ns())
         self._publisher.publish(
             pb.TaskDelete(container_id=self.id, pid=self.pid, exit_status=end.status, exited_at=events.timestamp(end.at), id=self.id)
         )

@@ -9,11 +9,11 @@ import contextlib
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from innkeeper.client import Agent, Client, RpcError, connect
+from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import log, mounts
 from innkeeper.shim.network import PodNetwork
@@ -72,8 +72,7 @@ class Machine:
         addresses = self._network.connect() if self._network is not None else None
         self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
-        now = time.time()
-        self.agent.set_guest_date_time(int(now), int(now % 1 * 1e6))
+        clock.set_now(self.agent)
         self.agent.reseed_random(os.urandom(64))
         if addresses is not None:
             addresses.configure(self.agent)
