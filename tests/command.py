@@ -1,12 +1,14 @@
 """The command `test`: run the tests of the source tree with pytest."""
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
 from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 from tests.paths import ROOT
+from tests.side_by_side import SideBySide, interrupt
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,6 @@ PARTS = {
         ("busybox", "buildah", "mmdebstrap", "runc", "crun", "go", "podman", "ctr", "unshare"),
         root=True,
     ),
-    "tests/escape": Part(
-        "escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd", "mkfs.erofs"), root=True, guest=True
-    ),
-    "tests/interop": Part(
-        "Kata's own shim",
-        ("qemu-system-x86_64", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs", "mkfs.erofs", "unshare"),
-        root=True,
-        guest=True,
-    ),
-    "tests/shim": Part(
-        "our containerd shim",
-        ("qemu-system-x86_64", "virtiofsd", "ctr", "cni", "ip", "iptables-save", "busybox", "mkfs.erofs", "go"),
-        root=True,
-        guest=True,
-    ),
     "tests/vm": Part(
         "boots the guest",
         (
@@ -84,14 +71,33 @@ PARTS = {
         ),
         guest=True,
     ),
+    "tests/escape": Part(
+        "escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd", "mkfs.erofs"), root=True, guest=True
+    ),
+    "tests/interop": Part(
+        "Kata's own shim",
+        ("qemu-system-x86_64", "go", "ctr", "cni", "ip", "iptables-save", "busybox", "mke2fs", "mkfs.erofs", "unshare"),
+        root=True,
+        guest=True,
+    ),
+    "tests/shim": Part(
+        "our containerd shim",
+        ("qemu-system-x86_64", "virtiofsd", "ctr", "cni", "ip", "iptables-save", "busybox", "mkfs.erofs", "go"),
+        root=True,
+        guest=True,
+    ),
 }
+
+ALONE = ("tests/interop", "tests/shim")
+"""Parts that compare the whole host before and after: nothing runs beside them."""
 
 
 def test(words: list[str]) -> None:
     """Run unit tests, tests that need root, and tests that boot the guest. Paths and options go to pytest.
 
-    What this host lacks is left out with the reason; with CI=true that is a failure. Useful options
-    are -k EXPRESSION, for tests whose names match, and --long, for tests that take minutes.
+    Without paths and options the folders are run two at a time. What this host lacks is left out with
+    the reason; with CI=true that is a failure. Useful options are -k EXPRESSION, for tests whose names
+    match, and --long, for tests that take minutes.
     """
     os.chdir(ROOT)
     paths = [word for word in words if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
@@ -99,7 +105,11 @@ def test(words: list[str]) -> None:
     if missing := next((word for word in others if word.startswith("tests/")), ""):
         raise InnkeeperError(f"{missing}: no such file or folder")
     chosen = {folder: part for folder, part in PARTS.items() if os.path.isdir(folder) and (not paths or _touches(paths, folder))}
-    _prepare(chosen)
+    needs_guest = _install(chosen)
+    if not words:
+        sys.exit(_run_all(needs_guest))
+    if needs_guest:
+        _build_guest()
     argv = [sys.executable, "-m", "pytest", *(paths or chosen), *others]
     sys.stdout.flush()
     os.execv(sys.executable, argv)
@@ -109,14 +119,11 @@ def _touches(paths: list[str], folder: str) -> bool:
     return any(os.path.normpath(path).startswith(folder) or folder.startswith(os.path.normpath(path)) for path in paths)
 
 
-def _prepare(chosen: dict[str, Part]) -> None:
-    """Install the programs that the parts need, report what is missing, and build the guest.
-
-    Doing it before pytest starts shows progress, where a test would look as if it hung.
-    """
-    from innkeeper import guest as build
+def _install(chosen: dict[str, Part]) -> bool:
+    """Install the programs that the parts need, report what is missing, and return whether a guest is needed."""
     from innkeeper import programs, progress
 
+    needs_guest = False
     for folder, part in chosen.items():
         lacking = []
         if part.root and os.geteuid() != 0:
@@ -127,8 +134,37 @@ def _prepare(chosen: dict[str, Part]) -> None:
             except InnkeeperError as error:
                 lacking.append(error.message)
         progress.note(f"{folder:<16} {part.title}{': tests are left out: ' + '; '.join(lacking) if lacking else ''}")
-        if part.guest and not lacking:
-            build.build(None)
+        needs_guest |= part.guest and not lacking
+    return needs_guest
+
+
+def _build_guest() -> None:
+    """Build the guest before pytest starts: it shows progress, where a test would look as if it hung."""
+    from innkeeper import guest
+
+    guest.build(None)
+
+
+def _run_all(needs_guest: bool) -> int:
+    """Run every part and return pytest's exit status.
+
+    The guest is built beside the tests that need none.
+    """
+    run = SideBySide()
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        run.start(*(folder for folder, part in PARTS.items() if not part.guest))
+        if needs_guest:
+            _build_guest()
+        for folder, part in PARTS.items():
+            if part.guest and folder not in ALONE:
+                run.start(folder)
+        run.wait()
+        run.start(*ALONE)
+        return run.finish()
+    except BaseException:
+        run.stop()
+        raise
 
 
 COMMAND = flags.Command(
