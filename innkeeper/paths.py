@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+TEMPLATES_VARIABLE = "INNKEEPER_TEMPLATES"
+
 
 def cache_root() -> Path:
     """Return the cache folder.
@@ -40,8 +42,9 @@ def vms_root() -> Path:
 
 
 def templates_root() -> Path:
-    """Return the folder of templates, which are named by their key."""
-    return cache_root() / "templates"
+    """Return the folder of templates, which are named by their key: `INNKEEPER_TEMPLATES`, or in the cache."""
+    own = os.environ.get(TEMPLATES_VARIABLE)
+    return Path(own).absolute() if own else cache_root() / "templates"
 
 
 def pool_socket() -> Path:

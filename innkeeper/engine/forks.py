@@ -14,7 +14,7 @@ from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.client import Agent
-from innkeeper.engine import clock, host, records, session, snapshot_hooks, snapshots, templates
+from innkeeper.engine import clock, clones, host, records, session, snapshot_hooks, snapshots
 from innkeeper.engine.session import Session
 from innkeeper.engine.snapshots import Snapshot
 from innkeeper.errors import InnkeeperError
@@ -103,7 +103,7 @@ def opened(fork: Fork) -> Iterator[Session]:
             vm.take_ports()  # before the step: the error of a port in use is not one of the start
             with progress.step("starting the fork"):
                 vm.start()
-                connection = templates.resumed(vm)
+                connection = clones.resumed(vm)
             with connection as client:
                 agent = Agent(client)
                 forked = _ForkedSession(entry, vm, agent, interactive=True, guest_id=document["guest_id"])

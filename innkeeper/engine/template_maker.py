@@ -31,11 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if make(config, host, again=NOW in arguments) else 1
 
 
-def make(config: VmConfig, host: HostPrograms, *, again: bool) -> bool:
+def make(config: VmConfig, host: HostPrograms, *, again: bool) -> str | None:
     """Make the template for clones like `config`, unless there is one or another process makes it.
 
-    With `again`, wait for that process, and do not mind a failure a short time ago. Return whether
-    there is a template. A failure is remembered (`template.recent_failure`).
+    With `again`, wait for that process, and do not mind a failure a short time ago. Return the key,
+    or None if there is no template. A failure is remembered (`template.recent_failure`).
     """
     entry = registry.create()
     try:
@@ -44,7 +44,7 @@ def make(config: VmConfig, host: HostPrograms, *, again: bool) -> bool:
         with template.making(key, wait=again) as mine:
             if mine and not template.exists(key) and (again or not template.recent_failure(key)):
                 _make(vm, key)
-            return template.exists(key)
+            return key if template.exists(key) else None
     finally:
         entry.release()
 

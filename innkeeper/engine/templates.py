@@ -1,50 +1,30 @@
 """Start the VM of a container from a template, and have templates made.
 
 A template is a guest that has booted, loaded its agent and run a container of ours (see
-`template_maker`). A container's VM that starts from one is a clone. Before anything of the
-container runs in it, `ResumeClone` gives it what it must not share with other clones
-(docs/templates.md). If anything of that fails, the clone is ended and the VM boots as usual.
+`template_maker`). If anything of a clone's start fails (see `clones`), it is ended and the VM boots
+as usual.
 
 Where a pool runs, it is asked first: it has clones that wait (see `pool`).
 """
 
-import os
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 from innkeeper import progress
-from innkeeper.client import Agent, Client, RpcError, connect
+from innkeeper.client import Client, RpcError, connect
+from innkeeper.engine import clones
 from innkeeper.engine.resolve import AUTO, COLD, POOL, TEMPLATE, ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VirtualMachine, VmConfig, child_processes, pooled, qemu, registry, template
+from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, child_processes, pooled, registry, template
 from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import PoolBusy, PooledVm
-from innkeeper.wire.pb import guest_pb2
-
-MEMORY_CLASSES_MIB = (256, 512, 1024, 2048, 4096, 8192, 16384)
-"""Sizes of a VM for which templates are made. A clone's memory is that of its template.
-
-The container's own limit is exact, whatever the VM has.
-"""
-READY_SECONDS = 15.0
-"""Seconds that a clone may take to answer. It takes a few tenths, on a busy host a few seconds."""
-CLOCK_TOLERANCE_NS = 50_000_000
-"""Nanoseconds that a clone's clock may be off once it is set."""
 
 
 def configuration(request: RunRequest, config: VmConfig) -> VmConfig | None:
     """Return `config` as a clone's, or None if the VM cannot start from a template."""
-    if len(config.shares) > qemu.SHARE_PORTS:
-        return None
-    memory = config.memory_mib
-    if request.vm_memory is None:
-        memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
-    if memory not in MEMORY_CLASSES_MIB:
-        return None
-    return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35", memory_mib=memory)
+    return clones.configuration(config, exact=request.vm_memory is not None)
 
 
 def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm | PooledVm, Client] | None:
@@ -68,7 +48,7 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
     if asked == TEMPLATE:
         return start_required(vm, resolved.host, key)
     try:
-        return _load(vm, key)
+        return clones.load(vm, key)
     except PortError:
         raise
     except (InnkeeperError, RpcError, OSError) as error:
@@ -84,7 +64,7 @@ def start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[Clone
     for again in (False, True):
         make_now(host, vm.config, key)
         try:
-            if (started := _load(CloneableVm(vm.config, host, vm.entry), key)) is not None:
+            if (started := clones.load(CloneableVm(vm.config, host, vm.entry), key)) is not None:
                 return started
         except PortError:
             raise
@@ -95,31 +75,6 @@ def start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[Clone
     raise InnkeeperError("--start template: another process removes it")
 
 
-def _load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
-    """Start the VM from the template. Return it and a connection, or None if there is no template.
-
-    A template that cannot be used is removed. Raises PortError for a port that cannot be had, which
-    is not the template's fault, and InnkeeperError, RpcError and OSError.
-    """
-    try:
-        with template.found(key) as known:
-            if known is None:
-                return None
-            vm.template = known
-            vm.start()
-            return vm, resumed(vm)
-    except PortError:
-        vm.end()
-        raise
-    except (InnkeeperError, RpcError, OSError):
-        vm.end()
-        template.remove(key)
-        raise
-    except BaseException:
-        vm.end()
-        raise
-
-
 def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) -> tuple[PooledVm, Client] | None:
     """Return a VM of the pool and a connection, or None to start one.
 
@@ -128,7 +83,7 @@ def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) 
     try:
         vm = pooled.claim(clone, key, entry)
         try:
-            return vm, connect(vm.address(AGENT_PORT), timeout=READY_SECONDS)
+            return vm, connect(vm.address(AGENT_PORT), timeout=clones.READY_SECONDS)
         except BaseException:
             vm.abandon()
             raise
@@ -142,48 +97,6 @@ def _claim(clone: VmConfig, key: str, entry: registry.Entry, *, required: bool) 
         else:
             progress.warn(f"the pool's VM cannot be used, starting another: {error}")
     return None
-
-
-def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
-    """Make the guest of a new clone or fork one of its own. Return the connection over which that was done.
-
-    Raises InnkeeperError, RpcError and OSError.
-    """
-    vm.wait_channel(seconds)
-    client = connect(vm.address(AGENT_PORT), timeout=seconds)
-    try:
-        identify(vm, Agent(client, seconds))
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
-def identify(vm: VirtualMachine, agent: Agent, above: int = 0) -> int:
-    """Make the guest of a clone one of its own, under a new generation. Return that.
-
-    `above` is the generation of one that is so already. It keeps its hardware address, which no
-    other clone has. Raises InnkeeperError, RpcError and OSError.
-    """
-    generation = max(time.time_ns(), above + 1)
-    request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=generation)
-    if vm.config.network and not above:
-        request.hardware_addresses.add(device="eth0", address=hardware_address())
-    before = time.time_ns()
-    answer = agent.resume_clone(request)
-    after = time.time_ns()
-    if request.hardware_addresses:
-        vm.announce()
-    if answer.generation != generation:
-        raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {generation}")
-    if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:
-        raise InnkeeperError(f"the clock of the clone is off by {(answer.realtime_ns - after) / 1e9:.3f} s")
-    return generation
-
-
-def hardware_address() -> str:
-    """Return a random MAC address of QEMU's range."""
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in os.urandom(3))
 
 
 def make_later(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.client import Agent, connect
-from innkeeper.engine import templates, warm_up
+from innkeeper.engine import clones, warm_up
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process_info, registry, template
 from innkeeper.vm.pooled import Claim
@@ -45,7 +45,7 @@ class WarmVm:
             self._vm.template = known
             self._vm.start()
             process_info.set_priority(self.pid, process_info.LOWEST)
-            with templates.resumed(self._vm, PREPARE_SECONDS) as client:
+            with clones.resumed(self._vm, PREPARE_SECONDS) as client:
                 self._resumed = time.time_ns()  # no less than the guest's generation
                 warm_up.use_everything(Agent(client, PREPARE_SECONDS))
         process_info.set_priority(self.pid, process_info.USUAL)
@@ -56,8 +56,8 @@ class WarmVm:
         Raises InnkeeperError, RpcError and OSError, and the VM is of no use then.
         """
         self._vm.exchange([Path(path) for path in claim.disks], claim.rules)
-        with connect(self._vm.address(AGENT_PORT), timeout=templates.READY_SECONDS) as client:
-            generation = templates.identify(self._vm, Agent(client, templates.READY_SECONDS), above=self._resumed)
+        with connect(self._vm.address(AGENT_PORT), timeout=clones.READY_SECONDS) as client:
+            generation = clones.identify(self._vm, Agent(client, clones.READY_SECONDS), above=self._resumed)
         state = {name: self._entry.get(name) for name in SHARED_STATE}
         return {"folder": str(self._vm.folder), "generation": generation, "state": state}
 

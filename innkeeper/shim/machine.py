@@ -10,16 +10,18 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from innkeeper import paths
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import clock
+from innkeeper.engine import clock, clones
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import log, mounts
 from innkeeper.shim.network import PodNetwork
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import SHARE, SHM, Size
-from innkeeper.vm import AGENT_PORT, Share, VirtualMachine, VmConfig, registry
+from innkeeper.vm import AGENT_PORT, CloneableVm, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.wire.pb import agent_pb2
 
 TAG = "shared"
@@ -66,18 +68,43 @@ class Machine:
         mounts.make_shared(self.shared)
         if namespace:
             self._network = PodNetwork(Path(namespace), self.folder)
-        self._vm = VirtualMachine(self._config(size), self.settings.host, registry.outside(self.folder.name, self.folder))
+        tap = (self._network is not None and self._network.tap) or False
+        config = replace(configuration(self.settings, size), shares=(Share.of(TAG, self.shared),), network=tap)
+        is_clone = self._start_clone(config)
+        if not is_clone:
+            self._start_cold(config)
+        if self._network is not None and (addresses := self._network.connect()) is not None:
+            addresses.configure(self.agent, qemu.CARD_PATH if is_clone else "")
+        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
+        self.agent.create_sandbox(sandbox)
+
+    def _start_clone(self, config: VmConfig) -> bool:
+        """Start the VM from a template. Return whether that was done: there may be none, or it does not work."""
+        os.environ[paths.TEMPLATES_VARIABLE] = str(self.settings.templates)
+        clone = clones.configuration(config)
+        if clone is None:
+            return False
+        clone = replace(clone, disks=clones.unused_disks(clone, self.folder))
+        vm = CloneableVm(clone, self.settings.host, registry.outside(self.folder.name, self.folder))
+        try:
+            started = clones.load(vm, vm.template_key())
+        except (InnkeeperError, RpcError, OSError) as error:
+            log.error(f"the guest's template cannot be used, booting instead: {error}")
+            return False
+        if started is not None:
+            self._vm, self._client = started
+            self._set_oom_score(0)
+        return started is not None
+
+    def _start_cold(self, config: VmConfig) -> None:
+        """Boot the VM. Raises InnkeeperError, OSError and RpcError."""
+        self._vm = VirtualMachine(config, self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
-        self._set_oom_score(0)  # it has inherited that of this process, which may be protected
-        addresses = self._network.connect() if self._network is not None else None
+        self._set_oom_score(0)
         self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
         clock.set_now(self.agent)
         self.agent.reseed_random(os.urandom(64))
-        if addresses is not None:
-            addresses.configure(self.agent)
-        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
-        self.agent.create_sandbox(sandbox)
 
     def protect(self, oom_score: int) -> None:
         """Give QEMU the score of a container in it, if that is the lowest yet. Raises OSError.
@@ -88,24 +115,8 @@ class Machine:
         self._set_oom_score(min(self._oom_scores))
 
     def _set_oom_score(self, score: int) -> None:
+        """Set QEMU's, which it has inherited from this process, which may be protected."""
         Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(score))
-
-    def _config(self, size: Size) -> VmConfig:
-        """Return the configuration of a VM for containers of this size."""
-        settings = self.settings
-        memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
-        return VmConfig(
-            kernel=settings.kernel,
-            root=settings.root,
-            initrd=settings.initrd,
-            memory_mib=memory,
-            cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
-            shares=(Share.of(TAG, self.shared),),
-            network=(self._network is not None and self._network.tap) or False,
-            accel=settings.accelerator,
-            machine_type=settings.machine_type,
-            cmdline=settings.kernel_parameters,
-        )
 
     def watch_memory(self, report: Callable[[str], None]) -> None:
         """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
@@ -171,6 +182,22 @@ class Machine:
     def failure(self) -> InnkeeperError | None:
         """Return why the VM has ended, or None."""
         return self._vm.failure() if self._vm is not None else None
+
+
+def configuration(settings: Settings, size: Size) -> VmConfig:
+    """Return the configuration of a VM for containers of this size, without its share and its network."""
+    memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
+    return VmConfig(
+        kernel=settings.kernel,
+        root=settings.root,
+        initrd=settings.initrd,
+        memory_mib=memory,
+        cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
+        network=False,
+        accel=settings.accelerator,
+        machine_type=settings.machine_type,
+        cmdline=settings.kernel_parameters,
+    )
 
 
 def sandbox_request(sandbox_id: str, hostname: str, shm_size: int = SHM_SIZE) -> agent_pb2.CreateSandboxRequest:

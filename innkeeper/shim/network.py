@@ -35,12 +35,14 @@ class Addresses:
     routes: tuple[tuple[int, str, str], ...] = field(default=())
     """IP version, destination or empty for the default, gateway or empty."""
 
-    def configure(self, agent: Agent) -> None:
-        """Set the guest's card up. Raises RpcError."""
+    def configure(self, agent: Agent, pci_path: str = "") -> None:
+        """Set the guest's card up. One that was plugged in is awaited at `pci_path`. Raises RpcError."""
         family = {4: types_pb2.v4, 6: types_pb2.v6}
         addresses = [types_pb2.IPAddress(family=family[v], address=address, mask=str(prefix)) for v, address, prefix in self.addresses]
         agent.update_interface(
-            types_pb2.Interface(device=GUEST_NAME, name=GUEST_NAME, IPAddresses=addresses, mtu=self.mtu, hwAddr=self.mac)
+            types_pb2.Interface(
+                device=GUEST_NAME, name=GUEST_NAME, IPAddresses=addresses, mtu=self.mtu, hwAddr=self.mac, devicePath=pci_path
+            )
         )
         agent.update_routes(
             [types_pb2.Route(dest=dest, gateway=gateway, device=GUEST_NAME, family=family[v]) for v, dest, gateway in self.routes]

@@ -16,6 +16,8 @@ from innkeeper.vm import HostPrograms
 
 PATH = Path("/etc/innkeeper/shim.toml")
 VARIABLE = "INNKEEPER_SHIM_CONFIG"
+FOLDERS = ("state", "templates")
+"""Keys of folders, which the shim makes."""
 HINT = "innkeeper/shim/shim.toml of the sources describes every key"
 
 
@@ -32,6 +34,7 @@ class Settings:
     initrd: Path | None = None
     vhost_device_vsock: Path | None = None
     state: Path = Path("/run/innkeeper")
+    templates: Path = Path("/var/lib/innkeeper/templates")
     accelerator: str = "kvm"
     machine_type: str | None = None
     kernel_parameters: tuple[str, ...] = ()
@@ -86,7 +89,7 @@ def _check_files(path: Path, settings: Settings) -> None:
     """Raise InnkeeperError for a file that is not there: a missing program fails late and says little."""
     for field in fields(Settings):
         value = getattr(settings, field.name)
-        if isinstance(value, Path) and field.name != "state" and not value.is_file():
+        if isinstance(value, Path) and field.name not in FOLDERS and not value.is_file():
             raise InnkeeperError(f"{path}: {field.name}: no such file: {value}")
     if settings.accelerator not in ("kvm", "tcg"):
         raise InnkeeperError(f"{path}: accelerator must be kvm or tcg, not {settings.accelerator!r}")

@@ -134,7 +134,7 @@ class VmConfig:
       False: it is dialled until it answers
     * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides
     * `cloneable`: its state can be saved and loaded (see `template`): a q35 with a virtio-serial
-      channel, a generation id, and slots into which its shares are plugged
+      channel, a generation id, and slots into which its shares and the card of a `Tap` are plugged
     * `gives_memory_back`: the guest reports free pages, and the host gets them back a few seconds
       later (virtio-balloon). It must be False for a cloneable VM: QEMU makes holes in the file of
       the memory, which for clones is that of the template
@@ -179,8 +179,8 @@ class VmConfig:
             raise InnkeeperError("memory of a cloneable VM cannot be given back: a template holds it for all of its clones")
         if self.forwards and not self.network:
             raise InnkeeperError("ports cannot be forwarded to a VM without a network")
-        if isinstance(self.network, Tap) and (self.forwards or self.cloneable):
-            raise InnkeeperError("a VM with a tap device has no forwarded ports and cannot be cloned")
+        if isinstance(self.network, Tap) and self.forwards:
+            raise InnkeeperError("a VM with a tap device has no forwarded ports")
         tags = [s.tag for s in self.shares]
         if len(set(tags)) != len(tags):
             raise InnkeeperError(f"two shares have the same tag: {', '.join(tags)}")

@@ -22,6 +22,11 @@ It has 32, of which the host bridge takes the first and the ISA bridge the last.
 SHARE_PORTS = 8
 """The PCIe root ports of a cloneable VM: slots for shares, which cannot be part of saved state."""
 
+CARD_SLOT = 0x1D
+"""The slot of q35's root bus with the PCIe root port for a card on a `Tap`."""
+CARD_PATH = f"{CARD_SLOT:02x}/00"
+"""The PCI path of that card, as the agent's UpdateInterface takes it."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -135,13 +140,19 @@ def _cloneable(launch: Launch) -> list[str]:
     out = ["-device", f"vmgenid,guid={launch.generation}"]
     for index in range(SHARE_PORTS):
         out += ["-device", f"pcie-root-port,id=share-port{index},chassis={index + 1},io-reserve=0"]
-    return out
+    card = f"pcie-root-port,id=card-port,chassis={SHARE_PORTS + 1},io-reserve=0,addr={CARD_SLOT:#x}"
+    return [*out, "-device", card]
 
 
 def share_device(index: int, tag: str) -> dict[str, object]:
     """Return the arguments of QMP's device_add that plug share `index` into a cloneable VM."""
     place = {"bus": f"share-port{index}", "id": f"share{index}-device"}
     return {"driver": "vhost-user-fs-pci", "chardev": f"share{index}", "tag": tag, **place}
+
+
+def card_device(tap: Tap) -> dict[str, object]:
+    """Return the arguments of QMP's device_add that plug a card into a cloneable VM."""
+    return {"driver": "virtio-net-pci", "netdev": "net", "mac": tap.mac, "romfile": "", "bus": "card-port", "id": "card"}
 
 
 def _machine(launch: Launch) -> str:
@@ -205,6 +216,8 @@ def _network(launch: Launch, bus: "_Bus") -> list[str]:
     netdev, mac = network.netdev(launch.forwards), network.MAC
     if isinstance(card, Tap):
         netdev, mac = f"tap,id=net,fd={card.fd}", card.mac
+        if launch.config.cloneable:
+            return ["-netdev", netdev]  # plugged in once the state is loaded, see `card_device`
     # No boot ROM: the kernel is loaded by -kernel.
     rom = "" if bus.mmio else ",romfile="
     return ["-netdev", netdev, "-device", bus.device("virtio-net", f"netdev=net,mac={mac}{rom}")]

@@ -54,12 +54,12 @@ class Template:
 def key_of(launch: qemu.Launch) -> str:
     """Return the key of the template that a VM of these options starts from.
 
-    What may differ between a template and its clones is replaced: name, forwards, shares, the files
-    behind the disks, descriptors.
+    What may differ between a template and its clones is replaced: name, forwards, shares, a card on
+    a `Tap`, the files behind the disks, descriptors.
     """
     config = launch.config
     disks = tuple(replace(disk, path=config.root) for disk in config.disks)
-    config = replace(config, disks=disks, shares=(), forwards=())
+    config = replace(config, disks=disks, shares=(), forwards=(), network=config.network is True)
     common = replace(launch, config=config, name="", forwards=(), share_fds=(), qmp_fd=0, ram="", ram_private=False, incoming=False)
     channel = replace(common, vsock_chardev="", generation="")
     boot_files = [_identity(path) for path in (Path(launch.program), config.kernel, config.root, config.initrd) if path is not None]

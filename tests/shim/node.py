@@ -50,6 +50,11 @@ runtime_type = "io.containerd.innkeeper.v2"
 privileged_without_host_devices = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper.options]
 ConfigPath = "{folder}/shim.toml"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.template]
+runtime_type = "io.containerd.innkeeper.v2"
+privileged_without_host_devices = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.template.options]
+ConfigPath = "{folder}/template.toml"
 """
 CNI = {
     "cniVersion": "0.4.0",
@@ -105,7 +110,8 @@ class Node:
         values |= {"accelerator": "tcg", "boot_seconds": 120}
         values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}
         values["qemu"] = programs.require("qemu-system-x86_64")
-        self.settings(**values)
+        self.settings(**values, templates=self.folder / "none")
+        self.settings("template.toml", **values, templates=self.folder / "templates")
 
     def settings(self, name: str = "shim.toml", /, **values: object) -> Path:
         """Write a configuration of the shim."""
@@ -174,6 +180,11 @@ class Node:
     def pid(self, id: str) -> int:
         """Return the process id of a task: that of its QEMU."""
         return next(int(line.split()[1]) for line in self.ctr("task", "ls").splitlines()[1:] if line.split()[0] == id)
+
+    def pid_of_pod(self, id: str) -> int:
+        """Return the process id of the QEMU of a pod."""
+        lines = self.ctr("--namespace", "k8s.io", "task", "ls").splitlines()[1:]
+        return next(int(line.split()[1]) for line in lines if line.split()[0] == id)
 
     def shim_of(self, pid: int) -> int:
         """Return the shim that has started the QEMU `pid`."""

@@ -51,7 +51,7 @@ class Pod:
 
 
 @contextmanager
-def running_pod(node: Node, name: str) -> Iterator[Pod]:
+def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[Pod]:
     """Context manager: a pod with a volume, and its container that serves. It can be removed whatever happened to it."""
     volume = node.folder / name
     volume.mkdir()
@@ -66,7 +66,7 @@ def running_pod(node: Node, name: str) -> Iterator[Pod]:
             | {"dns_config": {"servers": ["10.255.255.53"], "searches": ["example.org"]}}
         )
     )
-    made = Pod(node, node.crictl("runp", configuration).strip(), configuration, volume)
+    made = Pod(node, node.crictl("runp", "--runtime", handler, configuration).strip(), configuration, volume)
     node.groups.add(("k8s.io", made.id))
     try:
         mounts = [{"host_path": str(volume), "container_path": "/config", "readonly": True}]
@@ -85,15 +85,22 @@ def pod(daemon: Node) -> Iterator[Pod]:
 
 
 def address(pod: Pod) -> str:
+    """Return the pod's address."""
     return str(json.loads(pod.node.crictl("inspectp", pod.id))["status"]["network"]["ip"])
 
 
-def test_network(pod: Pod) -> None:
+def read_page(pod: Pod) -> str:
+    """Return what the pod serves, once its server, which has just been started, does."""
+
     def read() -> str:
         with urllib.request.urlopen(f"http://{address(pod)}/", timeout=20) as answer:
             return str(answer.read().decode())
 
-    assert retry(read, OSError) == "from the pod\n"  # the server has just been started
+    return retry(read, OSError)
+
+
+def test_network(pod: Pod) -> None:
+    assert read_page(pod) == "from the pod\n"
     pod.exec("ping", "-c", "1", "-W", "5", GATEWAY)
     assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
 

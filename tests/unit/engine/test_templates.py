@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from innkeeper.engine import resolve, templates
+from innkeeper.engine import clones, resolve, templates
 from innkeeper.engine.resolve import ResolvedRun, RunRequest
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import RunOptions
@@ -62,7 +62,7 @@ def test_a_template_that_is_asked_for_and_impossible_is_an_error(config: VmConfi
 
 
 def test_hardware_addresses_are_of_qemus_range_and_differ() -> None:
-    found = {templates.hardware_address() for _ in range(20)}
+    found = {clones.hardware_address() for _ in range(20)}
     assert len(found) > 15
     assert all(address.startswith("52:54:00:") and len(address) == 17 for address in found)
 

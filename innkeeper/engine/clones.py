@@ -1,0 +1,120 @@
+"""Start a VM from a template, and make it one of its own.
+
+A VM that starts from a template is a clone. Before anything of a container runs in it,
+`ResumeClone` gives it what it must not share with other clones (docs/templates.md). Whatever of
+that fails, the clone is ended.
+"""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from innkeeper.client import Agent, Client, RpcError, connect
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, VirtualMachine, VmConfig, qemu, template
+from innkeeper.vm.network import PortError
+from innkeeper.wire.pb import guest_pb2
+
+MEMORY_CLASSES_MIB = (256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Sizes of a VM for which templates are made. A clone's memory is that of its template.
+
+The container's own limit is exact, whatever the VM has.
+"""
+READY_SECONDS = 15.0
+"""Seconds that a clone may take to answer. It takes a few tenths, on a busy host a few seconds."""
+CLOCK_TOLERANCE_NS = 50_000_000
+"""Nanoseconds that a clone's clock may be off once it is set."""
+UNUSED_DISK = 4096
+"""Size in bytes of a disk that nobody uses."""
+
+
+def configuration(config: VmConfig, *, exact: bool = False) -> VmConfig | None:
+    """Return `config` as a clone's, or None if the VM cannot start from a template.
+
+    It has at least as much memory, and as much if that is to be `exact`.
+    """
+    if len(config.shares) > qemu.SHARE_PORTS:
+        return None
+    memory = config.memory_mib
+    if not exact:
+        memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
+    if memory not in MEMORY_CLASSES_MIB:
+        return None
+    return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35", memory_mib=memory)
+
+
+def unused_disks(config: VmConfig, folder: Path) -> tuple[Disk, Disk]:
+    """Make the disks that every template has, for a clone that uses none. Raises OSError."""
+    scratch = folder / "unused.img"
+    with scratch.open("wb") as file:
+        file.truncate(UNUSED_DISK)
+    return Disk(config.root, read_only=True), Disk(scratch, volatile=True)
+
+
+def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
+    """Start the VM from the template. Return it and a connection, or None if there is no template.
+
+    A template that cannot be used is removed. Raises PortError for a port that cannot be had, which
+    is not the template's fault, and InnkeeperError, RpcError and OSError.
+    """
+    try:
+        with template.found(key) as known:
+            if known is None:
+                return None
+            vm.template = known
+            vm.start()
+            return vm, resumed(vm)
+    except PortError:
+        vm.end()
+        raise
+    except (InnkeeperError, RpcError, OSError):
+        vm.end()
+        template.remove(key)
+        raise
+    except BaseException:
+        vm.end()
+        raise
+
+
+def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
+    """Make the guest of a new clone or fork one of its own. Return the connection over which that was done.
+
+    Raises InnkeeperError, RpcError and OSError.
+    """
+    vm.wait_channel(seconds)
+    client = connect(vm.address(AGENT_PORT), timeout=seconds)
+    try:
+        identify(vm, Agent(client, seconds))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def identify(vm: VirtualMachine, agent: Agent, above: int = 0) -> int:
+    """Make the guest of a clone one of its own, under a new generation. Return that.
+
+    `above` is the generation of one that is so already. It keeps its hardware address, which no
+    other clone has. A card on a `Tap` is not part of the template: it has its own. Raises
+    InnkeeperError, RpcError and OSError.
+    """
+    generation = max(time.time_ns(), above + 1)
+    request = guest_pb2.ResumeCloneRequest(entropy=os.urandom(64), realtime_ns=time.time_ns(), generation=generation)
+    if vm.config.network is True and not above:
+        request.hardware_addresses.add(device="eth0", address=hardware_address())
+    before = time.time_ns()
+    answer = agent.resume_clone(request)
+    after = time.time_ns()
+    if request.hardware_addresses:
+        vm.announce()
+    if answer.generation != generation:
+        raise InnkeeperError(f"generation of the clone: {answer.generation} in place of {generation}")
+    if not before - CLOCK_TOLERANCE_NS <= answer.realtime_ns <= after + CLOCK_TOLERANCE_NS:
+        raise InnkeeperError(f"the clock of the clone is off by {(answer.realtime_ns - after) / 1e9:.3f} s")
+    return generation
+
+
+def hardware_address() -> str:
+    """Return a random MAC address of QEMU's range."""
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in os.urandom(3))
