@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against_kata, channels, commands, forks, guest, idle, memory, native
+from bench import against_kata, channels, commands, forks, guest, idle, memory, native, shim
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
 from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
-PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "native")
+PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "shim", "native")
 """What can be measured by itself."""
 
 
@@ -70,6 +70,9 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         if "forks" in request.parts:
             with progress.step("measuring snapshots and forks"):
                 sections.append(forks.section(reference, request.accel))
+        if "shim" in request.parts:
+            with progress.step("measuring under containerd"):
+                sections += shim.sections(build.build(), request.runs)
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
                 sections += against_kata.measure(build.build(), anchor, request.rounds)

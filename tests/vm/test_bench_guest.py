@@ -75,3 +75,15 @@ def test_commands_are_measured(tmp_path: Path) -> None:
     assert all(row["median"] > 0 for row in ends.values())
     names = ["ps: processor time", "exec NAME true: processor time", "exec NAME true: end to end"]
     assert list(sections["commands on a running container"]) == names
+
+
+@pytest.mark.root
+@pytest.mark.interop
+@needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "runc")
+def test_our_shim(tmp_path: Path) -> None:
+    sections = measured(tmp_path / "figures.json", "shim")
+    times = {name: row["median"] for name, row in sections["ctr run --rm, to its end"].items()}
+    assert 0 < times["runc"] < times["our shim, from a template"]
+    assert times["our shim, booted"] > 0
+    memory = sections["host memory of a container by our shim"]
+    assert set(memory) == {f"our shim, {kind}: {process}" for kind in ("booted", "from a template") for process in ("QEMU", "the shim")}

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,23 @@ def test_an_initrd_is_passed_and_has_to_exist(files: dict[str, Path], monkeypatc
     assert values(argv_of(spec_of(files, initrd=Path("scratch"))), "-initrd") == [str(files["scratch"])]
     with pytest.raises(InnkeeperError, match="initrd of the VM: absent is not a file"):
         spec_of(files, initrd=Path("absent"))
+
+
+def test_a_card_on_a_tap_is_plugged_into_a_clone(files: dict[str, Path]) -> None:
+    """Its back end cannot be saved. The template has a port for it, at the path that the agent is told."""
+    tap = Tap(fd=9, mac="02:00:00:00:00:01", namespace=Path("/proc/self/ns/net"))
+    clone = spec_of(files, network=tap, cloneable=True, gives_memory_back=False)
+    words = argv_of(clone, generation="g")
+    assert words[words.index("-netdev") + 1] == "tap,id=net,fd=9"
+    assert not [word for word in words if word.startswith("virtio-net")]
+    assert f"pcie-root-port,id=card-port,chassis=9,io-reserve=0,addr={int(qemu.CARD_PATH.split('/')[0], 16):#x}" in words
+    assert qemu.card_device(tap) == {
+        "driver": "virtio-net-pci",
+        "netdev": "net",
+        "mac": tap.mac,
+        "romfile": "",
+        "bus": "card-port",
+        "id": "card",
+    }
+    without = argv_of(replace(clone, network=False), generation="g")
+    assert [word for word in words if word not in without] == ["-netdev", "tap,id=net,fd=9"]
