@@ -16,11 +16,6 @@ from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, VirtualMachine, VmConfig
 from innkeeper.vm.network import PortError
 from innkeeper.wire.pb import guest_pb2
 
-MEMORY_CLASSES_MIB = (256, 512, 1024, 2048, 4096, 8192, 16384)
-"""Sizes of a VM for which templates are made. A clone's memory is that of its template.
-
-The container's own limit is exact, whatever the VM has.
-"""
 READY_SECONDS = 15.0
 """Seconds that a clone may take to answer. It takes a few tenths, on a busy host a few seconds."""
 CLOCK_TOLERANCE_NS = 50_000_000
@@ -29,19 +24,11 @@ UNUSED_DISK = 4096
 """Size in bytes of a disk that nobody uses."""
 
 
-def configuration(config: VmConfig, *, exact: bool = False) -> VmConfig | None:
-    """Return `config` as a clone's, or None if the VM cannot start from a template.
-
-    It has at least as much memory, and as much if that is to be `exact`.
-    """
+def configuration(config: VmConfig) -> VmConfig | None:
+    """Return `config` as a clone's, or None if the VM cannot start from a template."""
     if len(config.shares) > qemu.SHARE_PORTS:
         return None
-    memory = config.memory_mib
-    if not exact:
-        memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
-    if memory not in MEMORY_CLASSES_MIB:
-        return None
-    return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35", memory_mib=memory)
+    return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35")
 
 
 def unused_disks(config: VmConfig, folder: Path) -> tuple[Disk, Disk]:

@@ -21,10 +21,21 @@ from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, child_
 from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import PoolBusy, PooledVm
 
+MEMORY_CLASSES_MIB = (256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Sizes of a VM for which templates are made. A clone's memory is that of its template.
+
+The container's own limit is exact, whatever the VM has.
+"""
+
 
 def configuration(request: RunRequest, config: VmConfig) -> VmConfig | None:
     """Return `config` as a clone's, or None if the VM cannot start from a template."""
-    return clones.configuration(config, exact=request.vm_memory is not None)
+    memory = config.memory_mib
+    if request.vm_memory is None:
+        memory = next((size for size in MEMORY_CLASSES_MIB if size >= memory), memory)
+    if memory not in MEMORY_CLASSES_MIB:
+        return None
+    return clones.configuration(replace(config, memory_mib=memory))
 
 
 def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tuple[CloneableVm | PooledVm, Client] | None:
