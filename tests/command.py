@@ -88,7 +88,7 @@ PARTS = {
     ),
 }
 
-ALONE = ("tests/interop", "tests/shim")
+ALONE = ("tests/interop",)
 """Parts that compare the whole host before and after: nothing runs beside them."""
 
 
