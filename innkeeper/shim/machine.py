@@ -15,11 +15,11 @@ from pathlib import Path
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import log, mounts
-from innkeeper.shim.network import PodNetwork
+from innkeeper.shim import log, mounts, port_forward
+from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import SHARE, SHM, Size
-from innkeeper.vm import AGENT_PORT, Share, VirtualMachine, VmConfig, registry
+from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, registry
 from innkeeper.wire.pb import agent_pb2
 
 TAG = "shared"
@@ -69,13 +69,14 @@ class Machine:
         self._vm = VirtualMachine(self._config(size), self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
         self._set_oom_score(0)  # it has inherited that of this process, which may be protected
-        addresses = self._network.connect() if self._network is not None else None
+        links = self._network.connect() if self._network is not None else ()
         self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
         clock.set_now(self.agent)
         self.agent.reseed_random(os.urandom(64))
-        if addresses is not None:
-            addresses.configure(self.agent)
+        configure(links, self.agent)
+        if self._network is not None and self._network.forward is not None:
+            self._network.forward.start(self._vm.address(port_forward.PORT))
         sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
         self.agent.create_sandbox(sandbox)
 
@@ -101,11 +102,22 @@ class Machine:
             memory_mib=memory,
             cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
             shares=(Share.of(TAG, self.shared),),
-            network=(self._network is not None and self._network.tap) or False,
+            network=(self._network is not None and self._network.taps) or False,
             accel=settings.accelerator,
             machine_type=settings.machine_type,
-            cmdline=settings.kernel_parameters,
+            cmdline=(*((port_forward.PARAMETER,) if self._network is not None else ()), *settings.kernel_parameters),
+            plugs_disks=True,
         )
+
+    def plug(self, path: Path, *, read_only: bool) -> str:
+        """Give the running VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
+        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
+        return self._vm.scsi.plug(Disk(path, read_only=read_only))
+
+    def unplug(self, address: str) -> None:
+        """Take a disk out, which the guest does not use any more. Raises InnkeeperError."""
+        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
+        self._vm.scsi.unplug(address)
 
     def watch_memory(self, report: Callable[[str], None]) -> None:
         """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
