@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from tests.eventually import eventually, retry
 from tests.needs import needs
-from tests.shim.node import GATEWAY, IMAGE, Node
+from tests.shim.node import IMAGE, Node
 
 pytestmark = [
     pytest.mark.root,
@@ -51,8 +52,8 @@ class Pod:
 
 
 @contextmanager
-def running_pod(node: Node, name: str) -> Iterator[Pod]:
-    """Context manager: a pod with a volume, and its container that serves. It can be removed whatever happened to it."""
+def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[Pod]:
+    """Context manager: a pod of a handler with a volume, and its container that serves. It can be removed whatever happened to it."""
     volume = node.folder / name
     volume.mkdir()
     (volume / "key").write_text("one\n")
@@ -66,7 +67,7 @@ def running_pod(node: Node, name: str) -> Iterator[Pod]:
             | {"dns_config": {"servers": ["10.255.255.53"], "searches": ["example.org"]}}
         )
     )
-    made = Pod(node, node.crictl("runp", configuration).strip(), configuration, volume)
+    made = Pod(node, node.crictl("runp", "--runtime", handler, configuration).strip(), configuration, volume)
     node.groups.add(("k8s.io", made.id))
     try:
         mounts = [{"host_path": str(volume), "container_path": "/config", "readonly": True}]
@@ -88,14 +89,32 @@ def address(pod: Pod) -> str:
     return str(json.loads(pod.node.crictl("inspectp", pod.id))["status"]["network"]["ip"])
 
 
-def test_network(pod: Pod) -> None:
+def page(pod: Pod) -> str:
+    """Return what the pod's server answers. It may just have been started."""
+
     def read() -> str:
         with urllib.request.urlopen(f"http://{address(pod)}/", timeout=20) as answer:
             return str(answer.read().decode())
 
-    assert retry(read, OSError) == "from the pod\n"  # the server has just been started
-    pod.exec("ping", "-c", "1", "-W", "5", GATEWAY)
+    return retry(read, OSError)
+
+
+def test_network(pod: Pod) -> None:
+    assert page(pod) == "from the pod\n"
+    pod.exec("ping", "-c", "1", "-W", "5", pod.node.gateway)
     assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
+
+
+def test_port_forward(pod: Pod) -> None:
+    """containerd connects to localhost of the pod's network namespace; the server is in the guest, whose localhost is another."""
+    page(pod)
+    with subprocess.Popen(pod.node.crictl_argv("port-forward", pod.id, ":80"), stdout=subprocess.PIPE, text=True) as forward:
+        assert forward.stdout is not None
+        line = forward.stdout.readline()  # Forwarding from 127.0.0.1:PORT -> 80
+        for _ in range(2):
+            with urllib.request.urlopen(f"http://{line.split()[2]}/", timeout=20) as answer:
+                assert answer.read() == b"from the pod\n"
+        forward.terminate()
 
 
 def test_what_the_pod_is_to_its_container(pod: Pod) -> None:
