@@ -121,7 +121,7 @@ async def _serve(dispatcher: "Dispatcher", settings: config.Config, cgroup_root:
         sandbox.devices.start()
     except OSError as error:
         log.warn(f"no device events: {error}")
-    if settings.log_vport or settings.debug_console or settings.passfd_listener_port:
+    if settings.log_vport or settings.debug_console or settings.passfd_listener_port or settings.port_forward_vport:
         from agent.vsock_services.vsock_ports import open_ports
 
         open_ports(settings, sandbox)

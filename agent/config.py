@@ -35,6 +35,7 @@ class Config:
     dev_mode: bool
     log_vport: int
     passfd_listener_port: int
+    port_forward_vport: int
     policy_file: str
 
     def __init__(self) -> None:
@@ -180,6 +181,7 @@ OPTIONS = (
     Option("agent.devmode", "dev_mode", _flag, False, "dev_mode"),
     Option("agent.log_vport", "log_vport", _port, 0),
     Option("agent.passfd_listener_port", "passfd_listener_port", _port, 0),
+    Option("innkeeper.port_forward_vport", "port_forward_vport", _port, 0, "port_forward_vport"),
     Option("agent.policy_file", "policy_file", _path, ""),
 )
 _ONLY_V2 = "control groups are always version 2 here"

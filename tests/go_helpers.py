@@ -11,15 +11,15 @@ from innkeeper.guest.store import JSON, Store, hash_tree
 SETTINGS = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -modcacherw"}
 
 
-def build(name: str, source: Path, *packages: str, toolchain: str = "local", data: str = "", tests: bool = False) -> Path:
+def build(name: str, source: Path, *packages: str, toolchain: str = "local", data: str = "", tests: bool = False, tags: str = "") -> Path:
     """Return the folder of step `name` with the programs of `packages`, out of the store if they are there.
 
     `toolchain` "auto" lets Go 1.21 and later fetch the release that the module asks for. `data` is "MODULE GLOB": files of that module
-    which are to be copied beside the programs. With `tests` the program is a package's tests, `NAME.test`. Modules and objects are kept in
-    the project's cache.
+    which are to be copied beside the programs. With `tests` the program is a package's tests, `NAME.test`. `tags` are build
+    constraints, separated by spaces. Modules and objects are kept in the project's cache.
     """
     settings = {**SETTINGS, "GOTOOLCHAIN": toolchain}
-    verb = ("test", "-c") if tests else ("build",)
+    verb = (*(("test", "-c") if tests else ("build",)), *((f"-tags={tags}",) if tags else ()))
 
     def make(out: Path) -> None:
         with progress.step(f"building {name}"):
@@ -31,6 +31,8 @@ def build(name: str, source: Path, *packages: str, toolchain: str = "local", dat
                     shutil.copyfile(path, out / path.name)  # not its mode: modules are read-only
 
     inputs: dict[str, JSON] = {"source": hash_tree(source), "settings": dict(settings), "data": data, "format": 2}
+    if tags:
+        inputs["tags"] = tags
     return Store(paths.store_root()).step(name, inputs, make)
 
 

@@ -1,4 +1,4 @@
-"""Opens the services on extra vsock ports that the settings name: log, console, streams.
+"""Opens the services on extra vsock ports that the settings name: log, console, streams, forwarded connections.
 
 A port that cannot be opened is logged, and the agent serves calls nevertheless.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
-    """Open the log port, the debug console and the passthrough port, if they are set."""
+    """Open the log port, the debug console, the passthrough port and that of forwarded connections, if they are set."""
 
     def serve(name: str, service: "Callable[[], Coroutine[Any, Any, None]]") -> None:
         try:
@@ -40,6 +40,10 @@ def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
         serve("debug console", lambda: console.serve(port(number)) if number else console.on_vm_console())
     if settings.passfd_listener_port:
         serve("passthrough port", lambda: sandbox.pass_streams().serve(port(settings.passfd_listener_port)))
+    if settings.port_forward_vport:
+        from agent.vsock_services.port_forward import PortForward
+
+        serve("port forward", lambda: PortForward().serve(port(settings.port_forward_vport)))
 
 
 def _listen(server_addr: str, port: int) -> "Socket":

@@ -120,6 +120,10 @@ class Agent:
         request = agent_pb2.UpdateRoutesRequest(routes=agent_pb2.Routes(Routes=routes))
         return self.client.call(_AGENT, "UpdateRoutes", request, agent_pb2.Routes, self.timeout).Routes
 
+    def add_arp_neighbors(self, neighbours: Sequence[types_pb2.ARPNeighbor]) -> None:
+        request = agent_pb2.AddARPNeighborsRequest(neighbors=agent_pb2.ARPNeighbors(ARPNeighbors=neighbours))
+        self._empty("AddARPNeighbors", request)
+
     def list_interfaces(self) -> Sequence[types_pb2.Interface]:
         request = agent_pb2.ListInterfacesRequest()
         return self.client.call(_AGENT, "ListInterfaces", request, agent_pb2.Interfaces, self.timeout).Interfaces

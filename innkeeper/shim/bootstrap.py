@@ -8,13 +8,14 @@ containerd 1.6 would dial it.
 """
 
 import json
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from innkeeper.shim import daemon
+from innkeeper.shim import daemon, handler_options, mount_claims
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.pb import containerd_pb2 as pb
 
@@ -38,6 +39,8 @@ def start(arguments: Arguments, standard_input: bytes, write: Callable[[bytes], 
     # containerd 1 finds the shim again by this file after its own restart.
     (bundle / "address").write_text(address)
     if listener is not None:
+        if config := handler_options.config_path_at_start(standard_input, params):
+            os.environ[handler_options.VARIABLE] = config
         daemon.launch(listener, path, arguments, bundle)
     write(answer(address, params))
 
@@ -55,7 +58,8 @@ def answer(address: str, params: pb.BootstrapParams | None) -> bytes:
     """Return what is written to standard output."""
     if params is None:
         return address.encode()
-    return pb.BootstrapResult(version=VERSION, address=address, protocol="ttrpc").SerializeToString()
+    result = pb.BootstrapResult(version=VERSION, address=address, protocol="ttrpc", extensions=[mount_claims.extension()])
+    return bytes(result.SerializeToString())
 
 
 def group(bundle: Path, container_id: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.client import RpcError
+from innkeeper.errors import InnkeeperError
 from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
 from innkeeper.shim import log, mounts, spec, stats
 from innkeeper.shim.container import Container
@@ -16,6 +17,7 @@ from innkeeper.shim.guest_process import ExecProcess, InitProcess
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import RUNNING, Stdio
+from innkeeper.shim.roots import DiskRoot
 from innkeeper.shim.state import State
 from innkeeper.wire.pb import agent_pb2
 
@@ -33,28 +35,38 @@ class GuestContainer(Container):
         self._agent = machine.agent
         self._hold_stdin = False
         self._in_guest = False
+        self._disks: list[str] = []
         self._stats: tuple[float, pb.Any] | None = None
 
-    def create(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | None, *, hold_stdin: bool) -> None:
+    def create(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
         """Mount its root, bind its volumes, create it in the guest. `remove` must be called if it fails.
 
-        `root` is a folder of the host in place of a snapshot's mounts. Raises OSError, CallError,
-        InnkeeperError and RpcError.
+        `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
+        CallError, InnkeeperError and RpcError.
         """
+        document, storages = plan.document, []
         self._hold_stdin = hold_stdin
         self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
         try:
             init.open_streams(hold_stdin=hold_stdin)
             target = self.folder / spec.ROOT
-            if root is not None:
+            if isinstance(root, DiskRoot):
+                storages = self._plug(root)
+                document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
+            elif root is not None:
                 mounts.bind(root, target, read_only=False)
-            for mount in rootfs:
-                mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
+            else:
+                for mount in rootfs:
+                    mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
             for bind in plan.binds:
                 mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only)
             self._agent.create_container(
                 agent_pb2.CreateContainerRequest(
-                    container_id=self.agent_id, exec_id=self.agent_id, OCI=to_proto(plan.document), sandbox_pidns=plan.shares_pids
+                    container_id=self.agent_id,
+                    exec_id=self.agent_id,
+                    OCI=to_proto(document),
+                    sandbox_pidns=plan.shares_pids,
+                    storages=storages,
                 )
             )
         except BaseException:
@@ -63,6 +75,12 @@ class GuestContainer(Container):
         self._in_guest = True
         init.attend()
 
+    def _plug(self, root: DiskRoot) -> list[agent_pb2.Storage]:
+        """Give the VM the disks of the root. Return what the guest mounts of them."""
+        for disk in root.disks:
+            self._disks.append(self.machine.plug(disk.path, read_only=disk.read_only))
+        return root.storages(self.agent_id, self._disks)
+
     def remove(self) -> None:
         if not self.owns_machine:
             if self._in_guest:
@@ -70,8 +88,18 @@ class GuestContainer(Container):
                     self._agent.remove_container(self.agent_id)
                 except RpcError as error:
                     log.info(f"container {self.id}: {error}")  # its VM has ended
+            self._unplug()
             mounts.remove(self.folder)
         super().remove()
+
+    def _unplug(self) -> None:
+        """Take its disks out of the VM, which goes on."""
+        disks, self._disks = self._disks, []
+        try:
+            for disk in disks:
+                self.machine.unplug(disk)
+        except InnkeeperError as error:
+            log.info(f"container {self.id}: {error}")  # its VM has ended
 
     def add_process(self, request: pb.ExecProcessRequest) -> None:
         if request.exec_id in self._execs:

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from innkeeper import paths
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import clock, clones
+from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import log, mounts
-from innkeeper.shim.network import PodNetwork
+from innkeeper.shim import clone, log, mounts, port_forward
+from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import SHARE, SHM, Size
-from innkeeper.vm import AGENT_PORT, CloneableVm, Share, VirtualMachine, VmConfig, qemu, registry
+from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.wire.pb import agent_pb2
 
 TAG = "shared"
@@ -68,35 +67,22 @@ class Machine:
         mounts.make_shared(self.shared)
         if namespace:
             self._network = PodNetwork(Path(namespace), self.folder)
-        tap = (self._network is not None and self._network.tap) or False
-        config = replace(configuration(self.settings, size), shares=(Share.of(TAG, self.shared),), network=tap)
-        is_clone = self._start_clone(config)
-        if not is_clone:
-            self._start_cold(config)
-        if self._network is not None and (addresses := self._network.connect()) is not None:
-            addresses.configure(self.agent, qemu.CARD_PATH if is_clone else "")
-        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
-        self.agent.create_sandbox(sandbox)
-
-    def _start_clone(self, config: VmConfig) -> bool:
-        """Start the VM from a template. Return whether that was done: there may be none, or it does not work."""
-        os.environ[paths.TEMPLATES_VARIABLE] = str(self.settings.templates)
-        clone = clones.configuration(config)
-        if clone is None:
-            return False
-        clone = replace(clone, disks=clones.unused_disks(clone, self.folder))
-        vm = CloneableVm(clone, self.settings.host, registry.outside(self.folder.name, self.folder))
-        try:
-            started = clones.load(vm, vm.template_key())
-        except (InnkeeperError, RpcError, OSError) as error:
-            log.error(f"the guest's template cannot be used, booting instead: {error}")
-            return False
+        taps = self._network.taps if self._network is not None else ()
+        config = replace(configuration(self.settings, size), shares=(Share.of(TAG, self.shared),), network=taps or False)
+        started = clone.start(config, self.settings, self.folder)
         if started is not None:
             self._vm, self._client = started
             self._set_oom_score(0)
-        return started is not None
+        else:
+            self._boot(config)
+        links = self._network.connect() if self._network is not None else ()
+        configure(links, self.agent, qemu.CARD_PATH if started is not None else "")
+        if self._network is not None and self._network.forward is not None:
+            self._network.forward.start(self._vm.address(port_forward.PORT))
+        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
+        self.agent.create_sandbox(sandbox)
 
-    def _start_cold(self, config: VmConfig) -> None:
+    def _boot(self, config: VmConfig) -> None:
         """Boot the VM. Raises InnkeeperError, OSError and RpcError."""
         self._vm = VirtualMachine(config, self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
@@ -115,8 +101,18 @@ class Machine:
         self._set_oom_score(min(self._oom_scores))
 
     def _set_oom_score(self, score: int) -> None:
-        """Set QEMU's, which it has inherited from this process, which may be protected."""
+        """Set that of QEMU, which has inherited the one of this process, which may be protected."""
         Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(score))
+
+    def plug(self, path: Path, *, read_only: bool) -> str:
+        """Give the running VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
+        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
+        return self._vm.scsi.plug(Disk(path, read_only=read_only))
+
+    def unplug(self, address: str) -> None:
+        """Take a disk out, which the guest does not use any more. Raises InnkeeperError."""
+        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
+        self._vm.scsi.unplug(address)
 
     def watch_memory(self, report: Callable[[str], None]) -> None:
         """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
@@ -185,7 +181,10 @@ class Machine:
 
 
 def configuration(settings: Settings, size: Size) -> VmConfig:
-    """Return the configuration of a VM for containers of this size, without its share and its network."""
+    """Return the configuration of a VM for containers of this size, without its share and its network.
+
+    It is also that of the template that such a VM starts from.
+    """
     memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
     return VmConfig(
         kernel=settings.kernel,
@@ -196,7 +195,8 @@ def configuration(settings: Settings, size: Size) -> VmConfig:
         network=False,
         accel=settings.accelerator,
         machine_type=settings.machine_type,
-        cmdline=settings.kernel_parameters,
+        cmdline=(port_forward.PARAMETER, *settings.kernel_parameters),
+        plugs_disks=True,
     )
 
 

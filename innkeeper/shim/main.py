@@ -48,9 +48,11 @@ def main() -> int:
 
 def _info() -> bytes:
     """Return the answer to -info, with which containerd 2 learns what a runtime is."""
+    from innkeeper.shim.mount_claims import ANNOTATION, annotation
     from innkeeper.shim.pb import containerd_pb2 as pb
 
-    return pb.RuntimeInfo(name=NAME, version=pb.RuntimeVersion(version=__version__)).SerializeToString()
+    version = pb.RuntimeVersion(version=__version__)
+    return pb.RuntimeInfo(name=NAME, version=version, annotations={ANNOTATION: annotation()}).SerializeToString()
 
 
 def _bundle(arguments: Arguments) -> Path:

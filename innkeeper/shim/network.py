@@ -1,7 +1,7 @@
-"""A pod's network card in its VM: a tap device beside the pod's interface, each redirected to the other.
+"""A pod's network cards in its VM: a tap device beside each interface of the pod, redirected to each other.
 
 A helper process does it, because it has to enter the pod's network namespace and to import a
-netlink library, which would stay in this process. It makes the tap at once, so that QEMU can start,
+netlink library, which would stay in this process. It makes the taps at once, so that QEMU can start,
 and the rest while the guest boots.
 """
 
@@ -10,51 +10,100 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from innkeeper.client import Agent
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import network_helper
+from innkeeper.shim import log, network_helper
+from innkeeper.shim.port_forward import PortForward
 from innkeeper.vm import Tap
 from innkeeper.wire.pb import types_pb2
 
 SECONDS = 15.0
 MESSAGE_MAX = 256 << 10
-GUEST_NAME = "eth0"
+INTERFACES_MAX = network_helper.INTERFACES_MAX
+FAMILIES = {4: types_pb2.v4, 6: types_pb2.v6}
 
 
 @dataclass(frozen=True)
-class Addresses:
-    """What the guest's card is to have: the addresses, routes and MTU of the pod's interface."""
+class Route:
+    """A route: IP version, destination or "" for the default, and what else the kernel has of it, empty if nothing."""
 
+    version: int
+    destination: str
+    gateway: str = ""
+    source: str = ""
+    scope: int = 0
+    flags: int = 0
+    mtu: int = 0
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a card of the guest is to have: name, addresses, routes, static neighbours and MTU of the pod's interface."""
+
+    name: str
     mac: str
     mtu: int
-    addresses: tuple[tuple[int, str, int], ...] = field(default=())
+    addresses: tuple[tuple[int, str, int], ...] = ()
     """IP version, address, prefix length."""
-    routes: tuple[tuple[int, str, str], ...] = field(default=())
-    """IP version, destination or empty for the default, gateway or empty."""
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[tuple[int, str, str], ...] = ()
+    """IP version, address, hardware address."""
 
-    def configure(self, agent: Agent, pci_path: str = "") -> None:
-        """Set the guest's card up. One that was plugged in is awaited at `pci_path`. Raises RpcError."""
-        family = {4: types_pb2.v4, 6: types_pb2.v6}
-        addresses = [types_pb2.IPAddress(family=family[v], address=address, mask=str(prefix)) for v, address, prefix in self.addresses]
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "Link":
+        """Return the link that the helper has found."""
+        rows = {name: tuple(map(tuple, found[name])) for name in ("addresses", "neighbours")}
+        return cls(found["name"], found["mac"], found["mtu"], routes=tuple(Route(**route) for route in found["routes"]), **rows)
+
+
+def configure(links: Sequence[Link], agent: Agent, pci_path: str = "") -> None:
+    """Set the guest's cards up. One that was plugged in is awaited at `pci_path`. Raises RpcError."""
+    for link in links:
+        addresses = [_address(version, address, str(prefix)) for version, address, prefix in link.addresses]
         agent.update_interface(
-            types_pb2.Interface(
-                device=GUEST_NAME, name=GUEST_NAME, IPAddresses=addresses, mtu=self.mtu, hwAddr=self.mac, devicePath=pci_path
-            )
+            types_pb2.Interface(device=link.name, name=link.name, IPAddresses=addresses, mtu=link.mtu, hwAddr=link.mac, devicePath=pci_path)
         )
-        agent.update_routes(
-            [types_pb2.Route(dest=dest, gateway=gateway, device=GUEST_NAME, family=family[v]) for v, dest, gateway in self.routes]
+    routes = [
+        types_pb2.Route(
+            dest=route.destination,
+            gateway=route.gateway,
+            device=link.name,
+            source=route.source,
+            scope=route.scope,
+            family=FAMILIES[route.version],
+            flags=route.flags,
+            mtu=route.mtu,
         )
+        for link in links
+        for route in link.routes
+    ]
+    if routes:
+        agent.update_routes(routes)
+    neighbours = [
+        types_pb2.ARPNeighbor(toIPAddress=_address(version, address, ""), device=link.name, lladdr=mac)
+        for link in links
+        for version, address, mac in link.neighbours
+    ]
+    if neighbours:
+        agent.add_arp_neighbors(neighbours)
+
+
+def _address(version: int, address: str, mask: str) -> types_pb2.IPAddress:
+    return types_pb2.IPAddress(family=FAMILIES[version], address=address, mask=mask)
 
 
 class PodNetwork:
-    """The helper process, and the tap that it has made. `tap` is None if the namespace has no interface."""
+    """The helper process, and the taps that it has made: one for each interface of the namespace."""
 
     def __init__(self, namespace: Path, folder: Path) -> None:
-        """Make the tap in `namespace`. Errors of the helper go to a file in `folder`. Raises InnkeeperError."""
-        self.tap: Tap | None = None
+        """Make the taps in `namespace`. Errors of the helper go to a file in `folder`. Raises InnkeeperError."""
+        self.taps: tuple[Tap, ...] = ()
+        self.forward: PortForward | None = None
         self._log = folder / "network.log"
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(SECONDS)
@@ -65,38 +114,44 @@ class PodNetwork:
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=[far.fileno()]
             )
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, 1)
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, INTERFACES_MAX)
             if not data:
                 raise self._failure()
-            if fds:
-                self.tap = Tap(fds[0], json.loads(data)["mac"], namespace)
+            self.taps = tuple(Tap(fd, mac, namespace) for fd, mac in zip(fds, json.loads(data), strict=True))
         except (OSError, InnkeeperError) as error:
             self.close()
             raise error if isinstance(error, InnkeeperError) else self._failure() from error
 
-    def connect(self) -> Addresses | None:
-        """Return the pod's addresses, once the traffic reaches the tap. Raises InnkeeperError."""
-        if self.tap is None:
-            return None
-        self._close_tap()  # QEMU has it
+    def connect(self) -> tuple[Link, ...]:
+        """Return what the pod's interfaces have, once their traffic reaches the taps. Raises InnkeeperError."""
+        if not self.taps:
+            return ()
+        self._close_taps()  # QEMU has them
         try:
-            found = json.loads(self._socket.recv(MESSAGE_MAX))
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, 2)
+            found = json.loads(data)
+            if fds:
+                self.forward = PortForward(socket.socket(fileno=fds[0]), fds[1])
+            else:
+                log.error(f"ports of the pod cannot be forwarded: {found['no_listener']}")
+            return tuple(map(Link.of, found["links"]))
         except (OSError, ValueError) as error:
             raise self._failure() from error
-        return Addresses(found["mac"], found["mtu"], tuple(map(tuple, found["addresses"])), tuple(map(tuple, found["routes"])))
 
     def _failure(self) -> InnkeeperError:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return InnkeeperError(f"the pod's network cannot be set up: {lines[-1] if lines else 'the helper process does not answer'}")
 
     def close(self) -> None:
-        """End the helper, and close the tap if QEMU was not started. May be called twice."""
-        self._close_tap()
+        """End the helper, and close the taps if QEMU was not started. May be called twice."""
+        self._close_taps()
+        if self.forward is not None:
+            self.forward.close()
         self._socket.close()
         self._helper.kill()
         self._helper.wait()
 
-    def _close_tap(self) -> None:
-        tap, self.tap = self.tap, None
-        if tap is not None:
+    def _close_taps(self) -> None:
+        taps, self.taps = self.taps, ()
+        for tap in taps:
             os.close(tap.fd)

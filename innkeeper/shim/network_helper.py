@@ -1,8 +1,9 @@
-"""Make a tap in a pod's network namespace, and redirect the pod's interface to it and back.
+"""Make a tap in a pod's network namespace for each interface there, and redirect one to the other and back.
 
 `network` runs this as a process of its own: network_helper NAMESPACE SOCKET. It sends two messages on
-the socket: the hardware address with the tap's descriptor, or `{}` if there is no interface, then
-the addresses and routes.
+the socket: the interfaces' hardware addresses with the taps' descriptors, then, if there are any,
+what each interface has of addresses, routes and static neighbours, with the two descriptors of
+`localhost_listener`, or the reason why there are none.
 """
 
 import ctypes
@@ -14,6 +15,8 @@ import struct
 import sys
 from typing import Any
 
+from innkeeper.shim import localhost_listener
+
 CLONE_NEWNET = 0x40000000
 SIOCGIFHWADDR = 0x8927
 TUNSETIFF = 0x400454CA
@@ -23,7 +26,12 @@ ETH_P_ALL = 3
 INGRESS = 0xFFFF0000
 RTPROT_KERNEL = 2
 RT_TABLE_MAIN = 254
-TAP = "innkeeper0"
+RTN_UNICAST = 1
+RTNH_F_ONLINK = 4
+NUD_PERMANENT = 0x80
+TAP = "innkeeper"
+"""Names of taps begin so."""
+INTERFACES_MAX = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,15 +41,22 @@ def main() -> None:
     namespace, number = sys.argv[1:]
     out = socket.socket(fileno=int(number))
     enter(namespace)
-    found = interface()
-    if found is None:
-        out.send(b"{}")
+    found = interfaces()
+    if len(found) > INTERFACES_MAX:
+        raise OSError(f"{len(found)} interfaces: a VM takes {INTERFACES_MAX}")
+    taps = [make_tap(f"{TAP}{index}") for index in range(len(found))]
+    socket.send_fds(out, [json.dumps([mac for _, mac in found]).encode()], taps)
+    for tap in taps:
+        os.close(tap)
+    if not found:
         return
-    name, mac = found
-    tap = make_tap()
-    socket.send_fds(out, [json.dumps({"mac": mac}).encode()], [tap])
-    os.close(tap)
-    out.send(json.dumps({"mac": mac, **redirect(name)}).encode())
+    links = redirect([name for name, _ in found])
+    try:
+        listener, link = localhost_listener.open_listener(namespace)
+    except OSError as error:
+        out.send(json.dumps({"links": links, "no_listener": str(error)}).encode())
+    else:
+        socket.send_fds(out, [json.dumps({"links": links}).encode()], [listener.fileno(), link])
 
 
 def enter(namespace: str) -> None:
@@ -52,60 +67,97 @@ def enter(namespace: str) -> None:
     os.close(descriptor)
 
 
-def interface() -> tuple[str, str] | None:
-    """Return name and hardware address of the pod's interface, the first Ethernet one, or None."""
+def interfaces() -> list[tuple[str, str]]:
+    """Return name and hardware address of each Ethernet interface of the pod, in the order in which they were made.
+
+    One without an address is none: the drivers of GRE put such a gretap0 into every namespace.
+    """
+    found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
+        for _, name in sorted(socket.if_nameindex()):
             answer = fcntl.ioctl(sock, SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))
             kind, address = struct.unpack_from("=H6s", answer, 16)
-            if kind == ARPHRD_ETHER and name != TAP:
-                return name, ":".join(f"{byte:02x}" for byte in address)
-    return None
+            if kind == ARPHRD_ETHER and any(address) and not name.startswith(TAP):
+                found.append((name, ":".join(f"{byte:02x}" for byte in address)))
+    return found
 
 
-def make_tap() -> int:
+def make_tap(name: str) -> int:
     """Return a new tap device, whose packets carry the header that lets the guest leave checksums to the host."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", TAP.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
     return descriptor
 
 
-def redirect(name: str) -> dict[str, Any]:
-    """Redirect all packets between the interface `name` and the tap. Return its MTU, addresses and routes."""
+def redirect(names: list[str]) -> list[dict[str, Any]]:
+    """Redirect all packets between each interface and its tap. Return what each interface has."""
     from pyroute2 import IPRoute
 
     with IPRoute() as route:
-        pod, tap = (route.link_lookup(ifname=one)[0] for one in (name, TAP))
-        mtu = route.get_links(pod)[0].get_attr("IFLA_MTU")
-        route.link("set", index=tap, mtu=mtu, state="up")
-        for one, other in ((pod, tap), (tap, pod)):
-            route.tc("add", "ingress", index=one, handle=INGRESS)
-            # u32, because kernels without NET_CLS_MATCHALL are about.
-            action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": other}
-            route.tc(
-                *("add-filter", "u32"), index=one, parent=INGRESS, prio=1, protocol=ETH_P_ALL, target=0, keys=["0x0/0x0+0"], action=action
+        links = {link["index"]: link for link in route.get_links()}
+        indexes = {link.get_attr("IFLA_IFNAME"): index for index, link in links.items()}
+        found = []
+        for number, name in enumerate(names):
+            pod, tap = indexes[name], indexes[f"{TAP}{number}"]
+            mtu = links[pod].get_attr("IFLA_MTU")
+            route.link("set", index=tap, mtu=mtu, state="up")
+            for one, other in ((pod, tap), (tap, pod)):
+                _redirect(route, one, other)
+            found.append(
+                {"name": name, "mac": links[pod].get_attr("IFLA_ADDRESS"), "mtu": mtu}
+                | {"addresses": _addresses(route, pod), "routes": _routes(route, pod), "neighbours": _neighbours(route, pod)}
             )
-        return {"mtu": mtu, "addresses": _addresses(route, pod), "routes": _routes(route, pod)}
+        return found
+
+
+def _redirect(route: Any, one: int, other: int) -> None:
+    """Send all that arrives at a link out of the other. By u32, because kernels without NET_CLS_MATCHALL are about."""
+    route.tc("add", "ingress", index=one, handle=INGRESS)
+    action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": other}
+    route.tc("add-filter", "u32", index=one, parent=INGRESS, prio=1, protocol=ETH_P_ALL, target=0, keys=["0x0/0x0+0"], action=action)
 
 
 def _addresses(route: Any, index: int) -> list[tuple[int, str, int]]:
     """Return IP version, address and prefix length of each address but link-local ones, which the guest makes itself."""
     found = []
     for address in route.get_addr(index=index):
-        text = address.get_attr("IFA_ADDRESS")
+        text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
         if not text.startswith("fe80:"):
             found.append((_version(address["family"]), text, address["prefixlen"]))
     return found
 
 
-def _routes(route: Any, index: int) -> list[tuple[int, str, str]]:
-    """Return IP version, destination and gateway of each route of the main table that the kernel did not make itself."""
+def _routes(route: Any, index: int) -> list[dict[str, Any]]:
+    """Return each route of the main table that the kernel did not make itself, as `network.Route` has it."""
     found = []
-    for entry in route.get_routes(table=RT_TABLE_MAIN):
-        if entry.get_attr("RTA_OIF") == index and entry["proto"] != RTPROT_KERNEL:
-            destination = entry.get_attr("RTA_DST")
-            text = f"{destination}/{entry['dst_len']}" if destination else ""
-            found.append((_version(entry["family"]), text, entry.get_attr("RTA_GATEWAY") or ""))
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for entry in route.get_routes(family=family, table=RT_TABLE_MAIN):
+            if entry.get_attr("RTA_MULTIPATH"):
+                raise OSError("a route with several gateways cannot be given to a VM")
+            if entry.get_attr("RTA_OIF") != index or entry["proto"] == RTPROT_KERNEL or entry["type"] != RTN_UNICAST:
+                continue
+            destination, metrics = entry.get_attr("RTA_DST"), entry.get_attr("RTA_METRICS")
+            found.append(
+                {
+                    "version": _version(family),
+                    "destination": f"{destination}/{entry['dst_len']}" if destination else "",
+                    "gateway": entry.get_attr("RTA_GATEWAY") or "",
+                    "source": entry.get_attr("RTA_PREFSRC") or "",
+                    "scope": entry["scope"],
+                    "flags": entry["flags"] & RTNH_F_ONLINK,
+                    "mtu": (metrics.get_attr("RTAX_MTU") or 0) if metrics else 0,
+                }
+            )
+    return found
+
+
+def _neighbours(route: Any, index: int) -> list[tuple[int, str, str]]:
+    """Return IP version, address and hardware address of each neighbour that was set for ever: the guest finds the others."""
+    found = []
+    for entry in route.get_neighbours(ifindex=index):
+        address, mac = entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR")
+        if entry["state"] & NUD_PERMANENT and address and mac:
+            found.append((_version(entry["family"]), address, mac))
     return found
 
 

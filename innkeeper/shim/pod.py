@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from innkeeper.shim import settings, spec, streams
+from innkeeper.shim import handler_options, roots, sandbox_config, settings, spec, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
@@ -22,7 +22,6 @@ from innkeeper.shim.state import State
 
 CRI_NAMESPACE = "k8s.io"
 """containerd's namespace of CRI. Its client says when a standard input ends; others may not."""
-OPTIONS = "runtimeoptions.v1.Options"
 
 
 class Pod:
@@ -36,10 +35,20 @@ class Pod:
         self._containers: dict[str, Container] = {}
         self._machine: Machine | None = None
         self._sysctls: dict[str, str] = {}
+        self._mounts: list[spec.Document] = []
 
     def is_empty(self) -> bool:
         """Return whether there is no container, and none is being created."""
         return not self._containers and not self._creation.locked()
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether this is a pod of the sandbox service."""
+        return bool(self._mounts)
+
+    def has(self, id: str) -> bool:
+        """Return whether there is a container with this id."""
+        return id in self._containers
 
     def container(self, id: str) -> Container:
         """Return a container. Raises CallError."""
@@ -69,6 +78,30 @@ class Pod:
         )
         return container
 
+    def check_sandbox(self, request: pb.CreateSandboxRequest) -> None:
+        """Refuse what no VM can do for a pod of the sandbox service. Raises CallError and InnkeeperError."""
+        if request.sandbox_id in self._containers:
+            raise already_exists(f"sandbox {request.sandbox_id} exists")
+        spec.check(sandbox_config.document(sandbox_config.config(request), request.sandbox_id, request.netns_path))
+
+    def create_sandbox(self, request: pb.CreateSandboxRequest) -> Container:
+        """Boot the VM of a pod that has no pause container. Raises CallError, InnkeeperError, OSError and RpcError."""
+        config = sandbox_config.config(request)
+        document = sandbox_config.document(config, request.sandbox_id, request.netns_path)
+        with self._creation:
+            if request.sandbox_id in self._containers:
+                raise already_exists(f"sandbox {request.sandbox_id} exists")
+            task = pb.CreateTaskRequest(id=request.sandbox_id, bundle=request.bundle_path)
+            container = self._create(task, document, State(Path(request.bundle_path)))
+            try:
+                self._mounts = sandbox_config.mounts(config, container.machine.folder / sandbox_config.POD_FILES)
+            except BaseException:
+                self._machine = None
+                container.remove()
+                raise
+            self._containers[request.sandbox_id] = container
+        return container
+
     def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
         if self._machine is not None:
             return self._create_in_guest(request, document, state, self._machine, owns_machine=False)
@@ -76,7 +109,11 @@ class Pod:
             raise wrong_state("the VM of the pod has ended")
         sandbox = spec.is_sandbox(document)
         # What a VM cannot do is refused before one is booted.
-        spec.check(document) if sandbox else spec.plan(document, agent_id(request.id), {})
+        if sandbox:
+            spec.check(document)
+        else:
+            spec.plan(document, agent_id(request.id), {})
+            roots.plan(request.rootfs)
         machine = self._boot(request, document, state)
         try:
             if sandbox:
@@ -92,7 +129,7 @@ class Pod:
 
     def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
-        found = settings.load(config_path(request.options))
+        found = settings.load(handler_options.config_path(request.options))
         machine = Machine(found, found.state / self._namespace / request.id)
         state.add_folder(machine.folder)
         state.own_vm(self._socket)
@@ -109,11 +146,11 @@ class Pod:
     def _create_in_guest(
         self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, *, owns_machine: bool
     ) -> Container:
-        plan = spec.plan(document, agent_id(request.id), self._sysctls)
+        plan = spec.plan(spec.with_mounts(document, self._mounts), agent_id(request.id), self._sysctls)
         container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
         if not owns_machine:
             state.add_folder(container.folder)
-        root = None if request.rootfs else Path(request.bundle, document["root"]["path"])
+        root = roots.plan(request.rootfs) if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
@@ -138,13 +175,6 @@ class Pod:
         for container in list(self._containers.values()):
             if container.owns_machine:
                 container.remove()
-
-
-def config_path(options: pb.Any) -> str:
-    """Return the configuration file that a runtime handler names, or "". Options of other types are not for us."""
-    if options.type_url.rpartition("/")[2] != OPTIONS:
-        return ""
-    return str(pb.Options.FromString(options.value).config_path)
 
 
 def _shm_size(document: spec.Document) -> int:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.shim.handler_options import VARIABLE
 from innkeeper.vm import HostPrograms
 
 PATH = Path("/etc/innkeeper/shim.toml")
-VARIABLE = "INNKEEPER_SHIM_CONFIG"
 FOLDERS = ("state", "templates")
 """Keys of folders, which the shim makes."""
 HINT = "innkeeper/shim/shim.toml of the sources describes every key"

@@ -85,6 +85,19 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str]) -> Plan:
     return Plan(made, tuple(binds), shared)
 
 
+def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:
+    """Return a container's specification with those `mounts` whose places it has no mount for.
+
+    containerd 1.7 mounts files of a sandbox that it has not made, and makes folders in their place.
+    """
+    files = {mount["destination"] for mount in mounts if Path(mount["source"]).is_file()}
+    own = [
+        mount for mount in document.get("mounts") or () if mount["destination"] not in files or not Path(str(mount.get("source"))).is_dir()
+    ]
+    taken = {mount["destination"] for mount in own}
+    return {**document, "mounts": [*own, *(mount for mount in mounts if mount["destination"] not in taken)]}
+
+
 def process(document: Document) -> Document:
     """Return a process without the labels of the host's security modules, whose policies the guest does not have."""
     return {key: value for key, value in document.items() if key not in ("apparmorProfile", "selinuxLabel")}

@@ -2,20 +2,13 @@
 
 import json
 import os
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from innkeeper import __version__
-from innkeeper.client import RpcError
-from innkeeper.errors import InnkeeperError
-from innkeeper.shim import events, log
-from innkeeper.shim.errors import CallError
+from innkeeper.shim import calls, events
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.pod import Pod
-from innkeeper.wire import status
 from innkeeper.wire.envelope import Request, Response
 from innkeeper.wire.pb import empty_pb2
 
@@ -30,24 +23,11 @@ class TaskService:
         self.ended = False
 
     def handle(self, request: Request) -> Response:
-        """Answer a call. A failure becomes the answer's status, whatever it is: this is the edge of a connection."""
+        """Answer a call."""
         method = METHODS.get(request.method) if request.service in SERVICES else None
         if method is None:
-            return Response(status.UNIMPLEMENTED, f"/{request.service}/{request.method} is not implemented")
-        try:
-            answer = method.handler(self, method.request.FromString(request.payload))
-        except CallError as error:
-            return Response(error.code, error.message)
-        except RpcError as error:
-            return Response(status.UNAVAILABLE if error.lost else error.code, error.message)
-        except InnkeeperError as error:
-            return Response(status.UNKNOWN, error.message + (f" ({error.hint})" if error.hint else ""))
-        except DecodeError as error:
-            return Response(status.INVALID_ARGUMENT, f"{request.method}: {error}")
-        except Exception as error:  # noqa: BLE001 - the edge of a connection: every call is answered
-            log.error(traceback.format_exc())
-            return Response(status.UNKNOWN, f"{request.method}: {type(error).__name__}: {error}")
-        return Response(payload=answer.SerializeToString())
+            return calls.unknown(request)
+        return calls.answer(request, method.request, lambda message: method.handler(self, message))
 
     def create(self, request: pb.CreateTaskRequest) -> pb.CreateTaskResponse:
         """Create a container, and boot its VM if it is the first."""
@@ -85,9 +65,10 @@ class TaskService:
         return pb.WaitResponse(exit_status=end.status, exited_at=events.timestamp(end.at))
 
     def connect(self, request: pb.ConnectRequest) -> pb.ConnectResponse:
-        """Answer a containerd that has restarted."""
-        container = self._pod.container(request.id)
-        return pb.ConnectResponse(shim_pid=os.getpid(), task_pid=container.pid, version=__version__)
+        """Answer a containerd that has restarted, or that is about to create a container in a sandbox (1.7)."""
+        unborn = self._pod.is_sandbox and not self._pod.has(request.id)
+        pid = 0 if unborn else self._pod.container(request.id).pid
+        return pb.ConnectResponse(shim_pid=os.getpid(), task_pid=pid, version=__version__)
 
     def kill(self, request: pb.KillRequest) -> empty_pb2.Empty:
         """Send a signal."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from innkeeper.vm import network, qemu, saved_state, template
-from innkeeper.vm.config import Forward, HostPrograms, Tap, VmConfig
+from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.registry import Entry
 from innkeeper.vm.template import Template
@@ -96,8 +96,8 @@ class CloneableVm(VirtualMachine):
                     qmp.execute("block_resize", {"node-name": f"disk{index}", "size": disk.path.stat().st_size})
             for index, share in enumerate(self.config.shares):
                 qmp.execute("device_add", qemu.share_device(index, share.tag))
-            if isinstance(self.config.network, Tap):
-                qmp.execute("device_add", qemu.card_device(self.config.network))
+            for tap in self.config.taps:
+                qmp.execute("device_add", qemu.card_device(tap))
             saved_state.resume(qmp)
         except QmpError as error:
             raise self.load_failure(error) from error

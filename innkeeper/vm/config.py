@@ -127,7 +127,7 @@ class VmConfig:
     * `root_device`, `root_type`: the kernel parameters `root=` and `rootfstype=`
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
-      name server 10.0.2.3); a `Tap`: one on that device
+      name server 10.0.2.3); a tuple of `Tap`: one on each of these devices, which are eth0, eth1, ...
     * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`)
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
@@ -138,6 +138,7 @@ class VmConfig:
     * `gives_memory_back`: the guest reports free pages, and the host gets them back a few seconds
       later (virtio-balloon). It must be False for a cloneable VM: QEMU makes holes in the file of
       the memory, which for clones is that of the template
+    * `plugs_disks`: disks can be plugged while it runs (`VirtualMachine.scsi`)
     """
 
     kernel: Path
@@ -146,7 +147,7 @@ class VmConfig:
     cpus: int = 1
     disks: tuple[Disk, ...] = ()
     shares: tuple[Share, ...] = ()
-    network: bool | Tap = True
+    network: bool | tuple[Tap, ...] = True
     forwards: tuple[Forward, ...] = ()
     accel: str | None = None
     cmdline: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ class VmConfig:
     initrd: Path | None = None
     cloneable: bool = False
     gives_memory_back: bool = True
+    plugs_disks: bool = False
 
     def __post_init__(self) -> None:
         files = {"kernel": self.kernel, "root": self.root, "initrd": self.initrd}
@@ -179,8 +181,15 @@ class VmConfig:
             raise InnkeeperError("memory of a cloneable VM cannot be given back: a template holds it for all of its clones")
         if self.forwards and not self.network:
             raise InnkeeperError("ports cannot be forwarded to a VM without a network")
-        if isinstance(self.network, Tap) and self.forwards:
+        if self.taps and self.forwards:
             raise InnkeeperError("a VM with a tap device has no forwarded ports")
+        if len(self.taps) > 1 and self.cloneable:
+            raise InnkeeperError("a cloneable VM has a slot for one card on a tap device")
         tags = [s.tag for s in self.shares]
         if len(set(tags)) != len(tags):
             raise InnkeeperError(f"two shares have the same tag: {', '.join(tags)}")
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The tap devices of the network, none with the user network."""
+        return self.network if isinstance(self.network, tuple) else ()

@@ -109,7 +109,7 @@ class Relay:
                     self._open |= {client, server}
                 try:
                     server.connect(self._target)
-                    _exchange(client, server)
+                    exchange(client, server)
                 except OSError:
                     pass  # the VM has ended, and so does the connection
                 finally:
@@ -168,7 +168,7 @@ class Relay:
             pass  # nothing listens in the guest, or the client is gone
 
 
-def _exchange(client: socket.socket, server: socket.socket) -> None:
+def exchange(client: socket.socket, server: socket.socket) -> None:
     """Copy both ways until both have ended.
 
     Each end of file is passed on separately: a side that has sent everything may still be reading.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network
-from innkeeper.vm.config import Disk, Forward, Tap, VmConfig
+from innkeeper.vm.config import Disk, Forward, VmConfig
 
 MMIO_SLOTS = 8
 """The virtio-mmio transports of a microvm (docs/system/i386/microvm.rst)."""
@@ -26,6 +26,9 @@ CARD_SLOT = 0x1D
 """The slot of q35's root bus with the PCIe root port for a card on a `Tap`."""
 CARD_PATH = f"{CARD_SLOT:02x}/00"
 """The PCI path of that card, as the agent's UpdateInterface takes it."""
+
+SCSI = "scsi"
+"""The name of the bus that disks are plugged into (see `scsi`)."""
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -61,8 +64,9 @@ class Launch:
 
 
 def device_count(config: VmConfig) -> int:
-    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network, balloon."""
-    return 1 + len(config.disks) + len(config.shares) + 2 + int(bool(config.network)) + int(config.gives_memory_back)
+    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network, balloon, SCSI bus."""
+    optional = (config.gives_memory_back, config.plugs_disks)
+    return 1 + len(config.disks) + len(config.shares) + 2 + (len(config.taps) or int(bool(config.network))) + sum(optional)
 
 
 def choose_machine_type(config: VmConfig, *, clock: bool = True) -> str:
@@ -116,6 +120,8 @@ def arguments(launch: Launch) -> list[str]:
     if config.gives_memory_back:
         # Nothing inflates it. It is there for its report of free pages, of which QEMU makes holes.
         out += ["-device", bus.device("virtio-balloon", "free-page-reporting=on")]
+    if config.plugs_disks:
+        out += ["-device", bus.device("virtio-scsi", f"id={SCSI}")]
     if config.cloneable:
         out += _cloneable(launch)
     return [*out, "-incoming", "defer", "-S"] if launch.incoming else out
@@ -173,7 +179,7 @@ def _accel(launch: Launch) -> list[str]:
 
 def _blockdev(index: int, disk: Disk) -> str:
     """Return the -blockdev of a disk as JSON, in which a comma in a path needs no escape."""
-    return json.dumps(disk_node(index, disk, _file(disk)))
+    return json.dumps(disk_node(index, disk, disk_file(disk)))
 
 
 def disk_node(index: int, disk: Disk, file: object) -> dict[str, object]:
@@ -183,11 +189,13 @@ def disk_node(index: int, disk: Disk, file: object) -> dict[str, object]:
 
 def file_node(name: str, disk: Disk) -> dict[str, object]:
     """Return the options of a node for a disk's file alone, for `disk_node` to refer to."""
-    return {**_file(disk), "node-name": name, **_policy(disk)}
+    return {**disk_file(disk), "node-name": name, **_policy(disk)}
 
 
-def _file(disk: Disk) -> dict[str, object]:
-    return {"driver": "file", "filename": str(disk.path.absolute()), "read-only": disk.read_only}
+def disk_file(disk: Disk) -> dict[str, object]:
+    """Return the options of the node for a disk's file, or for a block device of the host."""
+    driver = "host_device" if disk.path.is_block_device() else "file"
+    return {"driver": driver, "filename": str(disk.path.absolute()), "read-only": disk.read_only}
 
 
 def _policy(disk: Disk) -> dict[str, object]:
@@ -210,17 +218,22 @@ def _shares(launch: Launch, bus: "_Bus") -> list[str]:
 
 
 def _network(launch: Launch, bus: "_Bus") -> list[str]:
-    card = launch.config.network
-    if not card:
+    config = launch.config
+    if not config.network:
         return []
-    netdev, mac = network.netdev(launch.forwards), network.MAC
-    if isinstance(card, Tap):
-        netdev, mac = f"tap,id=net,fd={card.fd}", card.mac
-        if launch.config.cloneable:
-            return ["-netdev", netdev]  # plugged in once the state is loaded, see `card_device`
+    cards = [("net", network.netdev(launch.forwards), network.MAC)]
+    if config.taps:
+        names = ["net", *(f"net{index}" for index in range(1, len(config.taps)))]
+        cards = [(name, f"tap,id={name},fd={tap.fd}", tap.mac) for name, tap in zip(names, config.taps, strict=True)]
+        if config.cloneable:
+            return ["-netdev", cards[0][1]]  # plugged in once the state is loaded, see `card_device`
     # No boot ROM: the kernel is loaded by -kernel.
     rom = "" if bus.mmio else ",romfile="
-    return ["-netdev", netdev, "-device", bus.device("virtio-net", f"netdev=net,mac={mac}{rom}")]
+    return [
+        word
+        for name, netdev, mac in cards
+        for word in ("-netdev", netdev, "-device", bus.device("virtio-net", f"netdev={name},mac={mac}{rom}"))
+    ]
 
 
 class _Bus:

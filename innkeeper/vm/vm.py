@@ -31,9 +31,10 @@ from innkeeper.vm import (
     virtio_serial,
     vsock,
 )
-from innkeeper.vm.config import Forward, HostPrograms, Tap, VmConfig
+from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.port_forward_ipv6 import Relay
 from innkeeper.vm.qmp import Qmp, QmpError
+from innkeeper.vm.scsi import ScsiBus
 from innkeeper.vm.shares import RunningShare
 from innkeeper.wire import status
 from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
@@ -65,6 +66,7 @@ class VirtualMachine:
         self.accel = ""
         self.machine_type = ""
         self.qmp: Qmp | None = None
+        self.scsi: ScsiBus | None = None
         self._tsc_khz: int | None = None
         self._vsock: vsock.Backend | None = None
         self._shares: list[RunningShare] = []
@@ -119,6 +121,7 @@ class VirtualMachine:
         self.qmp = Qmp()
         command = self._start_qemu(replace(self._launch(self._vsock, rules), qmp_fd=self.qmp.fd))
         assert self._qemu is not None
+        self.scsi = ScsiBus(self.qmp) if self.config.plugs_disks else None
         self.entry.update(
             status="running",
             pid=self._qemu.pid,
@@ -146,11 +149,11 @@ class VirtualMachine:
         assert self._vsock is not None and self.qmp is not None
         fds += (*self._vsock.fds, self.qmp.fd, *(share.fd for share in self._shares))
         argv = qemu.arguments(launch)
-        if isinstance(tap := self.config.network, Tap):
+        if taps := self.config.taps:
             if self.host.nsenter is None:
                 raise InnkeeperError("a VM with a tap device is started by nsenter, and none is given")
-            fds += (tap.fd,)
-            argv = [str(self.host.nsenter), f"--net={tap.namespace}", "--", *argv]
+            fds += tuple(tap.fd for tap in taps)
+            argv = [str(self.host.nsenter), f"--net={taps[0].namespace}", "--", *argv]
         self._qemu = child_processes.spawn(self.host.setpriv, argv, folder=self.folder, log=self.qemu_log, fds=fds)
         self._vsock.close_fds_after_spawn()
         self.qmp.close_far_end()
@@ -168,7 +171,8 @@ class VirtualMachine:
             ready_port=backend.ready_port if config.calls_out else None,
             channel=backend.channel,
             bridges=config.cloneable,
-            extra=config.cmdline,
+            # Disks are scanned for when they are used, not at boot: the bus has 256 addresses.
+            extra=(*(("scsi_mod.scan=manual",) if config.plugs_disks else ()), *config.cmdline),
         )
         return qemu.Launch(
             config=config,

@@ -8,6 +8,7 @@ import pytest
 
 from agent.container.cgroup import device_program
 from agent.container.host_context import HostContext
+from tests.mounts import mounts
 from tests.root.container_helpers import FIRST, Box, busybox_root, cgroup2, open_parents
 
 
@@ -37,10 +38,6 @@ def cgroup_parent() -> Iterator[Path]:
     assert left == []
 
 
-def _mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
-
-
 def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
@@ -58,11 +55,12 @@ def _descriptors() -> set[str]:
 
 
 @pytest.fixture
-def box(container_root: Path, cgroup_parent: Path, tmp_path: Path) -> Iterator[Box]:
+def box(container_root: Path, cgroup_parent: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A place for one container; afterwards no mount, process, cgroup or descriptor is left."""
-    before = _mounts(), _children(), _descriptors()
+    session = tmp_path_factory.getbasetemp()
+    before = mounts(session), _children(), _descriptors()
     yield Box(container_root, HostContext(cgroup_parent, tmp_path / "state"), "box")
-    assert (_mounts(), _children(), _descriptors()) == before
+    assert (mounts(session), _children(), _descriptors()) == before
 
 
 @pytest.fixture

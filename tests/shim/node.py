@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,13 +19,14 @@ from innkeeper.shim.bootstrap import socket_path
 from tests.eventually import eventually, poll
 from tests.interop.node import HARNESS, crictl
 from tests.paths import ROOT
+from tests.shim.containerds import Containerd, of_debian_12
 from tests.vm.guest import artifacts
 
 IMAGE = "localhost/busybox:1"
 RUNTIME = "io.containerd.innkeeper.v2"
 SECONDS = 180.0
-BRIDGE = "ink-shim0"
-GATEWAY = "10.88.79.1"
+NUMBERS = count()
+"""Nodes of this process, each with a bridge and a network of its own."""
 
 CONTAINERD = """
 version = 2
@@ -43,6 +45,7 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "{folder}/cni"
+max_conf_num = {networks}
 [plugins."io.containerd.grpc.v1.cri".containerd]
 default_runtime_name = "innkeeper"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.innkeeper]
@@ -62,10 +65,10 @@ CNI = {
     "plugins": [
         {
             "type": "bridge",
-            "bridge": BRIDGE,
+            "bridge": "",
             "isGateway": True,
             "ipMasq": False,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.79.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            "ipam": {"type": "host-local", "ranges": [], "routes": [{"dst": "0.0.0.0/0"}]},
         }
     ],
 }
@@ -78,8 +81,21 @@ exec '{python}' -P -m innkeeper.shim.main "$@"
 class Node:
     """The daemon in `folder`, whose path must be short: the addresses of sockets are in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, containerd: Containerd, configuration: str = "", programs: Iterable[Path] = (), networks: int = 1
+    ) -> None:
+        """Use `containerd`, with more of its configuration, in which @DIR@ stands for `folder`. It finds `programs` before others.
+
+        With `networks` 2 each pod has a second interface, with an IPv6 address.
+        """
+        self._networks = networks
         self.folder = folder
+        self.containerd = containerd
+        number = next(NUMBERS)
+        self.bridge, self._network = f"ink-shim{number}", f"10.88.{79 + number}"
+        self.gateway, self.second_gateway = f"{self._network}.1", f"fd00:88:{number}::1"
+        self._programs = tuple(programs)
+        self._more = configuration.replace("@DIR@", str(folder))
         self._daemon: subprocess.Popen[bytes] | None = None
         self.groups: set[tuple[str, str]] = set()
         """Namespace and id of each container and pod that there was: the names of their shims' sockets are made from these."""
@@ -101,10 +117,17 @@ class Node:
         program = self.folder / "bin/containerd-shim-innkeeper-v2"
         program.write_text(PROGRAM.format(root=ROOT, cache=cache_root(), python=sys.executable))
         program.chmod(0o755)
-        (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder))
+        for path in self._programs:
+            (self.folder / "bin" / path.name).symlink_to(path)
+        (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder, networks=self._networks) + self._more)
         network = json.loads(json.dumps(CNI))
-        network["plugins"][0]["ipam"]["dataDir"] = str(self.folder / "cni-state")
+        plugin = network["plugins"][0]
+        plugin["bridge"] = self.bridge
+        plugin["ipam"] |= {"dataDir": str(self.folder / "cni-state"), "ranges": [[{"subnet": f"{self._network}.0/24"}]]}
         (self.folder / "cni/10-shim.conflist").write_text(json.dumps(network))
+        plugin["bridge"] += "b"
+        plugin["ipam"] |= {"ranges": [[{"subnet": f"{self.second_gateway[:-1]}/64"}]], "routes": [{"dst": "fd00:99::/32"}]}
+        (self.folder / "cni/20-second.conflist").write_text(json.dumps({**network, "name": "second"}))
         guest = artifacts()
         values: dict[str, Any] = {"kernel": guest.vmlinux, "root": guest.rootfs, "state": self.folder / "vms"}
         values |= {"accelerator": "tcg", "boot_seconds": 120}
@@ -120,11 +143,12 @@ class Node:
         path.write_text("".join(lines))
         return path
 
-    def start(self) -> None:
-        """Start the daemon, or start it again."""
-        daemon = str(programs.require("ctr").with_name("containerd"))
+    def start(self, *, sandboxes: bool = False) -> None:
+        """Start the daemon, or start it again. With `sandboxes` it may use the sandbox service."""
+        daemon = str(self.containerd.daemon)
         path = f"{self.folder}/bin:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "INNKEEPER_SHIM_CONFIG": f"{self.folder}/shim.toml"}
+        environment |= {"ENABLE_CRI_SANDBOXES": "1"} if sandboxes else {}  # containerd 1.7 has them only so
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [daemon, "--config", f"{self.folder}/config.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -150,7 +174,7 @@ class Node:
 
     def argv(self, *words: object) -> list[str]:
         """A command line of containerd's client."""
-        return [str(programs.require("ctr")), "--address", f"{self.folder}/c.sock", *map(str, words)]
+        return [str(self.containerd.client), "--address", f"{self.folder}/c.sock", *map(str, words)]
 
     def try_ctr(self, *words: object, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run containerd's client, whatever comes of it."""
@@ -177,9 +201,10 @@ class Node:
         lines = self.ctr("task", "ls").splitlines()[1:]
         return {line.split()[0]: line.split()[2] for line in lines}
 
-    def pid(self, id: str) -> int:
+    def pid(self, id: str, namespace: str = "default") -> int:
         """Return the process id of a task: that of its QEMU."""
-        return next(int(line.split()[1]) for line in self.ctr("task", "ls").splitlines()[1:] if line.split()[0] == id)
+        lines = self.ctr("--namespace", namespace, "task", "ls").splitlines()[1:]
+        return next(int(line.split()[1]) for line in lines if line.split()[0] == id)
 
     def pid_of_pod(self, id: str) -> int:
         """Return the process id of the QEMU of a pod."""
@@ -190,10 +215,13 @@ class Node:
         """Return the shim that has started the QEMU `pid`."""
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
+    def crictl_argv(self, *words: object) -> list[str]:
+        """A command line of CRI's client."""
+        return [str(crictl()), "--config", "/dev/null", "-r", f"unix://{self.folder}/c.sock", "-t", "120s", *map(str, words)]
+
     def crictl(self, *words: object, **options: Any) -> str:
         """Run a command of CRI's client that succeeds. Return its output."""
-        argv = [str(crictl()), "--config", "/dev/null", "-r", f"unix://{self.folder}/c.sock", "-t", "120s", *map(str, words)]
-        done = _text_of(argv, **options)
+        done = _text_of(self.crictl_argv(*words), **options)
         assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr, self.log.read_text()[-4000:])
         return done.stdout
 
@@ -239,15 +267,16 @@ def remaining(node: Node, before: set[str]) -> set[str]:
 
 
 @contextmanager
-def running_node() -> Iterator[Node]:
-    """Context manager: a node in a new folder, and nothing of it afterwards."""
+def running_node(containerd: Containerd | None = None, **options: Any) -> Iterator[Node]:
+    """Context manager: a node in a new folder, and nothing of it afterwards. `containerd` is Debian 12's by default."""
     folder = Path(mkdtemp(prefix="ink-", dir="/run"))
-    node = Node(folder)
+    node = Node(folder, containerd or of_debian_12(), **options)
     try:
         node.up()
         yield node
     finally:
         node.stop()
-        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+        for bridge in (node.bridge, f"{node.bridge}b"):
+            subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
     assert remaining(node, set()) == set()
     shutil.rmtree(folder)

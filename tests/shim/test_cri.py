@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from tests.eventually import eventually, retry
 from tests.needs import needs
-from tests.shim.node import GATEWAY, IMAGE, Node
+from tests.shim.node import IMAGE, Node
 
 pytestmark = [
     pytest.mark.root,
@@ -52,7 +53,7 @@ class Pod:
 
 @contextmanager
 def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[Pod]:
-    """Context manager: a pod with a volume, and its container that serves. It can be removed whatever happened to it."""
+    """Context manager: a pod of a handler with a volume, and its container that serves. It can be removed whatever happened to it."""
     volume = node.folder / name
     volume.mkdir()
     (volume / "key").write_text("one\n")
@@ -85,12 +86,11 @@ def pod(daemon: Node) -> Iterator[Pod]:
 
 
 def address(pod: Pod) -> str:
-    """Return the pod's address."""
     return str(json.loads(pod.node.crictl("inspectp", pod.id))["status"]["network"]["ip"])
 
 
-def read_page(pod: Pod) -> str:
-    """Return what the pod serves, once its server, which has just been started, does."""
+def page(pod: Pod) -> str:
+    """Return what the pod's server answers. It may just have been started."""
 
     def read() -> str:
         with urllib.request.urlopen(f"http://{address(pod)}/", timeout=20) as answer:
@@ -100,9 +100,21 @@ def read_page(pod: Pod) -> str:
 
 
 def test_network(pod: Pod) -> None:
-    assert read_page(pod) == "from the pod\n"
-    pod.exec("ping", "-c", "1", "-W", "5", GATEWAY)
+    assert page(pod) == "from the pod\n"
+    pod.exec("ping", "-c", "1", "-W", "5", pod.node.gateway)
     assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
+
+
+def test_port_forward(pod: Pod) -> None:
+    """containerd connects to localhost of the pod's network namespace; the server is in the guest, whose localhost is another."""
+    page(pod)
+    with subprocess.Popen(pod.node.crictl_argv("port-forward", pod.id, ":80"), stdout=subprocess.PIPE, text=True) as forward:
+        assert forward.stdout is not None
+        line = forward.stdout.readline()  # Forwarding from 127.0.0.1:PORT -> 80
+        for _ in range(2):
+            with urllib.request.urlopen(f"http://{line.split()[2]}/", timeout=20) as answer:
+                assert answer.read() == b"from the pod\n"
+        forward.terminate()
 
 
 def test_what_the_pod_is_to_its_container(pod: Pod) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.needs import needs
 from tests.paths import ROOT
 from tests.shim.node import Node
-from tests.shim.test_cri import address, read_page, running_pod
+from tests.shim.test_cri import address, page, running_pod
 
 pytestmark = [
     pytest.mark.root,
@@ -62,7 +62,7 @@ def test_its_streams_and_status(node: Node, template: Path) -> None:
 def test_a_pod_has_its_network_and_its_volumes(node: Node, template: Path) -> None:
     with running_pod(node, "cloned", "template") as pod:
         assert is_clone(node.pid_of_pod(pod.id))
-        assert read_page(pod) == "from the pod\n"
+        assert page(pod) == "from the pod\n"
         assert f"inet {address(pod)}/24" in pod.exec("ip", "address", "show", "eth0")
         assert pod.exec("cat", "/config/key") == "one\n"
 

@@ -11,12 +11,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from innkeeper.image.proto import process_to_proto, to_proto
+from innkeeper.shim import network_helper
 from innkeeper.wire.pb import agent_pb2 as pb
 from tests.eventually import eventually
 from tests.needs import needs
@@ -199,3 +201,44 @@ def test_version_and_arguments() -> None:
     for word in ("--version", "-v"):
         told = subprocess.run([sys.executable, "-m", "agent", word], capture_output=True, text=True, check=True, cwd=ROOT)
         assert told.stdout == "innkeeper agent, version 4.1.0 and API version 0.0.1 of Kata's agent\n"
+
+
+def socket_of(guest: NativeAgent, family: int) -> socket.socket:
+    """Return a socket in the agent's network namespace, made by a thread that has entered it."""
+
+    def make() -> socket.socket:
+        network_helper.enter(f"/proc/{guest.process.pid}/ns/net")
+        return socket.socket(family)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
+
+
+def test_port_forward(tmp_path: Path, dial: Dial) -> None:
+    """A line chooses the port of localhost, in IPv4 or IPv6; then both directions are copied, each to its own end."""
+    with agent_with(tmp_path, port_forward_vport=1028) as guest:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket_of(guest, family) as server:
+                server.bind((address, 0))
+                server.listen()
+                with dial(guest, 1028) as client:
+                    client.sendall(f"CONNECT {server.getsockname()[1]}\nearly".encode())
+                    until(client, b"OK\n")
+                    accepted, _ = server.accept()
+                    with accepted:
+                        client.shutdown(socket.SHUT_WR)
+                        assert until(accepted, b"early") == b"early"
+                        assert accepted.recv(10) == b""
+                        accepted.sendall(b"answer")
+                        accepted.close()
+                        assert until(client, b"answer") == b"answer"
+                        assert client.recv(10) == b""
+        for line, reason in (
+            (b"CONNECT 1\n", b"Connection refused"),
+            (b"CONNECT 70000\n", b"a port of 1 to 65535"),
+            (b"x" * 40, b"expected"),
+        ):
+            with dial(guest, 1028) as client:
+                client.sendall(line)
+                answer = until(client, b"\n")
+                assert answer.startswith(b"ERROR ") and reason in answer

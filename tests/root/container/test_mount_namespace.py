@@ -9,6 +9,7 @@ import pytest
 
 from agent.container.container import Container
 from agent.errors import Refused
+from tests.mounts import mounts
 from tests.needs import needs
 from tests.root.container_helpers import Box, Document, execute
 
@@ -33,9 +34,9 @@ def _joining(box: Box, path: str, *args: str) -> Document:
     return document
 
 
-def test_the_namespace_is_joined_and_nothing_comes_out_of_it(box: Box, holder: int) -> None:
+def test_the_namespace_is_joined_and_nothing_comes_out_of_it(box: Box, holder: int, tmp_path: Path) -> None:
     wanted = os.readlink(f"/proc/{holder}/ns/mnt")
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mounts(tmp_path.parent)
 
     async def look(container: Container) -> tuple[str, str]:
         inside = os.readlink(f"/proc/{container.init.pid}/ns/mnt")
@@ -45,7 +46,7 @@ def test_the_namespace_is_joined_and_nothing_comes_out_of_it(box: Box, holder: i
     inside, told = box.during(_joining(box, f"/proc/{holder}/ns/mnt", "sleep", "1000"), look)
     assert inside == wanted
     assert told.split() == ["/bin/busybox", "/proc/self"]
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounts(tmp_path.parent) == before
 
 
 def test_the_machines_own_is_refused(box: Box, holder: int) -> None:

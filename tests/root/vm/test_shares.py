@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.vm import Share, SharedPath, shares
+from tests.mounts import mounts
 from tests.needs import needs
 
 pytestmark = pytest.mark.root
@@ -19,10 +20,6 @@ def run(mode: str, source: Path, stand: Path, script: str) -> "subprocess.Comple
     stand.mkdir(exist_ok=True)
     argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), str(stand), "1", mode, "", str(source)]
     return subprocess.run([*argv, "/bin/sh", "-c", f"cd {stand} && {script}"], capture_output=True, text=True, check=False)
-
-
-def mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
 
 
 @pytest.fixture
@@ -35,12 +32,12 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_folder_can_be_written(source: Path, tmp_path: Path) -> None:
-    before = mounts()
+    before = mounts(tmp_path.parent)
     done = run("rw", source, tmp_path / "stand", "cat file && echo new > made")
     assert (done.returncode, done.stdout) == (0, "content\n"), done.stderr
     assert (source / "made").read_text() == "new\n"
     assert list((tmp_path / "stand").iterdir()) == []
-    assert mounts() == before
+    assert mounts(tmp_path.parent) == before
 
 
 @pytest.mark.parametrize("attempt", ["touch made", "echo x > file", "rm file", "chmod 777 file", "mkdir d", "ln -s a b"])
@@ -87,12 +84,12 @@ def test_several_paths_lie_below_a_root_that_cannot_be_written(source: Path, tmp
     script = "ls; ls 2; echo a > 0/made; echo changed > 3/file; cat 2/file; for f in x 1/x 2/x 3/x 2/file; do echo x > $f; done"
     arguments = shares.wrapper_arguments(Share("tag", paths), stand)
     argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), *arguments, "/bin/sh", "-c", f"cd {stand} && {script}"]
-    before = mounts()
+    before = mounts(tmp_path.parent)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["0", "1", "2", "3", "file", "changed"]
     assert done.stderr.count("Read-only file system") == 5
     assert (source / "made").read_text() == "a\n"
-    assert (mounts(), list(stand.iterdir())) == (before, [])
+    assert (mounts(tmp_path.parent), list(stand.iterdir())) == (before, [])
 
 
 def test_pid_files_of_two_machines_are_apart(source: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_defaults_are_the_contracts() -> None:
         "dev_mode": False,
         "log_vport": 0,
         "passfd_listener_port": 0,
+        "port_forward_vport": 0,
         "policy_file": "",
     }
 
@@ -57,6 +58,7 @@ def test_defaults_are_the_contracts() -> None:
         ("agent.devmode", "dev_mode", True),
         ("agent.log_vport=1025", "log_vport", 1025),
         ("agent.passfd_listener_port=1027", "passfd_listener_port", 1027),
+        ("innkeeper.port_forward_vport=1028", "port_forward_vport", 1028),
         ("agent.policy_file=/etc/p.toml", "policy_file", "/etc/p.toml"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import settings
+from innkeeper.shim import handler_options, settings
 from innkeeper.shim.settings import Settings
 
 SAMPLE = Path(settings.__file__).with_name("shim.toml")
@@ -40,7 +40,7 @@ def test_values(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatc
     found = load(tmp_path, [*lines, 'accelerator = "tcg"', "memory_mib = 300", 'kernel_parameters = ["a", "b=c"]'])
     assert (found.accelerator, found.memory_mib, found.kernel_parameters, found.cpus) == ("tcg", 300, ("a", "b=c"), 1)
     assert found.host.nsenter == tmp_path / "file"
-    monkeypatch.setenv(settings.VARIABLE, str(tmp_path / "shim.toml"))
+    monkeypatch.setenv(handler_options.VARIABLE, str(tmp_path / "shim.toml"))
     assert settings.load() == found
 
 

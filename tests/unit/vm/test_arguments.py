@@ -110,12 +110,13 @@ def test_no_network_means_no_card(files: dict[str, Path]) -> None:
 
 
 def test_a_tap_takes_the_place_of_the_user_network(files: dict[str, Path]) -> None:
-    tap = Tap(7, "02:00:00:00:00:01", Path("/run/netns/pod"))
-    argv = argv_of(spec_of(files, network=tap))
-    assert values(argv, "-netdev") == ["tap,id=net,fd=7"]
+    taps = tuple(Tap(fd, f"02:00:00:00:00:0{fd - 6}", Path("/run/netns/pod")) for fd in (7, 8))
+    argv = argv_of(spec_of(files, network=taps))
+    assert values(argv, "-netdev") == ["tap,id=net,fd=7", "tap,id=net1,fd=8"]
+    assert "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=,disable-legacy=on" in values(argv, "-device")
     assert "virtio-net-pci,netdev=net,mac=02:00:00:00:00:01,romfile=,disable-legacy=on" in values(argv, "-device")
     with pytest.raises(InnkeeperError, match="no forwarded ports"):
-        spec_of(files, network=tap, forwards=(Forward("tcp", "", 80, 80),))
+        spec_of(files, network=taps, forwards=(Forward("tcp", "", 80, 80),))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_an_initrd_is_passed_and_has_to_exist(files: dict[str, Path], monkeypatc
 def test_a_card_on_a_tap_is_plugged_into_a_clone(files: dict[str, Path]) -> None:
     """Its back end cannot be saved. The template has a port for it, at the path that the agent is told."""
     tap = Tap(fd=9, mac="02:00:00:00:00:01", namespace=Path("/proc/self/ns/net"))
-    clone = spec_of(files, network=tap, cloneable=True, gives_memory_back=False)
+    clone = spec_of(files, network=(tap,), cloneable=True, gives_memory_back=False)
     words = argv_of(clone, generation="g")
     assert words[words.index("-netdev") + 1] == "tap,id=net,fd=9"
     assert not [word for word in words if word.startswith("virtio-net")]
@@ -247,3 +248,8 @@ def test_a_card_on_a_tap_is_plugged_into_a_clone(files: dict[str, Path]) -> None
     }
     without = argv_of(replace(clone, network=False), generation="g")
     assert [word for word in words if word not in without] == ["-netdev", "tap,id=net,fd=9"]
+
+
+def test_a_bus_that_disks_are_plugged_into(files: dict[str, Path]) -> None:
+    argv = argv_of(spec_of(files, plugs_disks=True, machine_type="microvm"), machine_type="microvm")
+    assert "virtio-scsi-device,bus=virtio-mmio-bus.3,id=scsi" in values(argv, "-device")

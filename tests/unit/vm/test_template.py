@@ -47,7 +47,7 @@ def test_what_a_clone_may_have_of_its_own_is_not_in_the_key(launch: qemu.Launch,
     clone = replace(launch, config=other, name="b", generation="h", ram="x", incoming=True, qmp_fd=9, forwards=other.forwards)
     assert template.key_of(clone) == template.key_of(launch)
     without = replace(launch, config=replace(config, network=False))
-    tap = replace(launch, config=replace(config, network=Tap(9, "02:00:00:00:00:01", tmp_path)))
+    tap = replace(launch, config=replace(config, network=(Tap(9, "02:00:00:00:00:01", tmp_path),)))
     assert template.key_of(tap) == template.key_of(without)
 
 

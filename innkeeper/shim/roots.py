@@ -1,0 +1,161 @@
+"""A container's root that is made of disks: what containerd mounts, as disks and storages of the guest.
+
+A snapshotter describes a root by a list of mounts. With block devices or images (blockfile,
+devmapper) it is one file system, which becomes one disk. The erofs snapshotter gives a writable
+ext4 image, an erofs image for each layer, the upmost first, and then an overlay of them all. This
+last mount names the others by their position, in templates like `{{ mount 0 }}/upper`, because
+containerd leaves all of them to us (see `mount_claims`). Here they name the places in the guest
+where the agent has mounted the disks.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.errors import InnkeeperError
+from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.wire.pb import agent_pb2
+
+FILE_SYSTEMS = ("ext4", "xfs", "erofs")
+"""Mounts of these types are disks."""
+CONTAINERS = "/run/kata-containers"
+"""Where the agent has what belongs to one container."""
+ROOT, LAYERS = "rootfs", "layers"
+CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
+MAKE_DIRECTORY, VERITY = "X-containerd.mkdir.path=", "X-containerd.dmverity="
+_TEMPLATE = re.compile(r"\{\{ *(mount|overlay) +(\d+)(?: +(\d+))? *\}\}")
+
+
+@dataclass(frozen=True)
+class RootDisk:
+    """A file or block device of the host with a file system. `options` are the agent's."""
+
+    path: Path
+    filesystem: str
+    options: tuple[str, ...]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the guest cannot write to it."""
+        return self.filesystem == "erofs" or "ro" in self.options
+
+
+@dataclass(frozen=True)
+class DiskRoot:
+    """The disks of a root, and the mount over them: none if the one disk is the root."""
+
+    disks: tuple[RootDisk, ...]
+    top: pb.Mount | None
+
+    def path(self, agent_id: str) -> str:
+        """Return where the root is in the guest."""
+        return f"{CONTAINERS}/{agent_id}/{ROOT}"
+
+    def storages(self, agent_id: str, addresses: Sequence[str]) -> list[agent_pb2.Storage]:
+        """Return what the agent is asked to mount. `addresses` are those of the SCSI disks. Raises InnkeeperError."""
+        root = self.path(agent_id)
+        places = [f"{CONTAINERS}/{agent_id}/{LAYERS}/{index}" for index in range(len(self.disks))] if self.top else [root]
+        made = [
+            agent_pb2.Storage(driver="scsi", source=address, fstype=disk.filesystem, options=disk.options, mount_point=place)
+            for disk, address, place in zip(self.disks, addresses, places, strict=True)
+        ]
+        return [*made, _top(self.top, places, root)] if self.top else made
+
+
+def plan(mounts: Sequence[pb.Mount]) -> DiskRoot | None:
+    """Return the root that `mounts` are, or None if they are to be mounted on the host. Raises InnkeeperError."""
+    if not mounts or mounts[0].type.removeprefix("mkfs/") not in FILE_SYSTEMS:
+        return None
+    *below, last = mounts
+    if last.type in FILE_SYSTEMS:
+        if below:
+            raise InnkeeperError(f"rootfs: {len(mounts)} disks, and no mount that makes one root of them")
+        return DiskRoot((_disk(last),), None)
+    root = DiskRoot(tuple(map(_disk, below)), last)
+    root.storages("check", [""] * len(below))  # what is wrong with the templates is told before a VM boots
+    return root
+
+
+def _disk(mount: pb.Mount) -> RootDisk:
+    source = Path(mount.source)
+    if mount.type not in FILE_SYSTEMS:
+        raise InnkeeperError(f"rootfs: a mount of type {mount.type} is not supported among the disks of a root")
+    try:
+        mode = os.stat(source).st_mode
+    except OSError as error:
+        raise InnkeeperError(f"rootfs: {source}: {error.strerror}") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise InnkeeperError(f"rootfs: {source} is neither a file nor a block device")
+    options = []
+    for option in mount.options:
+        if option.startswith("device="):
+            raise InnkeeperError("rootfs: layers that are merged into one erofs are not supported yet: device=")
+        if option.startswith(VERITY):
+            options += _verity(Path(option.removeprefix(VERITY)))
+        elif option != "loop":
+            options.append(option)
+    return RootDisk(source, mount.type, tuple(options))
+
+
+def _verity(path: Path) -> list[str]:
+    """Return the options by which the guest checks every block of a layer. `path` holds the root hash. Raises InnkeeperError."""
+    try:
+        document = json.loads(path.read_bytes())
+        root_hash, offset = str(document["roothash"]), int(document["hashoffset"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InnkeeperError(f"rootfs: {path}: no root hash of dm-verity: {error}") from error
+    prefix = "X-kata.dmverity"
+    return [f"{prefix}-enabled=true", f"{prefix}.roothash={root_hash}", f"{prefix}.hashoffset={offset}"]
+
+
+def _top(mount: pb.Mount, places: Sequence[str], root: str) -> agent_pb2.Storage:
+    """Return the mount that makes one root of the disks, which are mounted at `places`."""
+    options, made = [], []
+    for option in mount.options:
+        text = _filled(option, places)
+        if text == option and text.startswith(("upperdir=", "workdir=")):
+            raise InnkeeperError(
+                f"rootfs: {text}: a folder of the host cannot be the writable layer in a VM",
+                hint="set default_size of containerd's erofs snapshotter: the writable layer is a disk then",
+            )
+        if text.startswith(MAKE_DIRECTORY):
+            made.append(f"{CREATE_DIRECTORY}={_directory(text.removeprefix(MAKE_DIRECTORY))}")
+        else:
+            options.append(text)
+    kind = mount.type.rpartition("/")[2]
+    if kind == "overlay":
+        return agent_pb2.Storage(
+            driver="overlayfs", source="overlay", fstype="overlay", options=options, driver_options=made, mount_point=root
+        )
+    if kind == "bind" and not made:
+        return agent_pb2.Storage(driver="bind", source=_filled(mount.source, places), fstype="bind", options=options, mount_point=root)
+    raise InnkeeperError(f"rootfs: disks under a mount of type {mount.type} are not supported")
+
+
+def _filled(text: str, places: Sequence[str]) -> str:
+    """Return `text` with the templates of containerd's mount manager replaced. Raises InnkeeperError."""
+
+    def place(match: re.Match[str]) -> str:
+        first = int(match[2])
+        last = first if match[3] is None else int(match[3])
+        if (match[1] == "mount") != (match[3] is None) or max(first, last) >= len(places):
+            raise InnkeeperError(f"rootfs: {text}: there are {len(places)} disks")
+        step = 1 if first <= last else -1
+        return ":".join(places[index] for index in range(first, last + step, step))
+
+    filled = _TEMPLATE.sub(place, text)
+    if "{{" in filled:
+        raise InnkeeperError(f"rootfs: {text}: the template is not known")
+    return filled
+
+
+def _directory(text: str) -> str:
+    """Return the path of PATH[:MODE]. Raises InnkeeperError for a mode that the agent does not make."""
+    path, _, mode = text.partition(":")
+    if mode and int(mode.partition(":")[0] or "755", 8) != 0o755:
+        raise InnkeeperError(f"rootfs: {text}: folders of a root's layers are made with mode 0755")
+    return path
