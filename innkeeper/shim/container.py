@@ -27,7 +27,7 @@ class Container:
         self.owns_machine = owns_machine
         self.state = state
         self._publisher = publisher
-        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.id, publisher.namespace)
         self.init = Process(self.stdio, lambda process: self._exited(process, ""))
         self.paused = False
         self._execs: dict[str, Process] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from innkeeper.client import RpcError
 from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
-from innkeeper.shim import log, mounts, spec, stats
+from innkeeper.shim import log, mounts, spec, stats, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
@@ -79,7 +79,8 @@ class GuestContainer(Container):
         if self.init.status != RUNNING:
             raise wrong_state(f"container {self.id} is not running")
         document = spec.process(json.loads(request.spec.value))
-        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.exec_id, self._publisher.namespace)
+        streams.check(stdio)
         name, guest_id = request.exec_id, agent_id(request.exec_id)
         process = ExecProcess(
             self._agent, self.agent_id, guest_id, stdio, lambda ended: self._exited(ended, name), process_to_proto(document)

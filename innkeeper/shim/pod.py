@@ -17,7 +17,7 @@ from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_container import GuestContainer, agent_id
 from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import LOST
+from innkeeper.shim.process import LOST, Stdio
 from innkeeper.shim.state import State
 
 CRI_NAMESPACE = "k8s.io"
@@ -55,8 +55,7 @@ class Pod:
         """
         if request.checkpoint:
             raise unimplemented("containers cannot be restored from a checkpoint")
-        for target in (request.stdout, request.stderr):
-            streams.check(target)  # before a VM is booted for it
+        streams.check(Stdio(request.stdin, request.stdout, request.stderr, request.terminal))  # before a VM is booted for it
         with self._creation:
             if request.id in self._containers:
                 raise already_exists(f"container {request.id} exists")

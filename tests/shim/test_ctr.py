@@ -78,6 +78,15 @@ def test_a_log_in_a_file(node: Node) -> None:
     eventually(lambda: log.exists() and log.read_text() == "to the file\n")
 
 
+def test_a_log_of_a_program(node: Node) -> None:
+    log, program = node.folder / "program.log", node.folder / "logger"
+    program.write_text('#!/bin/sh\nexec 5>&-\n{ echo "for $CONTAINER_NAMESPACE/$CONTAINER_ID"; cat <&3; cat <&4; echo end; } > "$2"\n')
+    program.chmod(0o755)
+    uri = f"binary://{program}?log={log}"
+    node.ctr(*node.run_words("--detach", "--log-uri", uri, "program"), "sh", "-c", "echo out; echo err >&2")
+    eventually(lambda: log.read_text() == "for default/program\nout\nerr\nend\n")
+
+
 def test_exec_pause_update_kill(node: Node) -> None:
     node.ctr(*node.run_words("--detach", "--memory-limit", str(64 * MIB), "life"), "sleep", "1000")
     assert node.tasks() == {"life": "RUNNING"}
@@ -107,6 +116,7 @@ def test_what_cannot_be_is_refused_by_name(node: Node) -> None:
     for options, message in (
         (("--net-host",), "the host's network namespace"),
         (("--mount", "type=bind,src=/dev/null,dst=/x,options=rbind"), "/dev/null is neither a folder nor a regular file"),
+        (("--log-uri", "binary:///no/such/logger"), "no such logging program: /no/such/logger"),
         (("--runtime-config-path", "/no/such.toml"), "/no/such.toml: No such file or directory"),
         (("--runtime-config-path", str(node.settings("bad.toml", kernel="/k", root="/r", typo=1))), "unknown key typo"),
     ):
