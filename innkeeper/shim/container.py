@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-from innkeeper.shim import events, stats
+from innkeeper.shim import events, spec, stats
 from innkeeper.shim.errors import not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.machine import Machine
@@ -73,9 +73,8 @@ class Container:
 
     def remove(self) -> None:
         """Remove all that the container has, in the guest and on the host."""
-        if self.owns_machine:
-            self.machine.end()
-        self.state.clear()
+        if not self.owns_machine or self.machine.end():
+            self.state.clear()
 
     def _exited(self, process: Process, exec_id: str) -> None:
         """Publish that a process has ended, and end the VM with the container that owns it."""
@@ -101,8 +100,10 @@ class Container:
         raise unimplemented("the container of a pod itself cannot be paused")
 
     def update(self, resources: dict[str, Any]) -> None:
-        """Set other limits. Raises CallError, RpcError and InnkeeperError."""
-        raise unimplemented("the size of a pod's VM cannot be changed")
+        """Set other limits, for a pod as far as its VM can. Raises CallError, RpcError and InnkeeperError."""
+        spec.check_pod_resources(resources)
+        self.machine.check_fits(resources)
+        self.machine.bind(self.id, resources)
 
     def stats(self) -> pb.Any:
         """Return figures. Raises RpcError."""

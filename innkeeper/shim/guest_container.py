@@ -70,6 +70,7 @@ class GuestContainer(Container):
                     self._agent.remove_container(self.agent_id)
                 except RpcError as error:
                     log.info(f"container {self.id}: {error}")  # its VM has ended
+            self.machine.release(self.id)
             mounts.remove(self.folder)
         super().remove()
 
@@ -97,6 +98,8 @@ class GuestContainer(Container):
         self._publisher.publish(pb.TaskPaused(container_id=self.id) if paused else pb.TaskResumed(container_id=self.id))
 
     def update(self, resources: dict[str, Any]) -> None:
+        self.machine.check_fits(resources)
+        self.machine.bind(self.id, resources)
         self._agent.update_container(self.agent_id, resources_to_proto(spec.resources(resources)))
 
     def stats(self) -> pb.Any:

@@ -15,10 +15,11 @@ from pathlib import Path
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import log, mounts
+from innkeeper.shim import log, mounts, spec
+from innkeeper.shim.cgroups import Group
 from innkeeper.shim.network import PodNetwork
 from innkeeper.shim.settings import Settings
-from innkeeper.shim.spec import SHARE, SHM, Size
+from innkeeper.shim.spec import SHARE, SHM, Document, Size
 from innkeeper.vm import AGENT_PORT, Share, VirtualMachine, VmConfig, registry
 from innkeeper.wire.pb import agent_pb2
 
@@ -27,21 +28,27 @@ CONNECT_SECONDS = 15.0
 END_SECONDS = 10.0
 """Seconds for the guest to remove its containers, or to power off."""
 SHM_SIZE = 64 << 20
+OOM_SCORE_MIN = -998
+"""A VM is killed before kubelet and containerd, which have -999, whatever its containers ask for."""
 
 
 class Machine:
     """One VM and its agent. `end` must be called, also after a failed `boot`."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, group: Group) -> None:
         self.settings = settings
         self.folder = folder
         self.shared = folder / "shared"
+        self._group = group
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
         self._oom_scores: list[int] = []
+        self._bound: dict[str, tuple[str, str]] = {}
+        self._binding = threading.Lock()
         self._ending = threading.Lock()
         self._ended = False
+        self._clean = False
 
     @property
     def agent(self) -> Agent:
@@ -62,6 +69,7 @@ class Machine:
         """
         mounts.remove(self.folder)
         self.folder.mkdir(mode=0o700, parents=True)
+        self._enter_group(size)
         self.shared.mkdir()
         mounts.make_shared(self.shared)
         if namespace:
@@ -88,17 +96,56 @@ class Machine:
         self._set_oom_score(min(self._oom_scores))
 
     def _set_oom_score(self, score: int) -> None:
-        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(score))
+        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(max(score, OOM_SCORE_MIN)))
+
+    def _enter_group(self, size: Size) -> None:
+        """Enter the VM's control group with this process, and so with all that it starts. Raises OSError."""
+        self._group.make()
+        if size.memory:
+            self._group.limit_memory((self._memory_mib(size) + self.settings.host_overhead_mib) << 20)
+        if size.shares:
+            self._group.set_shares(size.shares)
+        self._group.enter()
+
+    def check_fits(self, resources: Document) -> None:
+        """Raise InnkeeperError for a new limit that is more than the VM has: its size is set when it boots.
+
+        A limit that a container is created with is only the most that it may use, as on any node.
+        """
+        assert self._vm is not None, "boot() comes first"
+        spec.check_fits(resources, self._vm.config.memory_mib << 20, self._vm.config.cpus)
+
+    def bind(self, id: str, resources: Document) -> None:
+        """Bind the VM to the host's processors and memory nodes that the container `id` asks for. Raises InnkeeperError."""
+        cpu = resources.get("cpu") or {}
+        with self._binding:
+            before = self._bound.get(id, ("", ""))
+            self._bound[id] = str(cpu.get("cpus") or before[0]), str(cpu.get("mems") or before[1])
+            self._apply_binding()
+
+    def release(self, id: str) -> None:
+        """Forget what a container asked for, if the VM goes on. Raises InnkeeperError."""
+        with self._binding:
+            if self._bound.pop(id, None) is not None and self._bound and not self._ended:
+                self._apply_binding()
+
+    def _apply_binding(self) -> None:
+        """Bind the VM to what its containers are bound to, or to nothing if one of them is not bound."""
+        cpus, mems = (",".join(sorted(set(part))) if all(part) else "" for part in zip(*self._bound.values(), strict=True))
+        self._group.bind(cpus, mems)
+
+    def _memory_mib(self, size: Size) -> int:
+        settings = self.settings
+        return max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
 
     def _config(self, size: Size) -> VmConfig:
         """Return the configuration of a VM for containers of this size."""
         settings = self.settings
-        memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
         return VmConfig(
             kernel=settings.kernel,
             root=settings.root,
             initrd=settings.initrd,
-            memory_mib=memory,
+            memory_mib=self._memory_mib(size),
             cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
             shares=(Share.of(TAG, self.shared),),
             network=(self._network is not None and self._network.tap) or False,
@@ -133,17 +180,19 @@ class Machine:
 
         threading.Thread(target=watch, name="end of QEMU", daemon=True).start()
 
-    def end(self) -> None:
-        """Shut the guest down, so that it writes what it has not yet, and remove the folder.
+    def end(self) -> bool:
+        """Shut the guest down, so that it writes what it has not yet, and remove folder and control group.
 
-        May be called twice, by two threads: the second waits for the first.
+        Return whether nothing is left. May be called twice, by two threads: the second waits for
+        the first.
         """
         with self._ending:
             if not self._ended:
                 self._ended = True
-                self._end()
+                self._clean = self._end()
+            return self._clean
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
         if self._vm is not None:
             if self._client is not None:
                 self._vm.stop(self._destroy_sandbox(self._client))
@@ -151,10 +200,14 @@ class Machine:
             self._vm.close()
         if self._network is not None:
             self._network.close()
-        try:
-            mounts.remove(self.folder)
-        except OSError as error:
-            log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+        clean = True
+        for remove in (self._group.remove, lambda: mounts.remove(self.folder)):
+            try:
+                remove()
+            except OSError as error:
+                log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+                clean = False
+        return clean
 
     def _destroy_sandbox(self, client: Client) -> float:
         """Have the guest unmount the share, and so write all. Return the seconds that QEMU may take to end by itself.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.shim import settings, spec, streams
+from innkeeper.shim.cgroups import Group, resolve
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
@@ -85,23 +86,24 @@ class Pod:
                 return container
             return self._create_in_guest(request, document, state, machine, owns_machine=True)
         except BaseException:
-            machine.end()
-            state.clear()
+            if machine.end():
+                state.clear()
             raise
 
     def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
         found = settings.load(config_path(request.options))
-        machine = Machine(found, found.state / self._namespace / request.id)
+        group = Group(resolve(str(document["linux"].get("cgroupsPath") or "")))
+        machine = Machine(found, found.state / self._namespace / request.id, group)
         state.add_folder(machine.folder)
-        state.own_vm(self._socket)
+        state.own_vm(self._socket, group.folders)
         sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
         try:
             machine.boot(sandbox, spec.size(document), spec.network_namespace(document))
             machine.watch_memory(self._report_oom)
         except BaseException:
-            machine.end()
-            state.clear()
+            if machine.end():
+                state.clear()
             raise
         return machine
 
@@ -115,6 +117,7 @@ class Pod:
         root = None if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
+            machine.bind(request.id, document["linux"].get("resources") or {})
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
             container.remove()

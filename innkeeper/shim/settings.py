@@ -37,6 +37,7 @@ class Settings:
     kernel_parameters: tuple[str, ...] = ()
     memory_mib: int = 512
     overhead_mib: int = 256
+    host_overhead_mib: int = 256
     cpus: int = 1
     boot_seconds: int = 60
 

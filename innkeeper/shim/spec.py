@@ -24,6 +24,7 @@ SHM = "/run/kata-containers/sandbox/shm"
 ROOT, VOLUMES = "rootfs", "volumes"
 """Folders of a container in the share."""
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+SIZE_HINT = "the size of a VM is set when it boots"
 CPU_PERIOD = 100_000
 """Microseconds that a quota is of, if the specification does not say (cgroups(7))."""
 
@@ -91,7 +92,7 @@ def process(document: Document) -> Document:
 
 
 def resources(document: Document) -> Document:
-    """Return limits without what is meant for the host: its processors, its memory nodes.
+    """Return limits without what is meant for the host: its processors and memory nodes, which `Machine.bind` applies.
 
     kubelet asks for `memory.oom.group` on every host with cgroup v2, and this protocol has no
     field for it. Other entries of `unified` are left in, and refused.
@@ -155,14 +156,19 @@ def _check_source(source: Path, destination: str, options: Sequence[str]) -> Non
 
 @dataclass(frozen=True)
 class Size:
-    """What the containers of a VM may use: bytes of memory and processors. 0: no limit is known."""
+    """What the containers of a VM may use: bytes of memory and processors. 0: no limit is known.
+
+    `shares` is the weight of their processor time. That of a pod is on the pod's own group.
+    """
 
     memory: int = 0
     cpus: int = 0
+    shares: int = 0
 
 
 def size(document: Document) -> Size:
     """Return the limits of a container, or for a sandbox the sum that CRI has written into its annotations."""
+    shares = 0
     if is_sandbox(document):
         prefix, notes = "io.kubernetes.cri.sandbox-", document.get("annotations") or {}
         memory, quota, period = (int(notes.get(prefix + name) or 0) for name in ("memory", "cpu-quota", "cpu-period"))
@@ -170,5 +176,34 @@ def size(document: Document) -> Size:
         limits = document["linux"].get("resources") or {}
         cpu = limits.get("cpu") or {}
         memory = int((limits.get("memory") or {}).get("limit") or 0)
-        quota, period = int(cpu.get("quota") or 0), int(cpu.get("period") or 0)
-    return Size(max(0, memory), math.ceil(quota / (period or CPU_PERIOD)) if quota > 0 else 0)
+        quota, period, shares = (int(cpu.get(name) or 0) for name in ("quota", "period", "shares"))
+    return Size(max(0, memory), _processors(quota, period), shares)
+
+
+def _processors(quota: int, period: int) -> int:
+    """Return how many processors a quota needs, or 0 if there is none."""
+    return math.ceil(quota / (period or CPU_PERIOD)) if quota > 0 else 0
+
+
+def check_fits(resources: Document, memory: int, cpus: int) -> None:
+    """Raise InnkeeperError for a limit that a VM with so many bytes and processors cannot give."""
+    limit = int((resources.get("memory") or {}).get("limit") or 0)
+    if limit > memory:
+        raise InnkeeperError(f"linux.resources.memory.limit: {limit} bytes, and the VM has {memory}", hint=SIZE_HINT)
+    cpu = resources.get("cpu") or {}
+    wanted = _processors(int(cpu.get("quota") or 0), int(cpu.get("period") or 0))
+    if wanted > max(cpus, 1):
+        raise InnkeeperError(f"linux.resources.cpu.quota: {wanted} processors, and the VM has {cpus}", hint=SIZE_HINT)
+
+
+def check_pod_resources(resources: Document) -> None:
+    """Raise InnkeeperError for a limit of a pod as a whole that is neither processor time nor memory."""
+    known = {"cpu": ("shares", "quota", "period", "cpus", "mems"), "memory": ("limit",)}
+    for group, fields in resources.items():
+        names = (
+            {f"{group}.{name}" for name, value in fields.items() if value and name not in known.get(group, ())}
+            if group in known
+            else {group}
+        )
+        if fields and names:
+            raise InnkeeperError(f"linux.resources.{min(names)}: it cannot be set for a pod's VM as a whole")
