@@ -202,7 +202,7 @@ def _text_of(argv: list[str], **options: Any) -> "subprocess.CompletedProcess[st
 
 
 def leftovers(node: Node) -> set[str]:
-    """What there is now of a node: mounts and folders of VMs below its folder, sockets of its shims, processes that name it."""
+    """What there is now of a node: mounts, folders of VMs, sockets and control groups of its shims, processes that name it."""
     folder = node.folder
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     found = {f"mount {mount}" for mount in mounts if mount.startswith(f"{folder}/")}
@@ -210,6 +210,7 @@ def leftovers(node: Node) -> set[str]:
     for namespace, id in node.groups:
         path = socket_path("", Arguments(namespace=namespace, address=f"{folder}/c.sock"), id)
         found |= {f"socket of {id}"} if path.exists() else set()
+        found |= {f"group {group}" for group in Path("/sys/fs/cgroup").glob(f"*/*/{id}")}
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == node.daemon_pid:
             continue
@@ -239,4 +240,6 @@ def running_node() -> Iterator[Node]:
         node.stop()
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
     assert remaining(node, set()) == set()
+    for group in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
+        group.rmdir()  # kubelet would have made and removed it
     shutil.rmtree(folder)

@@ -88,8 +88,14 @@ def test_a_log_of_a_program(node: Node) -> None:
 
 
 def test_exec_pause_update_kill(node: Node) -> None:
-    node.ctr(*node.run_words("--detach", "--memory-limit", str(64 * MIB), "life"), "sleep", "1000")
+    options = ("--memory-limit", str(64 * MIB), "--cpu-shares", "512", "--cpuset-cpus", "0")
+    node.ctr(*node.run_words("--detach", *options, "life"), "sleep", "1000")
     assert node.tasks() == {"life": "RUNNING"}
+    check_placement(node, "default/life", node.pid("life"))
+    assert group_value("cpu", "default/life/cpu.shares") == "512"
+    assert group_value("cpuset", "default/life/cpuset.cpus") == "0"
+    # The VM has 512 MiB by default, and so much more on the host.
+    assert int(group_value("memory", "default/life/memory.limit_in_bytes")) == (512 + 256) * MIB
     exec_ = ("task", "exec", "--exec-id")
     assert node.try_ctr(*exec_, "e1", "life", "sh", "-c", "echo in; exit 9").returncode == 9
     assert node.ctr(*exec_, "e2", "--cwd", "/tmp", "life", "pwd") == "/tmp\n"
@@ -110,6 +116,23 @@ def test_exec_pause_update_kill(node: Node) -> None:
     eventually(lambda: node.tasks() == {"life": "STOPPED"})
     assert "not found" in node.try_ctr("task", "kill", "life").stderr
     assert "exit code 137" in node.try_ctr("task", "rm", "life").stderr
+
+
+def group_value(controller: str, file: str) -> str:
+    """What a file of a control group of version 1 holds."""
+    return Path("/sys/fs/cgroup", controller, file).read_text().strip()
+
+
+def check_placement(node: Node, group: str, qemu: int) -> None:
+    """QEMU, virtiofsd and the shim are in `group` of the host, and nothing else is."""
+    shim = node.shim_of(qemu)
+    assert Path(f"/proc/{qemu}/oom_score_adj").read_text() == "0\n"
+    for pid in (qemu, shim):
+        paths = {line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if not line.startswith("0:")}
+        assert paths == {f"/{group}"}
+    pids = [int(pid) for pid in group_value("memory", f"{group}/cgroup.procs").split()]
+    names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids if pid not in (qemu, shim)}
+    assert names == {"virtiofsd"}
 
 
 def test_what_cannot_be_is_refused_by_name(node: Node) -> None:
