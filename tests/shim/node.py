@@ -1,10 +1,9 @@
-"""A containerd of our own that runs containers by our shim, with CRI; what its client and CRI's say; what it may not leave."""
+"""A containerd of our own that runs containers by our shim as it is installed on a node, with CRI; what its client and CRI's say; what it may not leave."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,11 @@ from tempfile import mkdtemp
 from typing import Any
 
 from innkeeper import programs
-from innkeeper.paths import cache_root
+from innkeeper.node import Layout, install
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.bootstrap import socket_path
 from tests.eventually import eventually, poll
 from tests.interop.node import HARNESS, crictl
-from tests.paths import ROOT
 from tests.vm.guest import artifacts
 
 IMAGE = "localhost/busybox:1"
@@ -64,10 +62,6 @@ CNI = {
         }
     ],
 }
-PROGRAM = """#!/bin/sh
-export PYTHONPATH='{root}' PYTHONPYCACHEPREFIX='{cache}/pycache'
-exec '{python}' -P -m innkeeper.shim.main "$@"
-"""
 
 
 class Node:
@@ -91,16 +85,13 @@ class Node:
                 self.ctr("--namespace", namespace, "image", "import", archive)
 
     def _configure(self) -> None:
-        for name in ("bin", "cni"):
-            (self.folder / name).mkdir()
-        program = self.folder / "bin/containerd-shim-innkeeper-v2"
-        program.write_text(PROGRAM.format(root=ROOT, cache=cache_root(), python=sys.executable))
-        program.chmod(0o755)
+        (self.folder / "cni").mkdir()
+        guest = artifacts()
+        install(Layout(self.folder / "opt", self.folder / "etc", self.folder / "bin"), guest)
         (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder))
         network = json.loads(json.dumps(CNI))
         network["plugins"][0]["ipam"]["dataDir"] = str(self.folder / "cni-state")
         (self.folder / "cni/10-shim.conflist").write_text(json.dumps(network))
-        guest = artifacts()
         values: dict[str, Any] = {"kernel": guest.vmlinux, "root": guest.rootfs, "state": self.folder / "vms"}
         values |= {"accelerator": "tcg", "boot_seconds": 120}
         values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}

@@ -1,0 +1,113 @@
+"""Install the shim and its guest on a node, and remove exactly what was installed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import innkeeper.shim
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts
+from innkeeper.installation import Installation, copy_sparse
+from innkeeper.node import files, packages
+from innkeeper.shim.main import PROGRAM
+
+RECORD = "installed-shim.json"
+"""Another one than that of `kata install`, which may have the same prefix."""
+PYTHON = Path("/usr/bin/python3")
+FOUND = {"qemu": "qemu-system-x86_64", "virtiofsd": "virtiofsd", "setpriv": "setpriv", "nsenter": "nsenter"}
+"""Key of the configuration -> the program of the node."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of an installation: its own, that of configurations, and one on containerd's PATH."""
+
+    prefix: Path
+    etc: Path
+    bin: Path
+
+    def __post_init__(self) -> None:
+        for name, folder in (("prefix", self.prefix), ("etc", self.etc), ("bin", self.bin)):
+            if not folder.is_absolute():
+                raise InnkeeperError(f"--{name} {folder}: containerd needs absolute paths")
+
+    @property
+    def library(self) -> Path:
+        """The Python packages."""
+        return self.prefix / "lib"
+
+    @property
+    def configuration(self) -> Path:
+        """The shim's configuration file."""
+        return self.etc / "innkeeper/shim.toml"
+
+    def texts(self) -> dict[Path, str]:
+        """Return the text of each file to write, by path."""
+        share = self.prefix / "share"
+        template = Path(innkeeper.shim.__file__).with_name("shim.toml").read_text()
+        values = {"kernel": share / "vmlinux", "root": share / "rootfs.erofs"}
+        values |= {key: path for key, name in FOUND.items() if (path := programs.find(name)) is not None}
+        return {
+            self.configuration: files.configuration(template, values),
+            **{
+                self.etc / f"innkeeper/containerd-version-{version}.toml": files.handlers(version, self.configuration)
+                for version in files.CRI
+            },
+            share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
+            share / "pod.yaml": files.POD,
+        }
+
+    def launchers(self, python: Path) -> dict[Path, str]:
+        """Return the text of each program, by path: the shim's, and this command line's for `shim check` and `shim uninstall`."""
+        folder = self.prefix / "bin"
+        return {
+            folder / PROGRAM: files.launcher(python, self.library, "innkeeper.shim.main"),
+            folder / "innkeeper": files.launcher(python, self.library, "innkeeper.cli"),
+        }
+
+
+def python_for(sources: dict[Path, Path]) -> Path:
+    """Return the interpreter for the packages: the system's, or this one if they are compiled for its version only."""
+    bound = any(source.suffix == ".so" and ".abi3." not in source.name for source in sources.values())
+    recent = [str(PYTHON), "-I", "-S", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if bound or not PYTHON.exists() or subprocess.run(recent, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+        return Path(sys.executable)
+    return PYTHON
+
+
+def install(layout: Layout, built: Artifacts) -> list[Path]:
+    """Copy the guest and the packages, write the files, and return the paths of all but the packages.
+
+    Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
+    the new one is written beside it as NAME.new. Raises InnkeeperError and OSError.
+    """
+    installation = Installation(layout.prefix, RECORD)
+    sources = packages.sources()
+    made = [installation.put(layout.prefix / "share" / source.name, partial(copy_sparse, source)) for source in _guest(built)]
+    for name, source in sources.items():
+        installation.put(layout.library / name, partial(copy_sparse, source))
+    python = python_for(sources)
+    subprocess.run([python, "-I", "-m", "compileall", "-q", "-f", layout.library], stdin=subprocess.DEVNULL, check=True)
+    for path in layout.library.rglob("__pycache__/*.pyc"):
+        installation.adopt(path)
+    made += [installation.put_text(path, text) for path, text in layout.texts().items()]
+    made += [installation.put_text(path, text, 0o755) for path, text in layout.launchers(python).items()]
+    made.append(installation.link(layout.bin / PROGRAM, layout.prefix / "bin" / PROGRAM))
+    installation.save()
+    return made
+
+
+def _guest(built: Artifacts) -> Iterator[Path]:
+    yield from (built.vmlinux, built.rootfs, built.manifest)
+
+
+def uninstall(prefix: Path) -> list[Path]:
+    """Remove what `install` created, and folders that are empty then.
+
+    Returns the changed files, which stay. Raises InnkeeperError if there is no installation.
+    """
+    return Installation(prefix, RECORD).remove()
