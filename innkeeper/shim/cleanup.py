@@ -25,7 +25,7 @@ def delete(bundle: Path) -> bytes:
         mounts.remove(Path(folder))
     for socket in left.sockets:
         Path(socket).unlink(missing_ok=True)
-    left.clear()
+    left.remove()
     now = time.time_ns()
     answer = pb.DeleteResponse(exit_status=KILLED, exited_at=pb.Timestamp(seconds=now // 10**9, nanos=now % 10**9))
     return bytes(answer.SerializeToString())

@@ -9,7 +9,7 @@ from innkeeper.shim.errors import not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import CREATED, PAUSED, RUNNING, STOPPED, Exit, Process, Stdio
+from innkeeper.shim.process import CREATED, LOST, PAUSED, RUNNING, STOPPED, Exit, Process, Stdio
 from innkeeper.shim.state import State
 
 
@@ -31,6 +31,10 @@ class Container:
         self.init = Process(self.stdio, lambda process: self._exited(process, ""))
         self.paused = False
         self._execs: dict[str, Process] = {}
+
+    def attend(self) -> None:
+        """Begin to wait for the exit. containerd knows of the container."""
+        self.machine.on_end(lambda: self.init.ended(LOST))
 
     def process(self, exec_id: str) -> Process:
         """Return the first process, or one that was added. Raises CallError."""
@@ -77,9 +81,12 @@ class Container:
             self.state.clear()
 
     def _exited(self, process: Process, exec_id: str) -> None:
-        """Publish that a process has ended, and end the VM with the container that owns it."""
+        """Publish that a process has ended, and end the VM with the container that owns it.
+
+        The first process exists from the creation on, the others from their start on.
+        """
         end = process.exit
-        if end is not None and process.started:
+        if end is not None and (process.started or not exec_id):
             self._publisher.publish(
                 pb.TaskExit(
                     container_id=self.id, id=exec_id or self.id, pid=self.pid, exit_status=end.status, exited_at=events.timestamp(end.at)

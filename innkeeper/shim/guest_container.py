@@ -61,7 +61,11 @@ class GuestContainer(Container):
             init.close()
             raise
         self._in_guest = True
-        init.attend()
+
+    def attend(self) -> None:
+        """Begin to copy the streams and to wait for the exit. containerd knows of the container."""
+        assert isinstance(self.init, InitProcess), "create() comes first"
+        self.init.attend()
 
     def remove(self) -> None:
         if not self.owns_machine:
@@ -79,7 +83,7 @@ class GuestContainer(Container):
             raise already_exists(f"process {request.exec_id} exists in container {self.id}")
         if self.init.status != RUNNING:
             raise wrong_state(f"container {self.id} is not running")
-        document = spec.process(json.loads(request.spec.value))
+        document = spec.process(json.loads(request.spec.value), selinux=self.machine.settings.guest_selinux)
         stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.exec_id, self._publisher.namespace)
         streams.check(stdio)
         name, guest_id = request.exec_id, agent_id(request.exec_id)

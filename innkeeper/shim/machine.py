@@ -8,8 +8,10 @@ and so in the guest.
 import contextlib
 import os
 import select
+import signal
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from innkeeper.client import Agent, Client, RpcError, connect
@@ -46,6 +48,9 @@ class Machine:
         self._oom_scores: list[int] = []
         self._bound: dict[str, tuple[str, str]] = {}
         self._binding = threading.Lock()
+        self._reporting = threading.Lock()
+        self._reports: list[Callable[[], None]] = []
+        self._gone = False
         self._ending = threading.Lock()
         self._ended = False
         self._clean = False
@@ -76,6 +81,7 @@ class Machine:
             self._network = PodNetwork(Path(namespace), self.folder)
         self._vm = VirtualMachine(self._config(size), self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
+        self._watch(self._vm.processes)
         self._set_oom_score(0)  # it has inherited that of this process, which may be protected
         addresses = self._network.connect() if self._network is not None else None
         self._vm.wait_ready(self.settings.boot_seconds)
@@ -165,20 +171,41 @@ class Machine:
 
         threading.Thread(target=watch, name="oom", daemon=True).start()
 
-    def watch_end(self, report: Callable[[], None]) -> None:
+    def on_end(self, report: Callable[[], None]) -> None:
         """Call `report` once QEMU has ended, in a thread."""
-        descriptor = os.pidfd_open(self.pid)
+        with self._reporting:
+            if not self._gone:
+                self._reports.append(report)
+                return
+        report()
+
+    def _watch(self, processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+        """Watch QEMU and its helpers in a thread, and end QEMU with the first of them that ends.
+
+        Without virtiofsd all that the guest does with its files would hang.
+        """
+        qemu, *helpers = (os.pidfd_open(process.pid) for process in processes)
 
         def watch() -> None:
             ready = select.poll()
-            ready.register(descriptor, select.POLLIN)
+            for descriptor in (qemu, *helpers):
+                ready.register(descriptor, select.POLLIN)
             ready.poll()
-            os.close(descriptor)
             if not self._ended and (failure := self.failure()) is not None:
                 log.error(failure.message)
-            report()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(qemu, signal.SIGKILL)
+            for descriptor in helpers:
+                ready.unregister(descriptor)
+            ready.poll()
+            for descriptor in (qemu, *helpers):
+                os.close(descriptor)
+            with self._reporting:
+                self._gone, reports = True, self._reports
+            for report in reports:
+                report()
 
-        threading.Thread(target=watch, name="end of QEMU", daemon=True).start()
+        threading.Thread(target=watch, name="end of the VM's processes", daemon=True).start()
 
     def end(self) -> bool:
         """Shut the guest down, so that it writes what it has not yet, and remove folder and control group.

@@ -18,7 +18,7 @@ from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_container import GuestContainer, agent_id
 from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import LOST, Stdio
+from innkeeper.shim.process import Stdio
 from innkeeper.shim.state import State
 
 CRI_NAMESPACE = "k8s.io"
@@ -67,6 +67,7 @@ class Pod:
         self._publisher.publish(
             pb.TaskCreate(container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=container.pid)
         )
+        container.attend()  # its exit comes after its creation
         return container
 
     def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
@@ -81,9 +82,7 @@ class Pod:
         try:
             if sandbox:
                 self._machine, self._sysctls = machine, dict(document["linux"].get("sysctl") or {})
-                container = Container(request, machine, self._publisher, state, owns_machine=True)
-                machine.watch_end(lambda: container.init.ended(LOST))
-                return container
+                return Container(request, machine, self._publisher, state, owns_machine=True)
             return self._create_in_guest(request, document, state, machine, owns_machine=True)
         except BaseException:
             if machine.end():
@@ -110,7 +109,7 @@ class Pod:
     def _create_in_guest(
         self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, *, owns_machine: bool
     ) -> Container:
-        plan = spec.plan(document, agent_id(request.id), self._sysctls)
+        plan = spec.plan(document, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux)
         container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
         if not owns_machine:
             state.add_folder(container.folder)
@@ -120,7 +119,8 @@ class Pod:
             machine.bind(request.id, document["linux"].get("resources") or {})
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
-            container.remove()
+            if not owns_machine:  # otherwise the caller ends the VM
+                container.remove()
             raise
         return container
 

@@ -1,7 +1,7 @@
 """From containerd's specification of a container (config.json) to what the guest is asked for.
 
-What names things of the host is dropped where the guest has its own: namespaces, cgroup path, LSM
-labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
+What names things of the host is dropped where the guest has its own: namespaces, cgroup path,
+SELinux labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
 to the agent, which applies or refuses it.
 """
 
@@ -72,23 +72,28 @@ def network_namespace(document: Document) -> str:
     return next((str(entry.get("path", "")) for entry in document["linux"]["namespaces"] if entry["type"] == "network"), "")
 
 
-def plan(document: Document, agent_id: str, sysctls: Mapping[str, str]) -> Plan:
-    """Return what the agent is asked for. `sysctls` are the pod's. Raises InnkeeperError."""
+def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False) -> Plan:
+    """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`. Raises InnkeeperError."""
     check(document)
     binds: list[Bind] = []
     mounts = [_mount(index, mount, agent_id, binds) for index, mount in enumerate(document.get("mounts") or ())]
-    linux = _linux(document["linux"], sysctls)
+    linux = _linux(document["linux"], sysctls, selinux=selinux)
     shared = any(entry["type"] == "pid" and entry.get("path") for entry in document["linux"]["namespaces"])
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
     dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
-    made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"]), "linux": linux}
+    made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
     return Plan(made, tuple(binds), shared)
 
 
-def process(document: Document) -> Document:
-    """Return a process without the labels of the host's security modules, whose policies the guest does not have."""
-    return {key: value for key, value in document.items() if key not in ("apparmorProfile", "selinuxLabel")}
+def process(document: Document, *, selinux: bool = False) -> Document:
+    """Return a process for the guest, with its SELinux label only if the guest has SELinux.
+
+    A host with SELinux gives every container a label of its own policy, so refusing it would refuse
+    every container. AppArmor's profile stays: the agent has one for the names of engines' defaults,
+    and refuses others by name.
+    """
+    return document if selinux else {key: value for key, value in document.items() if key != "selinuxLabel"}
 
 
 def resources(document: Document) -> Document:
@@ -118,8 +123,8 @@ def _refuse(document: Document) -> None:
         )
 
 
-def _linux(linux: Document, sysctls: Mapping[str, str]) -> Document:
-    dropped = ("cgroupsPath", "mountLabel", "namespaces", "devices")
+def _linux(linux: Document, sysctls: Mapping[str, str], *, selinux: bool) -> Document:
+    dropped = ("cgroupsPath", "namespaces", "devices", *(() if selinux else ("mountLabel",)))
     made = {key: value for key, value in linux.items() if key not in dropped}
     made["namespaces"] = [{"type": kind} for kind in ("ipc", "uts", "mount")]  # the guest's; the agent adds what else a container has
     if all_sysctls := {**sysctls, **(linux.get("sysctl") or {})}:

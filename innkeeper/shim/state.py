@@ -48,8 +48,15 @@ class State:
             part.write_text(json.dumps({"version": 1, **fields}) + "\n")
 
     def clear(self) -> None:
-        """Remove the file: nothing is left to undo."""
-        self.folders, self.sockets, self.groups, self.shim = [], [], [], None
+        """Record that nothing is left to undo. A socket is there until this process ends."""
+        self.folders, self.groups, self.shim = [], [], None
+        if self.sockets:
+            self.save()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the file."""
         (self.bundle / NAME).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A containerd of our own that runs containers by our shim as it is installed on a node, with CRI; what its client and CRI's say; what it may not leave."""
+"""A containerd of our own that runs containers by our shim as a node has it, with CRI; what its clients say; what it may not leave."""
 
 import json
 import os
@@ -120,6 +120,12 @@ class Node:
         """End the daemon. Containers go on."""
         if self._daemon is not None:
             self._daemon.terminate()
+            self._daemon.wait()
+            self._daemon = None
+
+    def lost(self) -> None:
+        """Reap the daemon, which was killed."""
+        if self._daemon is not None:
             self._daemon.wait()
             self._daemon = None
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -167,14 +166,3 @@ def test_containerd_restarts_under_a_container(node: Node) -> None:
     node.start()
     assert node.tasks() == {"kept": "RUNNING"}
     assert node.ctr("task", "exec", "--exec-id", "e", "kept", "echo", "still here") == "still here\n"
-
-
-@pytest.mark.parametrize("victim", ["qemu", "shim"])
-def test_nothing_stays_of_what_was_killed(node: Node, victim: str) -> None:
-    node.ctr(*node.run_words("--detach", victim), "sleep", "1000")
-    qemu = node.pid(victim)
-    os.kill(qemu if victim == "qemu" else node.shim_of(qemu), signal.SIGKILL)
-    eventually(lambda: node.tasks().get(victim) in (None, "STOPPED"))
-    node.try_ctr("task", "rm", victim)
-    node.ctr("container", "rm", victim)
-    eventually(lambda: not Path(f"/proc/{qemu}").exists())

@@ -42,7 +42,7 @@ def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
     plan = spec.plan(document(), "c-one", {"net.core.somaxconn": "1", "kernel.shm_rmid_forced": "1"})
     made = plan.document
     assert made["root"] == {"path": f"{spec.SHARE}/c-one/rootfs", "readonly": True}
-    assert made["process"] == {"args": ["sh"], "cwd": "/"}
+    assert made["process"] == {"args": ["sh"], "cwd": "/", "apparmorProfile": "cri-containerd.apparmor.d"}
     assert made["linux"] == {
         "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
         "sysctl": {"net.core.somaxconn": "2", "kernel.shm_rmid_forced": "1"},
@@ -51,6 +51,14 @@ def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
     assert "hostname" not in made
     assert not plan.shares_pids
     assert to_proto(made).Linux.Resources.CPU.Quota == 150000
+
+
+def test_selinux_labels_are_for_a_guest_that_has_it() -> None:
+    for selinux in (False, True):
+        plan = spec.plan(document(mountLabel="a:b:d"), "c-one", {}, selinux=selinux)
+        assert (plan.document["process"].get("selinuxLabel"), plan.document["linux"].get("mountLabel")) == (
+            ("a:b:c", "a:b:d") if selinux else (None, None)
+        )
 
 
 def test_a_pid_namespace_with_a_path_is_the_pods() -> None:
