@@ -5,6 +5,7 @@ from pathlib import Path
 from innkeeper.cli import flags, show
 
 PREFIX, ETC, BIN = Path("/opt/innkeeper"), Path("/etc"), Path("/usr/local/bin")
+OUTPUT = Path("out")
 
 
 def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN) -> None:
@@ -22,6 +23,14 @@ def uninstall(prefix: Path = PREFIX) -> None:
 
     for path in node.uninstall(prefix):
         print(f"{path} was changed and stays")
+
+
+def package(output: Path = OUTPUT) -> None:
+    """Make a Debian package of what `install` installs, below /usr and /etc."""
+    from innkeeper.guest import build
+    from innkeeper.node.package import make
+
+    print(make(build(None), output))
 
 
 def check(config: Path | None = None, address: Path | None = None, json: bool = False) -> int:
@@ -68,6 +77,13 @@ COMMAND = flags.Group(
             examples=("shim install", "shim install --prefix /srv/innkeeper --bin /usr/bin"),
         ),
         flags.Command(name="uninstall", run=uninstall, flags=(_PREFIX,)),
+        flags.Command(
+            name="package",
+            run=package,
+            flags=(
+                flags.single("output", "-o", "--output", kind=flags.PATH, metavar="DIR", default=OUTPUT, help="Where the package goes."),
+            ),
+        ),
         flags.Command(
             name="check",
             run=check,

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,24 +41,32 @@ class Layout:
         return self.prefix / "lib"
 
     @property
+    def share(self) -> Path:
+        """The guest, and what is for Kubernetes. `kata install` may have its own beside it."""
+        return self.prefix / "share/shim"
+
+    @property
     def configuration(self) -> Path:
         """The shim's configuration file."""
         return self.etc / "innkeeper/shim.toml"
 
-    def texts(self) -> dict[Path, str]:
-        """Return the text of each file to write, by path."""
-        share = self.prefix / "share"
+    @property
+    def link(self) -> tuple[Path, Path]:
+        """The link on containerd's PATH, and what it points to."""
+        return self.bin / PROGRAM, self.prefix / "bin" / PROGRAM
+
+    def texts(self, found: Mapping[str, Path]) -> dict[Path, str]:
+        """Return the text of each file to write, by path. `found`: keys of the configuration, and the node's programs for them."""
         template = Path(innkeeper.shim.__file__).with_name("shim.toml").read_text()
-        values = {"kernel": share / "vmlinux", "root": share / "rootfs.erofs"}
-        values |= {key: path for key, name in FOUND.items() if (path := programs.find(name)) is not None}
+        values = {"kernel": self.share / "vmlinux", "root": self.share / "rootfs.erofs", **found}
         return {
             self.configuration: files.configuration(template, values),
             **{
                 self.etc / f"innkeeper/containerd-version-{version}.toml": files.handlers(version, self.configuration)
                 for version in files.CRI
             },
-            share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
-            share / "pod.yaml": files.POD,
+            self.share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
+            self.share / "pod.yaml": files.POD,
         }
 
     def launchers(self, python: Path) -> dict[Path, str]:
@@ -68,6 +76,11 @@ class Layout:
             folder / PROGRAM: files.launcher(python, self.library, "innkeeper.shim.main"),
             folder / "innkeeper": files.launcher(python, self.library, "innkeeper.cli"),
         }
+
+    def copies(self, built: Artifacts, sources: Mapping[Path, Path]) -> dict[Path, Path]:
+        """Return the source of each file to copy, by path: the guest, and the packages of `packages.sources`."""
+        guest = {self.share / source.name: source for source in (built.vmlinux, built.rootfs, built.manifest)}
+        return guest | {self.library / name: source for name, source in sources.items()}
 
 
 def python_for(sources: dict[Path, Path]) -> Path:
@@ -87,22 +100,17 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     """
     installation = Installation(layout.prefix, RECORD)
     sources = packages.sources()
-    made = [installation.put(layout.prefix / "share" / source.name, partial(copy_sparse, source)) for source in _guest(built)]
-    for name, source in sources.items():
-        installation.put(layout.library / name, partial(copy_sparse, source))
+    made = [installation.put(path, partial(copy_sparse, source)) for path, source in layout.copies(built, sources).items()]
     python = python_for(sources)
     subprocess.run([python, "-I", "-m", "compileall", "-q", "-f", layout.library], stdin=subprocess.DEVNULL, check=True)
     for path in layout.library.rglob("__pycache__/*.pyc"):
         installation.adopt(path)
-    made += [installation.put_text(path, text) for path, text in layout.texts().items()]
+    found = {key: place for key, name in FOUND.items() if (place := programs.find(name)) is not None}
+    made += [installation.put_text(path, text) for path, text in layout.texts(found).items()]
     made += [installation.put_text(path, text, 0o755) for path, text in layout.launchers(python).items()]
-    made.append(installation.link(layout.bin / PROGRAM, layout.prefix / "bin" / PROGRAM))
+    made.append(installation.link(*layout.link))
     installation.save()
-    return made
-
-
-def _guest(built: Artifacts) -> Iterator[Path]:
-    yield from (built.vmlinux, built.rootfs, built.manifest)
+    return [path for path in made if layout.library not in path.parents]
 
 
 def uninstall(prefix: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import importlib.metadata
 from pathlib import Path
 
-import innkeeper
 from innkeeper.errors import InnkeeperError
 
 NEEDED = {"protobuf": "google", "pyroute2": "pyroute2"}
@@ -12,7 +11,7 @@ NEEDED = {"protobuf": "google", "pyroute2": "pyroute2"}
 
 def sources() -> dict[Path, Path]:
     """Return the path in a folder of packages -> the file to copy there. Raises InnkeeperError."""
-    own = Path(innkeeper.__file__).parent
+    own = Path(__file__).parents[1]
     found = {Path("innkeeper") / path.relative_to(own): path for path in own.rglob("*") if _is_wanted(path, own)}
     for name, top in NEEDED.items():
         try:

@@ -16,6 +16,7 @@ from innkeeper.shim import settings
 from innkeeper.shim.main import PROGRAM
 from innkeeper.shim.pb import containerd_pb2 as pb
 from tests.needs import needs
+from tests.unit.node.guest import guest
 
 pytestmark = needs("module:pyroute2")
 
@@ -28,14 +29,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Artifac
     layout.bin.mkdir()
     built = guest(folder)
     return layout, built, install(layout, built)
-
-
-def guest(folder: Path) -> Artifacts:
-    names = ("vmlinux", "bzImage", "config", "rootfs.erofs", "innkeeper.img", "innkeeper.initrd", "verity.toml", "manifest.json")
-    for name in names:
-        (folder / name).write_text(name)
-    fields = ("vmlinux", "bzImage", "config", "rootfs", "disk", "initrd", "verity", "manifest")
-    return Artifacts(**{field: folder / name for field, name in zip(fields, names, strict=True)})
 
 
 def run(program: Path, *words: str) -> bytes:
@@ -81,7 +74,7 @@ def test_handlers(installed: tuple[Layout, Artifacts, list[Path]], version: int,
     assert list(runtimes) == names
     assert all(runtime["options"]["ConfigPath"] == str(layout.configuration) for runtime in runtimes.values())
     assert [runtime.get("snapshotter") for runtime in runtimes.values()] == [None, "erofs"][: len(names)]
-    classes = (layout.prefix / "share/runtimeclass.yaml").read_text()
+    classes = (layout.share / "runtimeclass.yaml").read_text()
     assert all(f"handler: {name}\n" in classes for name in names)
 
 
@@ -117,7 +110,7 @@ def test_exactly_that_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     record.write_text(json.dumps(document))
     made = install(layout, built)
     assert layout.configuration.with_name("shim.toml.new") in made
-    assert (layout.prefix / "share/vmlinux").read_text() == "a newer kernel"
+    assert (layout.share / "vmlinux").read_text() == "a newer kernel"
     assert not stale.exists()
     assert uninstall(layout.prefix) == [layout.configuration]
     layout.configuration.unlink()
