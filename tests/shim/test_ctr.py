@@ -87,17 +87,17 @@ def test_a_log_of_a_program(node: Node) -> None:
 
 
 def test_exec_pause_update_kill(node: Node) -> None:
-    options = ("--memory-limit", str(64 * MIB), "--cpu-shares", "512", "--cpuset-cpus", "0")
+    options = ("--memory-limit", str(64 * MIB), "--cpu-shares", "512", "--apparmor-profile", "cri-containerd.apparmor.d")
     node.ctr(*node.run_words("--detach", *options, "life"), "sleep", "1000")
     assert node.tasks() == {"life": "RUNNING"}
     check_placement(node, "default/life", node.pid("life"))
     assert group_value("cpu", "default/life/cpu.shares") == "512"
-    assert group_value("cpuset", "default/life/cpuset.cpus") == "0"
     # The VM has 512 MiB by default, and so much more on the host.
     assert int(group_value("memory", "default/life/memory.limit_in_bytes")) == (512 + 256) * MIB
     exec_ = ("task", "exec", "--exec-id")
     assert node.try_ctr(*exec_, "e1", "life", "sh", "-c", "echo in; exit 9").returncode == 9
     assert node.ctr(*exec_, "e2", "--cwd", "/tmp", "life", "pwd") == "/tmp\n"
+    assert node.ctr(*exec_, "e4", "life", "cat", "/proc/1/attr/current") == "innkeeper-default (enforce)\n"
     argv = node.argv(*exec_, "e3", "life", "wc", "-c")
     assert subprocess.run(argv, input=b"four", capture_output=True, timeout=SECONDS, check=True).stdout == b"4\n"
     child = pexpect.spawn(node.argv()[0], node.argv(*exec_, "e5", "--tty", "life", "sh", "-c", "tty; exit 6")[1:], timeout=SECONDS)
