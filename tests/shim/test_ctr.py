@@ -1,6 +1,7 @@
 """Containers of `ctr`, each in a VM by our shim, under Debian's containerd."""
 
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -132,6 +133,18 @@ def check_placement(node: Node, group: str, qemu: int) -> None:
     pids = [int(pid) for pid in group_value("memory", f"{group}/cgroup.procs").split()]
     names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids if pid not in (qemu, shim)}
     assert names == {"virtiofsd"}
+
+
+def test_the_node_is_checked_by_what_is_installed(node: Node) -> None:
+    argv: list[str | Path] = [node.folder / "opt/bin/innkeeper", "shim", "check", "--json", "--config", node.folder / "shim.toml"]
+    done = subprocess.run(
+        [*argv, "--address", node.folder / "c.sock"], cwd="/", capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    works = ("configuration", "qemu-system-x86_64", "virtiofsd", "pyroute2", "containerd", "snapshotter overlayfs")
+    assert [name for name in works if not found[name]["works"]] == []
+    assert not found["KVM"]["works"] and not found["KVM"]["required"]
+    assert done.returncode == int(any(one["required"] and not one["works"] for one in found.values()))
 
 
 def test_what_cannot_be_is_refused_by_name(node: Node) -> None:
