@@ -9,6 +9,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from innkeeper import programs
+from innkeeper.node import check
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.shim.node import SECONDS, Node
@@ -145,6 +147,14 @@ def test_the_node_is_checked_by_what_is_installed(node: Node) -> None:
     assert [name for name in works if not found[name]["works"]] == []
     assert not found["KVM"]["works"] and not found["KVM"]["required"]
     assert done.returncode == int(any(one["required"] and not one["works"] for one in found.values()))
+
+
+def test_containerd_reads_the_handlers_that_are_installed(node: Node) -> None:
+    configuration = node.folder / "import.toml"
+    configuration.write_text(f'version = 2\nimports = ["{node.folder}/etc/innkeeper/containerd-version-2.toml"]\n')
+    argv = [str(programs.require("ctr").with_name("containerd")), "--config", str(configuration), "config", "dump"]
+    dump = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    assert [(one.name, one.works) for one in check._handlers(dump)] == [("handler innkeeper", True)]
 
 
 def test_what_cannot_be_is_refused_by_name(node: Node) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.node import Layout, check, files, install, packages, uninstall
+from innkeeper.node import Layout, files, install, packages, uninstall
 from innkeeper.shim import settings
 from innkeeper.shim.main import PROGRAM
 from innkeeper.shim.pb import containerd_pb2 as pb
@@ -76,16 +75,6 @@ def test_handlers(installed: tuple[Layout, Artifacts, list[Path]], version: int,
     assert [runtime.get("snapshotter") for runtime in runtimes.values()] == [None, "erofs"][: len(names)]
     classes = (layout.share / "runtimeclass.yaml").read_text()
     assert all(f"handler: {name}\n" in classes for name in names)
-
-
-@needs("ctr")
-def test_containerd_reads_the_handlers(installed: tuple[Layout, Artifacts, list[Path]], tmp_path: Path) -> None:
-    layout, _, _ = installed
-    configuration = tmp_path / "config.toml"
-    configuration.write_text(f'version = 2\nimports = ["{layout.etc}/innkeeper/containerd-version-2.toml"]\n')
-    program = programs.require("ctr").with_name("containerd")
-    dump = run(program, "--config", str(configuration), "config", "dump").decode()
-    assert [(one.name, one.works) for one in check._handlers(dump)] == [("handler innkeeper", True)]
 
 
 def test_exactly_that_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
