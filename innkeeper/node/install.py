@@ -79,8 +79,10 @@ class Layout:
 
     def copies(self, built: Artifacts, sources: Mapping[Path, Path]) -> dict[Path, Path]:
         """Return the source of each file to copy, by path: the guest, and the packages of `packages.sources`."""
-        guest = {self.share / source.name: source for source in (built.vmlinux, built.rootfs, built.manifest)}
-        return guest | {self.library / name: source for name, source in sources.items()}
+        guest = {"vmlinux": built.vmlinux, "rootfs.erofs": built.rootfs, "manifest.json": built.manifest}  # their names vary
+        return {self.share / name: source for name, source in guest.items()} | {
+            self.library / name: source for name, source in sources.items()
+        }
 
 
 def python_for(sources: dict[Path, Path]) -> Path:

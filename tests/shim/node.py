@@ -86,13 +86,13 @@ class Node:
 
     def _configure(self) -> None:
         (self.folder / "cni").mkdir()
-        guest = artifacts()
-        install(Layout(self.folder / "opt", self.folder / "etc", self.folder / "bin"), guest)
+        layout = Layout(self.folder / "opt", self.folder / "etc", self.folder / "bin")
+        install(layout, artifacts())
         (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder))
         network = json.loads(json.dumps(CNI))
         network["plugins"][0]["ipam"]["dataDir"] = str(self.folder / "cni-state")
         (self.folder / "cni/10-shim.conflist").write_text(json.dumps(network))
-        values: dict[str, Any] = {"kernel": guest.vmlinux, "root": guest.rootfs, "state": self.folder / "vms"}
+        values: dict[str, Any] = {"kernel": layout.share / "vmlinux", "root": layout.share / "rootfs.erofs", "state": self.folder / "vms"}
         values |= {"accelerator": "tcg", "boot_seconds": 120}
         values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}
         values["qemu"] = programs.require("qemu-system-x86_64")

@@ -54,7 +54,7 @@ def test_the_configuration_is_what_the_shim_reads(installed: tuple[Layout, Artif
     text = layout.configuration.read_text()
     given = tomllib.loads(text)
     assert Path(given["kernel"]).read_text() == "vmlinux"
-    assert Path(given["root"]).read_text() == "rootfs.erofs"
+    assert Path(given["root"]).read_text() == "root.erofs"
     assert text.count("\n# ") > 20  # every key is still described
     for name in ("qemu", "virtiofsd"):
         given.setdefault(name, given["kernel"])
