@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 COMPLETE = "complete"
 PYTHON = "bin/python"
+EXTRAS = {"test": "test", "bench": "test", "shim": "shim"}
+"""Command -> the optional dependencies that it needs: bench runs the agent from the source tree too."""
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def main() -> int:
         from innkeeper import progress
 
         progress.be_quiet()
-    extra = "test" if verb in ("test", "bench") else ""  # both run the agent from the source tree
+    extra = EXTRAS.get(verb, "")
     from innkeeper.errors import InnkeeperError
 
     try:
@@ -75,15 +77,15 @@ def _keep_bytecode_in_the_cache() -> None:
 
 
 def environment(extra: str) -> Path:
-    """Return the interpreter of the environment for `extra` ("" or "test"). Create it if needed.
+    """Return the interpreter of the environment for `extra` ("", "shim" or "test"). Create it if needed.
 
-    The environment for "test" also serves for "", since it contains everything.
+    The environment for "test" also serves for the others, since it contains everything.
     """
     base = base_folder()
-    for folder in (base.with_name(f"{base.name}-{extra}"),) if extra else (base, base.with_name(f"{base.name}-test")):
-        if (folder / COMPLETE).exists():
-            return folder / PYTHON
     folder = base.with_name(f"{base.name}-{extra}") if extra else base
+    for candidate in (folder, base.with_name(f"{base.name}-test")):
+        if (candidate / COMPLETE).exists():
+            return candidate / PYTHON
     _make_locked(folder, extra)
     return folder / PYTHON
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "pool": "pool",
     "build": "build",
     "explain": "explain",
+    "shim": "shim",
     "kata": "kata",
     "doctor": "doctor",
     "completion": "completion",

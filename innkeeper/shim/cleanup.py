@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from innkeeper.shim import mounts, state
+from innkeeper.shim import cgroups, mounts, state
 from innkeeper.shim.pb import containerd_pb2 as pb
 
 KILLED = 128 + signal.SIGKILL
@@ -20,11 +20,12 @@ def delete(bundle: Path) -> bytes:
     left = state.load(bundle)
     if left.shim is not None:
         _kill(*left.shim)
+    cgroups.remove_all(map(Path, left.groups))
     for folder in left.folders:
         mounts.remove(Path(folder))
     for socket in left.sockets:
         Path(socket).unlink(missing_ok=True)
-    left.clear()
+    left.remove()
     now = time.time_ns()
     answer = pb.DeleteResponse(exit_status=KILLED, exited_at=pb.Timestamp(seconds=now // 10**9, nanos=now % 10**9))
     return bytes(answer.SerializeToString())

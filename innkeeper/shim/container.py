@@ -4,12 +4,12 @@ import threading
 import time
 from typing import Any
 
-from innkeeper.shim import events, stats
+from innkeeper.shim import events, spec, stats
 from innkeeper.shim.errors import not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import CREATED, PAUSED, RUNNING, STOPPED, Exit, Process, Stdio
+from innkeeper.shim.process import CREATED, LOST, PAUSED, RUNNING, STOPPED, Exit, Process, Stdio
 from innkeeper.shim.state import State
 
 
@@ -27,10 +27,14 @@ class Container:
         self.owns_machine = owns_machine
         self.state = state
         self._publisher = publisher
-        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.id, publisher.namespace)
         self.init = Process(self.stdio, lambda process: self._exited(process, ""))
         self.paused = False
         self._execs: dict[str, Process] = {}
+
+    def attend(self) -> None:
+        """Begin to wait for the exit. containerd knows of the container."""
+        self.machine.on_end(lambda: self.init.ended(LOST))
 
     def process(self, exec_id: str) -> Process:
         """Return the first process, or one that was added. Raises CallError."""
@@ -73,14 +77,16 @@ class Container:
 
     def remove(self) -> None:
         """Remove all that the container has, in the guest and on the host."""
-        if self.owns_machine:
-            self.machine.end()
-        self.state.clear()
+        if not self.owns_machine or self.machine.end():
+            self.state.clear()
 
     def _exited(self, process: Process, exec_id: str) -> None:
-        """Publish that a process has ended, and end the VM with the container that owns it."""
+        """Publish that a process has ended, and end the VM with the container that owns it.
+
+        The first process exists from the creation on, the others from their start on.
+        """
         end = process.exit
-        if end is not None and process.started:
+        if end is not None and (process.started or not exec_id):
             self._publisher.publish(
                 pb.TaskExit(
                     container_id=self.id, id=exec_id or self.id, pid=self.pid, exit_status=end.status, exited_at=events.timestamp(end.at)
@@ -101,8 +107,10 @@ class Container:
         raise unimplemented("the container of a pod itself cannot be paused")
 
     def update(self, resources: dict[str, Any]) -> None:
-        """Set other limits. Raises CallError, RpcError and InnkeeperError."""
-        raise unimplemented("the size of a pod's VM cannot be changed")
+        """Set other limits, for a pod as far as its VM can. Raises CallError, RpcError and InnkeeperError."""
+        spec.check_pod_resources(resources)
+        self.machine.check_fits(resources)
+        self.machine.bind(self.id, resources)
 
     def stats(self) -> pb.Any:
         """Return figures. Raises RpcError."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from innkeeper.dial import connect_unix, listen_unix
 from innkeeper.shim import log
 from innkeeper.shim.arguments import Arguments
+from innkeeper.shim.state import State
 
 CONNECT_SECONDS = 2.0
 """Seconds to wait for a shim that has the socket to take a connection."""
@@ -54,6 +55,7 @@ def launch(listener: socket.socket, path: Path, arguments: Arguments, bundle: Pa
     try:
         _detach()
         log.open_fifo(bundle)
+        State(bundle, sockets=[str(path)]).save()
         from innkeeper.shim import serve
 
         serve.run(listener, path, arguments)

@@ -40,7 +40,7 @@ class Publisher:
     def __init__(self, address: str, namespace: str) -> None:
         """Publish to the ttRPC socket at `address`, or nowhere without one."""
         self._address = address
-        self._namespace = namespace
+        self.namespace = namespace
         self._queue: queue.SimpleQueue[pb.ForwardRequest | None] = queue.SimpleQueue()
         self._client: Client | None = None
         self._thread = threading.Thread(target=self._send_all, name="events", daemon=True)
@@ -50,7 +50,7 @@ class Publisher:
         """Add an event, one of the messages of TOPICS, to the queue."""
         name = type(event).__name__
         body = pb.Any(type_url=f"containerd.events.{name}", value=event.SerializeToString())
-        envelope = pb.Envelope(timestamp=timestamp(time.time_ns()), namespace=self._namespace, topic=TOPICS[name], event=body)
+        envelope = pb.Envelope(timestamp=timestamp(time.time_ns()), namespace=self.namespace, topic=TOPICS[name], event=body)
         self._queue.put(pb.ForwardRequest(envelope=envelope))
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from innkeeper.client import RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
-from innkeeper.shim import log, mounts, spec, stats
+from innkeeper.shim import log, mounts, spec, stats, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
@@ -73,7 +73,11 @@ class GuestContainer(Container):
             init.close()
             raise
         self._in_guest = True
-        init.attend()
+
+    def attend(self) -> None:
+        """Begin to copy the streams and to wait for the exit. containerd knows of the container."""
+        assert isinstance(self.init, InitProcess), "create() comes first"
+        self.init.attend()
 
     def _plug(self, root: DiskRoot) -> list[agent_pb2.Storage]:
         """Give the VM the disks of the root. Return what the guest mounts of them."""
@@ -89,6 +93,7 @@ class GuestContainer(Container):
                 except RpcError as error:
                     log.info(f"container {self.id}: {error}")  # its VM has ended
             self._unplug()
+            self.machine.release(self.id)
             mounts.remove(self.folder)
         super().remove()
 
@@ -106,8 +111,9 @@ class GuestContainer(Container):
             raise already_exists(f"process {request.exec_id} exists in container {self.id}")
         if self.init.status != RUNNING:
             raise wrong_state(f"container {self.id} is not running")
-        document = spec.process(json.loads(request.spec.value))
-        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        document = spec.process(json.loads(request.spec.value), selinux=self.machine.settings.guest_selinux)
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.exec_id, self._publisher.namespace)
+        streams.check(stdio)
         name, guest_id = request.exec_id, agent_id(request.exec_id)
         process = ExecProcess(
             self._agent, self.agent_id, guest_id, stdio, lambda ended: self._exited(ended, name), process_to_proto(document)
@@ -124,6 +130,8 @@ class GuestContainer(Container):
         self._publisher.publish(pb.TaskPaused(container_id=self.id) if paused else pb.TaskResumed(container_id=self.id))
 
     def update(self, resources: dict[str, Any]) -> None:
+        self.machine.check_fits(resources)
+        self.machine.bind(self.id, resources)
         self._agent.update_container(self.agent_id, resources_to_proto(spec.resources(resources)))
 
     def stats(self) -> pb.Any:

@@ -8,7 +8,7 @@ from innkeeper.client import Agent, RpcError
 from innkeeper.engine import guest_agent
 from innkeeper.engine.streams import Pump, StdinPump, output
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import log
+from innkeeper.shim import log, streams
 from innkeeper.shim.errors import unimplemented
 from innkeeper.shim.process import LOST, Process, Stdio
 from innkeeper.shim.streams import Input, Output
@@ -34,8 +34,7 @@ class GuestProcess(Process):
         stdio = self.stdio
         if stdio.stdin:
             self._input = Input(stdio.stdin, held=hold_stdin)
-        for target in (stdio.stdout,) if stdio.terminal else (stdio.stdout, stdio.stderr):
-            self._outputs.append(Output(target))
+        self._outputs = streams.outputs(stdio)
 
     def attend(self) -> None:
         """Begin to copy the streams and to wait for the exit. The process exists in the guest."""

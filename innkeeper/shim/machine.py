@@ -8,18 +8,21 @@ and so in the guest.
 import contextlib
 import os
 import select
+import signal
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import clone, log, mounts, port_forward
+from innkeeper.shim import clone, log, mounts, port_forward, spec
+from innkeeper.shim.cgroups import Group
 from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
-from innkeeper.shim.spec import SHARE, SHM, Size
+from innkeeper.shim.spec import SHARE, SHM, Document, Size
 from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.wire.pb import agent_pb2
 
@@ -28,21 +31,30 @@ CONNECT_SECONDS = 15.0
 END_SECONDS = 10.0
 """Seconds for the guest to remove its containers, or to power off."""
 SHM_SIZE = 64 << 20
+OOM_SCORE_MIN = -998
+"""A VM is killed before kubelet and containerd, which have -999, whatever its containers ask for."""
 
 
 class Machine:
     """One VM and its agent. `end` must be called, also after a failed `boot`."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, group: Group) -> None:
         self.settings = settings
         self.folder = folder
         self.shared = folder / "shared"
+        self._group = group
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
         self._oom_scores: list[int] = []
+        self._bound: dict[str, tuple[str, str]] = {}
+        self._binding = threading.Lock()
+        self._reporting = threading.Lock()
+        self._reports: list[Callable[[], None]] = []
+        self._gone = False
         self._ending = threading.Lock()
         self._ended = False
+        self._clean = False
 
     @property
     def agent(self) -> Agent:
@@ -63,6 +75,7 @@ class Machine:
         """
         mounts.remove(self.folder)
         self.folder.mkdir(mode=0o700, parents=True)
+        self._enter_group(size)
         self.shared.mkdir()
         mounts.make_shared(self.shared)
         if namespace:
@@ -72,12 +85,13 @@ class Machine:
         started = clone.start(config, self.settings, self.folder)
         if started is not None:
             self._vm, self._client = started
+            self._watch(self._vm.processes)
             self._set_oom_score(0)
         else:
             self._boot(config)
         links = self._network.connect() if self._network is not None else ()
         configure(links, self.agent, qemu.CARD_PATH if started is not None else "")
-        if self._network is not None and self._network.forward is not None:
+        if self._network is not None and self._network.forward is not None and self._vm is not None:
             self._network.forward.start(self._vm.address(port_forward.PORT))
         sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
         self.agent.create_sandbox(sandbox)
@@ -86,6 +100,7 @@ class Machine:
         """Boot the VM. Raises InnkeeperError, OSError and RpcError."""
         self._vm = VirtualMachine(config, self.settings.host, registry.outside(self.folder.name, self.folder))
         self._vm.start()
+        self._watch(self._vm.processes)
         self._set_oom_score(0)
         self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
@@ -102,7 +117,7 @@ class Machine:
 
     def _set_oom_score(self, score: int) -> None:
         """Set that of QEMU, which has inherited the one of this process, which may be protected."""
-        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(score))
+        Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(max(score, OOM_SCORE_MIN)))
 
     def plug(self, path: Path, *, read_only: bool) -> str:
         """Give the running VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
@@ -113,6 +128,42 @@ class Machine:
         """Take a disk out, which the guest does not use any more. Raises InnkeeperError."""
         assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
         self._vm.scsi.unplug(address)
+
+    def _enter_group(self, size: Size) -> None:
+        """Enter the VM's control group with this process, and so with all that it starts. Raises OSError."""
+        self._group.make()
+        if size.memory:
+            self._group.limit_memory((memory_mib(self.settings, size) + self.settings.host_overhead_mib) << 20)
+        if size.shares:
+            self._group.set_shares(size.shares)
+        self._group.enter()
+
+    def check_fits(self, resources: Document) -> None:
+        """Raise InnkeeperError for a new limit that is more than the VM has: its size is set when it boots.
+
+        A limit that a container is created with is only the most that it may use, as on any node.
+        """
+        assert self._vm is not None, "boot() comes first"
+        spec.check_fits(resources, self._vm.config.memory_mib << 20, self._vm.config.cpus)
+
+    def bind(self, id: str, resources: Document) -> None:
+        """Bind the VM to the host's processors and memory nodes that the container `id` asks for. Raises InnkeeperError."""
+        cpu = resources.get("cpu") or {}
+        with self._binding:
+            before = self._bound.get(id, ("", ""))
+            self._bound[id] = str(cpu.get("cpus") or before[0]), str(cpu.get("mems") or before[1])
+            self._apply_binding()
+
+    def release(self, id: str) -> None:
+        """Forget what a container asked for, if the VM goes on. Raises InnkeeperError."""
+        with self._binding:
+            if self._bound.pop(id, None) is not None and self._bound and not self._ended:
+                self._apply_binding()
+
+    def _apply_binding(self) -> None:
+        """Bind the VM to what its containers are bound to, or to nothing if one of them is not bound."""
+        cpus, mems = (",".join(sorted(set(part))) if all(part) else "" for part in zip(*self._bound.values(), strict=True))
+        self._group.bind(cpus, mems)
 
     def watch_memory(self, report: Callable[[str], None]) -> None:
         """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
@@ -125,32 +176,55 @@ class Machine:
 
         threading.Thread(target=watch, name="oom", daemon=True).start()
 
-    def watch_end(self, report: Callable[[], None]) -> None:
+    def on_end(self, report: Callable[[], None]) -> None:
         """Call `report` once QEMU has ended, in a thread."""
-        descriptor = os.pidfd_open(self.pid)
+        with self._reporting:
+            if not self._gone:
+                self._reports.append(report)
+                return
+        report()
+
+    def _watch(self, processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+        """Watch QEMU and its helpers in a thread, and end QEMU with the first of them that ends.
+
+        Without virtiofsd all that the guest does with its files would hang.
+        """
+        qemu, *helpers = (os.pidfd_open(process.pid) for process in processes)
 
         def watch() -> None:
             ready = select.poll()
-            ready.register(descriptor, select.POLLIN)
+            for descriptor in (qemu, *helpers):
+                ready.register(descriptor, select.POLLIN)
             ready.poll()
-            os.close(descriptor)
             if not self._ended and (failure := self.failure()) is not None:
                 log.error(failure.message)
-            report()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(qemu, signal.SIGKILL)
+            for descriptor in helpers:
+                ready.unregister(descriptor)
+            ready.poll()
+            for descriptor in (qemu, *helpers):
+                os.close(descriptor)
+            with self._reporting:
+                self._gone, reports = True, self._reports
+            for report in reports:
+                report()
 
-        threading.Thread(target=watch, name="end of QEMU", daemon=True).start()
+        threading.Thread(target=watch, name="end of the VM's processes", daemon=True).start()
 
-    def end(self) -> None:
-        """Shut the guest down, so that it writes what it has not yet, and remove the folder.
+    def end(self) -> bool:
+        """Shut the guest down, so that it writes what it has not yet, and remove folder and control group.
 
-        May be called twice, by two threads: the second waits for the first.
+        Return whether nothing is left. May be called twice, by two threads: the second waits for
+        the first.
         """
         with self._ending:
             if not self._ended:
                 self._ended = True
-                self._end()
+                self._clean = self._end()
+            return self._clean
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
         if self._vm is not None:
             if self._client is not None:
                 self._vm.stop(self._destroy_sandbox(self._client))
@@ -158,10 +232,14 @@ class Machine:
             self._vm.close()
         if self._network is not None:
             self._network.close()
-        try:
-            mounts.remove(self.folder)
-        except OSError as error:
-            log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+        clean = True
+        for remove in (self._group.remove, lambda: mounts.remove(self.folder)):
+            try:
+                remove()
+            except OSError as error:
+                log.error(f"{self.folder}: {error}")  # the action `delete` tries again
+                clean = False
+        return clean
 
     def _destroy_sandbox(self, client: Client) -> float:
         """Have the guest unmount the share, and so write all. Return the seconds that QEMU may take to end by itself.
@@ -180,17 +258,21 @@ class Machine:
         return self._vm.failure() if self._vm is not None else None
 
 
+def memory_mib(settings: Settings, size: Size) -> int:
+    """Return the memory in MiB of a VM for containers of this size."""
+    return max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
+
+
 def configuration(settings: Settings, size: Size) -> VmConfig:
     """Return the configuration of a VM for containers of this size, without its share and its network.
 
     It is also that of the template that such a VM starts from.
     """
-    memory = max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
     return VmConfig(
         kernel=settings.kernel,
         root=settings.root,
         initrd=settings.initrd,
-        memory_mib=memory,
+        memory_mib=memory_mib(settings, size),
         cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
         network=False,
         accel=settings.accelerator,

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.shim import handler_options, roots, sandbox_config, settings, spec, streams
+from innkeeper.shim.cgroups import Group, resolve
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_container import GuestContainer, agent_id
 from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import LOST
+from innkeeper.shim.process import Stdio
 from innkeeper.shim.state import State
 
 CRI_NAMESPACE = "k8s.io"
@@ -64,8 +65,7 @@ class Pod:
         """
         if request.checkpoint:
             raise unimplemented("containers cannot be restored from a checkpoint")
-        for target in (request.stdout, request.stderr):
-            streams.check(target)  # before a VM is booted for it
+        streams.check(Stdio(request.stdin, request.stdout, request.stderr, request.terminal))  # before a VM is booted for it
         with self._creation:
             if request.id in self._containers:
                 raise already_exists(f"container {request.id} exists")
@@ -76,6 +76,7 @@ class Pod:
         self._publisher.publish(
             pb.TaskCreate(container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=container.pid)
         )
+        container.attend()  # its exit comes after its creation
         return container
 
     def check_sandbox(self, request: pb.CreateSandboxRequest) -> None:
@@ -100,6 +101,7 @@ class Pod:
                 container.remove()
                 raise
             self._containers[request.sandbox_id] = container
+        container.attend()
         return container
 
     def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
@@ -118,44 +120,46 @@ class Pod:
         try:
             if sandbox:
                 self._machine, self._sysctls = machine, dict(document["linux"].get("sysctl") or {})
-                container = Container(request, machine, self._publisher, state, owns_machine=True)
-                machine.watch_end(lambda: container.init.ended(LOST))
-                return container
+                return Container(request, machine, self._publisher, state, owns_machine=True)
             return self._create_in_guest(request, document, state, machine, owns_machine=True)
         except BaseException:
-            machine.end()
-            state.clear()
+            if machine.end():
+                state.clear()
             raise
 
     def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
         found = settings.load(handler_options.config_path(request.options))
-        machine = Machine(found, found.state / self._namespace / request.id)
+        group = Group(resolve(str(document["linux"].get("cgroupsPath") or "")))
+        machine = Machine(found, found.state / self._namespace / request.id, group)
         state.add_folder(machine.folder)
-        state.own_vm(self._socket)
+        state.own_vm(self._socket, group.folders)
         sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
         try:
             machine.boot(sandbox, spec.size(document), spec.network_namespace(document))
             machine.watch_memory(self._report_oom)
         except BaseException:
-            machine.end()
-            state.clear()
+            if machine.end():
+                state.clear()
             raise
         return machine
 
     def _create_in_guest(
         self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, *, owns_machine: bool
     ) -> Container:
-        plan = spec.plan(spec.with_mounts(document, self._mounts), agent_id(request.id), self._sysctls)
+        mounted = spec.with_mounts(document, self._mounts)
+        plan = spec.plan(mounted, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux)
         container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
         if not owns_machine:
             state.add_folder(container.folder)
         root = roots.plan(request.rootfs) if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
+            machine.bind(request.id, document["linux"].get("resources") or {})
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
-            container.remove()
+            if not owns_machine:  # otherwise the caller ends the VM
+                container.remove()
             raise
         return container
 

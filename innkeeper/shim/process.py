@@ -16,12 +16,17 @@ LOST = 128 + signal.SIGKILL
 
 @dataclass(frozen=True)
 class Stdio:
-    """What containerd gives a process as its streams: paths or addresses, empty for none."""
+    """What containerd gives a process as its streams: paths or addresses, empty for none.
+
+    `id` and `namespace` name the process to a logging program.
+    """
 
     stdin: str = ""
     stdout: str = ""
     stderr: str = ""
     terminal: bool = False
+    id: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,16 @@ def document(pod: pb.PodSandboxConfig, sandbox_id: str, network: str) -> spec.Do
         "linux": {
             "namespaces": namespaces,
             "sysctl": dict(linux.sysctls),
-            **({"cgroupsPath": f"{linux.cgroup_parent}/{sandbox_id}"} if linux.cgroup_parent else {}),
+            **({"cgroupsPath": _cgroups_path(linux.cgroup_parent, sandbox_id)} if linux.cgroup_parent else {}),
         },
     }
+
+
+def _cgroups_path(parent: str, sandbox_id: str) -> str:
+    """Return the path as containerd writes it for a pause container: a parent of systemd's driver is a slice."""
+    if parent.endswith(".slice"):
+        return f"{parent.rpartition('/')[2]}:cri-containerd:{sandbox_id}"
+    return f"{parent}/{sandbox_id}"
 
 
 def mounts(pod: pb.PodSandboxConfig, folder: Path) -> list[spec.Document]:

@@ -8,6 +8,7 @@ import os
 import socket
 from pathlib import Path
 
+from innkeeper.shim import logger
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.pod import Pod
@@ -38,3 +39,4 @@ def run(listener: socket.socket, path: Path, arguments: Arguments) -> None:
         listener.close()
         pod.close()
         publisher.close()
+        logger.finish()

@@ -40,8 +40,10 @@ class Settings:
     kernel_parameters: tuple[str, ...] = ()
     memory_mib: int = 512
     overhead_mib: int = 256
+    host_overhead_mib: int = 256
     cpus: int = 1
     boot_seconds: int = 60
+    guest_selinux: bool = False
 
     @property
     def host(self) -> HostPrograms:
@@ -74,6 +76,8 @@ def _value(path: Path, name: str, kind: object, value: object) -> Any:
         wanted, right = "an absolute path", isinstance(value, str) and value.startswith("/")
     elif kind is int:
         wanted, right = "a number above 0", isinstance(value, int) and not isinstance(value, bool) and value > 0
+    elif kind is bool:
+        wanted, right = "true or false", isinstance(value, bool)
     elif kind == tuple[str, ...]:
         wanted, right = "a list of strings", isinstance(value, list) and all(isinstance(word, str) for word in value)
     else:

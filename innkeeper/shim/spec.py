@@ -1,7 +1,7 @@
 """From containerd's specification of a container (config.json) to what the guest is asked for.
 
-What names things of the host is dropped where the guest has its own: namespaces, cgroup path, LSM
-labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
+What names things of the host is dropped where the guest has its own: namespaces, cgroup path,
+SELinux labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
 to the agent, which applies or refuses it.
 """
 
@@ -24,6 +24,7 @@ SHM = "/run/kata-containers/sandbox/shm"
 ROOT, VOLUMES = "rootfs", "volumes"
 """Folders of a container in the share."""
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+SIZE_HINT = "the size of a VM is set when it boots"
 CPU_PERIOD = 100_000
 """Microseconds that a quota is of, if the specification does not say (cgroups(7))."""
 
@@ -71,17 +72,17 @@ def network_namespace(document: Document) -> str:
     return next((str(entry.get("path", "")) for entry in document["linux"]["namespaces"] if entry["type"] == "network"), "")
 
 
-def plan(document: Document, agent_id: str, sysctls: Mapping[str, str]) -> Plan:
-    """Return what the agent is asked for. `sysctls` are the pod's. Raises InnkeeperError."""
+def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False) -> Plan:
+    """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`. Raises InnkeeperError."""
     check(document)
     binds: list[Bind] = []
     mounts = [_mount(index, mount, agent_id, binds) for index, mount in enumerate(document.get("mounts") or ())]
-    linux = _linux(document["linux"], sysctls)
+    linux = _linux(document["linux"], sysctls, selinux=selinux)
     shared = any(entry["type"] == "pid" and entry.get("path") for entry in document["linux"]["namespaces"])
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
     dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
-    made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"]), "linux": linux}
+    made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
     return Plan(made, tuple(binds), shared)
 
 
@@ -98,13 +99,18 @@ def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:
     return {**document, "mounts": [*own, *(mount for mount in mounts if mount["destination"] not in taken)]}
 
 
-def process(document: Document) -> Document:
-    """Return a process without the labels of the host's security modules, whose policies the guest does not have."""
-    return {key: value for key, value in document.items() if key not in ("apparmorProfile", "selinuxLabel")}
+def process(document: Document, *, selinux: bool = False) -> Document:
+    """Return a process for the guest, with its SELinux label only if the guest has SELinux.
+
+    A host with SELinux gives every container a label of its own policy, so refusing it would refuse
+    every container. AppArmor's profile stays: the agent has one for the names of engines' defaults,
+    and refuses others by name.
+    """
+    return document if selinux else {key: value for key, value in document.items() if key != "selinuxLabel"}
 
 
 def resources(document: Document) -> Document:
-    """Return limits without what is meant for the host: its processors, its memory nodes.
+    """Return limits without what is meant for the host: its processors and memory nodes, which `Machine.bind` applies.
 
     kubelet asks for `memory.oom.group` on every host with cgroup v2, and this protocol has no
     field for it. Other entries of `unified` are left in, and refused.
@@ -130,8 +136,8 @@ def _refuse(document: Document) -> None:
         )
 
 
-def _linux(linux: Document, sysctls: Mapping[str, str]) -> Document:
-    dropped = ("cgroupsPath", "mountLabel", "namespaces", "devices")
+def _linux(linux: Document, sysctls: Mapping[str, str], *, selinux: bool) -> Document:
+    dropped = ("cgroupsPath", "namespaces", "devices", *(() if selinux else ("mountLabel",)))
     made = {key: value for key, value in linux.items() if key not in dropped}
     made["namespaces"] = [{"type": kind} for kind in ("ipc", "uts", "mount")]  # the guest's; the agent adds what else a container has
     if all_sysctls := {**sysctls, **(linux.get("sysctl") or {})}:
@@ -168,14 +174,19 @@ def _check_source(source: Path, destination: str, options: Sequence[str]) -> Non
 
 @dataclass(frozen=True)
 class Size:
-    """What the containers of a VM may use: bytes of memory and processors. 0: no limit is known."""
+    """What the containers of a VM may use: bytes of memory and processors. 0: no limit is known.
+
+    `shares` is the weight of their processor time. That of a pod is on the pod's own group.
+    """
 
     memory: int = 0
     cpus: int = 0
+    shares: int = 0
 
 
 def size(document: Document) -> Size:
     """Return the limits of a container, or for a sandbox the sum that CRI has written into its annotations."""
+    shares = 0
     if is_sandbox(document):
         prefix, notes = "io.kubernetes.cri.sandbox-", document.get("annotations") or {}
         memory, quota, period = (int(notes.get(prefix + name) or 0) for name in ("memory", "cpu-quota", "cpu-period"))
@@ -183,5 +194,34 @@ def size(document: Document) -> Size:
         limits = document["linux"].get("resources") or {}
         cpu = limits.get("cpu") or {}
         memory = int((limits.get("memory") or {}).get("limit") or 0)
-        quota, period = int(cpu.get("quota") or 0), int(cpu.get("period") or 0)
-    return Size(max(0, memory), math.ceil(quota / (period or CPU_PERIOD)) if quota > 0 else 0)
+        quota, period, shares = (int(cpu.get(name) or 0) for name in ("quota", "period", "shares"))
+    return Size(max(0, memory), _processors(quota, period), shares)
+
+
+def _processors(quota: int, period: int) -> int:
+    """Return how many processors a quota needs, or 0 if there is none."""
+    return math.ceil(quota / (period or CPU_PERIOD)) if quota > 0 else 0
+
+
+def check_fits(resources: Document, memory: int, cpus: int) -> None:
+    """Raise InnkeeperError for a limit that a VM with so many bytes and processors cannot give."""
+    limit = int((resources.get("memory") or {}).get("limit") or 0)
+    if limit > memory:
+        raise InnkeeperError(f"linux.resources.memory.limit: {limit} bytes, and the VM has {memory}", hint=SIZE_HINT)
+    cpu = resources.get("cpu") or {}
+    wanted = _processors(int(cpu.get("quota") or 0), int(cpu.get("period") or 0))
+    if wanted > max(cpus, 1):
+        raise InnkeeperError(f"linux.resources.cpu.quota: {wanted} processors, and the VM has {cpus}", hint=SIZE_HINT)
+
+
+def check_pod_resources(resources: Document) -> None:
+    """Raise InnkeeperError for a limit of a pod as a whole that is neither processor time nor memory."""
+    known = {"cpu": ("shares", "quota", "period", "cpus", "mems"), "memory": ("limit",)}
+    for group, fields in resources.items():
+        names = (
+            {f"{group}.{name}" for name, value in fields.items() if value and name not in known.get(group, ())}
+            if group in known
+            else {group}
+        )
+        if fields and names:
+            raise InnkeeperError(f"linux.resources.{min(names)}: it cannot be set for a pod's VM as a whole")

@@ -6,6 +6,7 @@ is all that it knows. It may be of an older version of the shim, so what is miss
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ NAME = "state.json"
 
 @dataclass
 class State:
-    """The folders and sockets of one container, and the process that owns its VM if it has one of its own.
+    """The folders, sockets and control groups of one container, and the process that owns its VM if it has one of its own.
 
     `shim` is that process's id and start time, which together name one process only.
     """
@@ -25,6 +26,7 @@ class State:
     bundle: Path
     folders: list[str] = field(default_factory=list)
     sockets: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     shim: tuple[int, int] | None = None
 
     def add_folder(self, folder: Path) -> None:
@@ -32,8 +34,9 @@ class State:
         self.folders.append(str(folder))
         self.save()
 
-    def own_vm(self, socket: Path) -> None:
-        """Record that this process serves on `socket`, for this container's VM."""
+    def own_vm(self, socket: Path, groups: Iterable[Path] = ()) -> None:
+        """Record that this process serves on `socket`, for this container's VM, and the VM's control groups."""
+        self.groups += map(str, groups)
         self.sockets.append(str(socket))
         self.shim = (os.getpid(), start_time(os.getpid()))
         self.save()
@@ -41,11 +44,19 @@ class State:
     def save(self) -> None:
         """Write the file. Raises OSError."""
         with files.replaced(self.bundle / NAME) as part:
-            part.write_text(json.dumps({"version": 1, "folders": self.folders, "sockets": self.sockets, "shim": self.shim}) + "\n")
+            fields = {"folders": self.folders, "sockets": self.sockets, "groups": self.groups, "shim": self.shim}
+            part.write_text(json.dumps({"version": 1, **fields}) + "\n")
 
     def clear(self) -> None:
-        """Remove the file: nothing is left to undo."""
-        self.folders, self.sockets, self.shim = [], [], None
+        """Record that nothing is left to undo. A socket is there until this process ends."""
+        self.folders, self.groups, self.shim = [], [], None
+        if self.sockets:
+            self.save()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the file."""
         (self.bundle / NAME).unlink(missing_ok=True)
 
 
@@ -54,7 +65,8 @@ def load(bundle: Path) -> State:
     try:
         data: dict[str, Any] = json.loads((bundle / NAME).read_bytes())
         shim = data.get("shim")
-        return State(bundle, list(data.get("folders", ())), list(data.get("sockets", ())), (int(shim[0]), int(shim[1])) if shim else None)
+        folders, sockets, groups = (list(data.get(name, ())) for name in ("folders", "sockets", "groups"))
+        return State(bundle, folders, sockets, groups, (int(shim[0]), int(shim[1])) if shim else None)
     except (OSError, ValueError, TypeError, AttributeError, IndexError):
         return State(bundle)
 

@@ -1,4 +1,4 @@
-"""The files that containerd gives a process as its standard streams: fifos, and files for logs.
+"""What containerd gives a process as its standard streams: fifos, and for logs files and programs.
 
 Output is never lost: a fifo is opened once its reader is there, so what a program writes that ends
 at once arrives. It is also opened for reading here, so that it does not break while containerd
@@ -9,39 +9,76 @@ import errno
 import os
 import stat
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from innkeeper.shim import log
+from innkeeper.shim import log, logger
 from innkeeper.shim.errors import unimplemented
+from innkeeper.shim.process import Stdio
 
 READER_SECONDS = 10.0
 """Seconds to wait for the reader of an output."""
 POLL_SECONDS = 0.005
 
 
-def check(target: str) -> None:
-    """Raise CallError if output cannot be written to `target`."""
-    scheme = urlsplit(target).scheme
-    if scheme not in ("", "fifo", "file"):
-        raise unimplemented(f"{target}: this shim writes output to fifos and files only, not to {scheme}://")
+def check(stdio: Stdio) -> None:
+    """Raise CallError if output cannot be written to what `stdio` names."""
+    for target in _targets(stdio):
+        scheme = urlsplit(target).scheme
+        if scheme == logger.SCHEME:
+            logger.command(target)
+        elif scheme not in ("", "fifo", "file"):
+            raise unimplemented(f"{target}: this shim writes output to fifos, files and programs, not to {scheme}://")
+    if len({target for target in _targets(stdio) if target}) > 1 and any(map(logger.is_binary, _targets(stdio))):
+        raise unimplemented(f"{stdio.stdout}: one logging program takes both outputs, standard error cannot go to {stdio.stderr}")
+
+
+def outputs(stdio: Stdio) -> "list[Output]":
+    """Open the outputs of a process: both, or the one of a terminal. Raises OSError and CallError."""
+    check(stdio)
+    targets = _targets(stdio)
+    if any(map(logger.is_binary, targets)):
+        program = logger.Logger(next(filter(None, targets)), stdio.id, stdio.namespace)
+        ends = [
+            Output(target, [descriptor], program) for target, descriptor in zip(targets, (program.stdout, program.stderr), strict=False)
+        ]
+        if stdio.terminal:
+            os.close(program.stderr)
+            program.closed()
+        return ends
+    opened: list[Output] = []
+    try:
+        for target in targets:
+            opened.append(Output(target, _open(target)))
+    except BaseException:
+        for end in opened:
+            end.close()
+        raise
+    return opened
+
+
+def _targets(stdio: Stdio) -> tuple[str, ...]:
+    return (stdio.stdout,) if stdio.terminal else (stdio.stdout, stdio.stderr)
+
+
+def _open(target: str) -> list[int]:
+    """Return the descriptors of a fifo, a file, or nothing. The first one is for writing."""
+    if not target:
+        return []
+    address = urlsplit(target)
+    path = unquote(address.path) if address.scheme else target
+    if address.scheme != "file" and stat.S_ISFIFO(os.stat(path).st_mode):
+        return _open_fifo(path)
+    return [os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)]
 
 
 class Output:
-    """The end of one output stream: a fifo, a file, or nothing."""
+    """The end of one output stream: a fifo, a file, a program's input, or nothing."""
 
-    def __init__(self, target: str) -> None:
-        """Open `target`, a path or an address of containerd. Raises OSError and CallError."""
+    def __init__(self, target: str, descriptors: list[int], program: logger.Logger | None = None) -> None:
+        """Own `descriptors`, the first of which is written to. `program` reads it, and ends with it."""
         self._target = target
-        self._descriptors: list[int] = []
-        if not target:
-            return
-        check(target)
-        address = urlsplit(target)
-        path = address.path
-        if address.scheme != "file" and stat.S_ISFIFO(os.stat(path).st_mode):
-            self._descriptors = _open_fifo(path)
-        else:
-            self._descriptors = [os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)]
+        self._descriptors = descriptors
+        self._program = program
 
     def write(self, data: bytes) -> None:
         """Write all of `data`. After a failure it is dropped: the process must not block for ever."""
@@ -58,6 +95,9 @@ class Output:
         descriptors, self._descriptors = self._descriptors, []
         for descriptor in descriptors:
             os.close(descriptor)
+        program, self._program = self._program, None
+        if program is not None:
+            program.closed()
 
 
 def _open_fifo(path: str) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import network
-from innkeeper.vm.config import Disk, Forward, VmConfig
+from innkeeper.vm.config import Disk, Forward, Tap, VmConfig
 
 MMIO_SLOTS = 8
 """The virtio-mmio transports of a microvm (docs/system/i386/microvm.rst)."""

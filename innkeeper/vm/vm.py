@@ -257,6 +257,12 @@ class VirtualMachine:
         """The way to the guest's ports, while the VM runs."""
         return self._vsock
 
+    @property
+    def processes(self) -> "list[subprocess.Popen[bytes]]":
+        """QEMU, then the helper processes, while the VM runs. The guest cannot go on without any of them."""
+        helpers = [self._vsock.process if self._vsock is not None else None, *(share.process for share in self._shares)]
+        return [process for process in (self._qemu, *helpers) if process is not None]
+
     def address(self, port: int) -> str:
         """Return the address of the guest's vsock `port`, for `innkeeper.client.connect`."""
         assert self._vsock is not None, "start() comes first"

@@ -46,6 +46,8 @@ class Backend(ABC):
     fds: tuple[int, ...] = ()
     ready_port: int | None
     listener: socket.socket
+    process: "subprocess.Popen[bytes] | None" = None
+    """The helper process, if it takes one."""
 
     @abstractmethod
     def address(self, port: int | str) -> str:
@@ -160,6 +162,7 @@ class UserVsock(Backend):
 
     ready_port = READY_PORT
     device = "vhost-user-vsock,chardev=vsock"
+    process: "subprocess.Popen[bytes]"
 
     def __init__(self, folder: Path, program: Path, setpriv: Path) -> None:
         self.folder = folder

@@ -1,10 +1,9 @@
-"""A containerd of our own that runs containers by our shim, with CRI; what its client and CRI's say; what it may not leave."""
+"""A containerd of our own that runs containers by our shim as a node has it, with CRI; what its clients say; what it may not leave."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,12 +12,11 @@ from tempfile import mkdtemp
 from typing import Any
 
 from innkeeper import programs
-from innkeeper.paths import cache_root
+from innkeeper.node import Layout, install
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.bootstrap import socket_path
 from tests.eventually import eventually, poll
 from tests.interop.node import HARNESS, crictl
-from tests.paths import ROOT
 from tests.shim.containerds import Containerd, of_debian_12
 from tests.vm.guest import artifacts
 
@@ -72,10 +70,6 @@ CNI = {
         }
     ],
 }
-PROGRAM = """#!/bin/sh
-export PYTHONPATH='{root}' PYTHONPYCACHEPREFIX='{cache}/pycache'
-exec '{python}' -P -m innkeeper.shim.main "$@"
-"""
 
 
 class Node:
@@ -112,11 +106,9 @@ class Node:
                 self.ctr("--namespace", namespace, "image", "import", archive)
 
     def _configure(self) -> None:
-        for name in ("bin", "cni"):
-            (self.folder / name).mkdir()
-        program = self.folder / "bin/containerd-shim-innkeeper-v2"
-        program.write_text(PROGRAM.format(root=ROOT, cache=cache_root(), python=sys.executable))
-        program.chmod(0o755)
+        (self.folder / "cni").mkdir()
+        layout = Layout(self.folder / "opt", self.folder / "etc", self.folder / "bin")
+        install(layout, artifacts())
         for path in self._programs:
             (self.folder / "bin" / path.name).symlink_to(path)
         (self.folder / "config.toml").write_text(CONTAINERD.format(folder=self.folder, networks=self._networks) + self._more)
@@ -128,8 +120,7 @@ class Node:
         plugin["bridge"] += "b"
         plugin["ipam"] |= {"ranges": [[{"subnet": f"{self.second_gateway[:-1]}/64"}]], "routes": [{"dst": "fd00:99::/32"}]}
         (self.folder / "cni/20-second.conflist").write_text(json.dumps({**network, "name": "second"}))
-        guest = artifacts()
-        values: dict[str, Any] = {"kernel": guest.vmlinux, "root": guest.rootfs, "state": self.folder / "vms"}
+        values: dict[str, Any] = {"kernel": layout.share / "vmlinux", "root": layout.share / "rootfs.erofs", "state": self.folder / "vms"}
         values |= {"accelerator": "tcg", "boot_seconds": 120}
         values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}
         values["qemu"] = programs.require("qemu-system-x86_64")
@@ -159,6 +150,12 @@ class Node:
         """End the daemon. Containers go on."""
         if self._daemon is not None:
             self._daemon.terminate()
+            self._daemon.wait()
+            self._daemon = None
+
+    def lost(self) -> None:
+        """Reap the daemon, which was killed."""
+        if self._daemon is not None:
             self._daemon.wait()
             self._daemon = None
 
@@ -241,7 +238,7 @@ def _text_of(argv: list[str], **options: Any) -> "subprocess.CompletedProcess[st
 
 
 def leftovers(node: Node) -> set[str]:
-    """What there is now of a node: mounts and folders of VMs below its folder, sockets of its shims, processes that name it."""
+    """What there is now of a node: mounts, folders of VMs, sockets and control groups of its shims, processes that name it."""
     folder = node.folder
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     found = {f"mount {mount}" for mount in mounts if mount.startswith(f"{folder}/")}
@@ -249,6 +246,7 @@ def leftovers(node: Node) -> set[str]:
     for namespace, id in node.groups:
         path = socket_path("", Arguments(namespace=namespace, address=f"{folder}/c.sock"), id)
         found |= {f"socket of {id}"} if path.exists() else set()
+        found |= {f"group {group}" for group in Path("/sys/fs/cgroup").glob(f"*/*/{id}")}
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == node.daemon_pid:
             continue
@@ -279,4 +277,6 @@ def running_node(containerd: Containerd | None = None, **options: Any) -> Iterat
         for bridge in (node.bridge, f"{node.bridge}b"):
             subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
     assert remaining(node, set()) == set()
+    for group in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
+        group.rmdir()  # kubelet would have made and removed it
     shutil.rmtree(folder)

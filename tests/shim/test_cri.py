@@ -61,6 +61,7 @@ def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[P
     options = {"pid": 1}  # each container has a pid namespace of its own, as kubelet asks for
     metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
     linux = {"security_context": {"namespace_options": options}, "sysctls": {"net.ipv4.ip_unprivileged_port_start": "70"}}
+    linux["cgroup_parent"] = f"/{node.folder.name}"
     configuration.write_text(
         json.dumps(
             {"metadata": metadata, "hostname": "web-0", "log_directory": str(node.folder), "linux": linux}
@@ -146,6 +147,19 @@ def test_exec_logs_and_stats(pod: Pod) -> None:
 def test_another_limit(pod: Pod) -> None:
     pod.node.crictl("update", "--memory", str(100 << 20), pod.container)
     assert pod.exec("cat", "/sys/fs/cgroup/memory.max").strip() == str(100 << 20)
+
+
+def test_the_vm_is_in_the_pods_group(pod: Pod) -> None:
+    """Where kubelet's limit holds for it, and from where kubelet takes the pod's figures."""
+    qemu = int(json.loads(pod.node.crictl("inspectp", pod.id))["info"]["pid"])
+    for pid in (qemu, pod.node.shim_of(qemu)):
+        assert f":memory:/{pod.node.folder.name}/{pod.id}\n" in Path(f"/proc/{pid}/cgroup").read_text()
+    figures = json.loads(pod.node.crictl("statsp", "-o", "json", "--id", pod.id))["stats"][0]
+    assert int(figures["linux"]["memory"]["workingSetBytes"]["value"]) > 64 << 20
+    pod.node.crictl("update", "--cpuset-cpus", "0", pod.container)
+    assert Path(f"/sys/fs/cgroup/cpuset/{pod.node.folder.name}/{pod.id}/cpuset.cpus").read_text() == "0\n"
+    with pytest.raises(AssertionError, match="and the VM has"):
+        pod.node.crictl("update", "--memory", str(8 << 30), pod.container)
 
 
 def test_a_second_container_and_its_end(pod: Pod) -> None:

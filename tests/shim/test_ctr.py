@@ -1,14 +1,16 @@
 """Containers of `ctr`, each in a VM by our shim, under Debian's containerd."""
 
 import hashlib
+import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from innkeeper import programs
+from innkeeper.node import check
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.shim.node import SECONDS, Node
@@ -78,12 +80,27 @@ def test_a_log_in_a_file(node: Node) -> None:
     eventually(lambda: log.exists() and log.read_text() == "to the file\n")
 
 
+def test_a_log_of_a_program(node: Node) -> None:
+    log, program = node.folder / "program.log", node.folder / "logger"
+    program.write_text('#!/bin/sh\nexec 5>&-\n{ echo "for $CONTAINER_NAMESPACE/$CONTAINER_ID"; cat <&3; cat <&4; echo end; } > "$2"\n')
+    program.chmod(0o755)
+    uri = f"binary://{program}?log={log}"
+    node.ctr(*node.run_words("--detach", "--log-uri", uri, "program"), "sh", "-c", "echo out; echo err >&2")
+    eventually(lambda: log.read_text() == "for default/program\nout\nerr\nend\n")
+
+
 def test_exec_pause_update_kill(node: Node) -> None:
-    node.ctr(*node.run_words("--detach", "--memory-limit", str(64 * MIB), "life"), "sleep", "1000")
+    options = ("--memory-limit", str(64 * MIB), "--cpu-shares", "512", "--apparmor-profile", "cri-containerd.apparmor.d")
+    node.ctr(*node.run_words("--detach", *options, "life"), "sleep", "1000")
     assert node.tasks() == {"life": "RUNNING"}
+    check_placement(node, "default/life", node.pid("life"))
+    assert group_value("cpu", "default/life/cpu.shares") == "512"
+    # The VM has 512 MiB by default, and so much more on the host.
+    assert int(group_value("memory", "default/life/memory.limit_in_bytes")) == (512 + 256) * MIB
     exec_ = ("task", "exec", "--exec-id")
     assert node.try_ctr(*exec_, "e1", "life", "sh", "-c", "echo in; exit 9").returncode == 9
     assert node.ctr(*exec_, "e2", "--cwd", "/tmp", "life", "pwd") == "/tmp\n"
+    assert node.ctr(*exec_, "e4", "life", "cat", "/proc/1/attr/current") == "innkeeper-default (enforce)\n"
     argv = node.argv(*exec_, "e3", "life", "wc", "-c")
     assert subprocess.run(argv, input=b"four", capture_output=True, timeout=SECONDS, check=True).stdout == b"4\n"
     child = pexpect.spawn(node.argv()[0], node.argv(*exec_, "e5", "--tty", "life", "sh", "-c", "tty; exit 6")[1:], timeout=SECONDS)
@@ -103,10 +120,48 @@ def test_exec_pause_update_kill(node: Node) -> None:
     assert "exit code 137" in node.try_ctr("task", "rm", "life").stderr
 
 
+def group_value(controller: str, file: str) -> str:
+    """What a file of a control group of version 1 holds."""
+    return Path("/sys/fs/cgroup", controller, file).read_text().strip()
+
+
+def check_placement(node: Node, group: str, qemu: int) -> None:
+    """QEMU, virtiofsd and the shim are in `group` of the host, and nothing else is."""
+    shim = node.shim_of(qemu)
+    assert Path(f"/proc/{qemu}/oom_score_adj").read_text() == "0\n"
+    for pid in (qemu, shim):
+        paths = {line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if not line.startswith("0:")}
+        assert paths == {f"/{group}"}
+    pids = [int(pid) for pid in group_value("memory", f"{group}/cgroup.procs").split()]
+    names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids if pid not in (qemu, shim)}
+    assert names == {"virtiofsd"}
+
+
+def test_the_node_is_checked_by_what_is_installed(node: Node) -> None:
+    argv: list[str | Path] = [node.folder / "opt/bin/innkeeper", "shim", "check", "--json", "--config", node.folder / "shim.toml"]
+    done = subprocess.run(
+        [*argv, "--address", node.folder / "c.sock"], cwd="/", capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    works = ("configuration", "qemu-system-x86_64", "virtiofsd", "pyroute2", "containerd", "snapshotter overlayfs")
+    assert [name for name in works if not found[name]["works"]] == []
+    assert not found["KVM"]["works"] and not found["KVM"]["required"]
+    assert done.returncode == int(any(one["required"] and not one["works"] for one in found.values()))
+
+
+def test_containerd_reads_the_handlers_that_are_installed(node: Node) -> None:
+    configuration = node.folder / "import.toml"
+    configuration.write_text(f'version = 2\nimports = ["{node.folder}/etc/innkeeper/containerd-version-2.toml"]\n')
+    argv = [str(programs.require("ctr").with_name("containerd")), "--config", str(configuration), "config", "dump"]
+    dump = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    assert [(one.name, one.works) for one in check._handlers(dump)] == [("handler innkeeper", True)]
+
+
 def test_what_cannot_be_is_refused_by_name(node: Node) -> None:
     for options, message in (
         (("--net-host",), "the host's network namespace"),
         (("--mount", "type=bind,src=/dev/null,dst=/x,options=rbind"), "/dev/null is neither a folder nor a regular file"),
+        (("--log-uri", "binary:///no/such/logger"), "no such logging program: /no/such/logger"),
         (("--runtime-config-path", "/no/such.toml"), "/no/such.toml: No such file or directory"),
         (("--runtime-config-path", str(node.settings("bad.toml", kernel="/k", root="/r", typo=1))), "unknown key typo"),
     ):
@@ -134,14 +189,3 @@ def test_containerd_restarts_under_a_container(node: Node) -> None:
     node.start()
     assert node.tasks() == {"kept": "RUNNING"}
     assert node.ctr("task", "exec", "--exec-id", "e", "kept", "echo", "still here") == "still here\n"
-
-
-@pytest.mark.parametrize("victim", ["qemu", "shim"])
-def test_nothing_stays_of_what_was_killed(node: Node, victim: str) -> None:
-    node.ctr(*node.run_words("--detach", victim), "sleep", "1000")
-    qemu = node.pid(victim)
-    os.kill(qemu if victim == "qemu" else node.shim_of(qemu), signal.SIGKILL)
-    eventually(lambda: node.tasks().get(victim) in (None, "STOPPED"))
-    node.try_ctr("task", "rm", victim)
-    node.ctr("container", "rm", victim)
-    eventually(lambda: not Path(f"/proc/{qemu}").exists())

@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def template(daemon: Node) -> Path:
     """The template of the second configuration, made by the command."""
-    argv = [sys.executable, "-m", "innkeeper.shim.templates", "--config", str(daemon.folder / "template.toml")]
+    argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(daemon.folder / "template.toml")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return daemon.folder / "templates" / done.stdout.strip()

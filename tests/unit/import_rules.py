@@ -49,12 +49,36 @@ PACKAGES = (
         "a container in a virtual machine as a library: request, session, exec, streams, records",
         (*_HOST, "innkeeper.dial", "innkeeper.wire", "innkeeper.client", "innkeeper.vm", "innkeeper.image", "innkeeper.guest"),
     ),
-    Package("innkeeper.kata", "the guest laid out for Kata's shim", ("innkeeper.errors", "innkeeper.files", "innkeeper.guest")),
+    Package(
+        "innkeeper.installation",
+        "files that are installed on a host, and the list by which they are removed",
+        ("innkeeper.errors", "innkeeper.files"),
+    ),
+    Package(
+        "innkeeper.kata",
+        "the guest laid out for Kata's shim",
+        ("innkeeper.errors", "innkeeper.files", "innkeeper.guest", "innkeeper.installation"),
+    ),
+    Package(
+        "innkeeper.node",
+        "our containerd shim on a node: install it, remove it, say what the node lacks",
+        (
+            "innkeeper.errors",
+            "innkeeper.paths",
+            "innkeeper.programs",
+            "innkeeper.guest",
+            "innkeeper.installation",
+            "innkeeper.engine",
+            "innkeeper.shim",
+            "innkeeper.vm",
+        ),
+    ),
     Package(
         "innkeeper.shim",
         "containerd's shim: bootstrap, task service, events, streams; a VM for a container or a pod",
         (
             "innkeeper.errors",
+            "innkeeper.paths",
             "innkeeper.files",
             "innkeeper.dial",
             "innkeeper.wire",

@@ -9,8 +9,8 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
+from innkeeper.installation import copy_sparse
 from innkeeper.kata import Layout, install, uninstall
-from innkeeper.kata.install import copy_sparse
 
 VERITY = 'kernel_verity_params = "root_hash=ab,salt=cd,data_blocks=1,data_block_size=4096,hash_block_size=4096"'
 HANDLERS = ["innkeeper", "innkeeper-initrd", "innkeeper-clh"]

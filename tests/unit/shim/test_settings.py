@@ -33,7 +33,7 @@ def test_the_sample_describes_each_key_and_its_default() -> None:
     assert described.keys() == known.keys()
     for name, default in known.items():
         if isinstance(default, (Path, str, int)):
-            assert described[name] == (str(default) if isinstance(default, int) else f'"{default}"')
+            assert described[name] == (str(default).lower() if isinstance(default, int) else f'"{default}"')
 
 
 def test_values(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +49,7 @@ def test_values(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatc
     [
         ("memory = 1", "unknown key memory"),
         ('memory_mib = "much"', "memory_mib must be a number above 0, not 'much'"),
+        ("guest_selinux = 1", "guest_selinux must be true or false, not 1"),
         ("cpus = true", "cpus must be a number above 0, not True"),
         ('initrd = "relative"', "initrd must be an absolute path, not 'relative'"),
         ('initrd = "/no/such"', "initrd: no such file: /no/such"),

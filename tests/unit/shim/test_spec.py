@@ -42,7 +42,7 @@ def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
     plan = spec.plan(document(), "c-one", {"net.core.somaxconn": "1", "kernel.shm_rmid_forced": "1"})
     made = plan.document
     assert made["root"] == {"path": f"{spec.SHARE}/c-one/rootfs", "readonly": True}
-    assert made["process"] == {"args": ["sh"], "cwd": "/"}
+    assert made["process"] == {"args": ["sh"], "cwd": "/", "apparmorProfile": "cri-containerd.apparmor.d"}
     assert made["linux"] == {
         "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
         "sysctl": {"net.core.somaxconn": "2", "kernel.shm_rmid_forced": "1"},
@@ -51,6 +51,14 @@ def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
     assert "hostname" not in made
     assert not plan.shares_pids
     assert to_proto(made).Linux.Resources.CPU.Quota == 150000
+
+
+def test_selinux_labels_are_for_a_guest_that_has_it() -> None:
+    for selinux in (False, True):
+        plan = spec.plan(document(mountLabel="a:b:d"), "c-one", {}, selinux=selinux)
+        assert (plan.document["process"].get("selinuxLabel"), plan.document["linux"].get("mountLabel")) == (
+            ("a:b:c", "a:b:d") if selinux else (None, None)
+        )
 
 
 def test_a_pid_namespace_with_a_path_is_the_pods() -> None:
@@ -106,8 +114,28 @@ def test_what_a_vm_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    assert spec.size(document()) == spec.Size(1 << 28, 2)
+    assert spec.size(document()) == spec.Size(1 << 28, 2, shares=2)
     assert spec.size(document(resources={})) == spec.Size(0, 0)
     notes = {"memory": str(1 << 29), "cpu-quota": "50000", "cpu-period": "100000"}
     annotations = {spec.CONTAINER_TYPE: "sandbox", **{f"io.kubernetes.cri.sandbox-{name}": value for name, value in notes.items()}}
     assert spec.size({**document(), "annotations": annotations}) == spec.Size(1 << 29, 1)
+
+
+def test_limits_that_a_vm_cannot_give() -> None:
+    spec.check_fits({"memory": {"limit": 1 << 28}, "cpu": {"quota": 100000}, "pids": {"limit": 5}}, 1 << 28, 1)
+    spec.check_fits({"memory": {"limit": -1}, "cpu": {"quota": -1}}, 1 << 28, 1)
+    with pytest.raises(InnkeeperError, match=r"memory\.limit: 268435457 bytes, and the VM has 268435456"):
+        spec.check_fits({"memory": {"limit": (1 << 28) + 1}}, 1 << 28, 1)
+    with pytest.raises(InnkeeperError, match=r"cpu\.quota: 3 processors, and the VM has 2"):
+        spec.check_fits({"cpu": {"quota": 201, "period": 100}}, 1 << 28, 2)
+
+
+def test_what_can_be_set_for_a_pod_as_a_whole() -> None:
+    spec.check_pod_resources({"cpu": {"shares": 2, "quota": 5, "cpus": "0"}, "memory": {"limit": 1, "swap": 0}, "pids": {}})
+    for resources, name in (
+        ({"memory": {"swap": 1}}, "memory.swap"),
+        ({"pids": {"limit": 5}}, "pids"),
+        ({"unified": {"a": "b"}}, "unified"),
+    ):
+        with pytest.raises(InnkeeperError, match=f"linux.resources.{name}: it cannot be set for a pod's VM"):
+            spec.check_pod_resources(resources)

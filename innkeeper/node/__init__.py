@@ -1,0 +1,5 @@
+"""Our containerd shim on a node: install it, remove it, and say what the node lacks."""
+
+from innkeeper.node.install import Layout, install, uninstall
+
+__all__ = ["Layout", "install", "uninstall"]

@@ -1,0 +1,190 @@
+"""kill -9 of everything there is, in every state: containerd tells the truth soon, and nothing stays.
+
+A few rounds by default, each with another state and victim. With --long 200 rounds at random; the
+seed is in the output of a failure.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.eventually import pause, poll, retry
+from tests.needs import needs
+from tests.shim.node import IMAGE, SECONDS, Node, leftovers
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.interop,
+    pytest.mark.vm,
+    needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "module:pyroute2"),
+]
+VICTIMS = ("shim", "qemu", "virtiofsd", "containerd")
+SOON = 15.0
+"""Seconds until the API tells the truth. A loaded machine emulates the guest beside it."""
+GONE_SECONDS = 75.0
+"""Seconds until nothing is left: a shim whose containerd died before it connected ends after a minute."""
+ROUNDS = 200
+BOOT_SECONDS = 6.0
+"""A creation is disturbed within these seconds."""
+
+
+@dataclass
+class Round:
+    """A container in one state, in which one victim is killed."""
+
+    node: Node
+    id: str
+    victim: str
+    delay: float
+    pod: str = ""
+
+    def pids(self, name: str) -> list[int]:
+        """The processes of this container that are a `name` of VICTIMS."""
+        if name == "containerd":
+            return [self.node.daemon_pid]
+        owner = self.pod or self.id
+        folder = self.node.folder / "vms" / ("k8s.io" if self.pod else "default") / owner
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+                # virtiofsd leaves the folder that it was started in, and has it in its arguments.
+                mine = os.readlink(process / "cwd") == str(folder) or any(f"={folder}/" in word for word in words)
+                shim = owner in words and "start" in words
+                if (mine and (process / "comm").read_text().startswith(name)) or (name == "shim" and shim):
+                    found.append(int(process.name))
+        return found
+
+    def kill(self) -> bool:
+        """Kill the victim. Return whether there was one."""
+        name = "qemu-system" if self.victim == "qemu" else self.victim
+        pids = self.pids(name)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.victim == "containerd":
+            self.node.lost()
+            self.node.start()
+        return bool(pids)
+
+    def run(self) -> None:
+        """Run a container that goes on."""
+        self.node.ctr(*self.node.run_words("--detach", self.id), "sleep", "1000")
+
+    def check_ended(self) -> None:
+        """The API says that the container has ended, unless only containerd was killed: then it goes on."""
+        if self.victim == "containerd":
+            assert self.node.tasks() == {self.id: "RUNNING"}
+            assert self.node.ctr("task", "exec", "--exec-id", "after", self.id, "echo", "here") == "here\n"
+        else:
+            assert poll(lambda: self.node.tasks().get(self.id) in (None, "STOPPED"), SOON), self.node.tasks()
+
+
+def creating(round: Round) -> None:
+    argv = round.node.argv(*round.node.run_words("--detach", round.id), "sleep", "1000")
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as client:
+        pause(round.delay, "the creation is under way, and is killed at any moment of it")
+        killed = round.kill()
+        error = client.communicate(timeout=SECONDS)[1]
+    if killed and round.victim != "containerd":
+        assert poll(lambda: round.node.tasks().get(round.id) in (None, "STOPPED"), SOON), (round.node.tasks(), error)
+
+
+def running(round: Round) -> None:
+    round.run()
+    assert round.kill()
+    round.check_ended()
+
+
+def executing(round: Round) -> None:
+    round.run()
+    argv = round.node.argv("task", "exec", "--exec-id", "e", round.id, "sh", "-c", "echo begun; sleep 1000")
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "begun\n"
+        assert round.kill()
+        if round.victim == "containerd":
+            client.kill()
+        client.communicate(timeout=SECONDS)
+    round.check_ended()
+
+
+def stopping(round: Round) -> None:
+    round.run()
+    round.node.ctr("task", "kill", "--signal", "KILL", round.id)
+    pause(round.delay / 20, "the VM is ending, and is killed at any moment of it")
+    round.kill()
+    assert poll(lambda: round.node.tasks().get(round.id) in (None, "STOPPED"), SOON), round.node.tasks()
+
+
+def created(round: Round) -> None:
+    """A pod whose container was not started yet: it has a VM, and CRI knows of the container."""
+    node, folder = round.node, round.node.folder
+    pod, container = folder / "pod.json", folder / "container.json"
+    metadata = {"name": round.id, "namespace": "default", "uid": round.id, "attempt": 1}
+    pod.write_text(json.dumps({"metadata": metadata, "linux": {"security_context": {"namespace_options": {"pid": 1}}}}))
+    container.write_text(json.dumps({"metadata": {"name": "c"}, "image": {"image": IMAGE}, "command": ["sleep", "1000"], "linux": {}}))
+    round.pod = node.crictl("runp", pod).strip()
+    node.groups.add(("k8s.io", round.pod))
+    id = node.crictl("create", "--no-pull", round.pod, container, pod).strip()
+    try:
+        assert round.kill()
+        if round.victim != "containerd":
+            assert poll(lambda: state_of(node, "inspectp", round.pod) == "SANDBOX_NOTREADY", SOON), state_of(node, "inspectp", round.pod)
+            with pytest.raises(AssertionError, match=r"ended|is not running"):
+                node.crictl("start", id)
+        else:
+            retry(lambda: node.crictl("version"), AssertionError)  # CRI answers later than containerd
+            node.crictl("start", id)
+    finally:
+        node.crictl("stopp", round.pod)
+        node.crictl("rmp", round.pod)
+
+
+def state_of(node: Node, verb: str, id: str) -> str:
+    return str(json.loads(node.crictl(verb, id))["status"]["state"])
+
+
+STATES: dict[str, Callable[[Round], None]] = {state.__name__: state for state in (creating, created, running, executing, stopping)}
+CHOSEN = (
+    ("creating", "shim", 3.0),
+    ("created", "virtiofsd", 0.0),
+    ("running", "qemu", 0.0),
+    ("executing", "containerd", 0.0),
+    ("stopping", "shim", 0.4),
+)
+"""Each state, each victim."""
+
+
+def play(node: Node, state: str, victim: str, delay: float, number: int) -> None:
+    """Play one round. Afterwards there is nothing more than before."""
+    before = leftovers(node)
+    STATES[state](Round(node, f"crash-{number}", victim, delay))
+    node.end_all()
+    assert node.tasks() == {}
+    poll(lambda: not leftovers(node) - before, GONE_SECONDS, every=0.2)
+    assert leftovers(node) - before == set()
+
+
+@pytest.mark.parametrize(("state", "victim", "delay"), CHOSEN)
+def test_kill(node: Node, state: str, victim: str, delay: float) -> None:
+    play(node, state, victim, delay, 0)
+
+
+@pytest.mark.long
+def test_at_random(node: Node) -> None:
+    seed = int(os.environ.get("INNKEEPER_TEST_SEED") or time.time())
+    chance = random.Random(seed)
+    for number in range(int(os.environ.get("INNKEEPER_TEST_ROUNDS") or ROUNDS)):
+        state, victim, delay = chance.choice(list(STATES)), chance.choice(VICTIMS), chance.uniform(0, BOOT_SECONDS)
+        print(f"seed {seed} round {number}: {state} {victim} {delay:.2f}", flush=True)
+        play(node, state, victim, delay, number)
