@@ -1,31 +1,67 @@
 """The command `build`: write the guest's kernel and images as files."""
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from innkeeper.cli import flags
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Variant
 
-EXAMPLES = "Examples:  build;  build --output /srv/guest;  build --variant debug;  build --kernel debian;  build --oci"
+if TYPE_CHECKING:
+    from innkeeper.guest.config import Guest
 
 
 def build(
-    output: Path = Path("out"), variant: Variant = "release", kernel: str = "ours", kernel_source: str = "", oci: bool = False
+    output: Path = Path("out"),
+    files: list[Path] | None = None,
+    variant: str = "",
+    kernel: str = "",
+    kernel_source: str = "",
+    oci: bool = False,
+    only_print: bool = False,
+    json: bool = False,
 ) -> None:
-    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json."""
+    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json.
+
+    guest.toml describes another guest than the default one. Options of this command come before what the files say.
+    """
     if oci:
-        if kernel_source:
-            raise InnkeeperError("--kernel-source cannot be used with --oci", hint="leave one of them out")
-        from innkeeper.guest.oci_package import build_command
-
-        build_command(output)
+        _build_oci(output, {"--kernel-source": kernel_source, "--file": files, "--print": only_print, "--json": json})
     else:
-        from innkeeper.guest.kernel_choice import check_source, check_word
-        from innkeeper.guest.pipeline import build_outputs
+        from innkeeper.guest import plan_report
+        from innkeeper.guest.pipeline import build_guest
 
-        build_outputs(output, variant, check_source(kernel_source, kernel) if kernel_source else check_word(kernel))
+        guest = _guest(files or [], variant, kernel, kernel_source)
+        if only_print or json:
+            print(plan_report.report(guest, as_json=json), end="")
+            return
+        build_guest(guest, output)
     print(output)
+
+
+def _build_oci(output: Path, others: dict[str, object]) -> None:
+    for name, value in others.items():
+        if value:
+            raise InnkeeperError(f"{name} cannot be used with --oci", hint="leave one of them out")
+    from innkeeper.guest.oci_package import build_command
+
+    build_command(output)
+
+
+def _guest(files: list[Path], variant: str, kernel: str, kernel_source: str) -> "Guest":
+    """Return the guest that the files describe, with the options over them. Raises InnkeeperError."""
+    from dataclasses import replace
+
+    from innkeeper.guest import config, config_file
+    from innkeeper.guest.kernel import SOURCES
+    from innkeeper.guest.kernel_choice import OURS, check_source, check_word
+
+    guest = config_file.read(files)
+    word = check_source(kernel_source, kernel or OURS) if kernel_source else check_word(kernel) if kernel else ""
+    part = guest.kernel
+    if word:
+        part = replace(part, use=OURS, source=word) if word in SOURCES else replace(part, use=word)
+    return config.check(replace(guest, kernel=part, variant=variant or guest.variant))
 
 
 COMMAND = flags.Command(
@@ -33,12 +69,15 @@ COMMAND = flags.Command(
     run=build,
     flags=(
         flags.single("output", "-o", "--output", kind=flags.PATH, default="out", help="Folder for the results."),
+        flags.repeated("files", "-f", "--file", kind=flags.PATH, metavar="GUEST.TOML", help="Describes the guest; later files win."),
         flags.single(
             "variant", "--variant", choices=get_args(Variant), default="release", help="debug adds a shell, selinux SELinux's policy."
         ),
         flags.single("kernel", "--kernel", metavar="ours|debian|FILE", default="ours", help="debian is ready-made, for run."),
         flags.single("kernel_source", "--kernel-source", metavar="NAME", help="Of ours: linux-source-6.12 (default) or -6.1."),
         flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
+        flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
+        flags.switch("json", "--json", help="The same as JSON."),
     ),
     examples=(
         "build",
@@ -46,6 +85,8 @@ COMMAND = flags.Command(
         "build --variant debug",
         "build --kernel debian",
         "build --kernel-source linux-source-6.1",
+        "build -f guest.toml",
+        "build -f guest.toml --print",
         "build --oci",
     ),
 )

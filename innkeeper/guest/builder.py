@@ -21,7 +21,7 @@ from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import debian, proxy_and_ca
 from innkeeper.guest.buildah import Buildah
-from innkeeper.guest.store import JSON, Store, hash_file
+from innkeeper.guest.store import JSON, Store, hash_file, unknown
 
 SUITE = "trixie"
 OLDER_SUITE = "bookworm"
@@ -57,14 +57,16 @@ class Builder:
 
         Builds the image first if it does not exist yet.
         """
-        return hash_file(self._image_step() / _PACKAGES)
+        image = self._image_step()
+        return hash_file(image / _PACKAGES) if self.store.made(image) else unknown(image)
 
     def package_list(self) -> list[dict[str, str]]:
         """Return all installed packages as dictionaries of `name`, `version` and `architecture`.
 
         `sha256` of the package's archive is included if apt's lists contain it.
         """
-        packages: list[dict[str, str]] = json.loads((self._image_step() / _PACKAGES).read_text())
+        image = self._image_step()
+        packages: list[dict[str, str]] = json.loads((image / _PACKAGES).read_text()) if self.store.made(image) else []
         return packages
 
     def version_of(self, package: str) -> str:
@@ -72,6 +74,8 @@ class Builder:
 
         Raises InnkeeperError if it is not installed.
         """
+        if not self.store.made(self._image_step()):
+            return unknown(self._image_step())
         for entry in self.package_list():
             if entry["name"] == package:
                 return entry["version"]

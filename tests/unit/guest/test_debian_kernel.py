@@ -168,7 +168,7 @@ def test_a_kernel_is_ours_if_built_else_debians(tmp_path: Path, monkeypatch: pyt
     assert kernel_choice.choose("auto", "selinux", store, project) == "ours"
     with pytest.raises(InnkeeperError, match="CONFIG_SECURITY_SELINUX_DEVELOP"):
         kernel_choice.choose("debian", "selinux", store, project)
-    monkeypatch.setattr(kernel_choice, "_ours", lambda store, project: None)
+    monkeypatch.setattr(kernel_choice, "_ours", lambda store, project, part: None)
     assert kernel_choice.choose("auto", "release", store, project) == "ours"
     with pytest.raises(NotBuilt):
         FinishedSteps(tmp_path).step("absent", {}, lambda out: None)
