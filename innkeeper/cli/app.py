@@ -33,6 +33,7 @@ COMMANDS = {
     "proxy": "proxy",
     "pool": "pool",
     "build": "build",
+    "image": "image",
     "explain": "explain",
     "kata": "kata",
     "doctor": "doctor",

@@ -18,6 +18,7 @@ def build(
     kernel: str = "",
     kernel_source: str = "",
     oci: bool = False,
+    sbom: bool = False,
     only_print: bool = False,
     json: bool = False,
 ) -> None:
@@ -26,12 +27,16 @@ def build(
     guest.toml describes another guest than the default one. Options of this command come before what the files say.
     """
     if oci:
-        _build_oci(output, {"--kernel-source": kernel_source, "--file": files, "--print": only_print, "--json": json})
+        _build_oci(output, {"--kernel-source": kernel_source, "--file": files, "--sbom": sbom, "--print": only_print, "--json": json})
     else:
+        from dataclasses import replace
+
         from innkeeper.guest import plan_report
         from innkeeper.guest.pipeline import build_guest
 
         guest = _guest(files or [], variant, kernel, kernel_source)
+        if sbom and "sbom" not in guest.outputs:
+            guest = replace(guest, outputs=(*guest.outputs, "sbom"))
         if only_print or json:
             print(plan_report.report(guest, as_json=json), end="")
             return
@@ -76,6 +81,7 @@ COMMAND = flags.Command(
         flags.single("kernel", "--kernel", metavar="ours|debian|FILE", default="ours", help="debian is ready-made, for run."),
         flags.single("kernel_source", "--kernel-source", metavar="NAME", help="Of ours: linux-source-6.12 (default) or -6.1."),
         flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
+        flags.switch("sbom", "--sbom", help="Also sbom.cdx.json, a bill of materials in the format of CycloneDX."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
         flags.switch("json", "--json", help="The same as JSON."),
     ),
@@ -87,6 +93,7 @@ COMMAND = flags.Command(
         "build --kernel-source linux-source-6.1",
         "build -f guest.toml",
         "build -f guest.toml --print",
+        "build --sbom",
         "build --oci",
     ),
 )

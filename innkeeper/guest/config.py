@@ -19,8 +19,10 @@ OUTPUTS = {
     "verity": "`verity.toml`, the hash of the root for a boot that verifies it",
     "disk": "`innkeeper.img`, the root and its hash tree as a disk or memory device",
     "initrd": "`innkeeper.initrd`, the root for a VM without a disk",
+    "sbom": "`sbom.cdx.json`, a bill of materials (CycloneDX 1.6): every file of the root with its origin",
 }
 """The outputs that may be asked for, and the files of each. `manifest.json` is always written."""
+DEFAULT_OUTPUTS = tuple(name for name in OUTPUTS if name != "sbom")
 NOT_YET = {
     "architecture": {"aarch64": "the builder has no cross compiler and no foreign root yet"},
     "outputs": {"uki": "unified kernel images are not built yet", "oci": "OCI artefacts are not built yet"},
@@ -127,7 +129,7 @@ class Guest:
         "`debug` adds busybox and a shell. `selinux` adds an SELinux policy, and boots with SELinux in place of AppArmor.",
         choices=VARIANTS,
     )
-    outputs: tuple[str, ...] = setting(tuple(OUTPUTS), "What is written to the output folder.", choices=tuple(OUTPUTS))
+    outputs: tuple[str, ...] = setting(DEFAULT_OUTPUTS, "What is written to the output folder.", choices=tuple(OUTPUTS))
     kernel: KernelPart = KernelPart()
     root: RootPart = RootPart()
     files: tuple[FilePart, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies
+from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.config import BudgetsPart, Guest, check
 from innkeeper.guest.config_file import read
@@ -18,6 +18,7 @@ from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_pac
 from innkeeper.guest.kernel import SOURCES
 from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
 from innkeeper.guest.manifest import make_manifest
+from innkeeper.guest.origins import find_origins
 from innkeeper.guest.planning import InOrder, PlannedStep, PlanningStore
 from innkeeper.guest.rootfs import make_initrd, make_rootfs
 from innkeeper.guest.store import JSON, Store
@@ -89,10 +90,18 @@ def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None
     derived = _derive(store, guest, root.step)
     made = make_kernel(chosen, store, project, guest.kernel)
     outputs = _outputs(guest, made, root.step, derived)
+    if "sbom" in guest.outputs:
+        outputs[sbom.NAME] = _sbom(store, project, guest, root, made) / sbom.NAME
     ours = {name: path for name, path in outputs.items() if made.facts["from"] == OURS or name not in made.outputs}
     check_budgets(ours, show=output is not None, budgets=_budgets(guest))
     outputs["manifest.json"] = _manifest(store, project, guest, root, derived, made, outputs) / "manifest.json"
     return outputs if output is None else link(outputs, output)
+
+
+def _sbom(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel) -> Path:
+    origins = find_origins(store, project, guest, root.step)
+    packages = additions.builder(store, guest).package_list()
+    return sbom.make_sbom(store, origins, made.outputs, made.facts, packages, root.step / "root.erofs")
 
 
 def _manifest(store: Store, project: Path, guest: Guest, root: _Root, derived: "_Derived", made: Kernel, outputs: dict[str, Path]) -> Path:
@@ -142,9 +151,14 @@ def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -
     root = _make_root(plan, project, guest, InOrder())
     derived = _derive(plan, guest, root.step)
     kernel_step(chosen, plan, project, guest.kernel)
+    if "sbom" in guest.outputs:
+        find_origins(plan, project, guest, root.step)
     if all(step.in_store for step in plan.steps):
         made = make_kernel(chosen, plan, project, guest.kernel)
-        _manifest(plan, project, guest, root, derived, made, _outputs(guest, made, root.step, derived))
+        outputs = _outputs(guest, made, root.step, derived)
+        if "sbom" in guest.outputs:
+            outputs[sbom.NAME] = _sbom(plan, project, guest, root, made) / sbom.NAME
+        _manifest(plan, project, guest, root, derived, made, outputs)
         return plan.steps
     return [*plan.steps, PlannedStep("manifest", None, False)]  # it has facts from the results of the others
 

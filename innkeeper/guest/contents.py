@@ -1,0 +1,77 @@
+"""What is in a built image: the files of its root, and the modules of its frozen programs.
+
+The root is unpacked with fsck.erofs(1) into a temporary folder.
+"""
+
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import frozen
+from innkeeper.guest.store import hash_file
+
+PROGRAMS = {"agent": "usr/lib/innkeeper/agent", "gateway": "usr/lib/innkeeper/gateway"}
+"""The frozen programs of a root, by their names."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file, folder or link of a root. `owner` is `USER:GROUP`, or "" if only root could have unpacked it."""
+
+    kind: str
+    mode: str
+    owner: str
+    size: int = 0
+    sha256: str = ""
+    target: str = ""
+
+
+@contextmanager
+def unpacked(image: Path) -> Iterator[Path]:
+    """Context manager: unpack an erofs image and yield the folder. Raises InnkeeperError."""
+    program = programs.require("mkfs.erofs").with_name("fsck.erofs")
+    with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch:
+        folder = Path(scratch) / "root"
+        preserve = ["--preserve-perms", *(["--preserve-owner"] if os.geteuid() == 0 else [])]
+        command = [str(program), f"--extract={folder}", *preserve, str(image)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise InnkeeperError(f"{image}: cannot be unpacked: {done.stderr.strip() or done.stdout.strip()}")
+        try:
+            yield folder
+        finally:
+            _make_removable(folder)
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """Return everything below `folder` by its path."""
+    return {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*"))}
+
+
+def modules(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the modules of each frozen program of an unpacked root, with a hash each."""
+    return {name: frozen.modules(folder / path) for name, path in PROGRAMS.items() if (folder / path).is_file()}
+
+
+def _entry(path: Path) -> Entry:
+    status = path.lstat()
+    owner = f"{status.st_uid}:{status.st_gid}" if os.geteuid() == 0 else ""
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    if stat.S_ISLNK(status.st_mode):
+        return Entry("link", mode, owner, target=os.readlink(path))
+    if stat.S_ISDIR(status.st_mode):
+        return Entry("folder", mode, owner)
+    return Entry("file", mode, owner, status.st_size, hash_file(path))
+
+
+def _make_removable(folder: Path) -> None:
+    """Let the owner write to all folders: a root has some that nobody may write to."""
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o700)
