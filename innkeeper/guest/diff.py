@@ -40,7 +40,7 @@ def read(path: Path) -> Image:
     folder = path.parent if path.name == "manifest.json" else path
     root = folder / "rootfs.erofs" if folder.is_dir() else folder
     if not root.is_file():
-        raise InnkeeperError(f"{path}: no root image there", hint="name an output folder of `build` with rootfs.erofs, or an erofs image")
+        raise InnkeeperError(f"{path}: no root image there", hint="use a folder of results with rootfs.erofs, or an erofs image")
     sections: dict[str, Mapping[str, Any]] = {}
     with contents.unpacked(root) as unpacked:
         sections["files"] = {name: asdict(entry) for name, entry in contents.entries(unpacked).items()}

@@ -1,6 +1,6 @@
 """Where each file of a root, and each frozen module, comes from.
 
-    step = find_origins(store, project, guest, root, rootfs)     # <store>/origins-ID/origins.json
+    step = find_origins(store, project, guest, root, programs)     # <store>/origins-ID/origins.json
 
 The builder knows: dpkg has the owner of each of Debian's files, the wheels have their records, and the
 rest is our source. The result is what the bill of materials (`sbom`) is made of.
@@ -8,10 +8,11 @@ rest is our source. The result is what the bill of materials (`sbom`) is made of
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from innkeeper import progress
-from innkeeper.guest import additions, contents
+from innkeeper.guest import additions, frozen
 from innkeeper.guest.config import Guest
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, install_packages
 from innkeeper.guest.store import JSON, Store, hash_tree
@@ -21,13 +22,17 @@ SOURCES = ("agent/**/*.py", "innkeeper/__init__.py", "innkeeper/errors.py", "inn
 """The part of the tree in which frozen modules are looked for."""
 
 
-def find_origins(store: Store, project: Path, guest: Guest, root: Path) -> Path:
-    """Return the step's folder with `origins.json`, for the root of the step `root`."""
+def find_origins(store: Store, project: Path, guest: Guest, root: Path, programs: Mapping[str, Path]) -> Path:
+    """Return the step's folder with `origins.json`, for the root of the step `root`.
+
+    `programs` has the steps of the frozen programs in it.
+    """
     builds = additions.builder(store, guest)
     site = install_packages(additions.builder(store, Guest()), project)
     inputs: dict[str, JSON] = {
         "builder": builds.id,
         "root": root.name,
+        "programs": {name: step.name for name, step in programs.items()},
         "site": site.name,
         "rootfs": hash_tree(project / "rootfs", ["layout", "skeleton/**/*"]),
         "source": hash_tree(project, SOURCES),
@@ -38,7 +43,7 @@ def find_origins(store: Store, project: Path, guest: Guest, root: Path) -> Path:
         with progress.step("finding the origin of each file"), builds:
             plan = out / "work"
             plan.mkdir()
-            (plan / "plan.json").write_text(json.dumps(_plan(project, root)))
+            (plan / "plan.json").write_text(json.dumps(_plan(project, root, programs)))
             mounts = {
                 root / "root.erofs": "/rootfs.erofs:ro",
                 project / "rootfs": "/data:ro",
@@ -54,11 +59,10 @@ def find_origins(store: Store, project: Path, guest: Guest, root: Path) -> Path:
     return store.step("origins", inputs, make)
 
 
-def _plan(project: Path, root: Path) -> dict[str, JSON]:
+def _plan(project: Path, root: Path, programs: Mapping[str, Path]) -> dict[str, JSON]:
     """Return what the script in the builder cannot find out by itself."""
     added = json.loads((root / "origins.json").read_text()) if (root / "origins.json").exists() else {}
-    with contents.unpacked(root / "root.erofs") as folder:
-        modules: dict[str, JSON] = {name: list(found) for name, found in contents.modules(folder).items()}
+    modules: dict[str, JSON] = {name: [*frozen.modules(step / name / name)] for name, step in programs.items()}
     return {"added": added, "copied": dict(_copied(project / "rootfs" / "layout")), "modules": modules}
 
 

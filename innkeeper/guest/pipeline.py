@@ -39,6 +39,7 @@ class _Root:
     """The guest's root file system, the steps that it was made from, and their builders by name."""
 
     step: Path
+    programs: Mapping[str, Path]
     inputs: tuple[Path, ...]
     builders: Mapping[str, Builder]
 
@@ -99,7 +100,7 @@ def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None
 
 
 def _sbom(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel) -> Path:
-    origins = find_origins(store, project, guest, root.step)
+    origins = find_origins(store, project, guest, root.step, root.programs)
     packages = additions.builder(store, guest).package_list()
     return sbom.make_sbom(store, origins, made.outputs, made.facts, packages, root.step / "root.erofs")
 
@@ -152,7 +153,7 @@ def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -
     derived = _derive(plan, guest, root.step)
     kernel_step(chosen, plan, project, guest.kernel)
     if "sbom" in guest.outputs:
-        find_origins(plan, project, guest, root.step)
+        find_origins(plan, project, guest, root.step, root.programs)
     if all(step.in_store for step in plan.steps):
         made = make_kernel(chosen, plan, project, guest.kernel)
         outputs = _outputs(guest, made, root.step, derived)
@@ -239,9 +240,9 @@ def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Ro
     rootfs = make_rootfs(store, builders["agent"], project, programs, policies.result(), guest.variant)
     inputs = (*programs.values(), policies.result())
     if not guest.is_customised:
-        return _Root(rootfs, inputs, builders)
+        return _Root(rootfs, programs, inputs, builders)
     packages = {"packages": additions.builder(store, guest)} if guest.root.packages else {}
-    return _Root(additions.customise(store, guest, rootfs), (*inputs, rootfs), {**builders, **packages})
+    return _Root(additions.customise(store, guest, rootfs), programs, (*inputs, rootfs), {**builders, **packages})
 
 
 def check_budgets(outputs: dict[str, Path], *, show: bool, budgets: Mapping[str, int] = BUDGETS) -> None:
