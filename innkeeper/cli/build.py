@@ -19,6 +19,8 @@ def build(
     kernel_source: str = "",
     oci: bool = False,
     sbom: bool = False,
+    lock: Path | None = None,
+    refresh: bool = False,
     only_print: bool = False,
     json: bool = False,
 ) -> None:
@@ -27,7 +29,10 @@ def build(
     guest.toml describes another guest than the default one. Options of this command come before what the files say.
     """
     if oci:
-        _build_oci(output, {"--kernel-source": kernel_source, "--file": files, "--sbom": sbom, "--print": only_print, "--json": json})
+        _build_oci(
+            output,
+            {"--kernel-source": kernel_source, "--file": files, "--sbom": sbom, "--lock": lock, "--print": only_print, "--json": json},
+        )
     else:
         from dataclasses import replace
 
@@ -40,8 +45,26 @@ def build(
         if only_print or json:
             print(plan_report.report(guest, as_json=json), end="")
             return
-        build_guest(guest, output)
+        if refresh and lock is None:
+            raise InnkeeperError("--refresh needs --lock", hint="name the lock file to write: --lock guest.lock")
+        built = build_guest(guest, output)
+        if lock is not None:
+            _compare(built["manifest.json"], lock, refresh=refresh)
     print(output)
+
+
+def _compare(manifest: Path, lock: Path, *, refresh: bool) -> None:
+    """Compare a build with its lock file, or write the file and print what is new. Raises InnkeeperError."""
+    from innkeeper import progress
+    from innkeeper.guest import lockfile
+
+    changes = lockfile.compare(manifest, lock) if lock.exists() or not refresh else []
+    if refresh:
+        for line in changes:
+            progress.note(line)
+        lockfile.write(manifest, lock)
+    elif changes:
+        raise InnkeeperError("\n  ".join([f"the build is not the one of {lock}:", *changes]), hint="if that is intended, add --refresh")
 
 
 def _build_oci(output: Path, others: dict[str, object]) -> None:
@@ -82,6 +105,10 @@ COMMAND = flags.Command(
         flags.single("kernel_source", "--kernel-source", metavar="NAME", help="Of ours: linux-source-6.12 (default) or -6.1."),
         flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
         flags.switch("sbom", "--sbom", help="Also sbom.cdx.json, a bill of materials in the format of CycloneDX."),
+        flags.single(
+            "lock", "--lock", kind=flags.PATH, metavar="FILE", help="Fail unless packages and results are those of the lock file."
+        ),
+        flags.switch("refresh", "--refresh", help="With --lock: write the file, and print what changed."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
         flags.switch("json", "--json", help="The same as JSON."),
     ),
@@ -94,6 +121,7 @@ COMMAND = flags.Command(
         "build -f guest.toml",
         "build -f guest.toml --print",
         "build --sbom",
+        "build --lock guest.lock",
         "build --oci",
     ),
 )
