@@ -21,6 +21,7 @@ def build(
     sbom: bool = False,
     lock: Path | None = None,
     refresh: bool = False,
+    kernel_config_diff: bool = False,
     only_print: bool = False,
     json: bool = False,
 ) -> None:
@@ -31,7 +32,15 @@ def build(
     if oci:
         _build_oci(
             output,
-            {"--kernel-source": kernel_source, "--file": files, "--sbom": sbom, "--lock": lock, "--print": only_print, "--json": json},
+            {
+                "--kernel-source": kernel_source,
+                "--file": files,
+                "--sbom": sbom,
+                "--lock": lock,
+                "--kernel-config-diff": kernel_config_diff,
+                "--print": only_print,
+                "--json": json,
+            },
         )
     else:
         from dataclasses import replace
@@ -42,6 +51,9 @@ def build(
         guest = _guest(files or [], variant, kernel, kernel_source)
         if sbom and "sbom" not in guest.outputs:
             guest = replace(guest, outputs=(*guest.outputs, "sbom"))
+        if kernel_config_diff:
+            print(plan_report.kernel_changes(guest), end="")
+            return
         if only_print or json:
             print(plan_report.report(guest, as_json=json), end="")
             return
@@ -109,6 +121,7 @@ COMMAND = flags.Command(
             "lock", "--lock", kind=flags.PATH, metavar="FILE", help="Fail unless packages and results are those of the lock file."
         ),
         flags.switch("refresh", "--refresh", help="With --lock: write the file, and print what changed."),
+        flags.switch("kernel_config_diff", "--kernel-config-diff", help="Print what kernel.fragments change, and compile nothing."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
         flags.switch("json", "--json", help="The same as JSON."),
     ),

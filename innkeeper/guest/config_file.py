@@ -35,7 +35,7 @@ def parse(text: str, path: Path) -> Guest:
 
 def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     """Return the checked content of a file and of those that it includes, with absolute paths."""
-    if path in including:
+    if path.resolve() in including:
         raise InnkeeperError(f"{path}: it includes itself, by {' and '.join(str(one) for one in including)}")
     try:
         text = path.read_text()
@@ -54,7 +54,7 @@ def _loaded(text: str, path: Path, including: tuple[Path, ...]) -> dict[str, Any
         raise InnkeeperError(f"{path}: {INCLUDE}: not a list of paths")
     document: dict[str, Any] = {}
     for one in included:
-        document = _layer(document, _load(path.parent / one, (*including, path)))
+        document = _layer(document, _load(path.parent / one, (*including, path.resolve())))
     return _layer(document, _checked(given, path))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import debian_kernel
 from innkeeper.guest.config import KernelPart
-from innkeeper.guest.kernel import SOURCES, build_kernel
+from innkeeper.guest.kconfig import parse_config
+from innkeeper.guest.kernel import SOURCES, build_kernel, configure_kernel
 from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store, hash_file
 
 OURS, DEBIAN, AUTO = "ours", "debian", "auto"
@@ -99,6 +100,18 @@ def kernel_step(wanted: str, store: Store, project: Path, part: KernelPart) -> P
     if wanted == DEBIAN:
         return debian_kernel.debian_kernel(store, fragments=project / "kernel-config")
     return make_kernel(wanted, store, project, part).step
+
+
+def config_changes(part: KernelPart, store: Store, project: Path) -> dict[str, tuple[str, str]]:
+    """Return what `part.fragments` change in the final configuration: symbol -> value without and with them.
+
+    A value of "n" is a symbol that is off. Nothing is compiled. Raises InnkeeperError.
+    """
+    source, folder = SOURCES[part.source], project / "kernel-config"
+    steps = [configure_kernel(source, store, folder, extra) for extra in ((), [Path(path) for path in part.fragments])]
+    before, after = (parse_config((step / "config").read_text()) for step in steps)
+    names = sorted(before.keys() | after.keys())
+    return {name: (before.get(name, "n"), after.get(name, "n")) for name in names if before.get(name) != after.get(name)}
 
 
 def _ours(store: Store, project: Path, part: KernelPart) -> Kernel:

@@ -94,7 +94,7 @@ def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None
     if "sbom" in guest.outputs:
         outputs[sbom.NAME] = _sbom(store, project, guest, root, made) / sbom.NAME
     ours = {name: path for name, path in outputs.items() if made.facts["from"] == OURS or name not in made.outputs}
-    check_budgets(ours, show=output is not None, budgets=_budgets(guest))
+    check_budgets({"rootfs.erofs": root.step / "root.erofs", **ours}, show=output is not None, budgets=_budgets(guest))
     outputs["manifest.json"] = _manifest(store, project, guest, root, derived, made, outputs) / "manifest.json"
     return outputs if output is None else link(outputs, output)
 

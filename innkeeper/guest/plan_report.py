@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import paths
+from innkeeper.errors import InnkeeperError
 from innkeeper.guest.config import PARTS, Guest
 from innkeeper.guest.config_file import as_toml
+from innkeeper.guest.kernel_choice import config_changes
 from innkeeper.guest.pipeline import plan_steps
 from innkeeper.guest.planning import PlannedStep, PlanningStore
 from innkeeper.guest.store import Store
@@ -30,6 +32,14 @@ def document(guest: Guest, steps: list[PlannedStep]) -> dict[str, Any]:
     configuration = {key: value for key, value in vars(guest).items() if key not in PARTS}
     configuration |= {key: [vars(entry) for entry in guest.files] if key == "files" else vars(getattr(guest, key)) for key in PARTS}
     return {"configuration": configuration, "steps": [{"name": one.name, "id": one.id, "in_store": one.in_store} for one in steps]}
+
+
+def kernel_changes(guest: Guest, store: Store | None = None, project: Path | None = None) -> str:
+    """Return what the fragments of `guest` change in the kernel's configuration, one symbol per line. Configures, compiles nothing."""
+    if not guest.kernel.fragments:
+        raise InnkeeperError("kernel.fragments is empty: there is nothing to compare", hint="name fragments in guest.toml")
+    changes = config_changes(guest.kernel, store or Store(paths.store_root()), project or paths.project_root())
+    return "".join(f"CONFIG_{name}: {before} -> {after}\n" for name, (before, after) in changes.items())
 
 
 def _state(step: PlannedStep) -> str:

@@ -72,6 +72,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("kernel = 1", "kernel is a table", "write [kernel]"),
         ("include = 'a'", "include: not a list of paths", None),
         ("include = ['guest.toml']", "it includes itself", None),
+        ("include = ['../{folder}/guest.toml']", "it includes itself", None),
         ("x = ", "Invalid value", None),
         ("[kernel]\nuse = 'no-such'", "no such file or folder", "or one of auto, ours, debian"),
         ("[kernel]\nuse = 'debian'\nsource = 'linux-source-6.1'", "kernel.source = 'linux-source-6.1' cannot be used with", None),
@@ -93,7 +94,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
 )
 def test_refused_by_name(tmp_path: Path, text: str, message: str, hint: str | None) -> None:
     with pytest.raises(InnkeeperError) as caught:
-        read(tmp_path, guest=text)
+        read(tmp_path, guest=text.replace("{folder}", tmp_path.name))
     assert message in caught.value.message
     assert hint is None or (caught.value.hint or "").startswith(hint)
 
