@@ -30,38 +30,29 @@ def build(
     guest.toml describes another guest than the default one. Options of this command come before what the files say.
     """
     if oci:
-        _build_oci(
-            output,
-            {
-                "--kernel-source": kernel_source,
-                "--file": files,
-                "--sbom": sbom,
-                "--lock": lock,
-                "--kernel-config-diff": kernel_config_diff,
-                "--print": only_print,
-                "--json": json,
-            },
-        )
+        others = {"--file": files, "--kernel-source": kernel_source, "--sbom": sbom, "--lock": lock, "--refresh": refresh}
+        _build_oci(output, {**others, "--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json})
+        return
+    from innkeeper.guest import plan_report
+
+    guest = _guest(files or [], variant, kernel, kernel_source, sbom)
+    if kernel_config_diff:
+        print(plan_report.kernel_changes(guest), end="")
+    elif only_print or json:
+        print(plan_report.report(guest, as_json=json), end="")
     else:
-        from dataclasses import replace
+        _build_guest(guest, output, lock, refresh=refresh)
 
-        from innkeeper.guest import plan_report
-        from innkeeper.guest.pipeline import build_guest
 
-        guest = _guest(files or [], variant, kernel, kernel_source)
-        if sbom and "sbom" not in guest.outputs:
-            guest = replace(guest, outputs=(*guest.outputs, "sbom"))
-        if kernel_config_diff:
-            print(plan_report.kernel_changes(guest), end="")
-            return
-        if only_print or json:
-            print(plan_report.report(guest, as_json=json), end="")
-            return
-        if refresh and lock is None:
-            raise InnkeeperError("--refresh needs --lock", hint="name the lock file to write: --lock guest.lock")
-        built = build_guest(guest, output)
-        if lock is not None:
-            _compare(built["manifest.json"], lock, refresh=refresh)
+def _build_guest(guest: "Guest", output: Path, lock: Path | None, *, refresh: bool) -> None:
+    """Build the guest, and compare it with its lock file or write that. Raises InnkeeperError."""
+    from innkeeper.guest.pipeline import build_guest
+
+    if refresh and lock is None:
+        raise InnkeeperError("--refresh needs --lock", hint="name the lock file to write: --lock guest.lock")
+    built = build_guest(guest, output)
+    if lock is not None:
+        _compare(built["manifest.json"], lock, refresh=refresh)
     print(output)
 
 
@@ -86,9 +77,10 @@ def _build_oci(output: Path, others: dict[str, object]) -> None:
     from innkeeper.guest.oci_package import build_command
 
     build_command(output)
+    print(output)
 
 
-def _guest(files: list[Path], variant: str, kernel: str, kernel_source: str) -> "Guest":
+def _guest(files: list[Path], variant: str, kernel: str, kernel_source: str, sbom: bool) -> "Guest":
     """Return the guest that the files describe, with the options over them. Raises InnkeeperError."""
     from dataclasses import replace
 
@@ -101,7 +93,8 @@ def _guest(files: list[Path], variant: str, kernel: str, kernel_source: str) -> 
     part = guest.kernel
     if word:
         part = replace(part, use=OURS, source=word) if word in SOURCES else replace(part, use=word)
-    return config.check(replace(guest, kernel=part, variant=variant or guest.variant))
+    outputs = tuple(dict.fromkeys([*guest.outputs, *(["sbom"] if sbom else [])]))
+    return config.check(replace(guest, kernel=part, variant=variant or guest.variant, outputs=outputs))
 
 
 COMMAND = flags.Command(
