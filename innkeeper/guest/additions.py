@@ -47,7 +47,7 @@ class Added:
 
 def builder(store: Store, guest: Guest) -> Builder:
     """Return the builder that has the guest's packages. Without any it is the one that assembles the root."""
-    return Builder([*PACKAGES, *guest.root.packages], store)
+    return Builder(guest.root.packages, store, on=PACKAGES) if guest.root.packages else Builder(PACKAGES, store)
 
 
 def customise(store: Store, guest: Guest, rootfs: Path) -> Path:

@@ -102,7 +102,7 @@ def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None
 def _sbom(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel) -> Path:
     origins = find_origins(store, project, guest, root.step, root.programs)
     packages = additions.builder(store, guest).package_list()
-    return sbom.make_sbom(store, origins, made.outputs, made.facts, packages, root.step / "root.erofs")
+    return sbom.make_sbom(store, origins, made, packages, root.step / "root.erofs")
 
 
 def _manifest(store: Store, project: Path, guest: Guest, root: _Root, derived: "_Derived", made: Kernel, outputs: dict[str, Path]) -> Path:

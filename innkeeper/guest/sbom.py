@@ -9,44 +9,43 @@ The document depends only on its inputs: it has no time, and its serial number i
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from innkeeper import __version__
 from innkeeper.guest.builder import SUITE
 from innkeeper.guest.contents import PROGRAMS
+from innkeeper.guest.kernel_choice import Kernel
+from innkeeper.guest.manifest import Packages
 from innkeeper.guest.store import JSON, Store, hash_file
 
 NAME = "sbom.cdx.json"
 NAMESPACE = uuid.UUID("696e6e6b-6565-7065-7200-000000000002")
 """The namespace of serial numbers. Fixed, so that equal images have equal documents."""
-FORMAT = 1
+FORMAT = 2
 """Part of the step's id: incremented when the document changes."""
 
 
-def make_sbom(
-    store: Store, origins: Path, kernel: Mapping[str, Path], facts: Mapping[str, JSON], packages: Sequence[Mapping[str, str]], root: Path
-) -> Path:
+def make_sbom(store: Store, origins: Path, kernel: Kernel, packages: Packages, root: Path) -> Path:
     """Write the document and return the step's folder.
 
-    `origins` is the step of `find_origins`, `kernel` has the kernel's files and `facts` what the
-    manifest says of it. `packages` are Debian packages, some with the sha256 of their archives.
+    `origins` is the step of `find_origins`. `packages` are the Debian packages of the root's builder,
+    some with the sha256 of their archives.
     """
     inputs: dict[str, JSON] = {
         "format": FORMAT,
         "origins": origins.name,
-        "kernel": {name: f"{path.parent.name}/{path.name}" for name, path in kernel.items()},
-        "facts": dict(facts),
+        "kernel": kernel.step.name,
+        "facts": dict(kernel.facts),
         "version": __version__,
         "root": root.parent.name,
     }
 
     def make(out: Path) -> None:
         found = json.loads((origins / "origins.json").read_text())
-        made = document(
-            found, {name: (path.stat().st_size, hash_file(path)) for name, path in kernel.items()}, facts, packages, hash_file(root)
-        )
+        files = {name: (path.stat().st_size, hash_file(path)) for name, path in kernel.outputs.items()}
+        made = document(found, files, kernel.facts, packages, kernel.packages, hash_file(root))
         (out / NAME).write_text(json.dumps(made, indent=1) + "\n")
 
     return store.step("sbom", inputs, make)
@@ -56,10 +55,14 @@ def document(
     found: Mapping[str, Any],
     kernel: Mapping[str, tuple[int, str]],
     facts: Mapping[str, JSON],
-    packages: Sequence[Mapping[str, str]],
+    packages: Packages,
+    kernel_packages: Packages,
     root_hash: str,
 ) -> dict[str, Any]:
-    """Return the document. `found` is the content of `origins.json`, `kernel` has size and hash of each file."""
+    """Return the document. `found` is the content of `origins.json`, `kernel` has size and hash of each file.
+
+    `packages` are those of the root's builder, `kernel_packages` those that the kernel is made of.
+    """
     archives = {(entry["name"], entry["version"]): entry["sha256"] for entry in packages if "sha256" in entry}
     components: dict[str, dict[str, Any]] = {"innkeeper": _component("application", "innkeeper", __version__, licenses=["Apache-2.0"])}
     components["guest.toml"] = _component("data", "guest.toml", "")
@@ -72,6 +75,9 @@ def document(
         key = _key(file["origin"])
         (components[key]["components"] if key else unknown).append(component)
     components["kernel"] = _kernel(kernel, facts)
+    for entry in _of_kernel(facts, kernel_packages):
+        known = {**entry, "licenses": (), "source": entry["name"], "source_version": entry["version"]}
+        components.setdefault(f"debian {entry['name']}", _package("debian", entry["name"], known, entry.get("sha256", "")))
     image = {"type": "operating-system", "bom-ref": "image", "name": "innkeeper-guest", "version": __version__}
     listed = [_finished(component) for component in components.values() if component["components"] or component["purl"]]
     return {
@@ -144,7 +150,7 @@ def _file(name: str, file: Mapping[str, Any], modules: Mapping[str, Any], packag
 def _module(program: str, name: str, origin: Mapping[str, Any] | None, packages: Mapping[str, Any]) -> dict[str, Any]:
     component: dict[str, Any] = {"type": "library", "bom-ref": f"module:/{program}:{name}", "name": name}
     key = _key(origin)
-    properties = [_property("kind", "frozen Python module")]
+    properties = [_property("kind", "program" if "/" in name else "frozen Python module")]
     if key and origin:
         component["version"] = packages[key]["version"]
         properties += [_property("package", packages[key]["bom-ref"]), _property("origin", origin["path"])]
@@ -168,6 +174,13 @@ def _kernel(files: Mapping[str, tuple[int, str]], facts: Mapping[str, Any]) -> d
         entry = {"type": "file", "bom-ref": f"output:{name}", "name": name, "hashes": _hashes(sha256)}
         component["components"].append({**entry, "properties": [_property("size", str(size))]})
     return component
+
+
+def _of_kernel(facts: Mapping[str, Any], packages: Packages) -> list[Mapping[str, str]]:
+    """Return the packages that the kernel consists of: the source of ours, or the ready-made one and busybox for its initrd."""
+    if facts.get("from") != "ours":
+        return list(packages)
+    return [entry for entry in packages if f"{entry['name']} {entry['version']}" == facts.get("source")]
 
 
 def _hashes(sha256: str) -> list[dict[str, str]]:

@@ -35,6 +35,11 @@ COMPILED = {
 }
 """Files that are made of our source, and what of it."""
 
+LOADER = "PyInstaller/bootloader/Linux-64bit-intel/run"
+"""The program of PyInstaller's wheel that each frozen program begins with."""
+MOST_WORDS = 7
+"""Most words of a licence's short name."""
+
 
 class Owners:
     """Which package has a file: Debian's by dpkg's lists, Python's by the records of the wheels."""
@@ -80,6 +85,8 @@ def main() -> None:
             name = str(path.relative_to(ROOT))
             files[name] = {**described(path), "origin": origin_of(name, path, owners, plan["added"], plan["copied"])}
     modules = {name: {one: origin_of_module(name, one, owners) for one in listed} for name, listed in plan["modules"].items()}
+    for listed in modules.values():
+        listed[LOADER] = owners.of_wheel(LOADER)
     origins = [file["origin"] for file in files.values()] + [origin for listed in modules.values() for origin in listed.values()]
     document = {"files": files, "modules": modules, "packages": packages([origin for origin in origins if origin])}
     Path("/out/origins.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
@@ -163,7 +170,9 @@ def debian_licenses(package: str) -> list[str]:
     path = Path(f"/usr/share/doc/{package}/copyright")
     if not path.is_file():
         return []
-    return sorted(set(re.findall(r"^License:[ \t]*(\S.*?)[ \t]*$", path.read_text(errors="replace"), re.MULTILINE)))
+    found = set(re.findall(r"^License:[ \t]*(\S.*?)[ \t]*$", path.read_text(errors="replace"), re.MULTILINE))
+    # A file that is not in the format may have a sentence there.
+    return sorted(text for text in found if "," not in text and len(text.split()) <= MOST_WORDS)
 
 
 def wheel_licenses(metadata: Any) -> list[str]:

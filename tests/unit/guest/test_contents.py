@@ -122,7 +122,9 @@ def materials() -> dict[str, Any]:
     found = {"files": {name: {**described, "origin": origin} for name, origin in origins.items()}, "modules": modules}
     packages = [{"name": "libc6", "version": "1:2+b1", "sha256": "b" * 64}]
     kernel = {"bzImage": (5, "c" * 64)}
-    return sbom.document({**found, "packages": {"debian libc6": debian}}, kernel, {"from": "ours", "version": "6.12"}, packages, "d" * 64)
+    facts = {"from": "ours", "version": "6.12", "source": "linux-source-6.12 6.12-1"}
+    sources = [{"name": name, "version": "6.12-1", "architecture": "all"} for name in ("linux-source-6.12", "gcc")]
+    return sbom.document({**found, "packages": {"debian libc6": debian}}, kernel, facts, packages, sources, "d" * 64)
 
 
 def test_a_bill_of_materials() -> None:
@@ -133,6 +135,7 @@ def test_a_bill_of_materials() -> None:
     libc = by_name["libc6"]
     assert libc["purl"] == "pkg:deb/debian/libc6@1%3A2%2Bb1?arch=amd64&distro=trixie"
     assert libc["hashes"] == [{"alg": "SHA-256", "content": "b" * 64}] and libc["licenses"] == [{"license": {"name": "GPL-2"}}]
+    assert by_name["linux-source-6.12"]["purl"].startswith("pkg:deb/debian/linux-source-6.12@6.12-1?") and "gcc" not in by_name
     assert sbom.files(made) == {
         "/usr/lib/libc.so.6": "libc6",
         "/etc/hosts": "innkeeper",
