@@ -8,14 +8,17 @@ without additions is the same step as ever, and one with them is ready in second
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest.buildah import BuildahError
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.config import POLICY_PATH, SETTINGS_PATH, FilePart, Guest
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
@@ -23,6 +26,10 @@ from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
 
 SCRIPTS = ("customise.py", "assemble.py", "debian_files.py")
 """The scripts that run in the builder. The first is the one to start."""
+_REFUSED = re.compile(r"^refused: (.+)$", re.MULTILINE)
+"""What the script in the builder prints of a file that it cannot add."""
+_NO_PACKAGE = re.compile(r"^E: (Unable to locate package .+|Package .+ has no installation candidate)$", re.MULTILINE)
+"""What apt prints of a package that Debian does not have."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,10 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
     entries = list(added(guest))
     builds = builder(store, guest)
     base = sorted(entry["name"] for entry in Builder([], store).package_list())
+    with _refusals(_NO_PACKAGE):
+        builder_id = builds.id
     inputs: dict[str, JSON] = {
-        "builder": builds.id,
+        "builder": builder_id,
         "rootfs": rootfs.name,
         "files": [entry.described() for entry in entries],
         "packages": [*sorted(set(guest.root.packages))],
@@ -74,10 +83,22 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
             work = out / "work"
             _write_plan(work, entries, guest, base)
             mounts = {rootfs: "/rootfs:ro", work: "/plan:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
-            builds.run(["python3", "-I", f"/inside/{SCRIPTS[0]}"], mounts=mounts, log=store.log_of(out))
+            with _refusals(_REFUSED):
+                builds.run(["python3", "-I", f"/inside/{SCRIPTS[0]}"], mounts=mounts, log=store.log_of(out))
             shutil.rmtree(work)
 
     return store.step("custom-root", inputs, make)
+
+
+@contextmanager
+def _refusals(pattern: re.Pattern[str]) -> Iterator[None]:
+    """Context manager: show what a program in the builder refused, in place of its command line and output."""
+    try:
+        yield
+    except BuildahError as error:
+        if match := pattern.search(error.message):
+            raise InnkeeperError(f"guest.toml: {match[1]}", hint=error.hint) from None
+        raise
 
 
 def added(guest: Guest) -> Iterator[Added]:

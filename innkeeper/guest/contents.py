@@ -15,6 +15,7 @@ from pathlib import Path
 from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import frozen
+from innkeeper.guest.erofs_inodes import Inode, read_inodes
 from innkeeper.guest.store import hash_file
 
 PROGRAMS = {"agent": "usr/lib/innkeeper/agent", "gateway": "usr/lib/innkeeper/gateway"}
@@ -23,7 +24,7 @@ PROGRAMS = {"agent": "usr/lib/innkeeper/agent", "gateway": "usr/lib/innkeeper/ga
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder or link of a root. `owner` is `USER:GROUP`, or "" if only root could have unpacked it."""
+    """A file, folder or link of a root. `owner` is `USER:GROUP`."""
 
     kind: str
     mode: str
@@ -39,8 +40,7 @@ def unpacked(image: Path) -> Iterator[Path]:
     program = programs.require("mkfs.erofs").with_name("fsck.erofs")
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch:
         folder = Path(scratch) / "root"
-        preserve = ["--preserve-perms", *(["--preserve-owner"] if os.geteuid() == 0 else [])]
-        command = [str(program), f"--extract={folder}", *preserve, str(image)]
+        command = [str(program), f"--extract={folder}", "--no-preserve", str(image)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise InnkeeperError(f"{image}: cannot be unpacked: {done.stderr.strip() or done.stdout.strip()}")
@@ -50,9 +50,10 @@ def unpacked(image: Path) -> Iterator[Path]:
             _make_removable(folder)
 
 
-def entries(folder: Path) -> dict[str, Entry]:
-    """Return everything below `folder` by its path."""
-    return {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*"))}
+def entries(image: Path, folder: Path) -> dict[str, Entry]:
+    """Return everything in an image by path. `folder` is where it is unpacked."""
+    inodes = read_inodes(image)
+    return {name: _entry(folder / name, inodes[name]) for name in sorted(inodes)}
 
 
 def modules(folder: Path) -> dict[str, dict[str, str]]:
@@ -60,15 +61,13 @@ def modules(folder: Path) -> dict[str, dict[str, str]]:
     return {name: frozen.modules(folder / path) for name, path in PROGRAMS.items() if (folder / path).is_file()}
 
 
-def _entry(path: Path) -> Entry:
-    status = path.lstat()
-    owner = f"{status.st_uid}:{status.st_gid}" if os.geteuid() == 0 else ""
-    mode = f"{stat.S_IMODE(status.st_mode):04o}"
-    if stat.S_ISLNK(status.st_mode):
+def _entry(path: Path, inode: Inode) -> Entry:
+    owner, mode = f"{inode.uid}:{inode.gid}", f"{stat.S_IMODE(inode.mode):04o}"
+    if stat.S_ISLNK(inode.mode):
         return Entry("link", mode, owner, target=os.readlink(path))
-    if stat.S_ISDIR(status.st_mode):
+    if stat.S_ISDIR(inode.mode):
         return Entry("folder", mode, owner)
-    return Entry("file", mode, owner, status.st_size, hash_file(path))
+    return Entry("file", mode, owner, path.stat().st_size, hash_file(path))
 
 
 def _make_removable(folder: Path) -> None:

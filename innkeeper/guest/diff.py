@@ -43,7 +43,7 @@ def read(path: Path) -> Image:
         raise InnkeeperError(f"{path}: no root image there", hint="use a folder of results with rootfs.erofs, or an erofs image")
     sections: dict[str, Mapping[str, Any]] = {}
     with contents.unpacked(root) as unpacked:
-        sections["files"] = {name: asdict(entry) for name, entry in contents.entries(unpacked).items()}
+        sections["files"] = {name: asdict(entry) for name, entry in contents.entries(root, unpacked).items()}
         found = contents.modules(unpacked)
         sections["modules"] = {f"{program}: {name}": digest for program, modules in found.items() for name, digest in modules.items()}
     if folder.is_dir() and (folder / "manifest.json").is_file():

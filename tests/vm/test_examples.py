@@ -37,7 +37,7 @@ def test_a_policy_and_a_file_are_in_force_and_in_the_bill_of_materials(tmp_path:
     found = sbom.files(made)
     assert [name for name, origin in found.items() if not origin] == [], "files without an origin"
     with contents.unpacked(tmp_path / "rootfs.erofs") as folder:
-        entries = contents.entries(folder)
+        entries = contents.entries(tmp_path / "rootfs.erofs", folder)
     assert {f"/{name}" for name, entry in entries.items() if entry.kind == "file"} == {name for name in found if name.startswith("/")}
     assert found["/etc/ssl/certs/company-ca.pem"] == found["/etc/innkeeper/policy.toml"] == "guest.toml"
     with detached(busybox_image(), "sleep", "1000", options=("--guest", example("policy-and-ca"))) as id:

@@ -65,10 +65,10 @@ def add_packaged(path: Path, package: str) -> str:
         if not target.is_symlink() and not target.exists():
             target.symlink_to(os.readlink(path))
         elif not target.is_symlink() or os.readlink(target) != os.readlink(path):
-            raise SystemExit(f"package {package}: {path}: the root has another file there")
+            raise SystemExit(f"refused: package {package}: {path}: the root has another file there")
         return str(target.relative_to(ROOT))
     if target.is_symlink() or (target.exists() and target.read_bytes() != path.read_bytes()):
-        raise SystemExit(f"package {package}: {path}: the root has another file there")
+        raise SystemExit(f"refused: package {package}: {path}: the root has another file there")
     shutil.copyfile(path, target)
     os.chown(target, status.st_uid, status.st_gid)
     target.chmod(status.st_mode & 0o7777)
@@ -81,7 +81,7 @@ def add(entry: dict[str, Any], content: Path) -> str:
     kind = entry["kind"]
     if kind == "folder":
         if target.is_symlink() or (target.exists() and not target.is_dir()):
-            raise SystemExit(f"{entry['path']}: the root has something else there that is not a folder")
+            raise SystemExit(f"refused: {entry['path']}: the root has something else there that is not a folder")
         target.mkdir(exist_ok=True)
     else:
         remove(target, entry)
@@ -101,9 +101,9 @@ def remove(target: Path, entry: dict[str, Any]) -> None:
     if not target.is_symlink() and not target.exists():
         return
     if target.is_dir() and not target.is_symlink():
-        raise SystemExit(f"{entry['path']}: the root has a folder there")
+        raise SystemExit(f"refused: {entry['path']}: the root has a folder there")
     if not entry["replace"]:
-        raise SystemExit(f"{entry['path']}: the root has this file already; set replace = true to replace it")
+        raise SystemExit(f"refused: {entry['path']}: the root has this file already; set replace = true to replace it")
     target.unlink()
 
 
@@ -114,9 +114,9 @@ def placed(path: str) -> Path:
     for part in target.relative_to(ROOT).parts[:-1]:
         parent = (parent / part).resolve()
         if not parent.is_relative_to(ROOT):
-            raise SystemExit(f"{path}: a link of the root leads out of it")
+            raise SystemExit(f"refused: {path}: a link of the root leads out of it")
         if parent.exists() and not parent.is_dir():
-            raise SystemExit(f"{path}: /{parent.relative_to(ROOT)} is not a folder")
+            raise SystemExit(f"refused: {path}: /{parent.relative_to(ROOT)} is not a folder")
         if not parent.exists():
             parent.mkdir(mode=0o755)
             parent.chmod(0o755)

@@ -2,7 +2,6 @@
 
 import json
 import marshal
-import os
 import struct
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from innkeeper.cli import image as command
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import contents, diff, frozen, sbom
+from innkeeper.guest.erofs_inodes import read_inodes
 from tests.needs import needs
 
 MODULES = {"agent": b"one", "agent.loop": b"two"}
@@ -32,13 +32,22 @@ def program(modules: dict[str, bytes]) -> bytes:
     return b"\x7fELF" + body + cookie
 
 
-def built(folder: Path, files: dict[str, bytes], *, config: str = "", versions: dict[str, str] | None = None) -> Path:
+def built(
+    folder: Path,
+    files: dict[str, bytes],
+    *,
+    config: str = "",
+    versions: dict[str, str] | None = None,
+    special: dict[str, int] | None = None,
+) -> Path:
     """An output folder of `build` with these files in its root."""
     tree = folder / "tree"
     for name, content in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(content)
         (tree / name).chmod(0o644)
+    for name, mode in (special or {}).items():
+        (tree / name).chmod(mode)
     (tree / "bin").symlink_to("usr/bin")
     (tree / "closed").mkdir(mode=0o555)
     subprocess.run(["mkfs.erofs", "--quiet", "--all-root", folder / "rootfs.erofs", tree], check=True)
@@ -98,13 +107,18 @@ def test_the_same_image_and_what_only_one_has(tmp_path: Path, capsys: pytest.Cap
 
 
 @needs("mkfs.erofs")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root unpacks owners")
-def test_modes_and_links_of_an_unpacked_root(tmp_path: Path) -> None:
-    image = built(tmp_path, {"etc/hosts": b"a"}) / "rootfs.erofs"
+def test_modes_owners_and_links_are_those_of_the_image(tmp_path: Path) -> None:
+    """Also setuid, which fsck.erofs drops, and in a folder of more than one block."""
+    many = {f"many/{'x' * 100}{number}": b"m" for number in range(100)}
+    image = built(tmp_path, {"etc/hosts": b"a", **many}, special={"etc/hosts": 0o4711}) / "rootfs.erofs"
     with contents.unpacked(image) as folder:
-        found = contents.entries(folder)
+        found = contents.entries(image, folder)
+        assert set(found) == {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert found["bin"].target == "usr/bin" and found["closed"].mode == "0555"
-    assert (found["etc/hosts"].mode, found["etc/hosts"].owner, found["etc/hosts"].size) == ("0644", "0:0", 1)
+    assert (found["etc/hosts"].mode, found["etc/hosts"].owner, found["etc/hosts"].size) == ("4711", "0:0", 1)
+    (tmp_path / "short").write_bytes(bytes(1100))
+    with pytest.raises(InnkeeperError, match="not an erofs image"):
+        read_inodes(tmp_path / "short")
 
 
 def materials() -> dict[str, Any]:
