@@ -6,6 +6,7 @@
 page and the messages about unknown keys are made from it (`config_schema`, `config_file`).
 """
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -48,7 +49,8 @@ class KernelPart:
     use: str = setting(
         "auto",
         "`ours`, `debian` (ready-made, nothing is compiled), or the path of a kernel with everything built in. "
-        "`auto` is `ours` for `build`; for `run` it is ours if that is built already, else Debian's.",
+        "`auto` is `ours` for `build`. For `run` it is ours if that is built already, or if the file sets `source` or `fragments`, "
+        "else Debian's.",
         is_file=("auto", "ours", "debian"),
     )
     source: str = setting(
@@ -169,6 +171,11 @@ def check(guest: Guest) -> Guest:
             raise InnkeeperError(f"kernel.parameters: {word!r}: empty words, double quotes, line ends and NUL cannot be passed")
         if guest.agent.settings and word.startswith("agent.config_file="):
             raise InnkeeperError(f"kernel.parameters: {word} and agent.settings cannot be used together", hint="leave one of them out")
+    for package in guest.root.packages:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.]", package):
+            raise InnkeeperError(
+                f"root.packages: {package!r} is not the name of a Debian package", hint="versions and releases cannot be chosen"
+            )
     seen: set[str] = set()
     for entry in guest.files:
         if entry.path in seen:

@@ -65,7 +65,7 @@ def check_source(name: str, kernel: str) -> str:
 
 
 def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> str:
-    """Return `wanted`, or what AUTO means: OURS if the store has it or the variant needs it, else DEBIAN.
+    """Return `wanted`, or what AUTO means: OURS if the store has it or the guest needs it, else DEBIAN.
 
     Raises InnkeeperError if the kernel `wanted` cannot enforce what the variant promises.
     """
@@ -74,7 +74,7 @@ def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelP
         raise InnkeeperError(f"guest variant selinux with kernel {DEBIAN}: {reason}", hint=f"use --kernel {OURS}")
     if wanted != AUTO:
         return wanted
-    if variant == "selinux":
+    if variant == "selinux" or part.fragments or part.source != DEFAULT.source:
         return OURS
     try:
         _ours(FinishedSteps(store.root), project, part)
