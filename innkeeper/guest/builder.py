@@ -76,11 +76,11 @@ class Builder:
 
         Raises InnkeeperError if it is not installed.
         """
-        if not self.store.made(self._image_step()):
-            return unknown(self._image_step())
         for entry in self.package_list():
             if entry["name"] == package:
                 return entry["version"]
+        if not self.store.made(self._image_step()):
+            return unknown(self._image_step())
         raise InnkeeperError(f"the builder has no package {package}")
 
     def run(
