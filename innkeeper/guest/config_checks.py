@@ -14,7 +14,7 @@ KINDS = ("source", "text", "link", "folder")
 
 AGENT_SETTINGS = (
     *("server_addr", "grpc_addr", "log_level", "hotplug_timeout", "container_pipe_size", "cdi_timeout", "visible_cdi_devices"),
-    *("debug_console", "debug_console_vport", "dev_mode", "log_vport", "passfd_listener_port", "policy_file"),
+    *("debug_console", "debug_console_vport", "dev_mode", "log_vport", "passfd_listener_port", "policy_file", "port_forward_vport"),
 )
 """The keys that the agent knows. A test compares them with `agent.config`, which a host does not import."""
 
