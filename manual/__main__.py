@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from manual import commands, man, pages, parameters, rpcs
+from manual import commands, guest_toml, man, pages, parameters, rpcs
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -19,6 +19,8 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "innkeeper-oci.md": lambda: pages.commands_page("innkeeper-oci", OCI, commands.innkeeper_oci()),
     "rpcs.md": lambda: rpcs.page(ROOT / "innkeeper/wire/proto"),
     "boot-parameters.md": parameters.page,
+    "guest-toml.md": guest_toml.page,
+    "guest.schema.json": guest_toml.schema_text,
 }
 """Maps each page below docs/reference to the function that returns its text."""
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "proxy": "proxy",
     "pool": "pool",
     "build": "build",
+    "image": "image",
     "explain": "explain",
     "shim": "shim",
     "kata": "kata",

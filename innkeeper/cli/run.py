@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from innkeeper.cli.flags import (
     ENVIRONMENT,
+    PATH,
     PROCESS,
     STREAMS,
     Argument,
@@ -75,6 +76,7 @@ FLAGS = (
     single("vm_memory", "--vm-memory", parse=_size("--vm-memory"), help="Memory of the VM; default: --memory and more, or 2g."),
     single("timeout", "--timeout", kind=float, default=120, minimum=1, help="Seconds that the guest may take to answer."),
     single("guest", "--guest-variant", choices=get_args(Variant), default="release", help="As `build --variant`: selinux has SELinux."),
+    single("guest_file", "--guest", kind=PATH, metavar="GUEST.TOML", help="A file that describes the guest, as for `build -f`."),
     single("kernel", "--kernel", parse=resolve.kernel, metavar="ours|debian|FILE", help="Default: ours if it is built, else debian."),
     single("start", "--start", parse=resolve.start, metavar="auto|cold|template|pool", help=START),
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
@@ -102,7 +104,7 @@ def run(image: str, command: list[str] | None = None, **given: Any) -> int:
 
     if not given.get("detached"):
         attach.check_terminal(given.get("interactive", False), given.get("tty", False))
-    given["guest"] = resolve.guest_variant(given.get("guest", "release"), given.pop("debug_guest", False))
+    given["guest"] = resolve.guest_variant(given.get("guest", "release"), given.pop("debug_guest", False), given.get("guest_file"))
     security = given.pop("security_opt", [])
     options = RunOptions(args=command or [], mac=resolve.mandatory_access_control(given["guest"]), **take(RunOptions, given))
     values.parse_security_opts(security, options)

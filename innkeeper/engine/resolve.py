@@ -7,6 +7,7 @@ input.
 import math
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from innkeeper import guest, progress
 from innkeeper.engine import host, terminal
@@ -39,6 +40,7 @@ class RunRequest:
     vm_memory: int | None = None
     timeout: float = 120.0
     guest: Variant = "release"
+    guest_file: Path | None = None
     kernel: str = "auto"
     start: str = ""
 
@@ -99,8 +101,8 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
     image = resolve(request.reference)
-    boot_files = guest.boot_files(request.guest, request.kernel)
-    if request.kernel == "auto" and not boot_files.kernel_is_ours:
+    boot_files = guest.boot_files(request.guest, request.kernel, request.guest_file)
+    if request.kernel == "auto" and request.guest_file is None and not boot_files.kernel_is_ours:
         progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`{program_name()} build` makes ours)")
     programs = host.prepare(boot_files.kernel, accelerator=request.accel, shares=bool(options.volumes))
     return ResolvedRun(request, options, image, boot_files, programs)
@@ -153,8 +155,12 @@ def _check_start(text: str, where: str) -> str:
     return text
 
 
-def guest_variant(chosen: Variant, debug: bool) -> Variant:
-    """Return the variant from `--guest-variant` and `--debug-guest`, an alias of one value."""
+def guest_variant(chosen: Variant, debug: bool, file: Path | None = None) -> Variant:
+    """Return the variant from `--guest-variant`, `--debug-guest` (an alias of one value) or the file of `--guest`."""
+    if file is not None:
+        if debug or chosen != "release":
+            raise InnkeeperError("--guest cannot be combined with --guest-variant and --debug-guest", hint=f"set variant in {file}")
+        return guest.variant_of(file)
     if debug and chosen not in ("release", "debug"):
         raise InnkeeperError(f"--debug-guest cannot be combined with --guest-variant {chosen}")
     return "debug" if debug else chosen

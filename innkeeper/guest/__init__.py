@@ -54,16 +54,24 @@ class BootFiles:
     kernel_is_ours: bool = False
 
 
-def boot_files(variant: Variant = "release", kernel: str = "auto") -> BootFiles:
+def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | None = None) -> BootFiles:
     """Return a guest for a VM. Build or fetch what is not in the store yet.
 
     `kernel` is "ours", "debian", the name of a kernel source, the path of a kernel with everything
-    built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. Raises
-    InnkeeperError.
+    built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. `file` is
+    a guest.toml that describes the guest in place of `variant`. Raises InnkeeperError.
     """
     from innkeeper.guest.pipeline import make_boot_files
 
-    return make_boot_files(variant, kernel)
+    return make_boot_files(variant, kernel, file=file)
+
+
+def variant_of(file: Path) -> Variant:
+    """Return the variant of the guest that a guest.toml describes. Raises InnkeeperError."""
+    from innkeeper.guest.config_file import read
+
+    variant = read([file]).variant
+    return "debug" if variant == "debug" else "selinux" if variant == "selinux" else "release"
 
 
 def build(output: Path | None = None, variant: Variant = "release") -> Artifacts:

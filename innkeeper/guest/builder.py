@@ -21,7 +21,7 @@ from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import debian, proxy_and_ca
 from innkeeper.guest.buildah import Buildah
-from innkeeper.guest.store import JSON, Store, hash_file
+from innkeeper.guest.store import JSON, Store, hash_file, unknown
 
 SUITE = "trixie"
 OLDER_SUITE = "bookworm"
@@ -40,11 +40,13 @@ class Builder:
     """A working container of a builder image, with Debian's `packages` installed.
 
     The container exists inside the `with` block. The same object can be entered again. `suite` is a
-    Debian release.
+    Debian release. With `on`, the image is that of the builder with these packages, to which the
+    others are added: what both have is of the same version.
     """
 
-    def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE) -> None:
+    def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE, *, on: Sequence[str] = ()) -> None:
         self.packages = sorted(set(packages))
+        self.on = sorted(set(on))
         self.suite = suite
         self.store = store or Store(paths.store_root())
         self.buildah = Buildah((self.store.root.parent / "buildah").resolve())
@@ -57,14 +59,16 @@ class Builder:
 
         Builds the image first if it does not exist yet.
         """
-        return hash_file(self._image_step() / _PACKAGES)
+        image = self._image_step()
+        return hash_file(image / _PACKAGES) if self.store.made(image) else unknown(image)
 
     def package_list(self) -> list[dict[str, str]]:
         """Return all installed packages as dictionaries of `name`, `version` and `architecture`.
 
         `sha256` of the package's archive is included if apt's lists contain it.
         """
-        packages: list[dict[str, str]] = json.loads((self._image_step() / _PACKAGES).read_text())
+        image = self._image_step()
+        packages: list[dict[str, str]] = json.loads((image / _PACKAGES).read_text()) if self.store.made(image) else []
         return packages
 
     def version_of(self, package: str) -> str:
@@ -75,6 +79,8 @@ class Builder:
         for entry in self.package_list():
             if entry["name"] == package:
                 return entry["version"]
+        if not self.store.made(self._image_step()):
+            return unknown(self._image_step())
         raise InnkeeperError(f"the builder has no package {package}")
 
     def run(
@@ -144,7 +150,13 @@ class Builder:
         if not self.packages:
             return self.store.step("builder-base", _base_inputs(self.suite), self._make_base)
         inputs: dict[str, JSON] = {"base": _base_inputs(self.suite), "packages": list(self.packages)}
+        if self.on:
+            inputs["on"] = self._below().id
         return self.store.step("builder", inputs, self._make_with_packages)
+
+    def _below(self) -> "Builder":
+        """Return the builder whose image this one adds packages to."""
+        return Builder(self.on, self.store, self.suite)
 
     def _make_base(self, out: Path) -> None:
         with progress.step(f"making the builder's base (Debian {self.suite})"):
@@ -159,7 +171,7 @@ class Builder:
             (out / _PACKAGES).write_text(debian.package_list(listed))
 
     def _make_with_packages(self, out: Path) -> None:
-        with progress.step(f"making a builder with {' '.join(self.packages)}"), Builder([], self.store, self.suite) as base:
+        with progress.step(f"making a builder with {' '.join(self.packages)}"), self._below() as base:
             log = self.store.log_of(out)
             log.unlink(missing_ok=True)
             options = ["-y", "-q", "--no-install-recommends", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Use-Pty=0"]

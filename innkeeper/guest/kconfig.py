@@ -14,7 +14,7 @@ A symbol that only some kernel versions have says so before its reason, with `[s
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -123,16 +123,17 @@ def merge(fragments: Iterable[Iterable[Setting]]) -> dict[str, Setting]:
     return merged
 
 
-def read_fragments(folder: Path, architecture: str, version: Version) -> dict[str, Setting]:
-    """Return the merged settings of all fragments in `folder` that count for a kernel `version`.
+def read_fragments(folder: Path, architecture: str, version: Version, extra: Sequence[Path] = ()) -> dict[str, Setting]:
+    """Return the merged settings of all fragments that count for a kernel `version`.
 
-    These are the fragments for all architectures and those in the subfolder of `architecture`.
-    Raises InnkeeperError if that subfolder has no fragments.
+    These are the fragments in `folder` for all architectures, those in the subfolder of
+    `architecture`, and the files `extra`. Raises InnkeeperError if that subfolder has no fragments.
     """
     paths = [*sorted(folder.glob("*.conf")), *sorted((folder / architecture).glob("*.conf"))]
     if not any(path.parent.name == architecture for path in paths):
         raise InnkeeperError(f"no kernel configuration fragments for {architecture} in {folder}")
     parsed = [parse_fragment(path.read_text(), str(path.relative_to(folder))) for path in paths]
+    parsed += [parse_fragment(path.read_text(), str(path)) for path in extra]
     return merge([setting for setting in fragment if setting.since <= version < setting.before] for fragment in parsed)
 
 

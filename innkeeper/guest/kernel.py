@@ -10,6 +10,7 @@ is at one fixed path inside the container, and time, user and host are fixed.
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,27 +92,27 @@ ccache --show-stats
 """
 
 
-def build_kernel(source: Source, store: Store, fragments: Path) -> Path:
+def build_kernel(source: Source, store: Store, fragments: Path, extra: Sequence[Path] = ()) -> Path:
     """Build the kernel unless the store has it, and return the step's folder.
 
     It contains `vmlinux` (ELF, PVH, stripped), `bzImage` and `config`. `fragments` is the folder of
-    configuration fragments. Raises InnkeeperError if these are malformed or disagree, if a symbol
-    does not survive, or if the compilation fails (with the path of its log).
+    configuration fragments, `extra` are further fragments. Raises InnkeeperError if these are malformed
+    or disagree, if a symbol does not survive, or if the compilation fails (with the path of its log).
     """
-    return _step(source, store, fragments, compile_it=True)
+    return _step(source, store, fragments, extra, compile_it=True)
 
 
-def configure_kernel(source: Source, store: Store, fragments: Path) -> Path:
+def configure_kernel(source: Source, store: Store, fragments: Path, extra: Sequence[Path] = ()) -> Path:
     """Make the kernel's configuration as `build_kernel` does, without compiling anything.
 
     Return the step's folder, which contains `config`. Raises InnkeeperError.
     """
-    return _step(source, store, fragments, compile_it=False)
+    return _step(source, store, fragments, extra, compile_it=False)
 
 
-def _step(source: Source, store: Store, fragments: Path, *, compile_it: bool) -> Path:
+def _step(source: Source, store: Store, fragments: Path, extra: Sequence[Path], *, compile_it: bool) -> Path:
     builder = source.builder(store)
-    settings = kconfig.read_fragments(fragments, ARCHITECTURE, source.series)
+    settings = kconfig.read_fragments(fragments, ARCHITECTURE, source.series, extra)
     version = builder.version_of(source.package)
     inputs: dict[str, JSON] = {
         "architecture": ARCHITECTURE,

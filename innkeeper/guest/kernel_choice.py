@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Variant, debian_kernel
-from innkeeper.guest.kernel import DEFAULT_SOURCE, SOURCES, build_kernel
+from innkeeper.guest import debian_kernel
+from innkeeper.guest.config import KernelPart
+from innkeeper.guest.kconfig import parse_config
+from innkeeper.guest.kernel import SOURCES, build_kernel, configure_kernel
 from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store, hash_file
 
 OURS, DEBIAN, AUTO = "ours", "debian", "auto"
@@ -16,6 +18,8 @@ OURS, DEBIAN, AUTO = "ours", "debian", "auto"
 
 The name of a kernel source (`kernel.SOURCES`) is a word as well: ours, made from that source.
 """
+
+DEFAULT = KernelPart()
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def check_source(name: str, kernel: str) -> str:
     return name
 
 
-def choose(wanted: str, variant: Variant, store: Store, project: Path) -> str:
-    """Return `wanted`, or what AUTO means: OURS if the store has it or the variant needs it, else DEBIAN.
+def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> str:
+    """Return `wanted`, or what AUTO means: OURS if the store has it or the guest needs it, else DEBIAN.
 
     Raises InnkeeperError if the kernel `wanted` cannot enforce what the variant promises.
     """
@@ -70,25 +74,50 @@ def choose(wanted: str, variant: Variant, store: Store, project: Path) -> str:
         raise InnkeeperError(f"guest variant selinux with kernel {DEBIAN}: {reason}", hint=f"use --kernel {OURS}")
     if wanted != AUTO:
         return wanted
-    if variant == "selinux":
+    if variant == "selinux" or part.fragments or part.source != DEFAULT.source:
         return OURS
     try:
-        _ours(FinishedSteps(store.root), project)
+        _ours(FinishedSteps(store.root), project, part)
     except NotBuilt:
         return DEBIAN
     return OURS
 
 
-def make_kernel(wanted: str, store: Store, project: Path) -> Kernel:
-    """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError."""
+def make_kernel(wanted: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> Kernel:
+    """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError.
+
+    `part` has the source and further options of ours.
+    """
+    if wanted in SOURCES:
+        part = replace(part, source=wanted)
     if wanted == OURS or wanted in SOURCES:
-        return _ours(store, project, DEFAULT_SOURCE if wanted == OURS else wanted)
+        return _ours(store, project, part)
     return _debian(store, project) if wanted == DEBIAN else _file(store, Path(wanted))
 
 
-def _ours(store: Store, project: Path, name: str = DEFAULT_SOURCE) -> Kernel:
+def kernel_step(wanted: str, store: Store, project: Path, part: KernelPart) -> Path:
+    """Return the step's folder of a kernel that `choose` returned. On a store that plans nothing is made."""
+    if wanted == DEBIAN:
+        return debian_kernel.debian_kernel(store, fragments=project / "kernel-config")
+    return make_kernel(wanted, store, project, part).step
+
+
+def config_changes(part: KernelPart, store: Store, project: Path) -> dict[str, tuple[str, str]]:
+    """Return what `part.fragments` change in the final configuration: symbol -> value without and with them.
+
+    A value of "n" is a symbol that is off. Nothing is compiled. Raises InnkeeperError.
+    """
+    source, folder = SOURCES[part.source], project / "kernel-config"
+    steps = [configure_kernel(source, store, folder, extra) for extra in ((), [Path(path) for path in part.fragments])]
+    before, after = (parse_config((step / "config").read_text()) for step in steps)
+    names = sorted(before.keys() | after.keys())
+    return {name: (before.get(name, "n"), after.get(name, "n")) for name in names if before.get(name) != after.get(name)}
+
+
+def _ours(store: Store, project: Path, part: KernelPart) -> Kernel:
+    name = part.source
     source = SOURCES[name]
-    step = build_kernel(source, store, project / "kernel-config")
+    step = build_kernel(source, store, project / "kernel-config", [Path(path) for path in part.fragments])
     builder = source.builder(store)
     package = f"{name} {builder.version_of(name)}"
     return Kernel(

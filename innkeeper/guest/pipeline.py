@@ -3,27 +3,32 @@
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, BootFiles, Variant, lsm_policies
+from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom
 from innkeeper.guest.builder import Builder
+from innkeeper.guest.config import BudgetsPart, Guest, check
+from innkeeper.guest.config_file import read
 from innkeeper.guest.disk import make_disk
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
-from innkeeper.guest.kernel_choice import AUTO, OURS, choose, make_kernel
+from innkeeper.guest.kernel import SOURCES
+from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
 from innkeeper.guest.manifest import make_manifest
+from innkeeper.guest.origins import find_origins
+from innkeeper.guest.planning import InOrder, PlannedStep, PlanningStore
 from innkeeper.guest.rootfs import make_initrd, make_rootfs
-from innkeeper.guest.store import Store
+from innkeeper.guest.store import JSON, Store
 from innkeeper.guest.verity import make_verity
 
 IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
 """Packages of the builder that converts a finished root to its other formats."""
 
-BUDGETS = {"bzImage": 6_000_000, "rootfs.erofs": 25_000_000}
-"""The largest size of an artifact, in bytes.
+BUDGETS = {"bzImage": BudgetsPart().kernel, "rootfs.erofs": BudgetsPart().root}
+"""The largest size of an artifact, in bytes, unless guest.toml says another.
 
 The kernel has all of the contract built in, and the root contains the agent.
 """
@@ -34,6 +39,7 @@ class _Root:
     """The guest's root file system, the steps that it was made from, and their builders by name."""
 
     step: Path
+    programs: Mapping[str, Path]
     inputs: tuple[Path, ...]
     builders: Mapping[str, Builder]
 
@@ -44,7 +50,7 @@ KERNEL_FILES = ("vmlinux", "bzImage", "config", "modules.initrd")
 
 def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
     """Run `innkeeper.guest.build` with a store and a source tree of the caller's choice."""
-    outputs = build_outputs(output, variant, OURS, store=store, project=project)
+    outputs = build_guest(Guest(variant=variant), output, store=store, project=project)
     return Artifacts(
         vmlinux=outputs["vmlinux"],
         bzImage=outputs["bzImage"],
@@ -61,47 +67,70 @@ def build_outputs(
     output: Path | None, variant: Variant, kernel: str, *, store: Store | None = None, project: Path | None = None
 ) -> dict[str, Path]:
     """Build everything, with `kernel` as in `innkeeper.guest.boot_files`. Return the files by name."""
+    return build_guest(of_words(variant, kernel), output, store=store, project=project)
+
+
+def of_words(variant: Variant, kernel: str, file: Path | None = None) -> Guest:
+    """Return the guest that the command line's words describe, or a guest.toml.
+
+    With a file, its variant counts, and its kernel too if `kernel` is AUTO.
+    """
+    guest = read([file]) if file else Guest(variant=variant)
+    if kernel == AUTO:
+        return guest
+    part = replace(guest.kernel, use=OURS, source=kernel) if kernel in SOURCES else replace(guest.kernel, use=kernel)
+    return check(replace(guest, kernel=part))
+
+
+def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None, project: Path | None = None) -> dict[str, Path]:
+    """Build the outputs that `guest` names. Return the files by name."""
     store, project = _places(store, project)
-    chosen = choose(kernel, variant, store, project)
+    chosen = choose(_kernel_word(guest), guest.variant, store, project, guest.kernel)
     with ThreadPoolExecutor() as pool:
-        root = _make_root(store, project, variant, pool)
-    image = Builder(IMAGE_PACKAGES, store)
-    verity = make_verity(image, root.step)
-    disk = make_disk(store, root.step, verity)
-    initrd = make_initrd(image, root.step)
-    made = make_kernel(chosen, store, project)
-    outputs = {
-        **made.outputs,
-        "rootfs.erofs": root.step / "root.erofs",
-        "innkeeper.img": disk / "innkeeper.img",
-        "innkeeper.initrd": initrd / "innkeeper.initrd",
-        "verity.toml": verity / "verity.toml",
-    }
+        root = _make_root(store, project, guest, pool)
+    derived = _derive(store, guest, root.step)
+    made = make_kernel(chosen, store, project, guest.kernel)
+    outputs = _outputs(guest, made, root.step, derived)
+    if "sbom" in guest.outputs:
+        outputs[sbom.NAME] = _sbom(store, project, guest, root, made) / sbom.NAME
     ours = {name: path for name, path in outputs.items() if made.facts["from"] == OURS or name not in made.outputs}
-    check_budgets(ours, show=output is not None)
-    packages = {name: builder.package_list() for name, builder in {**root.builders, "image": image}.items()}
-    manifest = make_manifest(
-        store,
-        variant,
-        [*root.inputs, root.step, verity, disk, initrd, made.step],
-        {**packages, "kernel": made.packages},
-        project / "agent" / "requirements.lock",
-        outputs,
-        {"verity": json.loads((verity / "verity.json").read_text()), "kernel": dict(made.facts)},
-    )
-    outputs["manifest.json"] = manifest / "manifest.json"
+    check_budgets({"rootfs.erofs": root.step / "root.erofs", **ours}, show=output is not None, budgets=_budgets(guest))
+    outputs["manifest.json"] = _manifest(store, project, guest, root, derived, made, outputs) / "manifest.json"
     return outputs if output is None else link(outputs, output)
 
 
-def make_boot_files(variant: Variant, kernel: str = AUTO, *, store: Store | None = None, project: Path | None = None) -> BootFiles:
+def _sbom(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel) -> Path:
+    origins = find_origins(store, project, guest, root.step, root.programs)
+    packages = additions.builder(store, guest).package_list()
+    return sbom.make_sbom(store, origins, made, packages, root.step / "root.erofs")
+
+
+def _manifest(store: Store, project: Path, guest: Guest, root: _Root, derived: "_Derived", made: Kernel, outputs: dict[str, Path]) -> Path:
+    packages = {name: builder.package_list() for name, builder in {**root.builders, "image": derived.builder}.items()}
+    return make_manifest(
+        store,
+        guest.variant,
+        [*root.inputs, root.step, *derived.steps, made.step],
+        {**packages, "kernel": made.packages},
+        project / "agent" / "requirements.lock",
+        outputs,
+        _facts(guest, derived, made),
+    )
+
+
+def make_boot_files(
+    variant: Variant, kernel: str = AUTO, *, store: Store | None = None, project: Path | None = None, file: Path | None = None
+) -> BootFiles:
     """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
     store, project = _places(store, project)
-    chosen = choose(kernel, variant, store, project)
+    guest = of_words(variant, kernel, file)
+    chosen = choose(guest.kernel.use, guest.variant, store, project, guest.kernel)
     with ThreadPoolExecutor() as pool:
         Builder([], store).id  # noqa: B018 - made before the threads, which would wait for each other
-        making = pool.submit(make_kernel, chosen, store, project)
-        root = _make_root(store, project, variant, pool)
+        making = pool.submit(make_kernel, chosen, store, project, guest.kernel)
+        root = _make_root(store, project, guest, pool)
         made = making.result()
+    check_budgets({"rootfs.erofs": root.step / "root.erofs"}, show=False, budgets=_budgets(guest))
     lacks = made.facts.get("lacks", {})
     assert isinstance(lacks, dict)
     return BootFiles(
@@ -111,9 +140,79 @@ def make_boot_files(variant: Variant, kernel: str = AUTO, *, store: Store | None
         kernel_is_ours=made.facts["from"] == OURS,
         kernel_lacks={symbol: str(reason) for symbol, reason in lacks.items()},
         initrd=made.initrd,
-        parameters=made.parameters,
+        parameters=(*made.parameters, *guest.parameters),
         machine_type=made.machine_type,
     )
+
+
+def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -> list[PlannedStep]:
+    """Return the steps that a build of `guest` consists of, without making one. `plan` is a store that is new."""
+    _, project = _places(plan, project)
+    chosen = choose(_kernel_word(guest), guest.variant, plan, project, guest.kernel)
+    root = _make_root(plan, project, guest, InOrder())
+    derived = _derive(plan, guest, root.step)
+    kernel_step(chosen, plan, project, guest.kernel)
+    if "sbom" in guest.outputs:
+        find_origins(plan, project, guest, root.step, root.programs)
+    if all(step.in_store for step in plan.steps):
+        made = make_kernel(chosen, plan, project, guest.kernel)
+        outputs = _outputs(guest, made, root.step, derived)
+        if "sbom" in guest.outputs:
+            outputs[sbom.NAME] = _sbom(plan, project, guest, root, made) / sbom.NAME
+        _manifest(plan, project, guest, root, derived, made, outputs)
+        return plan.steps
+    return [*plan.steps, PlannedStep("manifest", None, False)]  # it has facts from the results of the others
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """What is made of a finished root: each is None if no output needs it."""
+
+    builder: Builder
+    verity: Path | None
+    disk: Path | None
+    initrd: Path | None
+
+    @property
+    def steps(self) -> list[Path]:
+        return [step for step in (self.verity, self.disk, self.initrd) if step is not None]
+
+
+def _derive(store: Store, guest: Guest, root: Path) -> _Derived:
+    image = Builder(IMAGE_PACKAGES, store)
+    verity = make_verity(image, root) if {"verity", "disk"} & set(guest.outputs) else None
+    disk = make_disk(store, root, verity) if verity and "disk" in guest.outputs else None
+    return _Derived(image, verity, disk, make_initrd(image, root) if "initrd" in guest.outputs else None)
+
+
+def _outputs(guest: Guest, made: Kernel, root: Path, derived: _Derived) -> dict[str, Path]:
+    """Return the files that the guest asks for, by their names in the output folder."""
+    outputs = dict(made.outputs) if "kernel" in guest.outputs else {}
+    if "root" in guest.outputs:
+        outputs["rootfs.erofs"] = root / "root.erofs"
+    if derived.disk:
+        outputs["innkeeper.img"] = derived.disk / "innkeeper.img"
+    if derived.initrd:
+        outputs["innkeeper.initrd"] = derived.initrd / "innkeeper.initrd"
+    if derived.verity and "verity" in guest.outputs:
+        outputs["verity.toml"] = derived.verity / "verity.toml"
+    return outputs
+
+
+def _facts(guest: Guest, derived: _Derived, made: Kernel) -> dict[str, JSON]:
+    facts: dict[str, JSON] = {"kernel": dict(made.facts)}
+    if derived.verity:
+        facts["verity"] = json.loads((derived.verity / "verity.json").read_text())
+    return {**facts, "parameters": list(guest.parameters)} if guest.parameters else facts
+
+
+def _kernel_word(guest: Guest) -> str:
+    """Return the kernel that a build makes: AUTO is for `run`, which does not wait for a compiler."""
+    return OURS if guest.kernel.use == AUTO else guest.kernel.use
+
+
+def _budgets(guest: Guest) -> dict[str, int]:
+    return {"bzImage": guest.budgets.kernel, "rootfs.erofs": guest.budgets.root}
 
 
 def _places(store: Store | None, project: Path | None) -> tuple[Store, Path]:
@@ -124,7 +223,7 @@ def _places(store: Store | None, project: Path | None) -> tuple[Store, Path]:
     return store or Store(paths.store_root()), project
 
 
-def _make_root(store: Store, project: Path, variant: Variant, pool: ThreadPoolExecutor) -> _Root:
+def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Root:
     """Make the root file system. What does not depend on each other is made at the same time.
 
     A step that several others need is made before these are started: if it failed, each of them
@@ -134,19 +233,25 @@ def _make_root(store: Store, project: Path, variant: Variant, pool: ThreadPoolEx
     Builder([], store).id  # noqa: B018 - the base of both
     policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)
     install_packages(builders["agent"], project)
-    gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY)
-    programs = {"agent": freeze(store, builders["agent"], project, AGENT), "gateway": gateway.result()}
-    rootfs = make_rootfs(store, builders["agent"], project, programs, policies.result(), variant)
-    return _Root(rootfs, (*programs.values(), policies.result()), builders)
+    gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY) if guest.root.gateway else None
+    programs = {"agent": freeze(store, builders["agent"], project, AGENT)}
+    if gateway is not None:
+        programs["gateway"] = gateway.result()
+    rootfs = make_rootfs(store, builders["agent"], project, programs, policies.result(), guest.variant)
+    inputs = (*programs.values(), policies.result())
+    if not guest.is_customised:
+        return _Root(rootfs, programs, inputs, builders)
+    packages = {"packages": additions.builder(store, guest)} if guest.root.packages else {}
+    return _Root(additions.customise(store, guest, rootfs), programs, (*inputs, rootfs), {**builders, **packages})
 
 
-def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
+def check_budgets(outputs: dict[str, Path], *, show: bool, budgets: Mapping[str, int] = BUDGETS) -> None:
     """Raise InnkeeperError if one of `outputs` is over its budget.
 
     With `show`, print each size beside its budget.
     """
     over = []
-    for name, budget in BUDGETS.items():
+    for name, budget in budgets.items():
         if name not in outputs:
             continue
         size = outputs[name].stat().st_size
@@ -155,7 +260,7 @@ def check_budgets(outputs: dict[str, Path], *, show: bool) -> None:
         if size > budget:
             over.append(f"{name} has {size} bytes, its budget is {budget}")
     if over:
-        raise InnkeeperError("; ".join(over), hint="take something out, or argue for a larger budget in innkeeper/guest/pipeline.py")
+        raise InnkeeperError("; ".join(over), hint="take something out, or set a larger budget in guest.toml")
 
 
 def link(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from innkeeper import progress
-from innkeeper.guest import Variant
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.freeze import BUILDER_SCRIPTS
 from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
@@ -25,11 +24,11 @@ lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
 """
 
 
-def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: Variant) -> Path:
+def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: str) -> Path:
     """Assemble the root file system and return the step's folder.
 
-    `programs` maps names to the folders that `freeze` returned. The folder contains `root.erofs`,
-    and `files.json` with the size of each file.
+    `programs` maps names to the folders that `freeze` returned; the root may be without the gateway.
+    The folder contains `root.erofs`, and `files.json` with the size of each file.
     """
     data = project / "rootfs"
     inputs: dict[str, JSON] = {
@@ -45,6 +44,8 @@ def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping
     def make(out: Path) -> None:
         with progress.step(f"assembling the root file system ({variant})"), builder:
             frozen = {step / name: f"/{name}:ro" for name, step in programs.items()}
+            if "gateway" not in programs:
+                builder.run(["mkdir", "/gateway"])  # the script looks for files there, and finds none
             mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
             builder.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
 

@@ -57,6 +57,10 @@ class Store:
                 self._make(name, step_id, inputs, result, make)
         return result
 
+    def made(self, result: Path) -> bool:
+        """Return whether a folder that `step` returned has its content. Only a store that plans says no."""
+        return True
+
     def log_of(self, staging: Path) -> Path:
         """Return the path of a step's log.
 
@@ -123,6 +127,15 @@ class FinishedSteps(Store):
         if not self.has(name, inputs):
             raise NotBuilt(name)
         return super().step(name, inputs, make)
+
+
+UNKNOWN = "unknown until it is made: "
+"""What begins a value that a plan has in place of something in the content of an unfinished step."""
+
+
+def unknown(result: Path) -> str:
+    """Return the value that stands for the content of a step that is not made yet."""
+    return UNKNOWN + result.name
 
 
 def step_hash(name: str, inputs: Mapping[str, JSON]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from innkeeper import paths
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import cpio, debian_kernel, kconfig, kernel_choice, kernel_modules
+from innkeeper.guest.config import KernelPart
 from innkeeper.guest.debian_kernel import INITRD_SCRIPTS, lacks, make_initrd
 from innkeeper.guest.kernel_modules import ModuleFolder, read_table
 from innkeeper.guest.store import FinishedSteps, NotBuilt, Store
@@ -166,9 +167,11 @@ def test_a_kernel_is_ours_if_built_else_debians(tmp_path: Path, monkeypatch: pyt
     assert kernel_choice.choose("auto", "release", store, project) == "debian"
     assert kernel_choice.choose("ours", "release", store, project) == "ours"
     assert kernel_choice.choose("auto", "selinux", store, project) == "ours"
+    assert kernel_choice.choose("auto", "release", store, project, KernelPart(fragments=("more.conf",))) == "ours"
+    assert kernel_choice.choose("auto", "release", store, project, KernelPart(source="linux-source-6.1")) == "ours"
     with pytest.raises(InnkeeperError, match="CONFIG_SECURITY_SELINUX_DEVELOP"):
         kernel_choice.choose("debian", "selinux", store, project)
-    monkeypatch.setattr(kernel_choice, "_ours", lambda store, project: None)
+    monkeypatch.setattr(kernel_choice, "_ours", lambda store, project, part: None)
     assert kernel_choice.choose("auto", "release", store, project) == "ours"
     with pytest.raises(NotBuilt):
         FinishedSteps(tmp_path).step("absent", {}, lambda out: None)

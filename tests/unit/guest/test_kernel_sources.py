@@ -42,7 +42,7 @@ def test_other_sources_and_other_kernels_are_refused() -> None:
 
 @pytest.mark.parametrize(("word", "package"), [("ours", "linux-source-6.12"), *((name, name) for name in SOURCES)])
 def test_what_is_said_of_a_kernel_names_its_source(word: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_choice, "build_kernel", lambda source, store, fragments: tmp_path / source.package)
+    monkeypatch.setattr(kernel_choice, "build_kernel", lambda source, store, fragments, extra: tmp_path / source.package)
     monkeypatch.setattr(Builder, "package_list", lambda self: [{"name": name, "version": "6.x-1"} for name in self.packages])
     kernel = kernel_choice.make_kernel(word, Store(tmp_path), tmp_path)
     assert kernel.step.name == package

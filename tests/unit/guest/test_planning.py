@@ -1,0 +1,107 @@
+"""A plan: the ids of steps without making them, and that the default guest is what it was before there was a guest.toml."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from innkeeper import paths
+from innkeeper.guest import kconfig, plan_report
+from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
+from innkeeper.guest.config import Guest, KernelPart, RootPart
+from innkeeper.guest.config_file import parse
+from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
+from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, ARCHITECTURE, SOURCES, _environment
+from innkeeper.guest.pipeline import plan_steps
+from innkeeper.guest.planning import PlanningStore
+from innkeeper.guest.store import JSON, Store, hash_file, hash_tree, step_hash
+
+VERSIONS = [{"name": name, "version": "1", "architecture": "amd64"} for name in ("base-files", *SOURCES)]
+
+
+def with_builders(guest: Guest, root: Path) -> dict[str, str | None]:
+    """The ids of the guest's steps by name, after its builders were "made" in the store `root`."""
+    while True:
+        steps = plan_steps(guest, PlanningStore(root))
+        missing = [step for step in steps if step.name.startswith("builder") and step.id and not step.in_store]
+        if not missing:
+            return {step.name: step.id for step in steps}
+        for step in missing:
+            (root / step.folder).mkdir(parents=True)
+            (root / step.folder / "packages.json").write_text(json.dumps(VERSIONS))
+
+
+def test_ids_that_depend_on_a_missing_builder_are_not_known(tmp_path: Path) -> None:
+    steps = plan_steps(Guest(), PlanningStore(tmp_path))
+    assert [step.name for step in steps if step.id] == ["builder-base", "builder", "builder", "builder", "builder"]
+    assert {step.name for step in steps if not step.id} >= {"agent", "gateway", "rootfs", "verity", "disk", "initrd", "kernel", "manifest"}
+    assert not any(step.in_store for step in steps)
+    assert not list(tmp_path.iterdir()), "a plan writes nothing"
+
+
+def test_the_default_guest_has_the_steps_and_ids_as_without_a_guest_toml(tmp_path: Path) -> None:
+    """The inputs are written out here: a new one would change the id of a guest that nobody changed."""
+    ids = with_builders(parse("", tmp_path / "guest.toml"), tmp_path)
+    assert list(ids) == [
+        *("builder-base", "builder", "policy", "python-packages", "gateway", "agent", "rootfs"),
+        *("verity", "disk", "initrd", "kernel", "manifest"),
+    ]
+    project, store = paths.project_root(), Store(tmp_path)
+    rootfs: dict[str, JSON] = {
+        "builder": Builder(PACKAGES, store).id,
+        "programs": {name: f"{name}-{(ids[name] or '')[:16]}" for name in ("agent", "gateway")},
+        "policies": f"policy-{(ids['policy'] or '')[:16]}",
+        "rootfs": hash_tree(project / "rootfs", ["layout", "init.c", "skeleton/**/*"]),
+        "script": hash_file(BUILDER_SCRIPTS / "assemble.py"),
+        "epoch": SOURCE_DATE_EPOCH,
+        "variant": "release",
+    }
+    assert ids["rootfs"] == step_hash("rootfs", rootfs)
+    source = next(iter(SOURCES.values()))
+    kernel: dict[str, JSON] = {
+        "architecture": ARCHITECTURE,
+        "builder": source.builder(store).id,
+        "environment": dict(_environment(source)),
+        "fragments": kconfig.as_config(kconfig.read_fragments(project / "kernel-config", ARCHITECTURE, source.series)),
+        "recipe": [_CONFIGURE, _COMPILE],
+        "source": f"{source.package} 1",
+    }
+    assert ids["kernel"] == step_hash("kernel", kernel)
+
+
+def test_only_what_a_setting_concerns_gets_another_id(tmp_path: Path) -> None:
+    plain = with_builders(Guest(), tmp_path)
+
+    def changed(text: str) -> set[str]:
+        ids = with_builders(parse(text, tmp_path / "guest.toml"), tmp_path)
+        return {name for name, id in ids.items() if plain.get(name) != id}
+
+    (tmp_path / "more.conf").write_text("# For a test.\nCONFIG_BTRFS_FS=y # volumes\n")
+    assert changed('[kernel]\nfragments = ["more.conf"]') == {"kernel"}
+    assert changed('[kernel]\nparameters = ["quiet"]\n[budgets]\nroot = 9') == set()
+    assert changed('[[files]]\npath = "/etc/motd"\ntext = "hello"') == {"custom-root", "verity", "disk", "initrd"}
+    assert changed("[root]\ngateway = false") == {"rootfs", "verity", "disk", "initrd"}
+    assert changed('[root]\npackages = ["strace"]') == {"custom-root", "verity", "disk", "initrd"}
+    assert changed('variant = "debug"') == {"rootfs", "verity", "disk", "initrd"}
+
+
+def test_outputs_that_are_not_wanted_need_no_steps(tmp_path: Path) -> None:
+    guest = Guest(outputs=("root",), root=RootPart(gateway=False), kernel=KernelPart(use="debian"))
+    assert {*with_builders(guest, tmp_path)}.isdisjoint({"gateway", "verity", "disk", "initrd", "kernel"})
+    assert "verity" in with_builders(replace(guest, outputs=("disk",)), tmp_path)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_printed(tmp_path: Path, as_json: bool) -> None:
+    text = plan_report.report(Guest(), as_json=as_json, store=Store(tmp_path))
+    if as_json:
+        document: dict[str, Any] = json.loads(text)
+        assert document["configuration"]["kernel"]["use"] == "auto"
+        assert document["steps"][0]["name"] == "builder-base" and document["steps"][0]["in_store"] is False
+        assert document["steps"][-1] == {"name": "manifest", "id": None, "in_store": False}
+    else:
+        assert parse(text, tmp_path / "printed.toml") == Guest(), "the steps are comments, so the text is a guest.toml"
+        assert f"# builder-base-{'cba4bec10f16f464'}  " in text
+        assert text.splitlines()[-1].split(maxsplit=2)[1:] == ["manifest-unknown", plan_report.NOT_KNOWN]
