@@ -4,7 +4,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Refused
-from agent.linux.netlink import IFF_NOARP, IFF_UP, NLM_F_CREATE, NLM_F_REPLACE, RTM_GETADDR, RTM_NEWADDR, RTM_SETLINK
+from agent.linux.netlink import IFA_F_NODAD, IFF_NOARP, IFF_UP, NLM_F_CREATE, NLM_F_REPLACE, RTM_GETADDR, RTM_NEWADDR, RTM_SETLINK
 from agent.network import address as ip
 from agent.network.link import (
     IFNAMSIZ,
@@ -126,12 +126,14 @@ def _add_addresses(route: RouteSocket, link: Message, addresses: list[tuple[int,
     """Add addresses to a link.
 
     IPv6 addresses are skipped if IPv6 is disabled in this kernel. The host does not know that, and
-    its request should not fail for it.
+    its request should not fail for it. They are usable at once: the host has given them to the pod,
+    and has looked for duplicates (RFC 4862, 5.4) where it did so.
     """
     for family, text, length in addresses:
         if family == socket.AF_INET6 and _ipv6_is_off():
             continue
-        fields = {"family": family, "prefixlen": length, "index": link["index"]}
+        flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
+        fields = {"family": family, "prefixlen": length, "flags": flags, "index": link["index"]}
         attrs = [("IFA_ADDRESS", text)] if family == socket.AF_INET6 else [("IFA_LOCAL", text), ("IFA_ADDRESS", text)]
         route.change(RTM_NEWADDR, fields, attrs, flags=NLM_F_CREATE | NLM_F_REPLACE, subject=f"{text}/{length}")
 

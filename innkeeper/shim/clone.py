@@ -23,10 +23,9 @@ def start(config: VmConfig, settings: Settings, folder: Path) -> tuple[Cloneable
 
     There may be no template for it, or one that does not load, which is removed. Raises OSError.
     """
-    os.environ[paths.TEMPLATES_VARIABLE] = str(settings.templates)
-    clone = clones.configuration(config)
-    if clone is None or len(config.taps) > 1:
+    if len(config.taps) > 1 or (clone := clones.configuration(config)) is None:
         return None
+    os.environ[paths.TEMPLATES_VARIABLE] = str(settings.templates)
     clone = replace(clone, disks=clones.unused_disks(clone, folder))
     vm = CloneableVm(clone, settings.host, registry.outside(folder.name, folder))
     try:

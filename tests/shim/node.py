@@ -23,6 +23,7 @@ from tests.vm.guest import artifacts
 IMAGE = "localhost/busybox:1"
 RUNTIME = "io.containerd.innkeeper.v2"
 SECONDS = 180.0
+STARTING = "server is not initialized yet"
 NUMBERS = count()
 """Nodes of this process, each with a bridge and a network of its own."""
 
@@ -219,6 +220,9 @@ class Node:
     def crictl(self, *words: object, **options: Any) -> str:
         """Run a command of CRI's client that succeeds. Return its output."""
         done = _text_of(self.crictl_argv(*words), **options)
+        if STARTING in done.stderr:  # the daemon answers other clients sooner
+            eventually(lambda: STARTING not in _text_of(self.crictl_argv("version")).stderr)
+            done = _text_of(self.crictl_argv(*words), **options)
         assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr, self.log.read_text()[-4000:])
         return done.stdout
 

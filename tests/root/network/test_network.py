@@ -55,6 +55,9 @@ def link_of(name: str) -> Any:
         return route.link("get", ifname=name)[0]
 
 
+IFA_F_NODAD, IFA_F_TENTATIVE = 0x02, 0x40
+
+
 def addresses_of(name: str) -> set[str]:
     with oracle() as route:
         index = route.link_lookup(ifname=name)[0]
@@ -103,6 +106,9 @@ def test_interface_found_by_address_is_renamed_and_comes_up() -> None:
         assert link["flags"] & 1
         assert (link.get_attr("IFLA_MTU"), link.get_attr("IFLA_ADDRESS")) == (1400, MAC)
         assert {"10.1.2.3/24", "fd00::3/64"} <= addresses_of("eth0")
+        with oracle() as route:
+            (six,) = (item for item in route.get_addr(index=link["index"]) if item.get_attr("IFA_ADDRESS") == "fd00::3")
+        assert six["flags"] & (IFA_F_NODAD | IFA_F_TENTATIVE) == IFA_F_NODAD  # usable at once
 
     in_own_network(body)
 

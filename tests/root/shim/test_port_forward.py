@@ -42,7 +42,7 @@ def test_every_port_of_localhost_is_forwarded(tmp_path: Path) -> None:
             while piece := client.recv(64):
                 text += piece
         assert text == b"bannerCONNECT 8080\nquestion"
-        with socket.create_connection(("127.0.0.1", 81), 10) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", 81), 10) as client:
             client.recv(1)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", 8080), 10)
