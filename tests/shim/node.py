@@ -268,10 +268,16 @@ def remaining(node: Node, before: set[str]) -> set[str]:
     return leftovers(node) - before
 
 
+def _groups(name: str) -> list[Path]:
+    """Return the control groups of this name, one in each hierarchy."""
+    return list(Path("/sys/fs/cgroup").glob(f"*/{name}"))
+
+
 @contextmanager
 def running_node(containerd: Containerd | None = None, **options: Any) -> Iterator[Node]:
     """Context manager: a node in a new folder, and nothing of it afterwards. `containerd` is Debian 12's by default."""
     folder = Path(mkdtemp(prefix="ink-", dir="/run"))
+    of_ctr = set(_groups("default"))
     node = Node(folder, containerd or of_debian_12(), **options)
     try:
         node.up()
@@ -281,6 +287,6 @@ def running_node(containerd: Containerd | None = None, **options: Any) -> Iterat
         for bridge in (node.bridge, f"{node.bridge}b"):
             subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
     assert remaining(node, set()) == set()
-    for group in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
-        group.rmdir()  # kubelet would have made and removed it
+    for group in {*_groups(folder.name), *_groups("default")} - of_ctr:
+        group.rmdir()  # kubelet would have made and removed the first; runtimes leave that of ctr's namespace
     shutil.rmtree(folder)

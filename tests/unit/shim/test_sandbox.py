@@ -6,6 +6,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import handler_options, sandbox_config, spec
+from innkeeper.shim.cgroups import resolve
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.pod import Pod
@@ -32,6 +33,13 @@ def test_a_pod_as_a_specification() -> None:
     assert document["hostname"] == "web-0"
     assert document["linux"]["sysctl"] == {"net.a": "1"}
     assert document["linux"]["cgroupsPath"] == "/pods/a/id"
+
+
+def test_a_parent_of_systemd_is_a_slice() -> None:
+    """As containerd's CRI writes it for a pause container."""
+    document = sandbox_config.document(configured(cgroup_parent="/kubepods.slice/kubepods-pod1.slice"), "id", "")
+    assert document["linux"]["cgroupsPath"] == "kubepods-pod1.slice:cri-containerd:id"
+    assert resolve(document["linux"]["cgroupsPath"]) == "kubepods.slice/kubepods-pod1.slice/cri-containerd-id.scope"
 
 
 @pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
