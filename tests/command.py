@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 
 from innkeeper.cli import flags
@@ -95,9 +94,6 @@ PARTS = {
 ALONE = ("tests/interop",)
 """Parts that compare the whole host before and after: nothing runs beside them."""
 
-COMPILER_NICE = -10
-"""It makes up for the nice(1) of the kernel's compilation."""
-
 
 def test(words: list[str]) -> None:
     """Run unit tests, tests that need root, and tests that boot the guest. Paths and options go to pytest.
@@ -152,27 +148,18 @@ def _build_guest() -> None:
     guest.build(None)
 
 
-def _build_guest_soon() -> None:
-    """Build the guest beside tests, in front of them: the longest part waits for it."""
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, COMPILER_NICE)
-    try:
-        _build_guest()
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-
-
 def _run_all(needs_guest: bool) -> int:
     """Run every part and return pytest's exit status.
 
-    The guest is built beside the tests that need none.
+    The guest is built first. Beside tests its compilation took more than twice the time, and the
+    longest part waits for it.
     """
+    if needs_guest:
+        _build_guest()
     run = SideBySide()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         run.start(*(folder for folder, part in PARTS.items() if not part.guest))
-        if needs_guest:
-            _build_guest_soon()
         for folder, part in PARTS.items():
             if part.guest and folder not in ALONE:
                 run.start(folder)
