@@ -127,7 +127,7 @@ def judge(built: Path, subjects: Iterable[Subject], names: Iterable[str], work: 
 
     with ThreadPoolExecutor(WORKERS) as pool:
         results = list(pool.map(run, jobs))
-    remove_groups("cgrouptest", "testdir/cgrouptest", "testdir")
+    remove_groups("cgrouptest/container", "cgrouptest", "testdir/cgrouptest/container", "testdir/cgrouptest", "testdir")
     verdicts: dict[str, dict[str, Verdict]] = {}
     for name, subject_name, verdict in results:
         verdicts.setdefault(name, {})[subject_name] = verdict
