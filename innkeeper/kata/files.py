@@ -6,12 +6,16 @@ They are the shim's configurations, containerd's handlers, and manifests for Kub
 from collections.abc import Mapping
 from pathlib import Path
 
+from innkeeper import manifests
+from innkeeper.manifests import quoted
+
 HANDLER = "innkeeper"
 """Runtime handler: QEMU with the disk image."""
 INITRD_HANDLER = "innkeeper-initrd"
 """Runtime handler: QEMU with the initrd."""
 CLH_HANDLER = "innkeeper-clh"
 """Runtime handler: Cloud Hypervisor with the disk image."""
+RUNTIME = "io.containerd.kata.v2"
 MEMORY_OVERHEAD = {HANDLER: "256Mi", INITRD_HANDLER: "320Mi", CLH_HANDLER: "256Mi"}
 """The memory overhead of an idle pod for each handler.
 
@@ -29,11 +33,6 @@ reason, no configuration here has `enable_annotations`. See CVE-2026-44210 (argu
 and CVE-2026-50540 (a configuration file of the pod's choice, which shims before 4.0 accept whatever
 is enabled).
 """
-
-
-def quoted(path: Path) -> str:
-    """Return a path as a TOML string."""
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def qemu_with_image(kernel: Path, image: Path, qemu: Path, virtiofsd: Path, verity: str) -> str:
@@ -144,43 +143,9 @@ def containerd_handlers(configurations: Mapping[str, Path]) -> str:
 
 
 def _handler(name: str, configuration: Path) -> str:
-    table = f'[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}'
-    return f"""
-{table}]
-  runtime_type = "io.containerd.kata.v2"
-  privileged_without_host_devices = true
-  pod_annotations = [{", ".join(f'"{name}"' for name in POD_ANNOTATIONS)}]
-  {table}.options]
-    ConfigPath = {quoted(configuration)}
-"""
+    annotations = ", ".join(f'"{name}"' for name in POD_ANNOTATIONS)
+    return manifests.handler(name, RUNTIME, configuration, keys=(f"pod_annotations = [{annotations}]",))
 
 
-def _runtime_class(name: str) -> str:
-    return f"""\
-apiVersion: node.k8s.io/v1
-kind: RuntimeClass
-metadata:
-  name: {name}
-handler: {name}
-overhead:
-  podFixed:
-    memory: {MEMORY_OVERHEAD[name]}
-    cpu: 100m
-"""
-
-
-RUNTIME_CLASSES = "---\n".join(_runtime_class(name) for name in MEMORY_OVERHEAD)
-
-POD = f"""\
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {HANDLER}-example
-spec:
-  runtimeClassName: {HANDLER}
-  restartPolicy: Never
-  containers:
-    - name: kernel
-      image: docker.io/library/busybox
-      command: ["uname", "-r"]   # prints the guest's kernel: 6.12.x-innkeeper
-"""
+RUNTIME_CLASSES = "---\n".join(manifests.runtime_class(name, memory) for name, memory in MEMORY_OVERHEAD.items())
+POD = manifests.example_pod(HANDLER, "the guest's kernel: 6.12.x-innkeeper")

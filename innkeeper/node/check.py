@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper import programs
+from innkeeper import manifests, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.node import files
 from innkeeper.paths import program_name
@@ -184,9 +184,9 @@ def _handlers(dump: str) -> Iterator[Finding]:
     except tomllib.TOMLDecodeError as error:
         yield Finding("handler innkeeper", False, f"containerd config dump: {error}", "correct /etc/containerd/config.toml")
         return
-    tables = [document.get("plugins", {}).get(name, {}) for name in files.CRI.values()]
+    tables = [document.get("plugins", {}).get(name, {}) for name in manifests.CRI.values()]
     runtimes = {name for table in tables for name in table.get("containerd", {}).get("runtimes", {})}
-    version = 3 if files.CRI[3] in document.get("plugins", {}) else 2
+    version = 3 if manifests.CRI[3] in document.get("plugins", {}) else 2
     mend = f"add /etc/innkeeper/containerd-version-{version}.toml to containerd's configuration (docs/shim.md), restart containerd"
     for name in (files.HANDLER, files.EROFS_HANDLER):
         works, required = name in runtimes, name == files.HANDLER

@@ -2,25 +2,20 @@
 
 from pathlib import Path
 
+from innkeeper import manifests
+from innkeeper.manifests import quoted
+
 HANDLER = "innkeeper"
 """Runtime handler: roots of the node's default snapshotter."""
 EROFS_HANDLER = "innkeeper-erofs"
 """Runtime handler: roots of the erofs snapshotter, each layer a disk. containerd has it from 2.1 on."""
 RUNTIME = "io.containerd.innkeeper.v2"
-MEMORY_OVERHEAD, CPU_OVERHEAD = "256Mi", "100m"
+MEMORY_OVERHEAD = "256Mi"
 """What a pod takes beside its containers.
 
 The control group of an idle pod has 161 to 175 MiB under QEMU's emulation: 90 MiB of QEMU, the shim and
 virtiofsd, and the pages of the guest's memory that its kernel and agent have touched.
 """
-
-CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
-"""The table of CRI in containerd's configuration, by the version of that."""
-
-
-def quoted(path: Path) -> str:
-    """Return a path as a TOML string."""
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def configuration(template: str, values: dict[str, Path]) -> str:
@@ -39,46 +34,12 @@ def handlers(version: int, configuration_file: Path) -> str:
 
 
 def _handler(version: int, name: str, configuration_file: Path) -> str:
-    table = f'[plugins."{CRI[version]}".containerd.runtimes.{name}'
-    snapshotter = '  snapshotter = "erofs"\n' if name == EROFS_HANDLER else ""
-    return f"""
-{table}]
-  runtime_type = "{RUNTIME}"
-  privileged_without_host_devices = true
-{snapshotter}  {table}.options]
-    ConfigPath = {quoted(configuration_file)}
-"""
+    keys = ('snapshotter = "erofs"',) if name == EROFS_HANDLER else ()
+    return manifests.handler(name, RUNTIME, configuration_file, version=version, keys=keys)
 
 
-def _runtime_class(name: str) -> str:
-    return f"""\
-apiVersion: node.k8s.io/v1
-kind: RuntimeClass
-metadata:
-  name: {name}
-handler: {name}
-overhead:
-  podFixed:
-    memory: {MEMORY_OVERHEAD}
-    cpu: {CPU_OVERHEAD}
-"""
-
-
-RUNTIME_CLASSES = "---\n".join(map(_runtime_class, (HANDLER, EROFS_HANDLER)))
-
-POD = f"""\
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {HANDLER}-example
-spec:
-  runtimeClassName: {HANDLER}
-  restartPolicy: Never
-  containers:
-    - name: kernel
-      image: docker.io/library/busybox
-      command: ["uname", "-r"]   # prints the guest's kernel, with -innkeeper at the end
-"""
+RUNTIME_CLASSES = "---\n".join(manifests.runtime_class(name, MEMORY_OVERHEAD) for name in (HANDLER, EROFS_HANDLER))
+POD = manifests.example_pod(HANDLER, "the guest's kernel, with -innkeeper at the end")
 
 
 def launcher(python: Path, library: Path, module: str) -> str:

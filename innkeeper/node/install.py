@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import innkeeper.shim
-from innkeeper import programs
+from innkeeper import manifests, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 from innkeeper.installation import Installation, copy_sparse
@@ -63,7 +63,7 @@ class Layout:
             self.configuration: files.configuration(template, values),
             **{
                 self.etc / f"innkeeper/containerd-version-{version}.toml": files.handlers(version, self.configuration)
-                for version in files.CRI
+                for version in manifests.CRI
             },
             self.share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
             self.share / "pod.yaml": files.POD,

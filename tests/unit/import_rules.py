@@ -54,10 +54,11 @@ PACKAGES = (
         "files that are installed on a host, and the list by which they are removed",
         ("innkeeper.errors", "innkeeper.files"),
     ),
+    Package("innkeeper.manifests", "parts of containerd's configuration and of manifests for Kubernetes"),
     Package(
         "innkeeper.kata",
         "the guest laid out for Kata's shim",
-        ("innkeeper.errors", "innkeeper.files", "innkeeper.guest", "innkeeper.installation"),
+        ("innkeeper.errors", "innkeeper.files", "innkeeper.guest", "innkeeper.installation", "innkeeper.manifests"),
     ),
     Package(
         "innkeeper.node",
@@ -68,6 +69,7 @@ PACKAGES = (
             "innkeeper.programs",
             "innkeeper.guest",
             "innkeeper.installation",
+            "innkeeper.manifests",
             "innkeeper.engine",
             "innkeeper.shim",
             "innkeeper.vm",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper import manifests
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 from innkeeper.node import Layout, files, install, packages, uninstall
@@ -69,7 +70,7 @@ def test_handlers(installed: tuple[Layout, Artifacts, list[Path]], version: int,
     layout, _, _ = installed
     document = tomllib.loads((layout.etc / f"innkeeper/containerd-version-{version}.toml").read_text())
     assert document["version"] == version
-    runtimes = document["plugins"][files.CRI[version]]["containerd"]["runtimes"]
+    runtimes = document["plugins"][manifests.CRI[version]]["containerd"]["runtimes"]
     assert list(runtimes) == names
     assert all(runtime["options"]["ConfigPath"] == str(layout.configuration) for runtime in runtimes.values())
     assert [runtime.get("snapshotter") for runtime in runtimes.values()] == [None, "erofs"][: len(names)]
