@@ -1,4 +1,4 @@
-"""Locks on files, and files that are replaced as a whole. Uses the standard library only."""
+"""Locks on files, files that are replaced as a whole, hashes of files. Uses the standard library only."""
 
 import fcntl
 import os
@@ -119,3 +119,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex."""
+    import hashlib  # of those who hash only: `ps` and others import this module
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.files import replaced
+from innkeeper.files import hash_file, replaced
 
 RECORD = "installed.json"
 LINK = "link to "
@@ -51,7 +51,7 @@ class Installation:
         with replaced(target) as part:
             write(part)
             part.chmod(mode)
-        self._made[self._name(target)] = file_hash(target)
+        self._made[self._name(target)] = hash_file(target)
         return target
 
     def put_text(self, path: Path, text: str, mode: int = 0o644) -> Path:
@@ -63,7 +63,7 @@ class Installation:
         self._make_folder(path.parent)
         if str(path.parent) not in self._folders:
             self._folders.append(str(path.parent))
-        self._made[self._name(path)] = file_hash(path)
+        self._made[self._name(path)] = hash_file(path)
 
     def link(self, path: Path, target: Path) -> Path:
         """Make a symbolic link. Raises InnkeeperError if something else is there."""
@@ -126,15 +126,7 @@ class Installation:
 
 def _content(path: Path) -> str:
     """Return what the list has for a file."""
-    return f"{LINK}{os.readlink(path)}" if path.is_symlink() else file_hash(path)
-
-
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file."""
-    import hashlib
-
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{LINK}{os.readlink(path)}" if path.is_symlink() else hash_file(path)
 
 
 def _write(path: Path, text: str) -> None:

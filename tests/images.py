@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import paths, programs, progress
+from innkeeper.files import hash_file
 from innkeeper.guest import debian
 from innkeeper.guest.buildah import Buildah
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE
-from innkeeper.guest.store import JSON, Store, hash_file
+from innkeeper.guest.store import JSON, Store
 
 PACKAGES = ["python3", "redis-server", "nginx-light"]
 PYTHON_PACKAGES = ["python3", "python3-prctl", "python3-pytest", "busybox-static"]

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest.buildah import BuildahError
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.config import POLICY_PATH, SETTINGS_PATH, FilePart, Guest
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+from innkeeper.guest.store import JSON, Store, hash_tree
 
 SCRIPTS = ("customise.py", "assemble.py", "debian_files.py")
 """The scripts that run in the builder. The first is the one to start."""

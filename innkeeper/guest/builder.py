@@ -19,9 +19,10 @@ from types import TracebackType
 
 from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest import debian, proxy_and_ca
 from innkeeper.guest.buildah import Buildah
-from innkeeper.guest.store import JSON, Store, hash_file, unknown
+from innkeeper.guest.store import JSON, Store, unknown
 
 SUITE = "trixie"
 OLDER_SUITE = "bookworm"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from innkeeper import programs
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest import frozen
 from innkeeper.guest.erofs_inodes import Inode, read_inodes
-from innkeeper.guest.store import hash_file
 
 PROGRAMS = {"agent": "usr/lib/innkeeper/agent", "gateway": "usr/lib/innkeeper/gateway"}
 """The frozen programs of a root, by their names."""

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest import cpio, debian, kconfig, kernel_modules
 from innkeeper.guest.builder import SUITE, Builder
 from innkeeper.guest.kernel import VERSION
 from innkeeper.guest.kernel_modules import ModuleFolder, Wanted
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+from innkeeper.guest.store import JSON, Store, hash_tree
 
 PACKAGES = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
 """The package by architecture. Debian's cloud kernel has virtio's drivers and few others."""

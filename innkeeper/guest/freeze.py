@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper import progress
+from innkeeper.files import hash_file
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+from innkeeper.guest.store import JSON, Store, hash_tree
 
 PACKAGES = [
     "binutils",

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest import debian_kernel
 from innkeeper.guest.config import KernelPart
 from innkeeper.guest.kconfig import parse_config
 from innkeeper.guest.kernel import SOURCES, build_kernel, configure_kernel
-from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store, hash_file
+from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store
 
 OURS, DEBIAN, AUTO = "ours", "debian", "auto"
 """The words for `--kernel`. AUTO is ours if it is built already, else Debian's.

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from innkeeper.guest.store import JSON, Store, hash_file, record_of
+from innkeeper.files import hash_file
+from innkeeper.guest.store import JSON, Store, record_of
 
 Packages: TypeAlias = Sequence[Mapping[str, str]]
 

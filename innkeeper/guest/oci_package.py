@@ -10,10 +10,11 @@ from pathlib import Path
 
 from innkeeper import __version__, paths, progress
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import hash_file
 from innkeeper.guest.builder import OLDER_SUITE, Builder
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, ENVIRONMENT, PACKAGES, install_packages, source_copied
 from innkeeper.guest.pipeline import link
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+from innkeeper.guest.store import JSON, Store, hash_tree
 
 FOLDER, PACKAGE = "innkeeper-oci", "innkeeper-oci.deb"
 PROGRAM = f"{FOLDER}/usr/bin/innkeeper-oci"

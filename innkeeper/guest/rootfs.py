@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from innkeeper import progress
+from innkeeper.files import hash_file
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.freeze import BUILDER_SCRIPTS
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree
+from innkeeper.guest.store import JSON, Store, hash_tree
 
 # The kernel starts /init from an initrd, but /sbin/init from a disk.
 _PACK = f"""

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import __version__
+from innkeeper.files import hash_file
 from innkeeper.guest.builder import SUITE
 from innkeeper.guest.contents import PROGRAMS
 from innkeeper.guest.kernel_choice import Kernel
 from innkeeper.guest.manifest import Packages
-from innkeeper.guest.store import JSON, Store, hash_file
+from innkeeper.guest.store import JSON, Store
 
 NAME = "sbom.cdx.json"
 NAMESPACE = uuid.UUID("696e6e6b-6565-7065-7200-000000000002")

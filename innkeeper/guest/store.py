@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias, Union, cast
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.files import locked, sync_folder
+from innkeeper.files import hash_file, locked, sync_folder
 
 JSON: TypeAlias = Union[str, int, bool, "list[JSON]", "dict[str, JSON]", None]
 
@@ -147,12 +147,6 @@ def step_hash(name: str, inputs: Mapping[str, JSON]) -> str:
 def record_of(result: Path) -> dict[str, JSON]:
     """Return what a result was made of: `name`, `id` and `inputs`."""
     return cast("dict[str, JSON]", json.loads((result / RECORD).read_text()))
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file's content, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_tree(root: Path, patterns: Iterable[str] = ("**/*",)) -> dict[str, JSON]:

@@ -27,7 +27,7 @@ _HOST = ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.pr
 PACKAGES = (
     Package("innkeeper.errors", "the one exception that a user sees as a message and a hint"),
     Package("innkeeper.paths", "where the host's side keeps its files, and what it is called"),
-    Package("innkeeper.files", "locks on files, and files that are replaced as a whole", ("innkeeper.progress",)),
+    Package("innkeeper.files", "locks on files, files that are replaced as a whole, hashes of files", ("innkeeper.progress",)),
     Package("innkeeper.progress", "progress on standard error", ("innkeeper.errors",)),
     Package("innkeeper.programs", "programs of the host: which package has each", ("innkeeper.errors", "innkeeper.progress")),
     Package(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from innkeeper import paths
+from innkeeper.files import hash_file
 from innkeeper.guest import kconfig, plan_report
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.config import Guest, KernelPart, RootPart
@@ -16,7 +17,7 @@ from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
 from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, ARCHITECTURE, SOURCES, _environment
 from innkeeper.guest.pipeline import plan_steps
 from innkeeper.guest.planning import PlanningStore
-from innkeeper.guest.store import JSON, Store, hash_file, hash_tree, step_hash
+from innkeeper.guest.store import JSON, Store, hash_tree, step_hash
 
 VERSIONS = [{"name": name, "version": "1", "architecture": "amd64"} for name in ("base-files", *SOURCES)]
 
