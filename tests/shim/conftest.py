@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.shim.node import Node, leftovers, remaining, running_node
+from tests.shim.node import Node, running_node, unchanged
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,5 @@ def daemon() -> Iterator[Node]:
 @pytest.fixture
 def node(daemon: Node) -> Iterator[Node]:
     """After each test there is no process, mount, socket or folder more than before."""
-    before = leftovers(daemon)
-    yield daemon
-    daemon.end_all()
-    assert remaining(daemon, before) == set()
+    with unchanged(daemon):
+        yield daemon

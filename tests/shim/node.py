@@ -268,6 +268,15 @@ def remaining(node: Node, before: set[str]) -> set[str]:
     return leftovers(node) - before
 
 
+@contextmanager
+def unchanged(node: Node) -> Iterator[Node]:
+    """Context manager: a node in which a test makes containers. Afterwards there is nothing more than before."""
+    before = leftovers(node)
+    yield node
+    node.end_all()
+    assert remaining(node, before) == set()
+
+
 def _groups(name: str) -> list[Path]:
     """Return the control groups of this name, one in each hierarchy."""
     return list(Path("/sys/fs/cgroup").glob(f"*/{name}"))

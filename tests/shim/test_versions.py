@@ -15,7 +15,7 @@ from tests.eventually import eventually
 from tests.needs import needs
 from tests.shim.containerds import VERSIONS
 from tests.shim.images import layered
-from tests.shim.node import RUNTIME, Node, leftovers, remaining, running_node
+from tests.shim.node import RUNTIME, Node, running_node, unchanged
 from tests.shim.test_cri import Pod, page, running_pod
 from tests.shim.test_cri import pytestmark as of_pods
 
@@ -74,10 +74,8 @@ def later(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 @pytest.fixture
 def node(later: Node) -> Iterator[Node]:
     """After each test there is nothing more than before."""
-    before = leftovers(later)
-    yield later
-    later.end_all()
-    assert remaining(later, before) == set()
+    with unchanged(later):
+        yield later
 
 
 def test_run_exec_and_a_root_that_is_a_disk(node: Node) -> None:
