@@ -23,7 +23,7 @@ def start(config: VmConfig, settings: Settings, folder: Path) -> tuple[Cloneable
 
     There may be no template for it, or one that does not load, which is removed. Raises OSError.
     """
-    if len(config.taps) > 1 or (clone := clones.configuration(config)) is None:
+    if len(config.taps) > 1 or not settings.templates.is_dir() or (clone := clones.configuration(config)) is None:
         return None
     os.environ[paths.TEMPLATES_VARIABLE] = str(settings.templates)
     clone = replace(clone, disks=clones.unused_disks(clone, folder))

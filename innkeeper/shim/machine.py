@@ -89,12 +89,17 @@ class Machine:
             self._set_oom_score(0)
         else:
             self._boot(config)
-        links = self._network.connect() if self._network is not None else ()
-        configure(links, self.agent, qemu.CARD_PATH if started is not None else "")
-        if self._network is not None and self._network.forward is not None and self._vm is not None:
-            self._network.forward.start(self._vm.address(port_forward.PORT))
+        if self._network is not None:
+            self._connect(self._network, qemu.CARD_PATH if started is not None else "")
         sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
         self.agent.create_sandbox(sandbox)
+
+    def _connect(self, network: PodNetwork, pci_path: str) -> None:
+        """Give the guest the pod's addresses, and forward the pod's ports to it. Raises InnkeeperError and RpcError."""
+        assert self._vm is not None, "the VM comes first"
+        configure(network.connect(), self.agent, pci_path)
+        if network.forward is not None:
+            network.forward.start(self._vm.address(port_forward.PORT))
 
     def _boot(self, config: VmConfig) -> None:
         """Boot the VM. Raises InnkeeperError, OSError and RpcError."""

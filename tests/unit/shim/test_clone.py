@@ -17,6 +17,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("kernel", "root"):
         (tmp_path / name).write_text(name)
     monkeypatch.setenv(paths.TEMPLATES_VARIABLE, "")
+    (tmp_path / "templates").mkdir()
     return Settings(kernel=tmp_path / "kernel", root=tmp_path / "root", accelerator="tcg", templates=tmp_path / "templates")
 
 
@@ -53,3 +54,8 @@ def test_another_size_takes_another(settings: Settings, monkeypatch: pytest.Monk
 
 def test_two_cards_boot(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked_for(settings, config_of(settings, taps=2), monkeypatch) == []
+
+
+def test_without_any_template_nothing_is_looked_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.templates.rmdir()
+    assert asked_for(settings, config_of(settings), monkeypatch) == []
