@@ -128,7 +128,9 @@ def test_ports_and_other_processes(one: "subprocess.Popen[bytes]") -> None:
 
         def served() -> bytes:
             with socket.create_connection(("127.0.0.1", port), 10) as sock:
-                return sock.recv(100)
+                if answer := sock.recv(100):
+                    return answer
+            raise ConnectionError("the host's end accepts, but nothing listens in the guest")
 
         assert retry(served, OSError) == b"served\n"
     with socket.create_server(("127.0.0.1", port)):

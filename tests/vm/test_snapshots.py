@@ -112,11 +112,17 @@ def test_a_fork_goes_on_where_the_snapshot_was(start: str, tag: str) -> None:
 
 
 def ask(port: int, *words: str) -> str:
-    """The answer of a redis to a command, as one line."""
+    """Return the answer of a redis to a command, one line. Raise ConnectionError where nothing listens yet.
+
+    The host's end of a published port accepts before the guest's does, as docker's proxy: such a connection ends without a word.
+    """
     with socket.create_connection(("127.0.0.1", port), 30) as sock:
         sock.settimeout(300)
         sock.sendall(" ".join(words).encode() + b"\r\n")
-        return sock.makefile("rb").readline().decode().strip()
+        line = sock.makefile("rb").readline()
+    if not line.endswith(b"\n"):
+        raise ConnectionError(f"port {port}: the connection ended after {line!r}")
+    return line.decode().strip()
 
 
 def test_five_forks_of_a_redis(request: pytest.FixtureRequest) -> None:
