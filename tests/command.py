@@ -13,12 +13,16 @@ from tests.side_by_side import SideBySide, interrupt
 
 @dataclass(frozen=True)
 class Part:
-    """One folder of tests: its title, and what it needs of the host."""
+    """One folder of tests: its title, and what it needs of the host.
+
+    `apart` are files and folders in it that a second process runs, beside the rest.
+    """
 
     title: str
     programs: tuple[str, ...] = ()
     root: bool = False
     guest: bool = False
+    apart: tuple[str, ...] = ()
 
 
 PARTS = {
@@ -73,6 +77,14 @@ PARTS = {
             "runc",
         ),
         guest=True,
+        # Those that share templates and the pool, and look for VMs and makers of templates that others would leave.
+        apart=(
+            "tests/vm/run",
+            "tests/vm/test_bench_guest.py",
+            "tests/vm/test_pool.py",
+            "tests/vm/test_snapshots.py",
+            "tests/vm/test_templates.py",
+        ),
     ),
     "tests/escape": Part(
         "escapes, natively and in the guest", ("gcc", "qemu-system-x86_64", "virtiofsd", "mkfs.erofs"), root=True, guest=True
@@ -162,13 +174,21 @@ def _run_all(needs_guest: bool) -> int:
         run.start(*(folder for folder, part in PARTS.items() if not part.guest))
         for folder, part in PARTS.items():
             if part.guest and folder not in ALONE:
-                run.start(folder)
+                for words in processes_of(folder, part):
+                    run.start(*words)
         run.wait()
         run.start(*ALONE)
         return run.finish()
     except BaseException:
         run.stop()
         raise
+
+
+def processes_of(folder: str, part: Part) -> list[tuple[str, ...]]:
+    """Return pytest's arguments for each process that runs a part."""
+    if not part.apart:
+        return [(folder,)]
+    return [part.apart, (folder, *(f"--ignore={path}" for path in part.apart))]
 
 
 COMMAND = flags.Command(

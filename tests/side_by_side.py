@@ -1,8 +1,9 @@
 """Run several pytest processes side by side, and report them as one run.
 
 One guest under emulation keeps one processor busy, and tests of one folder share its set-up, so
-whole folders are what is run in parallel. Each process is an ordinary pytest: tests of the worker
-and of user namespaces need a process without threads and children of the test runner's.
+whole folders, or large parts of one, are what is run in parallel. Each process is an ordinary
+pytest: tests of the worker and of user namespaces need a process without threads and children of
+the test runner's.
 """
 
 import re
@@ -32,16 +33,15 @@ _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error|xfailed|xpassed|deselec
 class SideBySide:
     """Pytest processes, at most `AT_ONCE` at a time, whose lines go to standard output."""
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
-        self._options = tuple(options)
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._results: list[tuple[str, Future[tuple[int, str]]]] = []
         self._running: set[subprocess.Popen[str]] = set()
         self._begun = time.monotonic()
 
-    def start(self, *folders: str) -> None:
-        """Queue the tests of folders, to be run by one process."""
-        self._results.append((" ".join(folders), self._pool.submit(self._run, folders)))
+    def start(self, *words: str) -> None:
+        """Queue one process, with pytest's paths and options. They are its title in the report."""
+        self._results.append((" ".join(words), self._pool.submit(self._run, words)))
 
     def wait(self) -> None:
         """Return when everything that was queued has ended."""
@@ -74,8 +74,8 @@ class SideBySide:
                 process.kill()
                 process.wait()
 
-    def _run(self, folders: Sequence[str]) -> tuple[int, str]:
-        argv = [sys.executable, "-m", "pytest", *folders, *self._options]
+    def _run(self, words: Sequence[str]) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "pytest", *words]
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import PARTS, processes_of
 from tests.eventually import eventually
+from tests.paths import ROOT
 from tests.side_by_side import SideBySide
 
 MEETS = """
@@ -46,9 +48,9 @@ def test_two_run_at_once_and_are_counted_together(folder: Path, capsys: pytest.C
 
 
 def test_folders_without_a_chosen_test_fail_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = SideBySide(["-k", "chosen"])
-    run.start(write_tests(folder, "one", "def test_chosen():\n    pass\n"))
-    run.start(write_tests(folder, "two", "def test_other():\n    pass\n"))
+    run = SideBySide()
+    run.start(write_tests(folder, "one", "def test_chosen():\n    pass\n"), "-k", "chosen")
+    run.start(write_tests(folder, "two", "def test_other():\n    pass\n"), "-k", "chosen")
     assert run.finish() == 0
     assert "==== 1 deselected, 1 passed in " in capsys.readouterr().out
 
@@ -56,8 +58,8 @@ def test_folders_without_a_chosen_test_fail_nothing(folder: Path, capsys: pytest
 def test_a_process_that_stays_does_not_hold_up_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.side_by_side.LAST_LINES", 0.5)
     left = f"import subprocess\ndef test_it():\n    subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(20)'])\n"
-    run = SideBySide(["-s"])
-    run.start(write_tests(folder, "one", left))
+    run = SideBySide()
+    run.start(write_tests(folder, "one", left), "-s")
     assert run.finish() == 0
 
 
@@ -70,3 +72,12 @@ def test_a_run_that_is_stopped_ends_its_processes_and_starts_no_others(folder: P
     eventually(lambda: all((Path(name) / "runs").exists() for name in folders[:2]))
     run.stop()
     assert not (Path(folders[2]) / "runs").exists()
+
+
+@pytest.mark.parametrize("folder", [folder for folder, part in PARTS.items() if part.apart])
+def test_what_runs_apart_runs_once(folder: str) -> None:
+    """Every file of the part is in one of its two processes, and in no more."""
+    apart, (whole, *ignored) = processes_of(folder, PARTS[folder])
+    assert whole == folder
+    assert ignored == [f"--ignore={path}" for path in apart]
+    assert all((ROOT / path).exists() and path.startswith(f"{folder}/") for path in apart)
