@@ -144,6 +144,16 @@ class Agent:
     def copy_file(self, request: agent_pb2.CopyFileRequest) -> None:
         self._empty("CopyFile", request)
 
+    def create_sandbox_with_files(self, sandbox: agent_pb2.CreateSandboxRequest, files: Sequence[agent_pb2.CopyFileRequest]) -> None:
+        """Make CreateSandbox and every CopyFile in one round trip, and raise the first one's error.
+
+        The sandbox may not mount anything at or above the files: the calls are served in any order.
+        """
+        methods = [("CreateSandbox", sandbox), *(("CopyFile", file) for file in files)]
+        pending = [self.client.start(_AGENT, method, request, empty_pb2.Empty, self.timeout) for method, request in methods]
+        for call in pending:
+            call.result()
+
     def get_oom_event(self) -> str:
         """Wait until the kernel has killed a process out of memory; return its container's id."""
         return self.client.call(_AGENT, "GetOOMEvent", agent_pb2.GetOOMEventRequest(), agent_pb2.OOMEvent).container_id

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -56,6 +56,41 @@ class _Call:
         self.response: Response | None = None
 
 
+class PendingCall(Generic[R]):
+    """A call that was sent, and whose answer `result` returns. Made by `Client.start`."""
+
+    def __init__(self, client: "Client", method: str, stream: int, call: _Call, response_class: type[R], timeout: float | None) -> None:
+        self._client = client
+        self._method = method
+        self._stream = stream
+        self._call = call
+        self._response_class = response_class
+        self._timeout = timeout
+        self.deadline = None if timeout is None else time.monotonic() + timeout + _GRACE
+
+    def result(self) -> R:
+        """Wait for the answer and return it.
+
+        Raises RpcError, with DEADLINE_EXCEEDED if it does not come within the call's timeout.
+        """
+        if not self._call.answered.wait(_left(self.deadline)):
+            self._client._give_up(self._stream)
+            raise self.late()
+        answer = self._call.response
+        if answer is None:
+            raise RpcError(status.UNAVAILABLE, f"{self._method}: {self._client._lost}", lost=True)
+        if answer.code != status.OK:
+            raise _failed(answer)
+        try:
+            return self._response_class.FromString(answer.payload)  # type: ignore[attr-defined, no-any-return]
+        except DecodeError as error:
+            raise RpcError(status.INTERNAL, f"{self._method}: undecodable response: {error}") from error
+
+    def late(self) -> RpcError:
+        """Return the error of a call that took too long."""
+        return RpcError(status.DEADLINE_EXCEEDED, f"{self._method}: no answer within {self._timeout} s")
+
+
 class Client:
     """Calls over one socket.
 
@@ -103,21 +138,20 @@ class Client:
 
         Raises RpcError, with DEADLINE_EXCEEDED after `timeout` seconds.
         """
+        return self.start(service, method, request, response_class, timeout).result()
+
+    def start(self, service: str, method: str, request: Any, response_class: type[R], timeout: float | None = None) -> PendingCall[R]:
+        """Send the message `request`, and return the call, whose answer is still to be waited for.
+
+        The agent serves the calls of a connection at once, in any order. Raises RpcError.
+        """
         nanoseconds = 0 if timeout is None else max(1, min(int(timeout * 1e9), _MAX_NANOSECONDS))
-        deadline = None if timeout is None else time.monotonic() + timeout + _GRACE
         stream, call = self._begin(Request(service, method, request.SerializeToString(), nanoseconds))
-        if not self._send(method, stream, deadline) or not call.answered.wait(_left(deadline)):
+        pending = PendingCall(self, method, stream, call, response_class, timeout)
+        if not self._send(method, stream, pending.deadline):
             self._give_up(stream)
-            raise RpcError(status.DEADLINE_EXCEEDED, f"{method}: no answer within {timeout} s")
-        answer = call.response
-        if answer is None:
-            raise RpcError(status.UNAVAILABLE, f"{method}: {self._lost}", lost=True)
-        if answer.code != status.OK:
-            raise _failed(answer)
-        try:
-            return response_class.FromString(answer.payload)  # type: ignore[attr-defined, no-any-return]
-        except DecodeError as error:
-            raise RpcError(status.INTERNAL, f"{method}: undecodable response: {error}") from error
+            raise pending.late()
+        return pending
 
     def _begin(self, envelope: Request) -> tuple[int, _Call]:
         """Queue a call's frame and register the call.

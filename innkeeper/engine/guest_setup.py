@@ -29,16 +29,18 @@ def prepare(agent: Agent, resolved: ResolvedRun, run: RunPlan, container_id: str
         if resolved.request.network:
             configure_network(agent)
     servers = _resolv_conf(resolved)
-    request = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=servers.splitlines(), sandbox_id=container_id)
-    agent.create_sandbox(request)
+    sandbox = agent_pb2.CreateSandboxRequest(hostname=hostname, dns=servers.splitlines(), sandbox_id=container_id)
     hosts = hosts_file(hostname, own_address(resolved), resolved.options.add_hosts)
     contents = {"resolv.conf": servers, "hostname": f"{hostname}\n", "hosts": hosts}
-    for name, path in run.copied_files.items():
-        data = contents[name].encode()
-        agent.copy_file(agent_pb2.CopyFileRequest(path=path, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data))
+    files = [_file(path, contents[name].encode()) for name, path in run.copied_files.items()]
+    agent.create_sandbox_with_files(sandbox, files)
     agent.create_container(
         agent_pb2.CreateContainerRequest(container_id=container_id, exec_id=container_id, storages=run.storages, OCI=to_proto(run.document))
     )
+
+
+def _file(path: str, data: bytes) -> agent_pb2.CopyFileRequest:
+    return agent_pb2.CopyFileRequest(path=path, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data)
 
 
 def configure_network(agent: Agent) -> None:

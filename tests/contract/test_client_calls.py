@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from innkeeper.client import Client, RpcError
+from innkeeper.client import Agent, Client, RpcError
 from innkeeper.wire import frames, status
 from innkeeper.wire.envelope import Response
 from innkeeper.wire.pb import agent_pb2, empty_pb2, health_pb2
@@ -114,6 +114,39 @@ def test_answers_in_reverse() -> None:
         for call in reversed(calls):
             agent.answer(call, Response(payload=call.request.payload))
         assert [future.result(PATIENCE) for future in futures] == [str(number) for number in range(count)]
+
+
+def test_calls_of_one_thread_are_in_flight_together() -> None:
+    with client_and_agent() as (client, agent):
+        started = [
+            client.start(AGENT, "Echo", agent_pb2.OOMEvent(container_id=text), agent_pb2.OOMEvent, PATIENCE)
+            for text in ("one", "two", "three")
+        ]
+        calls = [agent.next_call() for _ in started]
+        for call in reversed(calls[1:]):
+            agent.answer(call, Response(payload=call.request.payload))
+        assert [str(pending.result().container_id) for pending in started[1:]] == ["two", "three"]
+        agent.answer(calls[0], Response(status.NOT_FOUND, "no one"))
+        assert "no one" in str(error_of(started[0].result))
+
+
+@pytest.mark.parametrize("code", [status.OK, status.ALREADY_EXISTS])
+def test_sandbox_and_files_in_one_round_trip(code: int) -> None:
+    """The sandbox's error comes first, whichever answer did."""
+    files = [agent_pb2.CopyFileRequest(path=path) for path in ("/a", "/b")]
+    sandbox = agent_pb2.CreateSandboxRequest(sandbox_id="one")
+
+    with client_and_agent() as (client, agent):
+
+        def work() -> None:
+            Agent(client, PATIENCE).create_sandbox_with_files(sandbox, files)
+
+        with in_thread(work if code == status.OK else lambda: str(error_of(work))) as future:
+            calls = [agent.next_call() for _ in range(3)]
+            assert [call.request.method for call in calls] == ["CreateSandbox", "CopyFile", "CopyFile"]
+            for call in reversed(calls):
+                agent.answer(call, Response(code, "there is one" if call is calls[0] else "another"))
+            assert future.result(PATIENCE) == (None if code == status.OK else "ALREADY_EXISTS: there is one")
 
 
 def test_an_answer_after_the_time_limit_is_dropped() -> None:
