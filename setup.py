@@ -12,7 +12,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-PARTS = ("agent", "innkeeper/wire", "innkeeper/__init__.py", "innkeeper/errors.py", "kernel-config", "rootfs")
+PARTS = ("agent", "innkeeper/wire", "innkeeper/__init__.py", "innkeeper/errors.py", "kernel-config", "rootfs", "guest.lock")
 
 NOT_INSTALLED = ("innkeeper-test", "innkeeper-bench")
 """Man pages of the commands that only a source tree has."""

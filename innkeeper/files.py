@@ -47,6 +47,8 @@ def _waiting_noted(descriptor: int, work: str) -> Iterator[None]:
 
     def note() -> None:
         pid = _holder(descriptor)
+        if pid == os.getpid():
+            return  # a thread of this process, whose progress is shown already
         progress.note(f"waiting for another process{f' (pid {pid})' if pid else ''} that {work} ...")
 
     timer = Timer(SILENT_SECONDS, note)

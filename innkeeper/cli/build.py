@@ -9,6 +9,7 @@ from innkeeper.guest import Variant
 
 if TYPE_CHECKING:
     from innkeeper.guest.config import Guest
+    from innkeeper.guest.store import Store
 
 
 def build(
@@ -21,6 +22,7 @@ def build(
     sbom: bool = False,
     lock: Path | None = None,
     refresh: bool = False,
+    golden: bool = False,
     kernel_config_diff: bool = False,
     only_print: bool = False,
     json: bool = False,
@@ -30,44 +32,68 @@ def build(
     guest.toml describes another guest than the default one. Options of this command come before what the files say.
     """
     if oci:
-        others = {"--file": files, "--kernel-source": kernel_source, "--sbom": sbom, "--lock": lock, "--refresh": refresh}
-        _build_oci(output, {**others, "--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json})
+        others: dict[str, object] = {
+            "--file": files,
+            "--kernel-source": kernel_source,
+            "--sbom": sbom,
+            "--lock": lock,
+            "--refresh": refresh,
+        }
+        others |= {"--golden": golden, "--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json}
+        _build_oci(output, others)
         return
-    from innkeeper.guest import plan_report
+    from innkeeper import paths
+    from innkeeper.guest import pins, plan_report
+    from innkeeper.guest.store import Store
 
     guest = _guest(files or [], variant, kernel, kernel_source, sbom)
+    file = lock or pins.file_of(files or [], new=refresh)
+    store = Store(paths.store_root(), pins.Pins({}, file) if refresh else pins.Pins.read(file))
     if kernel_config_diff:
-        print(plan_report.kernel_changes(guest), end="")
+        print(plan_report.kernel_changes(guest, store), end="")
     elif only_print or json:
-        print(plan_report.report(guest, as_json=json), end="")
+        print(plan_report.report(guest, as_json=json, store=store), end="")
+    elif refresh or golden:
+        _write_lock(guest, output, file, store, refresh=refresh, golden=golden)
     else:
-        _build_guest(guest, output, lock, refresh=refresh)
+        _build_guest(guest, output, store, lock)
 
 
-def _build_guest(guest: "Guest", output: Path, lock: Path | None, *, refresh: bool) -> None:
-    """Build the guest, and compare it with its lock file or write that. Raises InnkeeperError."""
+def _build_guest(guest: "Guest", output: Path, store: "Store", lock: Path | None) -> None:
+    """Build the guest, and compare it with its lock file if one is given. Raises InnkeeperError."""
+    from innkeeper.guest import lockfile, pins
     from innkeeper.guest.pipeline import build_guest
 
-    if refresh and lock is None:
-        raise InnkeeperError("--refresh needs --lock", hint="name the lock file to write: --lock guest.lock")
-    built = build_guest(guest, output)
     if lock is not None:
-        _compare(built["manifest.json"], lock, refresh=refresh)
+        pins.document(lock)  # before the build, which takes long
+    built = build_guest(guest, output, store=store)
+    if lock is not None and (changes := lockfile.compare(built["manifest.json"], lock)):
+        told = "\n  ".join([f"the build is not the one of {lock}:", *changes])
+        raise InnkeeperError(told, hint="if that is intended: --golden writes the new hashes, --refresh also takes new packages")
     print(output)
 
 
-def _compare(manifest: Path, lock: Path, *, refresh: bool) -> None:
-    """Compare a build with its lock file, or write the file and print what is new. Raises InnkeeperError."""
+def _write_lock(guest: "Guest", output: Path, file: Path, store: "Store", *, refresh: bool, golden: bool) -> None:
+    """Build the guest and write its lock file: with the packages of today, or only the hashes of the results. Raises InnkeeperError."""
     from innkeeper import progress
-    from innkeeper.guest import lockfile
+    from innkeeper.guest import lockfile, pins
+    from innkeeper.guest.pipeline import build_guest
+    from innkeeper.guest.store import Store
 
-    changes = lockfile.compare(manifest, lock) if lock.exists() or not refresh else []
+    if refresh and golden:
+        raise InnkeeperError("--refresh and --golden cannot be used together", hint="--refresh writes the hashes too")
+    known = pins.Pins.read(file) if lockfile.is_current(file) else pins.Pins({}, file)
+    if golden and not known.builders:
+        raise InnkeeperError(f"--golden: {file} has no packages", hint="write it: --refresh")
     if refresh:
-        for line in changes:
+        before, known = known, lockfile.refreshed(guest, file)
+        for line in lockfile.package_changes(before, known):
             progress.note(line)
-        lockfile.write(manifest, lock)
-    elif changes:
-        raise InnkeeperError("\n  ".join([f"the build is not the one of {lock}:", *changes]), hint="if that is intended, add --refresh")
+    built = build_guest(guest, output, store=Store(store.root, known))
+    for line in lockfile.golden_changes(built["manifest.json"], file):
+        progress.note(line)
+    lockfile.write(file, known, built["manifest.json"])
+    print(output)
 
 
 def _build_oci(output: Path, others: dict[str, object]) -> None:
@@ -111,9 +137,12 @@ COMMAND = flags.Command(
         flags.switch("oci", "--oci", help="innkeeper-oci/ and innkeeper-oci.deb in place of the guest."),
         flags.switch("sbom", "--sbom", help="Also sbom.cdx.json, a bill of materials in the format of CycloneDX."),
         flags.single(
-            "lock", "--lock", kind=flags.PATH, metavar="FILE", help="Fail unless packages and results are those of the lock file."
+            "lock", "--lock", kind=flags.PATH, metavar="FILE", help="Take its packages, and fail unless the results are those it has."
         ),
-        flags.switch("refresh", "--refresh", help="With --lock: write the file, and print what changed."),
+        flags.switch(
+            "refresh", "--refresh", help="Take the packages that the mirror has now, write the lock file, and print what changed."
+        ),
+        flags.switch("golden", "--golden", help="Write the hashes of the results into the lock file. Its packages stay."),
         flags.switch("kernel_config_diff", "--kernel-config-diff", help="Print what kernel.fragments change, and compile nothing."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
         flags.switch("json", "--json", help="The same as JSON."),
@@ -128,6 +157,8 @@ COMMAND = flags.Command(
         "build -f guest.toml --print",
         "build --sbom",
         "build --lock guest.lock",
+        "build --refresh",
+        "build --golden",
         "build --oci",
     ),
 )

@@ -23,14 +23,13 @@ from innkeeper.guest.buildah import BuildahError
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
 from innkeeper.guest.config import POLICY_PATH, SETTINGS_PATH, FilePart, Guest
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
+from innkeeper.guest.resolve import NoPackage
 from innkeeper.guest.store import JSON, Store, hash_tree
 
 SCRIPTS = ("customise.py", "assemble.py", "debian_files.py")
 """The scripts that run in the builder. The first is the one to start."""
 _REFUSED = re.compile(r"^refused: (.+)$", re.MULTILINE)
 """What the script in the builder prints of a file that it cannot add."""
-_NO_PACKAGE = re.compile(r"^E: (Unable to locate package .+|Package .+ has no installation candidate)$", re.MULTILINE)
-"""What apt prints of a package that Debian does not have."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,10 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
     entries = list(added(guest))
     builds = builder(store, guest)
     base = sorted(entry["name"] for entry in Builder([], store).package_list())
-    with _refusals(_NO_PACKAGE):
+    try:
         builder_id = builds.id
+    except NoPackage as error:
+        raise InnkeeperError(f"guest.toml: {error.message}", hint=error.hint) from None
     inputs: dict[str, JSON] = {
         "builder": builder_id,
         "rootfs": rootfs.name,
@@ -84,7 +85,7 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
             work = out / "work"
             _write_plan(work, entries, guest, base)
             mounts = {rootfs: "/rootfs:ro", work: "/plan:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
-            with _refusals(_REFUSED):
+            with _refusals():
                 builds.run(["python3", "-I", f"/inside/{SCRIPTS[0]}"], mounts=mounts, log=store.log_of(out))
             shutil.rmtree(work)
 
@@ -92,12 +93,12 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
 
 
 @contextmanager
-def _refusals(pattern: re.Pattern[str]) -> Iterator[None]:
-    """Context manager: show what a program in the builder refused, in place of its command line and output."""
+def _refusals() -> Iterator[None]:
+    """Context manager: show what the script in the builder refused, in place of its command line and output."""
     try:
         yield
     except BuildahError as error:
-        if match := pattern.search(error.message):
+        if match := _REFUSED.search(error.message):
             raise InnkeeperError(f"guest.toml: {match[1]}", hint=error.hint) from None
         raise
 

@@ -3,12 +3,14 @@
     with Builder(["gcc", "make"]) as builder:
         builder.run(["make"], mounts={source: "/src"}, log=log)
 
-mmdebstrap makes the container, without any registry. A builder image is a step of the store like
-any other. Its result is the list of packages that it contains (`packages.json`), and the hash of
-that list is the builder's identity in later steps. The image itself is in buildah's storage, under
-the same name.
+mmdebstrap makes the container, without any registry. Which packages are installed is decided before:
+by the pins of the lock file, or by apt with the mirror's index of that day. They are kept in the
+store (`archives`). A builder image is a step of the store like any other. Its result is the list of
+packages that it contains (`packages.json`), and the hash of that list is the builder's identity in
+later steps. The image itself is in buildah's storage, under the same name.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +23,10 @@ from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file
 from innkeeper.guest import debian, proxy_and_ca
+from innkeeper.guest.archives import fetch, repository
 from innkeeper.guest.buildah import Buildah
+from innkeeper.guest.pins import NAME, Package, Request, digest
+from innkeeper.guest.resolve import BASE, Resolver
 from innkeeper.guest.store import JSON, Store, unknown
 
 SUITE = "trixie"
@@ -33,8 +38,9 @@ A program linked with this release's C library also runs with any later one.
 SOURCE_DATE_EPOCH = 1767225600
 """2026-01-01T00:00:00Z: the timestamp of everything that is built here."""
 
-_BASE_PACKAGES = ["ca-certificates"]
 _PACKAGES = "packages.json"
+_PACKAGES_INSIDE = "/run/innkeeper/packages"
+"""Where the builder has the packages while they are installed."""
 
 
 class Builder:
@@ -58,16 +64,21 @@ class Builder:
     def id(self) -> str:
         """Return the builder's identity for the inputs of steps: the hash of its list of packages.
 
-        Builds the image first if it does not exist yet.
+        With pins it is known. Otherwise the image is built first if it does not exist yet.
         """
+        if self.store.only_plans:
+            if self.packages:
+                self._below().id  # noqa: B018
+            self._image_step()  # to be listed before the steps that use it
+        if (known := self._known_list()) is not None:
+            return hashlib.sha256(_as_json(known).encode()).hexdigest()
         image = self._image_step()
         return hash_file(image / _PACKAGES) if self.store.made(image) else unknown(image)
 
     def package_list(self) -> list[dict[str, str]]:
-        """Return all installed packages as dictionaries of `name`, `version` and `architecture`.
-
-        `sha256` of the package's archive is included if apt's lists contain it.
-        """
+        """Return all installed packages as dictionaries of `name`, `version`, `architecture` and `sha256` of the archive."""
+        if (known := self._known_list()) is not None:
+            return known
         image = self._image_step()
         packages: list[dict[str, str]] = json.loads((image / _PACKAGES).read_text()) if self.store.made(image) else []
         return packages
@@ -80,7 +91,7 @@ class Builder:
         for entry in self.package_list():
             if entry["name"] == package:
                 return entry["version"]
-        if not self.store.made(self._image_step()):
+        if self._known_list() is None and not self.store.made(self._image_step()):
             return unknown(self._image_step())
         raise InnkeeperError(f"the builder has no package {package}")
 
@@ -148,55 +159,97 @@ class Builder:
         self._working.close()
 
     def _image_step(self) -> Path:
+        inputs: dict[str, JSON] = {"suite": self.suite, "packages": [*BASE]}
+        base_pins = self.store.pins.of(Request(self.suite))
+        if base_pins is not None:
+            inputs["pins"] = digest(base_pins)
         if not self.packages:
-            return self.store.step("builder-base", _base_inputs(self.suite), self._make_base)
-        inputs: dict[str, JSON] = {"base": _base_inputs(self.suite), "packages": list(self.packages)}
+            return self.store.step("builder-base", inputs, self._make_base)
+        inputs = {"base": inputs, "packages": list(self.packages)}
+        if (added := self.store.pins.of(self.request)) is not None:
+            inputs["pins"] = digest(added)
         if self.on:
             inputs["on"] = self._below().id
         return self.store.step("builder", inputs, self._make_with_packages)
 
+    @property
+    def request(self) -> Request:
+        """Return what the builder asks of Debian, beyond the builder below it."""
+        return Request(self.suite, tuple(self.packages), tuple(self.on))
+
     def _below(self) -> "Builder":
-        """Return the builder whose image this one adds packages to."""
+        """Return the builder whose image this one adds packages to: the base has none."""
         return Builder(self.on, self.store, self.suite)
+
+    def _known_list(self) -> list[dict[str, str]] | None:
+        """Return the list of packages as the pins say, or None without pins for this builder and those below."""
+        added = self.store.pins.of(self.request)
+        if added is None:
+            return None
+        below = self._below()._known_list() if self.packages else []
+        return None if below is None else _with(below, added)
 
     def _make_base(self, out: Path) -> None:
         with progress.step(f"making the builder's base (Debian {self.suite})"):
             log = self.store.log_of(out)
+            log.unlink(missing_ok=True)
+            packages = packages_of(self.store, self.request)
             archive = out / "base.tar"
-            debian.mmdebstrap(archive, self.suite, _BASE_PACKAGES, SOURCE_DATE_EPOCH, log)
+            debian.mmdebstrap(archive, self.suite, ["ca-certificates"], SOURCE_DATE_EPOCH, log, packages=fetch(self.store, packages, log))
             with _working_container(self.buildah, "scratch") as container:
                 self.buildah.add(container, archive, "/")
                 archive.unlink()
-                listed = self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES])
-                self.buildah.commit(container, _image_name(out.name))
-            (out / _PACKAGES).write_text(debian.package_list(listed))
+                self._finish(out, container, _with([], packages))
 
     def _make_with_packages(self, out: Path) -> None:
-        with progress.step(f"making a builder with {' '.join(self.packages)}"), self._below() as base:
+        with progress.step(f"making a builder with {' '.join(self.packages)}"), self._below() as below:
             log = self.store.log_of(out)
             log.unlink(missing_ok=True)
+            status = "" if self.store.pins.of(self.request) is not None else below.run(["cat", "/var/lib/dpkg/status"])
+            packages = packages_of(self.store, self.request, status)
+            line = repository(out / "packages", fetch(self.store, packages, log), self.suite)
+            (out / "sources.list").write_text(line.format(f"file:{_PACKAGES_INSIDE}") + "\n")
             options = ["-y", "-q", "--no-install-recommends", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Use-Pty=0"]
-            quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-            apt = out / "apt"
-            apt.mkdir()
-            binds = debian.sources_mounts(apt, self.suite)
-            base.run(["apt-get", "update", "-q", *debian.apt_ca()], env=quiet, mounts=binds, log=log, network=True)
-            base.run(["apt-get", "install", *options, *debian.apt_ca(), *self.packages], env=quiet, mounts=binds, log=log, network=True)
-            listed = base.run(["sh", "-c", debian.LIST_PACKAGES])
-            base.run(["sh", "-c", "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/*.log /run/innkeeper"], log=log)
-            shutil.rmtree(apt)
-            assert base._container is not None
-            base.buildah.commit(base._container, _image_name(out.name))
-            (out / _PACKAGES).write_text(debian.package_list(listed))
+            binds = {out / "packages": f"{_PACKAGES_INSIDE}:ro", out / "sources.list": "/etc/apt/sources.list:ro"}
+            script = 'apt-get update -q && apt-get install "$@"'
+            names = [f"{one.name}={one.version}" for one in packages]
+            environment = {"DEBIAN_FRONTEND": "noninteractive"}
+            below.run(["sh", "-c", script, "install", *options, *names], env=environment, mounts=binds, log=log)
+            below.run(["sh", "-c", "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/*.log /run/innkeeper"], log=log)
+            shutil.rmtree(out / "packages")
+            (out / "sources.list").unlink()
+            assert below._container is not None
+            self._finish(out, below._container, _with(below.package_list(), packages))
+
+    def _finish(self, out: Path, container: str, expected: list[dict[str, str]]) -> None:
+        """Save the container as the builder's image, with the list of its packages. Raises InnkeeperError if it has others."""
+        found = debian.installed(self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES]))
+        wanted = {(entry["name"], entry["version"], entry["architecture"]) for entry in expected}
+        if found != wanted:
+            differing = ", ".join(sorted({" ".join(one) for one in found ^ wanted}))
+            raise InnkeeperError(f"the builder does not have the packages that were asked for, but others: {differing}")
+        self.buildah.commit(container, _image_name(out.name))
+        (out / _PACKAGES).write_text(_as_json(expected))
 
 
-def _base_inputs(suite: str) -> dict[str, JSON]:
-    """Return the inputs of the base step.
+def packages_of(store: Store, request: Request, status: str = "") -> tuple[Package, ...]:
+    """Return the packages to install: the pinned ones, else those that the mirror has now. `status` is dpkg's, below."""
+    pinned = store.pins.of(request)
+    if pinned is not None:
+        return pinned
+    progress.note(f"not in {store.pins.file or NAME}, so taken as the mirror has it today: {request.key}")
+    with Resolver(request.suite) as resolver:
+        return tuple(resolver.resolve(request, status))
 
-    The mirror is not an input: every mirror carries the same Debian. The list of packages would
-    show a difference.
-    """
-    return {"suite": suite, "packages": list(_BASE_PACKAGES)}
+
+def _with(below: list[dict[str, str]], added: Sequence[Package]) -> list[dict[str, str]]:
+    """Return a list of packages to which others are added: a newer version takes the place of the older one."""
+    packages = {entry["name"]: entry for entry in below} | {one.name: one.listed() for one in added}
+    return [packages[name] for name in sorted(packages, key=lambda name: f"{name}|")]  # the order of dpkg-query's sorted lines
+
+
+def _as_json(packages: list[dict[str, str]]) -> str:
+    return json.dumps(packages, indent=1, sort_keys=True) + "\n"
 
 
 def _image_name(step: str) -> str:

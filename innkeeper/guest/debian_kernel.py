@@ -2,7 +2,7 @@
 
     kernel = debian_kernel(store)       # <store>/debian-kernel-ID/{vmlinuz,modules.initrd,config,kernel.json}
 
-apt in the builder's base checks the package against the signed lists of the mirror. The drivers and
+The package is the one of the lock file, or without one that of the mirror's signed index. The drivers and
 file systems of this kernel are modules, so it starts from an initrd that holds those of the guest's
 contract (`kernel-config/debian-modules`) and busybox.
 """
@@ -10,16 +10,17 @@ contract (`kernel-config/debian-modules`) and busybox.
 import json
 import platform
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.files import hash_file
-from innkeeper.guest import cpio, debian, kconfig, kernel_modules
-from innkeeper.guest.builder import SUITE, Builder
+from innkeeper.guest import archives, cpio, kconfig, kernel_modules
+from innkeeper.guest.builder import SUITE, packages_of
 from innkeeper.guest.kernel import VERSION
 from innkeeper.guest.kernel_modules import ModuleFolder, Wanted
+from innkeeper.guest.pins import Request, digest
 from innkeeper.guest.store import JSON, Store, hash_tree
 
 PACKAGES = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
@@ -46,22 +47,6 @@ OPTIONS = {
 _BY_AGENT = ("DEVTMPFS_MOUNT",)
 """Symbols in whose place the agent does something."""
 
-_FETCH = """
-set -eu
-cd /out
-apt-get update -q "$@"
-image=$(apt-cache depends "$PACKAGE" | sed -n 's/^ *Depends: //p')
-apt-get download -q -o APT::Sandbox::User=root "$@" "$image" busybox-static
-mkdir files
-for archive in *.deb; do
-    dpkg-deb -x "$archive" files
-    dpkg-deb -W --showformat 'ii |${Package}|${Version}|${Architecture}\\n' "$archive" >>installed
-    dpkg-deb -W --showformat '${Package}=${Version}\\n' "$archive" | xargs apt-cache show | grep -E '^(Package|Version|SHA256):' >>shown
-done
-(cat installed; echo --; cat shown) >listed
-rm installed shown
-"""
-
 
 def debian_kernel(store: Store, *, fragments: Path | None = None) -> Path:
     """Fetch Debian's kernel unless the store has it, and return the step's folder.
@@ -78,7 +63,7 @@ def debian_kernel(store: Store, *, fragments: Path | None = None) -> Path:
     inputs: dict[str, JSON] = {
         "suite": SUITE,
         "package": PACKAGES[architecture],
-        "recipe": _FETCH,
+        "pins": digest(pinned) if (pinned := store.pins.of(request(architecture))) is not None else None,
         "initrd": hash_tree(INITRD_SCRIPTS),
         "modules": table,
         "fragments": kconfig.as_config(settings),
@@ -87,7 +72,7 @@ def debian_kernel(store: Store, *, fragments: Path | None = None) -> Path:
 
     def make(out: Path) -> None:
         with progress.step(f"fetching Debian's kernel ({PACKAGES[architecture]})"):
-            packages = _fetch(store, PACKAGES[architecture], out)
+            packages = _fetch(store, request(architecture), out)
             _pack(out, packages, settings, kernel_modules.read_table(table))
 
     return store.step("debian-kernel", inputs, make)
@@ -119,19 +104,20 @@ def lacks(settings: Mapping[str, kconfig.Setting], config: Mapping[str, str], ta
     }
 
 
-def _fetch(store: Store, package: str, out: Path) -> list[dict[str, str]]:
+def request(architecture: str = "x86_64") -> Request:
+    """Return what is asked of Debian: the kernel's package, and busybox for the initrd."""
+    return Request(SUITE, (PACKAGES[architecture], "busybox-static"), only=True)
+
+
+def _fetch(store: Store, wanted: Request, out: Path) -> list[dict[str, str]]:
     """Download and unpack the kernel and busybox into `out`/files. Return the two packages."""
-    apt = out / "apt"
-    apt.mkdir()
-    with Builder([], store) as base:
-        mounts = {**debian.sources_mounts(apt, base.suite), out: "/out"}
-        command = ["sh", "-c", _FETCH, "fetch", *debian.apt_ca()]
-        base.run(command, mounts=mounts, env={"PACKAGE": package}, log=store.log_of(out), network=True)
-    packages: list[dict[str, str]] = json.loads(debian.package_list((out / "listed").read_text()))
-    fetched = {hash_file(archive) for archive in out.glob("*.deb")}
-    if not packages or {entry.get("sha256") for entry in packages} != fetched:
-        raise InnkeeperError(f"the packages of {package} are not those that the mirror's signed list names")
-    return packages
+    log = store.log_of(out)
+    packages = packages_of(store, wanted)
+    for archive in archives.fetch(store, packages, log):
+        done = subprocess.run(["dpkg-deb", "-x", str(archive), str(out / "files")], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise InnkeeperError(f"{archive.name} cannot be unpacked: {done.stderr.strip()}")
+    return [one.listed() for one in packages]
 
 
 def _pack(out: Path, packages: list[dict[str, str]], settings: Mapping[str, kconfig.Setting], table: Sequence[Wanted]) -> None:
@@ -150,10 +136,7 @@ def _pack(out: Path, packages: list[dict[str, str]], settings: Mapping[str, kcon
     lacking: dict[str, JSON] = dict(lacks(settings, symbols, table))
     document: dict[str, JSON] = {"release": release, "version": version, "packages": [dict(entry) for entry in packages], "lacks": lacking}
     (out / "kernel.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    for left in (files, out / "apt"):
-        shutil.rmtree(left)
-    for path in (*out.glob("*.deb"), out / "listed"):
-        path.unlink()
+    shutil.rmtree(files)
     for name in ("vmlinuz", "modules.initrd", "config"):
         (out / name).chmod(0o644)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from innkeeper import progress
 from innkeeper.files import hash_file
+from innkeeper.guest import wheels
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.store import JSON, Store, hash_tree
 
@@ -131,9 +132,16 @@ def freeze(store: Store, builder: Builder, project: Path, program: Program) -> P
 def install_packages(builder: Builder, project: Path) -> Path:
     """Install the locked Python packages and return the step's folder, which contains `site`."""
     lock = project / "agent" / "requirements.lock"
-    inputs: dict[str, JSON] = {"lock": hash_file(lock), "replaced": hash_tree(BUILDER_SCRIPTS / "overrides", ["**/*.py"])}
-    mounts = {lock: "/requirements.lock:ro", BUILDER_SCRIPTS: "/inside:ro"}
-    return builder.step("python-packages", "installing the agent's locked packages", _INSTALL, inputs, mounts, network=True)
+    overrides = hash_tree(BUILDER_SCRIPTS / "overrides", ["**/*.py"])
+    inputs: dict[str, JSON] = {"builder": builder.id, "script": _INSTALL, "lock": hash_file(lock), "replaced": overrides}
+
+    def make(out: Path) -> None:
+        with progress.step("installing the agent's locked packages"), builder:
+            log = builder.store.log_of(out)
+            mounts = {**wheels.fetch(builder, lock, log), lock: "/requirements.lock:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
+            builder.run(["sh", "-c", _INSTALL], mounts=mounts, env=wheels.OFFLINE, log=log)
+
+    return builder.store.step("python-packages", inputs, make)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelP
     if variant == "selinux" or part.fragments or part.source != DEFAULT.source:
         return OURS
     try:
-        _ours(FinishedSteps(store.root), project, part)
+        _ours(FinishedSteps(store.root, store.pins), project, part)
     except NotBuilt:
         return DEBIAN
     return OURS

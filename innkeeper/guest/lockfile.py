@@ -1,79 +1,168 @@
-"""A lock file: the packages that a build was made of, and the hashes of its results.
+"""The lock file `guest.lock`: which Debian packages a build takes, and the hashes of its results.
 
-    changes = lockfile.compare(manifest, Path("guest.lock"))
-    lockfile.write(manifest, Path("guest.lock"))
+    lock = lockfile.refreshed(guest, file)              # pins of every builder, as the mirror has them now
+    lockfile.write(file, lock.builders, manifest)
+    changes = lockfile.compare(manifest, file)          # whether a build is the known one
 
-It is written from a manifest and compared with the one of a later build. It says whether a build is
-the known one. It does not choose packages: a builder that is made anew takes what the mirror has.
+It is JSON with one package per line: it is read at each run, and the standard library reads JSON in a
+millisecond. Each architecture has its part. The wheels are pinned by `agent/requirements.lock`, whose
+entries are repeated here.
 """
 
 import json
-import tomllib
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from innkeeper import files
-from innkeeper.errors import InnkeeperError
+from innkeeper.guest import debian_kernel, host_programs, lsm_policies, pins
+from innkeeper.guest.builder import OLDER_SUITE, SUITE
+from innkeeper.guest.config import Guest
+from innkeeper.guest.freeze import PACKAGES
+from innkeeper.guest.kernel import SOURCES
+from innkeeper.guest.pins import Package, Pins, Request
+from innkeeper.guest.pipeline import IMAGE_PACKAGES
+from innkeeper.guest.resolve import Resolver
+from innkeeper.guest.store import Store
 
-VERSION = 1
-HEAD = "# Written by `build --lock FILE --refresh`: what the guest is made of, and what it is. Do not edit.\n"
 GOLDEN = ("rootfs.erofs", "bzImage", "vmlinux", "innkeeper.initrd", "innkeeper.img")
 """The results whose hashes are kept."""
 
 
-def write(manifest: Path, lock: Path) -> None:
-    """Write the lock file for a manifest, atomically."""
-    document = locked(json.loads(manifest.read_text()))
-    lines = [HEAD, f"version = {VERSION}\n", "[golden]"]
-    lines += [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in document["golden"].items()]
-    for kind in ("debian", "python"):
-        for name, value in document[kind].items():
-            lines += ["", f"[{kind}.{json.dumps(name)}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
-    with files.replaced(lock) as fresh:
-        fresh.write_text("\n".join(lines) + "\n")
-        fresh.chmod(0o644)
+def requests(guest: Guest) -> list[Request]:
+    """Return all that is asked of Debian: for the guest, each kernel, the runtime command, and vhost-device-vsock.
+
+    A request comes after those that it adds packages to.
+    """
+    builders = [PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, host_programs.PACKAGES]
+    found = [Request(SUITE), debian_kernel.request(), *(Request(SUITE, tuple(sorted(names))) for names in builders)]
+    found += [Request(OLDER_SUITE), Request(OLDER_SUITE, tuple(sorted(PACKAGES)))]
+    found += [source.builder(Store(Path())).request for source in SOURCES.values()]
+    if guest.root.packages:
+        found.append(Request(SUITE, tuple(sorted(set(guest.root.packages))), tuple(sorted(PACKAGES))))
+    return found
 
 
-def compare(manifest: Path, lock: Path) -> list[str]:
-    """Return the differences between a build and the lock file, one per line. Raises InnkeeperError if there is no lock file."""
-    try:
-        known = tomllib.loads(lock.read_text())
-    except FileNotFoundError:
-        raise InnkeeperError(f"{lock}: no such lock file", hint="write it: add --refresh") from None
-    except (OSError, ValueError) as error:
-        raise InnkeeperError(f"{lock}: {error}") from None
-    if known.get("version") != VERSION:
-        raise InnkeeperError(f"{lock}: version {known.get('version')!r}, this program knows {VERSION}")
-    found = locked(json.loads(manifest.read_text()))
-    return [line for part in ("debian", "python", "golden") for line in _differences(part, known.get(part, {}), found[part])]
+def refreshed(guest: Guest, file: Path) -> Pins:
+    """Return pins of every builder for what the mirror has now. Nothing is installed or written. Raises InnkeeperError."""
+    wanted = requests(guest)
+    builders: dict[str, list[Package]] = {}
+    for suite in dict.fromkeys(request.suite for request in wanted):
+        with Resolver(suite) as resolver:
+            for request in (one for one in wanted if one.suite == suite):
+                status = resolver.status(_below(request, builders)) if request.packages and not request.only else ""
+                builders[request.key] = resolver.resolve(request, status)
+    return Pins(builders, file)
 
 
-def locked(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a lock file keeps of a manifest: `debian`, `python` and `golden`."""
-    inputs = manifest["inputs"]
-    golden = {name: manifest["outputs"][name]["sha256"] for name in GOLDEN if name in manifest["outputs"]}
-    if "verity" in manifest:
-        golden["root_hash"] = manifest["verity"]["root_hash"]
-    return {
-        "debian": {
-            f"{one['name']} {one['version']} {one['architecture']}": {key: one[key] for key in ("sha256", "builders") if key in one}
-            for one in inputs
-            if one["type"] == "debian"
-        },
-        "python": {f"{one['name']} {one['version']}": {"sha256": one["sha256"]} for one in inputs if one["type"] == "python"},
-        "golden": golden,
-    }
+def _below(request: Request, builders: Mapping[str, Sequence[Package]]) -> list[Package]:
+    """Return the packages of what a request adds to."""
+    below = list(builders[Request(request.suite).key])
+    return [*below, *builders[Request(request.suite, request.on).key]] if request.on else below
 
 
-def _differences(part: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    lines = [f"{part}: {name} is not in the lock file" for name in sorted(found.keys() - known.keys())]
-    lines += [f"{part}: {name} is in the lock file only" for name in sorted(known.keys() - found.keys())]
-    for name in sorted(found.keys() & known.keys()):
-        if found[name] != known[name]:
-            lines.append(f"{part}: {name} differs: {_told(known[name])} in the lock file, {_told(found[name])} now")
+def package_changes(old: Pins, new: Pins) -> list[str]:
+    """Return the differences of two files' packages, one line per name: old and new versions."""
+    before, after = _versions(old), _versions(new)
+    security = {f"{one.name} {one.version}" for listed in new.builders.values() for one in listed if one.is_security_update}
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        gone, come = sorted(before.get(name, set()) - after.get(name, set())), sorted(after.get(name, set()) - before.get(name, set()))
+        if gone or come:
+            mark = " (security update)" if any(f"{name} {version}" in security for version in come) else ""
+            lines.append(
+                f"debian: {name} {', '.join(gone) or 'new:'}{' -> ' if gone and come else ' '}{', '.join(come) or 'is gone'}{mark}"
+            )
     return lines
 
 
-def _told(value: Any) -> str:
-    return value[:16] if isinstance(value, str) else json.dumps(value)
+def _versions(known: Pins) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for listed in known.builders.values():
+        for one in listed:
+            found.setdefault(one.name, set()).add(one.version)
+    return found
+
+
+def write(file: Path, known: Pins, manifest: Path) -> None:
+    """Write the lock file: the packages of `known`, and the hashes of the build that `manifest` describes.
+
+    Parts of other architectures stay. Hashes of results that this build does not have stay if the packages
+    are the same.
+    """
+    made = json.loads(manifest.read_text())
+    document: dict[str, Any] = pins.document(file) if is_current(file) else {"architectures": {}}
+    golden = hashes(made)
+    if is_current(file) and Pins.read(file).builders == {name: list(listed) for name, listed in known.builders.items()}:
+        golden = document["architectures"].get(platform.machine(), {}).get("golden", {}) | golden
+    packages = {one.key: one for listed in known.builders.values() for one in listed}
+    document["architectures"][platform.machine()] = {
+        "golden": golden,
+        "builders": {key: [one.key for one in listed] for key, listed in sorted(known.builders.items())},
+        "packages": {key: {"sha256": one.sha256, "size": one.size, "path": one.path} for key, one in sorted(packages.items())},
+    }
+    python = {f"{one['name']} {one['version']}": one["sha256"] for one in made["inputs"] if one["type"] == "python"}
+    with files.replaced(file) as fresh:
+        fresh.write_text(as_text({"version": pins.VERSION, "python": python, "architectures": document["architectures"]}))
+        fresh.chmod(0o644)
+
+
+def is_current(file: Path) -> bool:
+    """Return whether there is a file of this format. One of an earlier format is written anew."""
+    try:
+        return file.exists() and json.loads(file.read_text()).get("version") == pins.VERSION
+    except (ValueError, AttributeError):
+        return False
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """Return a lock file's text: JSON with each package on a line of its own."""
+    return "\n".join(_lines(document, "")) + "\n"
+
+
+def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
+    yield "{"
+    for number, (key, content) in enumerate(value.items()):
+        comma = "," if number + 1 < len(value) else ""
+        nested = isinstance(content, Mapping) and "sha256" not in content
+        text = "\n".join(_lines(content, f"{indent} ")) if nested else _flat(content, f"{indent} ")
+        yield f"{indent} {json.dumps(key)}: {text}{comma}"
+    yield f"{indent}}}"
+
+
+def _flat(value: Any, indent: str) -> str:
+    if isinstance(value, list) and len(value) > 2:
+        return "[\n" + ",\n".join(f"{indent} {json.dumps(one)}" for one in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes of a build's results, and the root hash of dm-verity."""
+    found = {name: manifest["outputs"][name]["sha256"] for name in GOLDEN if name in manifest["outputs"]}
+    return {**found, "root_hash": manifest["verity"]["root_hash"]} if "verity" in manifest else found
+
+
+def compare(manifest: Path, file: Path) -> list[str]:
+    """Return what a build has that differs from the lock file, one per line. Raises InnkeeperError if there is no lock file."""
+    document, made = pins.document(file), json.loads(manifest.read_text())
+    part = document["architectures"].get(platform.machine(), {})
+    lines = []
+    for one in made["inputs"]:
+        key = f"{one['name']} {one['version']}"
+        if one["type"] == "debian" and part.get("packages", {}).get(f"{key} {one['architecture']}", {}).get("sha256") != one.get("sha256"):
+            lines.append(f"debian: {key} {one['architecture']} is not in the lock file")
+        if one["type"] == "python" and document.get("python", {}).get(key) != one["sha256"]:
+            lines.append(f"python: {key} is not in the lock file")
+    return [*lines, *golden_changes(manifest, file)]
+
+
+def golden_changes(manifest: Path, file: Path) -> list[str]:
+    """Return the hashes of a build that are not those of the lock file, one per line."""
+    known = pins.document(file)["architectures"].get(platform.machine(), {}).get("golden", {}) if is_current(file) else {}
+    found = hashes(json.loads(manifest.read_text()))
+    return [
+        f"golden: {name} differs: {known.get(name, 'none')[:16]} in the lock file, {value[:16]} now"
+        for name, value in found.items()
+        if known.get(name) != value
+    ]

@@ -5,12 +5,12 @@ path or host name, so the manifests of two builds can be compared.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from innkeeper.files import hash_file
+from innkeeper.guest import wheels
 from innkeeper.guest.store import JSON, Store, record_of
 
 Packages: TypeAlias = Sequence[Mapping[str, str]]
@@ -83,9 +83,5 @@ def _python(lock: str) -> list[JSON]:
 
     A package has several hashes if its archives differ by architecture.
     """
-    entries: list[JSON] = []
-    for line in lock.replace("\\\n", " ").splitlines():
-        if match := re.match(r"([A-Za-z0-9._-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)\s*\Z", line):
-            hashes: list[JSON] = list(re.findall(r"sha256:([0-9a-f]{64})", match[3]))
-            entries.append({"type": "python", "name": match[1], "version": match[2], "sha256": hashes})
-    return entries
+    found = wheels.requirements(lock)
+    return [{"type": "python", "name": name, "version": version, "sha256": [*hashes]} for (name, version), hashes in found.items()]

@@ -5,11 +5,17 @@ itself count: a Debian suite and the component `main`. The address and `Signed-B
 """
 
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+
 _RELEASES = "buster bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Debian's keys on a host of another distribution (package debian-archive-keyring)."""
 _SUITE = re.compile(rf"({'|'.join(_RELEASES.split())})(-updates|-security|-backports|/updates)?\Z")
 
 
@@ -51,6 +57,39 @@ def host_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
         for mirror in _deb822(text) if file.suffix == ".sources" else _one_line(text):
             found.setdefault(mirror.security, mirror)
     return [found[security] for security in (False, True) if security in found]
+
+
+def locations(path: str, apt: Path = Path("/etc/apt")) -> list[str]:
+    """Return the addresses at which a package may be, by its path in the pool: the likeliest first.
+
+    The archive of security updates has paths of its own. With the next point release its packages also
+    get to the main archive.
+    """
+    mirrors = {mirror.security: mirror.uri for mirror in usable_mirrors(apt)}
+    quoted = urllib.parse.quote(path, safe="/:~+")
+    found = [f"{mirrors[False]}/{quoted.replace('pool/updates/', 'pool/')}"]
+    if path.startswith("pool/updates/") and True in mirrors:
+        found.insert(0, f"{mirrors[True]}/{quoted}")
+    return found
+
+
+def usable_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
+    """Return this host's mirrors, or those that mmdebstrap uses by default if apt has none. Raises InnkeeperError."""
+    found = host_mirrors(apt)
+    if any(not mirror.security for mirror in found):
+        return found
+    known = {security: uri for uri, security in _defaults()}
+    if False not in known:
+        raise InnkeeperError("neither apt's configuration nor mmdebstrap names a mirror of Debian", hint="add one to /etc/apt/sources.list")
+    keys = str(_KEYRING) if _KEYRING.exists() else ""
+    return [Mirror(uri, keys, security) for security, uri in sorted(known.items())]
+
+
+def _defaults() -> list[tuple[str, bool]]:
+    """Return the addresses in mmdebstrap's text (it is a script), each with whether it has security updates. The first ones last."""
+    text = Path(programs.require("mmdebstrap")).read_text(errors="replace")
+    found = re.findall(r"\b(https?://[\w.-]+/debian(-security)?)\b(?![/-])", text)
+    return [(uri, bool(security)) for uri, security in reversed(found)]
 
 
 def _one_line(text: str) -> Iterator[Mirror]:

@@ -19,6 +19,7 @@ from innkeeper.guest.kernel import SOURCES
 from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.origins import find_origins
+from innkeeper.guest.pins import Pins, file_of
 from innkeeper.guest.planning import InOrder, PlannedStep, PlanningStore
 from innkeeper.guest.rootfs import make_initrd, make_rootfs
 from innkeeper.guest.store import JSON, Store
@@ -122,11 +123,10 @@ def make_boot_files(
     variant: Variant, kernel: str = AUTO, *, store: Store | None = None, project: Path | None = None, file: Path | None = None
 ) -> BootFiles:
     """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
-    store, project = _places(store, project)
+    store, project = _places(store or Store(paths.store_root(), Pins.read(file_of([file] if file else []))), project)
     guest = of_words(variant, kernel, file)
     chosen = choose(guest.kernel.use, guest.variant, store, project, guest.kernel)
     with ThreadPoolExecutor() as pool:
-        Builder([], store).id  # noqa: B018 - made before the threads, which would wait for each other
         making = pool.submit(make_kernel, chosen, store, project, guest.kernel)
         root = _make_root(store, project, guest, pool)
         made = making.result()
@@ -230,7 +230,6 @@ def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Ro
     would try it again.
     """
     builders = {"agent": Builder(PACKAGES, store), "policy": Builder(lsm_policies.PACKAGES, store)}
-    Builder([], store).id  # noqa: B018 - the base of both
     policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)
     install_packages(builders["agent"], project)
     gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY) if guest.root.gateway else None

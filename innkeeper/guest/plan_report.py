@@ -18,7 +18,8 @@ IN_STORE, TO_MAKE, NOT_KNOWN = "in the store", "to be made", "to be made, its id
 
 def report(guest: Guest, *, as_json: bool, store: Store | None = None, project: Path | None = None) -> str:
     """Return the text for `guest`. Nothing is made or written."""
-    plan = PlanningStore((store or Store(paths.store_root())).root)
+    store = store or Store(paths.store_root())
+    plan = PlanningStore(store.root, store.pins)
     steps = plan_steps(guest, plan, project)
     if as_json:
         return json.dumps(document(guest, steps), indent=1) + "\n"

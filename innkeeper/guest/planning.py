@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from innkeeper.guest.pins import Pins
 from innkeeper.guest.store import JSON, UNKNOWN, Store, step_hash
 
 NO_ID = "unknown"
@@ -38,8 +39,10 @@ class PlannedStep:
 class PlanningStore(Store):
     """A store that makes nothing. It notes each step once, in the order of the build."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    only_plans = True
+
+    def __init__(self, root: Path, pins: Pins | None = None) -> None:
+        super().__init__(root, pins)
         self._steps: dict[tuple[str, str], PlannedStep] = {}
 
     @property

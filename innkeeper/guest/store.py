@@ -8,6 +8,7 @@ when its holder dies): a second build of the same step waits, says so, and reuse
     <root>/.staging/NAME-ID16/    an unfinished result, or the rest of an interrupted build
                                  (removed by the next step)
     <root>/.locks/  .logs/       one file per step
+    <root>/.archives/            Debian packages and wheels, as they were downloaded
 """
 
 import hashlib
@@ -16,10 +17,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias, Union, cast
+from typing import TYPE_CHECKING, TypeAlias, Union, cast
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file, locked, sync_folder
+
+if TYPE_CHECKING:
+    from innkeeper.guest.pins import Pins
 
 JSON: TypeAlias = Union[str, int, bool, "list[JSON]", "dict[str, JSON]", None]
 
@@ -35,8 +39,21 @@ RECORD = ".step.json"
 class Store:
     """The results of steps below `root`, which is created by the first step."""
 
-    def __init__(self, root: Path) -> None:
+    only_plans = False
+    """Whether steps are noted instead of made."""
+
+    def __init__(self, root: Path, pins: "Pins | None" = None) -> None:
         self.root = root
+        self._pins = pins
+
+    @property
+    def pins(self) -> "Pins":
+        """Return the exact Debian packages of the builders: those of the source tree, unless others were given."""
+        if self._pins is None:
+            from innkeeper.guest import pins
+
+            self._pins = pins.of_tree()
+        return self._pins
 
     def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
         """Return the folder with the result of step `name` for `inputs`.

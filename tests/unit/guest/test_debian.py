@@ -1,11 +1,12 @@
 """Where Debian comes from, and what is known of what was installed."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from innkeeper.guest.debian import package_list
+from innkeeper import programs
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import debian, mirror
 from innkeeper.guest.mirror import host_mirrors
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQINBF\n-----END PGP PUBLIC KEY BLOCK-----"
@@ -75,18 +76,31 @@ def test_no_configuration_at_all(tmp_path: Path) -> None:
     assert host_mirrors(tmp_path / "none") == []
 
 
-def test_the_list_of_packages_has_hashes_where_they_are_told() -> None:
-    listed = """ii |zlib1g|1:1.3-1|amd64
-ii |base-files|13|amd64
---
-Package: zlib1g
-Version: 1:1.3-1
-SHA256: aaaa
-Package: zlib1g
-Version: 1:1.2-9
-SHA256: bbbb
-"""
-    assert json.loads(package_list(listed)) == [
-        {"name": "base-files", "version": "13", "architecture": "amd64"},
-        {"name": "zlib1g", "version": "1:1.3-1", "architecture": "amd64", "sha256": "aaaa"},
+def test_the_list_of_installed_packages() -> None:
+    assert debian.installed("ii |zlib1g|1:1.3-1|amd64\nii |base-files|13|amd64\n") == {
+        ("base-files", "13", "amd64"),
+        ("zlib1g", "1:1.3-1", "amd64"),
+    }
+
+
+def test_where_a_package_may_be(apt: Path) -> None:
+    """A security update gets to the main archive with the next point release."""
+    (apt / "sources.list").write_text(ONE_LINE)
+    assert mirror.locations("pool/main/b/b/b_1+b2_amd64.deb", apt) == ["http://a.invalid/debian/pool/main/b/b/b_1+b2_amd64.deb"]
+    assert mirror.locations("pool/updates/main/b/b/b_1.deb", apt) == [
+        "http://security.invalid/debian-security/pool/updates/main/b/b/b_1.deb",
+        "http://a.invalid/debian/pool/main/b/b/b_1.deb",
     ]
+
+
+def test_without_a_mirror_in_apts_configuration_mmdebstraps_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text("'deb http://a.invalid/debian $suite'\n'http://s.invalid/debian-security'\n'http://b.invalid/debian'\n")
+    monkeypatch.setattr(programs, "require", lambda name: str(program))
+    assert [(one.uri, one.security) for one in mirror.usable_mirrors(tmp_path)] == [
+        ("http://a.invalid/debian", False),
+        ("http://s.invalid/debian-security", True),
+    ]
+    program.write_text("")
+    with pytest.raises(InnkeeperError, match="neither apt's configuration nor mmdebstrap names a mirror"):
+        mirror.usable_mirrors(tmp_path)

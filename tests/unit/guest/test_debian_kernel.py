@@ -144,24 +144,6 @@ def test_an_archive_has_each_folder_before_its_files() -> None:
     assert cpio.archive({"a": (b"x", 0o644)}) == cpio.archive({"a": (b"x", 0o644)})
 
 
-def test_packages_that_the_signed_list_does_not_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Base:
-        suite = "trixie"
-
-        def __init__(self, *_: object) -> None: ...
-        def __enter__(self) -> "Base":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def run(self, *_: object, **__: object) -> None:
-            (tmp_path / "listed").write_text("ii |linux-image-x|1|amd64\n--\nPackage: linux-image-x\nVersion: 1\nSHA256: abc\n")
-            (tmp_path / "linux-image-x.deb").write_bytes(b"another")
-
-    monkeypatch.setattr(debian_kernel, "Builder", Base)
-    with pytest.raises(InnkeeperError, match="not those that the mirror's signed list names"):
-        debian_kernel._fetch(Store(tmp_path / "store"), "linux-image-x", tmp_path)
-
-
 def test_a_kernel_is_ours_if_built_else_debians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, project = Store(tmp_path), paths.project_root()
     assert kernel_choice.choose("auto", "release", store, project) == "debian"

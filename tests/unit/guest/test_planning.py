@@ -10,22 +10,25 @@ import pytest
 from innkeeper import paths
 from innkeeper.files import hash_file
 from innkeeper.guest import kconfig, plan_report
-from innkeeper.guest.builder import SOURCE_DATE_EPOCH, Builder
+from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE, Builder
 from innkeeper.guest.config import Guest, KernelPart, RootPart
 from innkeeper.guest.config_file import parse
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
 from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, ARCHITECTURE, SOURCES, _environment
+from innkeeper.guest.pins import Package, Pins, Request
 from innkeeper.guest.pipeline import plan_steps
 from innkeeper.guest.planning import PlanningStore
+from innkeeper.guest.resolve import BASE
 from innkeeper.guest.store import JSON, Store, hash_tree, step_hash
 
+BASE_ID = step_hash("builder-base", {"suite": SUITE, "packages": [*BASE]})[:16]
 VERSIONS = [{"name": name, "version": "1", "architecture": "amd64"} for name in ("base-files", *SOURCES)]
 
 
 def with_builders(guest: Guest, root: Path) -> dict[str, str | None]:
     """The ids of the guest's steps by name, after its builders were "made" in the store `root`."""
     while True:
-        steps = plan_steps(guest, PlanningStore(root))
+        steps = plan_steps(guest, PlanningStore(root, Pins()))
         missing = [step for step in steps if step.name.startswith("builder") and step.id and not step.in_store]
         if not missing:
             return {step.name: step.id for step in steps}
@@ -35,11 +38,31 @@ def with_builders(guest: Guest, root: Path) -> dict[str, str | None]:
 
 
 def test_ids_that_depend_on_a_missing_builder_are_not_known(tmp_path: Path) -> None:
-    steps = plan_steps(Guest(), PlanningStore(tmp_path))
+    steps = plan_steps(Guest(), PlanningStore(tmp_path, Pins()))
     assert [step.name for step in steps if step.id] == ["builder-base", "builder", "builder", "builder", "builder"]
     assert {step.name for step in steps if not step.id} >= {"agent", "gateway", "rootfs", "verity", "disk", "initrd", "kernel", "manifest"}
     assert not any(step.in_store for step in steps)
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
+
+
+def test_with_the_lock_of_the_tree_all_ids_are_known(tmp_path: Path) -> None:
+    """But for the manifest's, which has facts from the results of the other steps."""
+    steps = plan_steps(Guest(), PlanningStore(tmp_path))
+    assert [step.name for step in steps if not step.id] == ["manifest"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_pins_make_other_steps(tmp_path: Path) -> None:
+    def ids(version: str) -> dict[str, str | None]:
+        package = Package("base-files", version, "amd64", "a" * 64, 1, "pool/main/b/b.deb")
+        other = Package("apparmor", "1", "amd64", "b" * 64, 1, "pool/main/a/a.deb")
+        requests = {Request(SUITE): [package], Request(SUITE, ("apparmor", "secilc")): [other]}
+        store = PlanningStore(tmp_path, Pins({request.key: listed for request, listed in requests.items()}))
+        return {step.name: step.id for step in plan_steps(Guest(), store) if step.name in ("builder-base", "policy")}
+
+    first, second = ids("1"), ids("2")
+    assert None not in first.values() and first == ids("1")
+    assert first["builder-base"] != second["builder-base"] and first["policy"] != second["policy"]
 
 
 def test_the_default_guest_has_the_steps_and_ids_as_without_a_guest_toml(tmp_path: Path) -> None:
@@ -49,7 +72,7 @@ def test_the_default_guest_has_the_steps_and_ids_as_without_a_guest_toml(tmp_pat
         *("builder-base", "builder", "policy", "python-packages", "gateway", "agent", "rootfs"),
         *("verity", "disk", "initrd", "kernel", "manifest"),
     ]
-    project, store = paths.project_root(), Store(tmp_path)
+    project, store = paths.project_root(), Store(tmp_path, Pins())
     rootfs: dict[str, JSON] = {
         "builder": Builder(PACKAGES, store).id,
         "programs": {name: f"{name}-{(ids[name] or '')[:16]}" for name in ("agent", "gateway")},
@@ -96,7 +119,7 @@ def test_outputs_that_are_not_wanted_need_no_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_is_printed(tmp_path: Path, as_json: bool) -> None:
-    text = plan_report.report(Guest(), as_json=as_json, store=Store(tmp_path))
+    text = plan_report.report(Guest(), as_json=as_json, store=Store(tmp_path, Pins()))
     if as_json:
         document: dict[str, Any] = json.loads(text)
         assert document["configuration"]["kernel"]["use"] == "auto"
@@ -104,5 +127,5 @@ def test_what_is_printed(tmp_path: Path, as_json: bool) -> None:
         assert document["steps"][-1] == {"name": "manifest", "id": None, "in_store": False}
     else:
         assert parse(text, tmp_path / "printed.toml") == Guest(), "the steps are comments, so the text is a guest.toml"
-        assert f"# builder-base-{'cba4bec10f16f464'}  " in text
+        assert f"# builder-base-{BASE_ID}  " in text
         assert text.splitlines()[-1].split(maxsplit=2)[1:] == ["manifest-unknown", plan_report.NOT_KNOWN]
