@@ -64,7 +64,9 @@ def repository(folder: Path, archives: Sequence[Path], suite: str) -> str:
     (folder / "Release").write_text(
         f"Suite: {suite}\nCodename: {suite}\nSHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
     )
-    folder.chmod(0o755)  # an ordinary user's mmdebstrap reads it as another user
+    folder.chmod(0o755)  # an ordinary user's mmdebstrap reads all of it as another user
+    for file in folder.iterdir():
+        file.chmod(0o644)
     return "deb [trusted=yes] {} ./"
 
 

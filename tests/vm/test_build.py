@@ -1,18 +1,25 @@
 """The whole pipeline: the same inputs give the same bits elsewhere, and a changed one makes anew only what it is in."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from innkeeper import paths
-from innkeeper.guest import Artifacts
-from innkeeper.guest.kernel import CCACHE_FOLDER
-from innkeeper.guest.pipeline import build_all
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import Artifacts, archives, lockfile, lsm_policies, wheels
+from innkeeper.guest.builder import Builder
+from innkeeper.guest.freeze import PACKAGES
+from innkeeper.guest.kernel import CCACHE_FOLDER, DEFAULT_SOURCE, SOURCES
+from innkeeper.guest.pipeline import IMAGE_PACKAGES, build_all
 from innkeeper.guest.store import Store, record_of
 from tests.needs import needs
+from tests.paths import ROOT
 from tests.vm.guest import artifacts
 
 pytestmark = [pytest.mark.vm, needs("root")]
@@ -38,41 +45,63 @@ def manifest_of(built: Artifacts) -> dict[str, Any]:
     return document
 
 
-def build_elsewhere(folder: Path, warm: Path | None) -> dict[str, Any]:
-    """The manifest of a build from a copy of the tree with a cache of its own, both in `folder` and removed with it.
+BUILD = """
+import sys
+from pathlib import Path
+from innkeeper.guest.pipeline import IMAGE_PACKAGES, build_all
+from innkeeper.guest.store import Store
+print(build_all(None, "release", store=Store(Path(sys.argv[1])), project=Path(sys.argv[2])).manifest)
+"""
 
-    From the store `warm` come the compiler's cache and the builders, the latter with buildah's storage.
+
+def build_elsewhere(folder: Path, warm: Path, *, builders: bool) -> dict[str, Any]:
+    """The manifest of a build without a network, from a copy of the tree with a cache of its own, both in `folder` and removed with it.
+
+    From the store `warm` come the downloaded packages, and if asked for the compiler's cache and the
+    builders, the latter with buildah's storage.
     """
     try:
         copy_tree(folder / "tree")
-        store = Store(folder / "cache" / "store")
-        if warm is not None:
-            shutil.copytree(warm / CCACHE_FOLDER, store.root / CCACHE_FOLDER)
+        store = folder / "cache" / "store"
+        shutil.copytree(warm / archives.FOLDER, store / archives.FOLDER, copy_function=os.link)
+        if builders:
+            shutil.copytree(warm / CCACHE_FOLDER, store / CCACHE_FOLDER)
             for builder in warm.glob("builder-*/"):
-                shutil.copytree(builder, store.root / builder.name)
-            (store.root.parent / "buildah").symlink_to(warm.parent / "buildah")
-        return manifest_of(build_all(None, "release", store=store, project=folder / "tree"))
+                shutil.copytree(builder, store / builder.name)
+            (store.parent / "buildah").symlink_to(warm.parent / "buildah")
+        command = ["unshare", "--net", sys.executable, "-c", BUILD, str(store), str(folder / "tree")]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        document: dict[str, Any] = json.loads(Path(done.stdout.strip()).read_text())
+        return document
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def two_builds(name: str, warm: Path | None) -> list[dict[str, Any]]:
-    """The manifests of two builds of this tree that share no result; what was built once is remembered in the store.
-
-    The mirror may have moved since the first: then its inputs differ, and both are made anew.
-    """
+def two_builds(name: str, *, builders: bool) -> list[dict[str, Any]]:
+    """The manifests of two builds of this tree that share no result; what was built once is remembered in the store."""
     first = artifacts()
 
     def make(out: Path) -> None:
-        manifests = [manifest_of(first), build_elsewhere(out / "second", warm)]
-        if manifests[0]["inputs"] != manifests[1]["inputs"]:
-            manifests[0] = build_elsewhere(out / "third", warm)
+        fill(paths.store_root())
+        manifests = [manifest_of(first), build_elsewhere(out / "second", paths.store_root(), builders=builders)]
         (out / "manifests.json").write_text(json.dumps(manifests))
 
     store = Store(paths.store_root())
-    result = store.step(name, {"manifest": record_of(first.manifest.parent)["id"]}, make)
+    result = store.step(name, {"manifest": record_of(first.manifest.parent)["id"], "network": False}, make)
     manifests: list[dict[str, Any]] = json.loads((result / "manifests.json").read_text())
     return manifests
+
+
+def fill(root: Path) -> None:
+    """Have a store hold what is downloaded for a build: its results may be of a time when that was not kept."""
+    store, log = Store(root), root / ".logs" / "test.log"
+    with Builder(PACKAGES, store) as builder:
+        wheels.fetch(builder, paths.project_root() / "agent" / "requirements.lock", log)
+    for packages in ([], PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, SOURCES[DEFAULT_SOURCE].builder(store).packages):
+        pinned = store.pins.of(Builder(packages, store).request)
+        assert pinned is not None
+        archives.fetch(store, pinned, log)
 
 
 def assert_same(manifests: list[dict[str, Any]]) -> None:
@@ -83,13 +112,28 @@ def assert_same(manifests: list[dict[str, Any]]) -> None:
 
 
 def test_another_folder_with_another_cache_gives_the_same_bits() -> None:
-    """The compiler's cache and the builders come along, which spares most of the time; the long test goes without."""
-    assert_same(two_builds("rebuilt", paths.store_root()))
+    """It has no network. The compiler's cache and the builders come along, which spares most of the time; the long test goes without."""
+    assert_same(two_builds("rebuilt", builders=True))
 
 
 @pytest.mark.long
 def test_nothing_at_all_in_common_gives_the_same_bits() -> None:
-    assert_same(two_builds("rebuilt-cold", None))
+    assert_same(two_builds("rebuilt-cold", builders=False))
+
+
+def test_the_results_are_those_of_the_lock_file() -> None:
+    assert lockfile.compare(artifacts().manifest, ROOT / "guest.lock") == [], "if that is intended, run ./build.py build --golden"
+
+
+def test_a_flipped_byte_in_a_kept_package_fails_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    package = next(one for one in store.pins.builders["trixie"] if one.name == "hostname")
+    (file,) = archives.fetch(store, [package], tmp_path / "log")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InnkeeperError, match=f"^{file.name} in the store is not the package that was asked for"):
+        build_all(None, "release", store=store)
 
 
 def test_nothing_changed_builds_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from tests.paths import ROOT
 
 PARTS = (
     *("agent", "bench", "docs", "innkeeper", "kernel-config", "manual", "rootfs", "tests"),
-    *("pyproject.toml", "setup.py", "README.md", "LICENSE"),
+    *("guest.lock", "pyproject.toml", "setup.py", "README.md", "LICENSE"),
 )
 BACKEND = "setuptools>=70.1"
 """What pyproject.toml names, at the version that makes wheels by itself."""
@@ -62,6 +62,7 @@ def test_the_package_is_whole(installed: Path) -> None:
     assert files(installed / "innkeeper") >= files(ROOT / "innkeeper")
     for part in ("agent", "kernel-config", "rootfs"):
         assert files(installed / "innkeeper/source" / part) == files(ROOT / part)
+    assert (installed / "innkeeper/source/guest.lock").read_bytes() == (ROOT / "guest.lock").read_bytes()
 
 
 def test_the_default_seccomp_profile_is_found(installed: Path) -> None:
