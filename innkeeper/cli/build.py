@@ -47,7 +47,7 @@ def build(
     from innkeeper.guest.store import Store
 
     guest = _guest(files or [], variant, kernel, kernel_source, sbom)
-    file = lock or pins.file_of(files or [], new=refresh)
+    file = lock.absolute() if lock else pins.file_of(files or [], new=refresh)
     store = Store(paths.store_root(), pins.Pins({}, file) if refresh else pins.Pins.read(file))
     if kernel_config_diff:
         print(plan_report.kernel_changes(guest, store), end="")

@@ -113,7 +113,7 @@ def _unavailable(missing: Sequence[Package], told: str, store: Store) -> Innkeep
     names = ", ".join(one.key for one in missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
     gone = len(re.findall(r"^\s+404\b", told, re.MULTILINE))
     if gone:
-        return InnkeeperError(f"the mirror does not have any more what {_source(store)} names: {names}", hint=store.pins.hint)
+        return InnkeeperError(f"the mirror no longer has packages that {_source(store)} names: {names}", hint=store.pins.hint)
     reason = next((line.removeprefix("E: ") for line in told.splitlines() if line.startswith("E: ")), "no reason given")
     return InnkeeperError(f"packages cannot be downloaded: {names}: {reason}", hint="a mirror of Debian must be reachable")
 

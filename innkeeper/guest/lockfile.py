@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from innkeeper import files
-from innkeeper.guest import debian_kernel, host_programs, lsm_policies, pins
+from innkeeper import files, paths
+from innkeeper.guest import config_file, debian_kernel, host_programs, lsm_policies, pins
 from innkeeper.guest.builder import OLDER_SUITE, SUITE
 from innkeeper.guest.config import Guest
 from innkeeper.guest.freeze import PACKAGES
@@ -30,8 +30,13 @@ GOLDEN = ("rootfs.erofs", "bzImage", "vmlinux", "innkeeper.initrd", "innkeeper.i
 """The results whose hashes are kept."""
 
 
-def requests(guest: Guest) -> list[Request]:
-    """Return all that is asked of Debian: for the guest, each kernel, the runtime command, and vhost-device-vsock.
+def examples() -> list[Guest]:
+    """Return the guests of the source tree's examples, whose packages are in its lock file. An installed package has none."""
+    return [config_file.read([path]) for path in sorted(paths.project_root().glob("examples/*/guest.toml"))]
+
+
+def requests(guests: Sequence[Guest]) -> list[Request]:
+    """Return all that is asked of Debian: for the guests, each kernel, the runtime command, and vhost-device-vsock.
 
     A request comes after those that it adds packages to.
     """
@@ -39,14 +44,13 @@ def requests(guest: Guest) -> list[Request]:
     found = [Request(SUITE), debian_kernel.request(), *(Request(SUITE, tuple(sorted(names))) for names in builders)]
     found += [Request(OLDER_SUITE), Request(OLDER_SUITE, tuple(sorted(PACKAGES)))]
     found += [source.builder(Store(Path())).request for source in SOURCES.values()]
-    if guest.root.packages:
-        found.append(Request(SUITE, tuple(sorted(set(guest.root.packages))), tuple(sorted(PACKAGES))))
-    return found
+    more = [tuple(sorted(set(guest.root.packages))) for guest in guests if guest.root.packages]
+    return [*found, *(Request(SUITE, packages, tuple(sorted(PACKAGES))) for packages in dict.fromkeys(more))]
 
 
 def refreshed(guest: Guest, file: Path) -> Pins:
     """Return pins of every builder for what the mirror has now. Nothing is installed or written. Raises InnkeeperError."""
-    wanted = requests(guest)
+    wanted = requests([guest, *(examples() if file == paths.project_root() / pins.NAME else ())])
     builders: dict[str, list[Package]] = {}
     for suite in dict.fromkeys(request.suite for request in wanted):
         with Resolver(suite) as resolver:

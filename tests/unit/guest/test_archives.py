@@ -84,7 +84,7 @@ def test_what_the_mirror_does_not_have_any_more_is_named_with_what_to_do(mirror:
     (mirror / gone.path).unlink()
     with pytest.raises(InnkeeperError) as caught:
         archives.fetch(store, [gone, one], tmp_path / "log")
-    assert caught.value.message == f"the mirror does not have any more what {tmp_path}/guest.lock names: gone 1:2 all"
+    assert caught.value.message == f"the mirror no longer has packages that {tmp_path}/guest.lock names: gone 1:2 all"
     assert caught.value.hint == f"`build --refresh` takes what the mirror has now, and writes {tmp_path}/guest.lock"
     assert (store.root / ".archives" / one.file).exists(), "what could be had is kept"
 
