@@ -72,6 +72,7 @@ REGISTRY: dict[str, Program] = {
         paths=(f"/usr/lib/python3.{sys.version_info.minor}/ensurepip/__init__.py",),
     ),
     "apt-get": Program(("apt",), "tells the builder which mirror to use"),
+    "openssl": Program(("openssl",), "signs the provenance of a build"),
     "busybox": Program(("busybox-static",), "is the small image that tests run"),
     "redis-server": Program(("redis-server",), "is the service that tests run in a guest"),
     "redis-benchmark": Program(("redis-tools",), "asks the redis service in tests"),

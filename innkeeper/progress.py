@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, get_native_id
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 _lock = Lock()
 _depth = 0
 _quiet = False
+_plain = False
+_finished: list[tuple[str, float, float, int, bool]] = []
+
+
+def be_plain() -> None:
+    """Print plain lines from here on, on a terminal too (`build --progress plain`)."""
+    global _plain
+    _plain = True
+
+
+def finished() -> list[tuple[str, float, float, int, bool]]:
+    """Return the steps of this process that ended, in the order of their ends.
+
+    Each is its title, when it began and how long it took in seconds, its thread, and whether it failed.
+    """
+    return list(_finished)
 
 
 def be_quiet(quiet: bool = True) -> None:
@@ -75,7 +91,7 @@ class Step:
 
     def __init__(self, title: str, depth: int = 0) -> None:
         self.title = printable(title)
-        self._show = _live_line(self.title) if sys.stderr.isatty() and not _quiet and depth == 0 else None
+        self._show = _live_line(self.title) if sys.stderr.isatty() and not _quiet and not _plain and depth == 0 else None
         if self._show is not None:
             self._show.start()
         else:
@@ -113,4 +129,5 @@ def step(title: str) -> Iterator[Step]:
         with _lock:
             _depth -= 1
         shown._stop()
+        _finished.append((shown.title, start, time.monotonic() - start, get_native_id(), failed))
         _note(f"{title}: {'failed after' if failed else 'done in'} {time.monotonic() - start:.1f} s", depth)

@@ -26,7 +26,7 @@ class Part:
 
 
 PARTS = {
-    "tests/unit": Part("units, no root", ("busybox", "libseccomp.so.2", "mkfs.erofs", "sfdisk")),
+    "tests/unit": Part("units, no root", ("busybox", "libseccomp.so.2", "mkfs.erofs", "openssl", "sfdisk")),
     "tests/contract": Part("the wire's contract, no root", ("go",)),
     "tests/root": Part(
         "real system calls",

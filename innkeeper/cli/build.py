@@ -1,5 +1,6 @@
 """The command `build`: write the guest's kernel and images as files."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -23,6 +24,10 @@ def build(
     lock: Path | None = None,
     refresh: bool = False,
     golden: bool = False,
+    provenance: Path | None = None,
+    sign_key: Path | None = None,
+    trace: Path | None = None,
+    progress: str = "auto",
     kernel_config_diff: bool = False,
     only_print: bool = False,
     json: bool = False,
@@ -31,17 +36,20 @@ def build(
 
     guest.toml describes another guest than the default one. Options of this command come before what the files say.
     """
+    if progress == "plain":
+        from innkeeper.progress import be_plain
+
+        be_plain()
     if oci:
-        others: dict[str, object] = {
-            "--file": files,
-            "--kernel-source": kernel_source,
-            "--sbom": sbom,
-            "--lock": lock,
-            "--refresh": refresh,
-        }
-        others |= {"--golden": golden, "--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json}
+        others: dict[str, object] = {"--file": files, "--kernel-source": kernel_source, "--sbom": sbom, "--lock": lock}
+        others |= {"--refresh": refresh, "--golden": golden, "--provenance": provenance, "--sign-key": sign_key, "--trace": trace}
+        others |= {"--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json}
         _build_oci(output, others)
         return
+    if sign_key is not None and provenance is None:
+        raise InnkeeperError("--sign-key needs --provenance", hint="name the file to write: --provenance FILE")
+    if sign_key is not None and not sign_key.is_file():
+        raise InnkeeperError(f"--sign-key {sign_key}: no such file")
     from innkeeper import paths
     from innkeeper.guest import pins, plan_report
     from innkeeper.guest.store import Store
@@ -53,47 +61,75 @@ def build(
         print(plan_report.kernel_changes(guest, store), end="")
     elif only_print or json:
         print(plan_report.report(guest, as_json=json, store=store), end="")
-    elif refresh or golden:
-        _write_lock(guest, output, file, store, refresh=refresh, golden=golden)
     else:
-        _build_guest(guest, output, store, lock)
+        _build(guest, output, _Lock(file, store, lock is not None, refresh, golden), provenance, sign_key, trace)
 
 
-def _build_guest(guest: "Guest", output: Path, store: "Store", lock: Path | None) -> None:
-    """Build the guest, and compare it with its lock file if one is given. Raises InnkeeperError."""
-    from innkeeper.guest import lockfile, pins
-    from innkeeper.guest.pipeline import build_guest
+@dataclass(frozen=True)
+class _Lock:
+    """The lock file of a build, and what is to be done with it."""
 
-    if lock is not None:
-        pins.document(lock)  # before the build, which takes long
-    built = build_guest(guest, output, store=store)
-    if lock is not None and (changes := lockfile.compare(built["manifest.json"], lock)):
-        told = "\n  ".join([f"the build is not the one of {lock}:", *changes])
-        raise InnkeeperError(told, hint="if that is intended: --golden writes the new hashes, --refresh also takes new packages")
+    file: Path
+    store: "Store"
+    compare: bool
+    refresh: bool
+    golden: bool
+
+
+def _build(guest: "Guest", output: Path, lock: _Lock, provenance: Path | None, key: Path | None, trace: Path | None) -> None:
+    """Build the guest and write the files about the build. The trace is written for a build that fails, too."""
+    try:
+        manifest = _write_lock(guest, output, lock) if lock.refresh or lock.golden else _build_guest(guest, output, lock)
+        if provenance is not None:
+            from innkeeper.guest import provenance as statement
+
+            statement.write(manifest, provenance, key)
+    finally:
+        if trace is not None:
+            from innkeeper.guest import trace as chrome
+
+            chrome.write(trace)
     print(output)
 
 
-def _write_lock(guest: "Guest", output: Path, file: Path, store: "Store", *, refresh: bool, golden: bool) -> None:
-    """Build the guest and write its lock file: with the packages of today, or only the hashes of the results. Raises InnkeeperError."""
+def _build_guest(guest: "Guest", output: Path, lock: _Lock) -> Path:
+    """Build the guest, compare it with its lock file if asked for, and return the manifest. Raises InnkeeperError."""
+    from innkeeper.guest import lockfile, pins
+    from innkeeper.guest.pipeline import build_guest
+
+    if lock.compare:
+        pins.document(lock.file)  # before the build, which takes long
+    manifest = build_guest(guest, output, store=lock.store)["manifest.json"]
+    if lock.compare and (changes := lockfile.compare(manifest, lock.file)):
+        told = "\n  ".join([f"the build is not the one of {lock.file}:", *changes])
+        raise InnkeeperError(told, hint="if that is intended: --golden writes the new hashes, --refresh also takes new packages")
+    return manifest
+
+
+def _write_lock(guest: "Guest", output: Path, lock: _Lock) -> Path:
+    """Build the guest, write its lock file, and return the manifest. Raises InnkeeperError.
+
+    It is written with the packages of today, or only with the hashes of the results.
+    """
     from innkeeper import progress
     from innkeeper.guest import lockfile, pins
     from innkeeper.guest.pipeline import build_guest
     from innkeeper.guest.store import Store
 
-    if refresh and golden:
+    if lock.refresh and lock.golden:
         raise InnkeeperError("--refresh and --golden cannot be used together", hint="--refresh writes the hashes too")
-    known = pins.Pins.read(file) if lockfile.is_current(file) else pins.Pins({}, file)
-    if golden and not known.builders:
-        raise InnkeeperError(f"--golden: {file} has no packages", hint="write it: --refresh")
-    if refresh:
-        before, known = known, lockfile.refreshed(guest, file)
+    known = pins.Pins.read(lock.file) if lockfile.is_current(lock.file) else pins.Pins({}, lock.file)
+    if lock.golden and not known.builders:
+        raise InnkeeperError(f"--golden: {lock.file} has no packages", hint="write it: --refresh")
+    if lock.refresh:
+        before, known = known, lockfile.refreshed(guest, lock.file)
         for line in lockfile.package_changes(before, known):
             progress.note(line)
-    built = build_guest(guest, output, store=Store(store.root, known))
-    for line in lockfile.golden_changes(built["manifest.json"], file):
+    manifest = build_guest(guest, output, store=Store(lock.store.root, known))["manifest.json"]
+    for line in lockfile.golden_changes(manifest, lock.file):
         progress.note(line)
-    lockfile.write(file, known, built["manifest.json"])
-    print(output)
+    lockfile.write(lock.file, known, manifest)
+    return manifest
 
 
 def _build_oci(output: Path, others: dict[str, object]) -> None:
@@ -143,6 +179,12 @@ COMMAND = flags.Command(
             "refresh", "--refresh", help="Take the packages that the mirror has now, write the lock file, and print what changed."
         ),
         flags.switch("golden", "--golden", help="Write the hashes of the results into the lock file. Its packages stay."),
+        flags.single(
+            "provenance", "--provenance", kind=flags.PATH, metavar="FILE", help="Write the provenance: an in-toto statement (SLSA 1)."
+        ),
+        flags.single("sign_key", "--sign-key", kind=flags.PATH, metavar="KEY", help="Sign it with a private key in PEM (a DSSE envelope)."),
+        flags.single("trace", "--trace", kind=flags.PATH, metavar="FILE", help="Write the times of the steps as a Chrome trace."),
+        flags.single("progress", "--progress", choices=("auto", "plain"), default="auto", help="plain: lines, on a terminal too."),
         flags.switch("kernel_config_diff", "--kernel-config-diff", help="Print what kernel.fragments change, and compile nothing."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
         flags.switch("json", "--json", help="The same as JSON."),
@@ -159,6 +201,8 @@ COMMAND = flags.Command(
         "build --lock guest.lock",
         "build --refresh",
         "build --golden",
+        "build --provenance provenance.json --sign-key key.pem",
+        "build --progress plain --trace trace.json",
         "build --oci",
     ),
 )
