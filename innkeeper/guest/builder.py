@@ -237,7 +237,8 @@ def packages_of(store: Store, request: Request, status: str = "") -> tuple[Packa
     pinned = store.pins.of(request)
     if pinned is not None:
         return pinned
-    progress.note(f"not in {store.pins.file or NAME}, so taken as the mirror has it today: {request.key}")
+    what = " ".join(request.packages) or f"the base of Debian {request.suite}"
+    progress.note(f"{what}: not in {store.pins.file or NAME}, so taken as the mirror has it today")
     with Resolver(request.suite) as resolver:
         return tuple(resolver.resolve(request, status))
 

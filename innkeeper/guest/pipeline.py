@@ -154,7 +154,7 @@ def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -
     kernel_step(chosen, plan, project, guest.kernel)
     if "sbom" in guest.outputs:
         find_origins(plan, project, guest, root.step, root.programs)
-    if all(step.in_store for step in plan.steps):
+    if all(step.in_store for step in plan.steps if not step.name.startswith("builder")):
         made = make_kernel(chosen, plan, project, guest.kernel)
         outputs = _outputs(guest, made, root.step, derived)
         if "sbom" in guest.outputs:
