@@ -27,6 +27,7 @@ def build(
     provenance: Path | None = None,
     sign_key: Path | None = None,
     trace: Path | None = None,
+    push: str = "",
     progress: str = "auto",
     kernel_config_diff: bool = False,
     only_print: bool = False,
@@ -42,7 +43,14 @@ def build(
         be_plain()
     if oci:
         others: dict[str, object] = {"--file": files, "--kernel-source": kernel_source, "--sbom": sbom, "--lock": lock}
-        others |= {"--refresh": refresh, "--golden": golden, "--provenance": provenance, "--sign-key": sign_key, "--trace": trace}
+        others |= {
+            "--refresh": refresh,
+            "--golden": golden,
+            "--provenance": provenance,
+            "--sign-key": sign_key,
+            "--trace": trace,
+            "--push": push,
+        }
         others |= {"--kernel-config-diff": kernel_config_diff, "--print": only_print, "--json": json}
         _build_oci(output, others)
         return
@@ -62,7 +70,7 @@ def build(
     elif only_print or json:
         print(plan_report.report(guest, as_json=json, store=store), end="")
     else:
-        _build(guest, output, _Lock(file, store, lock is not None, refresh, golden), provenance, sign_key, trace)
+        _build(guest, output, _Lock(file, store, lock is not None, refresh, golden), provenance, sign_key, trace, push)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class _Lock:
     golden: bool
 
 
-def _build(guest: "Guest", output: Path, lock: _Lock, provenance: Path | None, key: Path | None, trace: Path | None) -> None:
+def _build(guest: "Guest", output: Path, lock: _Lock, provenance: Path | None, key: Path | None, trace: Path | None, push: str) -> None:
     """Build the guest and write the files about the build. The trace is written for a build that fails, too."""
     try:
         manifest = _write_lock(guest, output, lock) if lock.refresh or lock.golden else _build_guest(guest, output, lock)
@@ -84,12 +92,24 @@ def _build(guest: "Guest", output: Path, lock: _Lock, provenance: Path | None, k
             from innkeeper.guest import provenance as statement
 
             statement.write(manifest, provenance, key)
+        if push:
+            from innkeeper.guest import published
+
+            more = {file.name: file for file in (provenance,) if file is not None}
+            print(published.push({**_files(output, manifest), **more}, push))
     finally:
         if trace is not None:
             from innkeeper.guest import trace as chrome
 
             chrome.write(trace)
     print(output)
+
+
+def _files(output: Path, manifest: Path) -> dict[str, Path]:
+    """Return the files of a build by name, with its manifest."""
+    from json import loads
+
+    return {**{name: output / name for name in loads(manifest.read_text())["outputs"]}, manifest.name: manifest}
 
 
 def _build_guest(guest: "Guest", output: Path, lock: _Lock) -> Path:
@@ -184,6 +204,7 @@ COMMAND = flags.Command(
         ),
         flags.single("sign_key", "--sign-key", kind=flags.PATH, metavar="KEY", help="Sign it with a private key in PEM (a DSSE envelope)."),
         flags.single("trace", "--trace", kind=flags.PATH, metavar="FILE", help="Write the times of the steps as a Chrome trace."),
+        flags.single("push", "--push", metavar="REGISTRY/NAME", help="Push the files as an OCI artefact, and print its reference."),
         flags.single("progress", "--progress", choices=("auto", "plain"), default="auto", help="plain: lines, on a terminal too."),
         flags.switch("kernel_config_diff", "--kernel-config-diff", help="Print what kernel.fragments change, and compile nothing."),
         flags.switch("only_print", "--print", help="Print the configuration and the steps, and build nothing."),
@@ -202,6 +223,7 @@ COMMAND = flags.Command(
         "build --refresh",
         "build --golden",
         "build --provenance provenance.json --sign-key key.pem",
+        "build --push localhost:5000/guests/web:1",
         "build --progress plain --trace trace.json",
         "build --oci",
     ),

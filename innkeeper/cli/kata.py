@@ -7,13 +7,15 @@ from innkeeper.cli import flags
 PREFIX = Path("/opt/innkeeper")
 
 
-def install(prefix: Path = PREFIX, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None) -> None:
+def install(
+    prefix: Path = PREFIX, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None, guest: str = ""
+) -> None:
     """Kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and a pod. docs/kubernetes.md goes on from there."""
     from innkeeper import kata
-    from innkeeper.guest import build
+    from innkeeper.guest import installable
 
     layout = kata.Layout.of(prefix, qemu, virtiofsd, cloud_hypervisor)
-    built = build(None)
+    built = installable(guest)
     for path in kata.install(layout, built):
         print(path)
     print(f"\nFor a root that is checked as it is read, in [hypervisor.*]:\n{built.verity.read_text()}", end="")
@@ -41,6 +43,7 @@ COMMAND = flags.Group(
                 flags.single("qemu", "--qemu", kind=flags.PATH, help="QEMU of the node; Kata's or Debian's by itself."),
                 flags.single("virtiofsd", "--virtiofsd", kind=flags.PATH, help="The virtiofsd in Rust, likewise."),
                 flags.single("cloud_hypervisor", "--cloud-hypervisor", kind=flags.PATH, help="Likewise."),
+                flags.single("guest", "--guest", metavar="oci:REF", help="A guest in a registry, by its digest (`build --push`)."),
             ),
             examples=("kata install", "kata install --prefix /srv/innkeeper --virtiofsd /opt/virtiofsd"),
         ),

@@ -8,12 +8,12 @@ PREFIX, ETC, BIN = Path("/opt/innkeeper"), Path("/etc"), Path("/usr/local/bin")
 OUTPUT = Path("out")
 
 
-def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN) -> None:
+def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN, guest: str = "") -> None:
     """Shim, guest, configuration, containerd's handlers, RuntimeClasses and a pod. docs/shim.md goes on from there."""
     from innkeeper import node
-    from innkeeper.guest import build
+    from innkeeper.guest import installable
 
-    for path in node.install(node.Layout(prefix, etc, bin), build(None)):
+    for path in node.install(node.Layout(prefix, etc, bin), installable(guest)):
         print(path)
 
 
@@ -84,6 +84,7 @@ COMMAND = flags.Group(
                     default=BIN,
                     help="A folder on containerd's PATH, for a link to the shim.",
                 ),
+                flags.single("guest", "--guest", metavar="oci:REF", help="A guest in a registry, by its digest (`build --push`)."),
             ),
             examples=("shim install", "shim install --prefix /srv/innkeeper --bin /usr/bin"),
         ),

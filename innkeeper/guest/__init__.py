@@ -59,8 +59,17 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
 
     `kernel` is "ours", "debian", the name of a kernel source, the path of a kernel with everything
     built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. `file` is
-    a guest.toml that describes the guest in place of `variant`. Raises InnkeeperError.
+    a guest.toml that describes the guest in place of `variant`, or names one in a registry (`oci:NAME@sha256:...`). Raises InnkeeperError.
     """
+    if file is not None and str(file).startswith("oci:"):
+        from innkeeper.errors import InnkeeperError
+        from innkeeper.guest import published
+
+        if kernel != "auto":
+            raise InnkeeperError(
+                f"--kernel {kernel} cannot be used with a guest in a registry: it has its own", hint="leave one of them out"
+            )
+        return published.boot_files(str(file))
     from innkeeper.guest.pipeline import make_boot_files
 
     return make_boot_files(variant, kernel, file=file)
@@ -68,10 +77,18 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
 
 def variant_of(file: Path) -> Variant:
     """Return the variant of the guest that a guest.toml describes. Raises InnkeeperError."""
+    from innkeeper.guest import published
     from innkeeper.guest.config_file import read
 
-    variant = read([file]).variant
+    variant = published.variant(str(file)) if published.is_reference(str(file)) else read([file]).variant
     return "debug" if variant == "debug" else "selinux" if variant == "selinux" else "release"
+
+
+def installable(reference: str = "") -> Artifacts:
+    """Return a guest for an installation: one in a registry (`oci:NAME@sha256:...`), or the default one, built if needed."""
+    from innkeeper.guest import published
+
+    return published.artifacts(reference) if reference else build()
 
 
 def build(output: Path | None = None, variant: Variant = "release") -> Artifacts:
