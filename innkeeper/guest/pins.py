@@ -22,7 +22,6 @@ NAME = "guest.lock"
 """The lock file of the source tree, and of a guest.toml: beside it."""
 VERSION = 2
 """The version of the file's format."""
-REFRESH = "`build --refresh` takes what the mirror has now, and writes {}"
 
 
 @dataclass(frozen=True, order=True)
@@ -88,7 +87,7 @@ class Pins:
     @property
     def hint(self) -> str:
         """Return what to do if a package cannot be had."""
-        return REFRESH.format(self.file or NAME)
+        return f"`{paths.program_name()} build --refresh` takes what the mirror has now, and writes {self.file or NAME}"
 
     @classmethod
     def read(cls, file: Path) -> "Pins":

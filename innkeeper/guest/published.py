@@ -77,7 +77,8 @@ def pull(reference: str, store: Store) -> Path:
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise InnkeeperError(
-            f"{reference}: not a guest in a registry by its digest", hint="write oci:REGISTRY/NAME@sha256:..., as `build --push` prints it"
+            f"{reference}: not a guest in a registry by its digest",
+            hint="write oci:REGISTRY/NAME@sha256:... as it was printed when it was pushed",
         )
 
     def make(out: Path) -> None:

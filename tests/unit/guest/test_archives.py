@@ -16,6 +16,7 @@ from innkeeper.guest import archives, wheels
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.pins import Package, Pins
 from innkeeper.guest.store import Store
+from innkeeper.paths import program_name
 
 CONTROL = "Package: {}\nVersion: 1:2\nArchitecture: all\nMaintainer: Nobody <nobody@invalid>\nDescription: for a test\n"
 
@@ -85,7 +86,7 @@ def test_what_the_mirror_does_not_have_any_more_is_named_with_what_to_do(mirror:
     with pytest.raises(InnkeeperError) as caught:
         archives.fetch(store, [gone, one], tmp_path / "log")
     assert caught.value.message == f"the mirror no longer has packages that {tmp_path}/guest.lock names: gone 1:2 all"
-    assert caught.value.hint == f"`build --refresh` takes what the mirror has now, and writes {tmp_path}/guest.lock"
+    assert caught.value.hint == f"`{program_name()} build --refresh` takes what the mirror has now, and writes {tmp_path}/guest.lock"
     assert (store.root / ".archives" / one.file).exists(), "what could be had is kept"
 
 
