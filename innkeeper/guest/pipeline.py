@@ -227,7 +227,8 @@ def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Ro
     """Make the root file system. What does not depend on each other is made at the same time.
 
     A step that several others need is made before these are started: if it failed, each of them
-    would try it again.
+    would try it again. Only the builders' base is made by who needs it first, since with everything in
+    the store nobody does.
     """
     builders = {"agent": Builder(PACKAGES, store), "policy": Builder(lsm_policies.PACKAGES, store)}
     policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)
