@@ -33,8 +33,8 @@ def of_debian_13() -> Containerd:
 
 
 def of_go_module() -> Containerd:
-    """Return containerd 2, built once."""
-    names = ("containerd", "ctr")
+    """Return containerd 2, built once. Its shim of runc is beside it."""
+    names = ("containerd", "ctr", "containerd-shim-runc-v2")
     folder = go_helpers.build("test-containerd", SOURCE, *(f"{MODULE}/{name}" for name in names), tags="no_btrfs no_devmapper")
     return Containerd(folder / "containerd", folder / "ctr")
 

@@ -77,13 +77,20 @@ class Node:
     """The daemon in `folder`, whose path must be short: the addresses of sockets are in it."""
 
     def __init__(
-        self, folder: Path, containerd: Containerd, configuration: str = "", programs: Iterable[Path] = (), networks: int = 1
+        self,
+        folder: Path,
+        containerd: Containerd,
+        configuration: str = "",
+        programs: Iterable[Path] = (),
+        networks: int = 1,
+        plugins: Iterable[dict[str, Any]] = (),
     ) -> None:
         """Use `containerd`, with more of its configuration, in which @DIR@ stands for `folder`. It finds `programs` before others.
 
-        With `networks` 2 each pod has a second interface, with an IPv6 address.
+        With `networks` 2 each pod has a second interface, with an IPv6 address. `plugins` of CNI come after the bridge.
         """
         self._networks = networks
+        self._plugins = tuple(plugins)
         self.folder = folder
         self.containerd = containerd
         number = next(NUMBERS)
@@ -117,7 +124,8 @@ class Node:
         plugin = network["plugins"][0]
         plugin["bridge"] = self.bridge
         plugin["ipam"] |= {"dataDir": str(self.folder / "cni-state"), "ranges": [[{"subnet": f"{self._network}.0/24"}]]}
-        (self.folder / "cni/10-shim.conflist").write_text(json.dumps(network))
+        chain = [*network["plugins"], *self._plugins]
+        (self.folder / "cni/10-shim.conflist").write_text(json.dumps({**network, "plugins": chain}))
         plugin["bridge"] += "b"
         plugin["ipam"] |= {"ranges": [[{"subnet": f"{self.second_gateway[:-1]}/64"}]], "routes": [{"dst": "fd00:99::/32"}]}
         (self.folder / "cni/20-second.conflist").write_text(json.dumps({**network, "name": "second"}))
