@@ -59,7 +59,7 @@ class GuestContainer(Container):
                 for mount in rootfs:
                     mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
             for bind in plan.binds:
-                mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only)
+                mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only, recursive=bind.recursive)
             self._agent.create_container(
                 agent_pb2.CreateContainerRequest(
                     container_id=self.agent_id,

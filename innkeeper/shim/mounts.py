@@ -48,10 +48,10 @@ def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path)
     bind(Path(source), target, read_only=bool(flags & MS_RDONLY))
 
 
-def bind(source: Path, target: Path, *, read_only: bool) -> None:
+def bind(source: Path, target: Path, *, read_only: bool, recursive: bool = True) -> None:
     """Bind a folder, or a file, with what is mounted below it. Makes the target. Raises OSError.
 
-    The copy is private, so that a mount in the guest's share never travels back to the source.
+    With `recursive`, what is mounted below it is read-only too. The copy is private, so that a mount in the guest's share never travels back to the source.
     """
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,8 @@ def bind(source: Path, target: Path, *, read_only: bool) -> None:
     mount("none", target, None, MS_REC | MS_PRIVATE)
     if read_only:
         attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
-        _check(_libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, 32), target)
+        flags = AT_RECURSIVE if recursive else 0
+        _check(_libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), flags, attributes, 32), target)
 
 
 def make_shared(folder: Path) -> None:

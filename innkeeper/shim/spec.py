@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.shim.mounts import below
 
 Document = dict[str, Any]
 
@@ -31,11 +32,15 @@ CPU_PERIOD = 100_000
 
 @dataclass(frozen=True)
 class Bind:
-    """A file or folder of the host that the guest sees as `name` in the container's folder of the share."""
+    """A file or folder of the host that the guest sees as `name` in the container's folder of the share.
+
+    `recursive`: if it is read-only, so is what the host has mounted below it.
+    """
 
     name: str
     source: Path
     read_only: bool
+    recursive: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,8 +162,24 @@ def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind]) -> Doc
     source = Path(mount["source"])
     _check_source(source, mount["destination"], options)
     name = f"{VOLUMES}/{index}" + ("" if source.is_dir() else f"/{source.name}")
-    binds.append(Bind(name, source, "ro" in options))
-    return {**mount, "source": f"{SHARE}/{agent_id}/{name}"}
+    read_only, recursive = bool({"ro", "rro"} & set(options)), "rro" in options or not _has_mounts_below(source)
+    binds.append(Bind(name, source, read_only, recursive))
+    return {**mount, "source": f"{SHARE}/{agent_id}/{name}", "options": _guest_options(options, recursive)}
+
+
+def _has_mounts_below(source: Path) -> bool:
+    """Return whether the host has something mounted below a folder."""
+    folder = source.resolve()
+    return source.is_dir() and any(point != folder for point in below(folder))
+
+
+def _guest_options(options: Sequence[str], recursive: bool) -> list[str]:
+    """Return the options of a mount in the guest, for which a share and the host's mounts below it are one mount.
+
+    Read-only there would be so for all of it. Where it is not to be, only the host's mount is read-only.
+    """
+    made = ["ro" if option == "rro" else option for option in options]
+    return made if recursive else ["rw" if option == "ro" else option for option in made]
 
 
 def _check_source(source: Path, destination: str, options: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ class RuntimeVersion(_message.Message):
     def __init__(self, version: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class RuntimeInfo(_message.Message):
-    __slots__ = ("name", "version", "annotations")
+    __slots__ = ("name", "version", "features", "annotations")
     class AnnotationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,11 +89,13 @@ class RuntimeInfo(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: RuntimeVersion
+    features: Any
     annotations: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[_Union[RuntimeVersion, _Mapping[str, object]]] = ..., annotations: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[_Union[RuntimeVersion, _Mapping[str, object]]] = ..., features: _Optional[_Union[Any, _Mapping[str, object]]] = ..., annotations: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Options(_message.Message):
     __slots__ = ("type_url", "config_path", "config_body")
@@ -519,15 +521,23 @@ class MemoryStat(_message.Message):
     usage_limit: int
     def __init__(self, anon: _Optional[int] = ..., file: _Optional[int] = ..., inactive_file: _Optional[int] = ..., active_file: _Optional[int] = ..., pgfault: _Optional[int] = ..., pgmajfault: _Optional[int] = ..., usage: _Optional[int] = ..., usage_limit: _Optional[int] = ...) -> None: ...
 
+class MemoryEvents(_message.Message):
+    __slots__ = ("oom_kill",)
+    OOM_KILL_FIELD_NUMBER: _ClassVar[int]
+    oom_kill: int
+    def __init__(self, oom_kill: _Optional[int] = ...) -> None: ...
+
 class Metrics(_message.Message):
-    __slots__ = ("pids", "cpu", "memory")
+    __slots__ = ("pids", "cpu", "memory", "memory_events")
     PIDS_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_EVENTS_FIELD_NUMBER: _ClassVar[int]
     pids: PidsStat
     cpu: CPUStat
     memory: MemoryStat
-    def __init__(self, pids: _Optional[_Union[PidsStat, _Mapping[str, object]]] = ..., cpu: _Optional[_Union[CPUStat, _Mapping[str, object]]] = ..., memory: _Optional[_Union[MemoryStat, _Mapping[str, object]]] = ...) -> None: ...
+    memory_events: MemoryEvents
+    def __init__(self, pids: _Optional[_Union[PidsStat, _Mapping[str, object]]] = ..., cpu: _Optional[_Union[CPUStat, _Mapping[str, object]]] = ..., memory: _Optional[_Union[MemoryStat, _Mapping[str, object]]] = ..., memory_events: _Optional[_Union[MemoryEvents, _Mapping[str, object]]] = ...) -> None: ...
 
 class CreateSandboxRequest(_message.Message):
     __slots__ = ("sandbox_id", "bundle_path", "rootfs", "options", "netns_path", "annotations")

@@ -1,5 +1,6 @@
 """The program as containerd runs it, without a container: it answers, leaves its parent, serves, and ends."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def test_what_it_says_of_itself(tmp_path: Path) -> None:
     assert __version__.encode() in program("-v", bundle=tmp_path).stdout
     info = pb.RuntimeInfo.FromString(program("-info", bundle=tmp_path).stdout)
     assert (info.name, info.version.version) == ("io.containerd.innkeeper.v2", __version__)
+    assert info.features.type_url.endswith("/features/Features")
+    assert "rro" in json.loads(info.features.value)["mountOptions"]
 
 
 def test_delete_without_anything_to_delete(tmp_path: Path) -> None:

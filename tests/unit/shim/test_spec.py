@@ -86,6 +86,27 @@ def test_files_and_folders_are_bound_and_shm_is_the_guests(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "below", "bind", "guest"),
+    [
+        ("ro", False, (True, True), "ro"),
+        ("ro", True, (True, False), "rw"),  # the host's mount is read-only, what is below it is not
+        ("rro", True, (True, True), "ro"),
+        ("rw", True, (False, False), "rw"),
+    ],
+)
+def test_read_only_with_and_without_what_is_mounted_below(
+    option: str, below: bool, bind: tuple[bool, bool], guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [tmp_path / "sub", tmp_path] if below else [tmp_path]
+    monkeypatch.setattr("innkeeper.shim.spec.below", lambda folder: points)
+    made = document()
+    made["mounts"] += [{"destination": "/data", "type": "bind", "source": str(tmp_path), "options": ["rbind", "rprivate", option]}]
+    plan = spec.plan(made, "c-one", {})
+    assert plan.binds == (spec.Bind("volumes/1", tmp_path, *bind),)
+    assert plan.document["mounts"][1]["options"] == ["rbind", "rprivate", guest]
+
+
 @pytest.mark.parametrize("kind", ["network", "pid", "ipc", "uts"])
 def test_the_hosts_namespaces_are_refused(kind: str) -> None:
     others = [namespace for namespace in NAMESPACES if namespace["type"] != kind]

@@ -15,5 +15,6 @@ def test_figures() -> None:
     packed = stats.packed(stats.metrics(response))
     assert packed.type_url == "io.containerd.cgroups.v2.Metrics"
     found = pb.Metrics.FromString(packed.value)
+    assert found.memory_events.oom_kill == 1
     assert (found.cpu.usage_usec, found.pids.current) == (5000, 3)
     assert (found.memory.usage, found.memory.usage_limit, found.memory.inactive_file, found.memory.anon) == (100, 200, 10, 0)
