@@ -51,7 +51,8 @@ def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path)
 def bind(source: Path, target: Path, *, read_only: bool, recursive: bool = True) -> None:
     """Bind a folder, or a file, with what is mounted below it. Makes the target. Raises OSError.
 
-    With `recursive`, what is mounted below it is read-only too. The copy is private, so that a mount in the guest's share never travels back to the source.
+    With `recursive`, what is mounted below it is read-only too. The copy is private, so that a mount
+    in the guest's share never travels back to the source.
     """
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)

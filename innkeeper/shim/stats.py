@@ -28,7 +28,7 @@ def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
             usage_limit=group.memory_stats.usage.limit,
             **{name: counts[name] for name in names if name in counts},
         ),
-        memory_events=pb.MemoryEvents(oom_kill=counts["oom_kill"] if "oom_kill" in counts else 0),
+        memory_events=pb.MemoryEvents(oom_kill=counts.get("oom_kill", 0)),
     )
 
 

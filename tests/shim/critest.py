@@ -12,6 +12,7 @@ from tests.interop.node import CRI_TOOLS
 from tests.shim.node import Node
 
 PACKAGE = "sigs.k8s.io/cri-tools/cmd/critest"
+RUNNER = "github.com/onsi/ginkgo/v2/ginkgo"
 SECONDS = 3600.0
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -28,6 +29,7 @@ class Check:
 def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = "", processes: int = 1) -> Mapping[str, Check]:
     """Run checks against a handler, `processes` at a time. `folder` is for the report, and their temporary files. Return name -> Check."""
     program = go_helpers.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
+    runner = go_helpers.build("test-ginkgo", CRI_TOOLS, RUNNER)  # critest looks for it on the PATH
     report = folder / f"{handler}.json"
     socket = f"unix://{node.folder}/c.sock"
     options = {"runtime-endpoint": socket, "image-endpoint": socket, "runtime-handler": handler, "config": "/dev/null"}
@@ -36,7 +38,7 @@ def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = 
     options |= {"ginkgo.skip": skip} if skip else {}
     options |= {"parallel": str(processes)} if processes > 1 else {}
     argv = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-ginkgo.no-color"]
-    environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder)}
+    environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder), "PATH": f"{runner}:{os.environ['PATH']}"}
     with (folder / f"{handler}.log").open("wb") as log:
         subprocess.run(argv, cwd=folder, env=environment, stdout=log, stderr=log, timeout=SECONDS, check=False)
     return read(report)

@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ HOST_PORT = 12003
 """The port that critest expects the web server of a pod in the host's network at."""
 SCRIPTS = {"ipcs": "cat /proc/sysvipc/shm", "pgrep": 'exec pidof "$1"'}
 """Programs that Debian's busybox does not have, as far as critest uses them."""
-USERS = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\ndefault-user:x:1000:1000::/home:/bin/sh\n"
+USERS = (
+    "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"
+    "default-user:x:1000:1000::/home:/bin/sh\n"
+)
 GROUPS = "root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
 EFFECTIVE_USER = """
 #include <stdio.h>
@@ -100,7 +103,15 @@ def _push_all(folder: Path, address: str) -> None:
 
 
 def _copy(reference: str, name: str) -> None:
-    argv = [programs.require("skopeo"), "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", reference, f"docker://{name}"]
+    argv = [
+        str(programs.require("skopeo")),
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        "--dest-tls-verify=false",
+        reference,
+        f"docker://{name}",
+    ]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "CONTAINERS_REGISTRIES_CONF": "/dev/null"})
 
 
@@ -160,9 +171,8 @@ def with_busybox_grep(reference: str, archive: Path) -> str:
     return layout.save(archive, layout.add_image(blobs, built_for, config["config"]))
 
 
-def mirror(folder: Path, address: str) -> Mapping[str, str]:
-    """Write what makes containerd ask the registry at `address` for every image. Return its settings of CRI."""
+def mirror(folder: Path, address: str) -> None:
+    """Write what makes containerd ask the registry at `address` for every image, into `certs.d` of `folder`."""
     hosts = folder / "certs.d/_default/hosts.toml"
     hosts.parent.mkdir(parents=True, exist_ok=True)
     hosts.write_text(f'server = "http://{address}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n')
-    return {"config_path": str(hosts.parent.parent)}

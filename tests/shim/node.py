@@ -106,7 +106,7 @@ class Node:
         """Start containerd and import the images."""
         self._configure()
         self.start()
-        for name, *entry in (("localhost/busybox:1",), ("localhost/pause:1", "-e", "sleep", "1000000000")):
+        for name, *entry in (("localhost/busybox:1",), ("localhost/pause:1", "-e", "tail", "-f", "/dev/null")):
             archive = self.folder / "image.tar"
             busybox = str(programs.require("busybox"))
             subprocess.run([HARNESS.parent / "make-image", archive, name, *entry, "--", busybox], check=True, capture_output=True)

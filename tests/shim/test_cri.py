@@ -127,7 +127,7 @@ def test_what_the_pod_is_to_its_container(pod: Pod) -> None:
     assert "shm /dev/shm tmpfs" in pod.exec("cat", "/proc/mounts")
     processes = pod.exec("ps").splitlines()[1:]
     assert "httpd" in processes[0]
-    assert "sleep" not in "".join(processes)  # the command of the pause container
+    assert "tail" not in "".join(processes)  # the command of the pause container
 
 
 def test_a_config_map_changes_live_and_only_the_host_writes(pod: Pod) -> None:

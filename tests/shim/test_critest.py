@@ -1,0 +1,111 @@
+"""critest against runc and our shim, under one containerd: as many checks pass as with runc, but for those in `critest.toml`."""
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.needs import needs
+from tests.paths import ROOT
+from tests.shim import critest, critest_images
+from tests.shim.containerds import of_go_module
+from tests.shim.critest import FAILED, PASSED, Check
+from tests.shim.node import Node, remaining, running_node
+from tests.shim.test_cri import pytestmark as of_pods
+
+pytestmark = [*of_pods, needs("docker-registry", "skopeo", "buildah", "mmdebstrap", "gcc", "runc", "mke2fs")]
+
+CONFIGURATION = """
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "@DIR@/certs.d"
+[plugins."io.containerd.nri.v1.nri"]
+disable = false
+socket_path = "@DIR@/nri.sock"
+plugin_path = "@DIR@/nri"
+plugin_config_path = "@DIR@/nri"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+"""
+PORT_MAPPING = {"type": "portmap", "capabilities": {"portMappings": True}}
+RUNC, OURS = "runc", "template"
+"""The second is the handler whose VMs start from a template."""
+PROCESSES = 2
+"""Checks at a time. critest runs those that it calls serial alone."""
+TABLE = Path(__file__).with_name("critest.toml")
+SHORT = (
+    "PodSandbox runtime should support basic operations",
+    "Container runtime should support basic operations.*(starting|stopping|removing running|execSync)",
+    "Container runtime should support adding volume",
+    "Container Mount Readonly",
+    "Streaming .*Conformance",
+    r"Networking .*\[Conformance",
+    "Security Context bucket",
+)
+"""What is run by default: pods, containers, their folders, streams, networks and rights. With --long everything is."""
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with runc and our shim, the images of critest, and a template."""
+    containerd = of_go_module()
+    programs = [containerd.daemon.with_name("containerd-shim-runc-v2")]
+    with (
+        critest_images.registry(tmp_path_factory.mktemp("registry")) as address,
+        running_node(containerd, configuration=CONFIGURATION, programs=programs, plugins=[PORT_MAPPING]) as node,
+    ):
+        critest_images.mirror(node.folder, address)
+        argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(node.folder / "template.toml")]
+        subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
+        yield node
+
+
+def test_pods_containers_streams_and_rights(judged: Node, tmp_path: Path) -> None:
+    compare(judged, tmp_path, focus=f"({'|'.join(SHORT)})")
+
+
+@pytest.mark.long
+def test_everything(judged: Node, tmp_path: Path) -> None:
+    compare(judged, tmp_path)
+
+
+def compare(node: Node, folder: Path, focus: str = "") -> None:
+    """Run checks with both handlers. Print what came of them. The difference is what the table has, and nothing stays."""
+    table = {group: {f"[k8s.io] {name}": why for name, why in listed.items()} for group, listed in tomllib.loads(TABLE.read_text()).items()}
+    before = remaining(node, set())
+    found = {handler: critest.run(node, handler, folder, focus=focus, processes=PROCESSES) for handler in (RUNC, OURS)}
+    for pod in node.crictl("pods", "-q", "--no-trunc").split():  # those of checks that failed, or were skipped half-way
+        node.crictl("rmp", "--force", pod)
+    assert remaining(node, before) == set()
+    runc, ours = found[RUNC], found[OURS]
+    reasons = {**table["not_in_a_vm"], **table["not_yet"]}
+    print(report(found, reasons))
+    assert set(runc) == set(ours)
+    assert counted(runc, PASSED) > len(SHORT)
+    assert {name for name, check in runc.items() if check.state == FAILED} <= set(table["left_out"]), failures(runc)
+    assert {name for name, check in runc.items() if check.state == PASSED and ours[name].state != PASSED} == set(reasons) & set(runc), (
+        failures(ours)
+    )
+    assert {name for name, check in ours.items() if check.state == FAILED} <= {*reasons, *table["left_out"]}, failures(ours)
+    stale = {name for name in table["left_out"] if name in runc and PASSED in (runc[name].state, ours[name].state)}
+    assert stale == set()
+
+
+def counted(checks: Mapping[str, Check], state: str) -> int:
+    return sum(check.state == state for check in checks.values())
+
+
+def failures(checks: Mapping[str, Check]) -> dict[str, str]:
+    return {name: check.message[:1000] for name, check in checks.items() if check.state != PASSED}
+
+
+def report(found: Mapping[str, Mapping[str, Check]], reasons: Mapping[str, str]) -> str:
+    """Return the table: passes of each handler, and why they differ."""
+    lines = [
+        f"critest, handler {handler}: {counted(checks, PASSED)} of {len(checks)} checks passed, {counted(checks, FAILED)} failed, "
+        f"{sum(check.seconds for check in checks.values()):.0f} s of checks"
+        for handler, checks in found.items()
+    ]
+    return "\n".join([*lines, *(f"  {name}: {why}" for name, why in reasons.items() if name in found[OURS])])
