@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.figures import Section, figure, ratio
@@ -79,6 +80,15 @@ def _make_template(node: "Node") -> None:
         raise InnkeeperError(done.stderr.strip().removeprefix("error: "))
 
 
+def _descendants(pid: int) -> set[int]:
+    """Return the children of a process, and theirs (proc_pid_task(5))."""
+    found = set[int]()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found |= {child, *_descendants(child)}
+    return found
+
+
 def _memory(node: "Node") -> Section:
     """Return the section of what a container that sleeps costs on the host."""
     from tests.shim.node import IMAGE
@@ -89,8 +99,9 @@ def _memory(node: "Node") -> Section:
         node.ctr("run", "--detach", *_ours(node, configuration), IMAGE, "idle", "sleep", "100000")
         time.sleep(GAP_SECONDS)
         qemu = node.pid("idle")
-        figures = {"QEMU": qemu, "the shim": node.shim_of(qemu)}
-        for process, pid in figures.items():
-            result.figures.append(figure(f"{name}: {process}", "MB", [process_info.memory(pid) / 1e6]))
+        shim = node.shim_of(qemu)
+        parts = {"QEMU": [qemu], "the shim": [shim], "its helpers": sorted(_descendants(shim) - {qemu})}
+        for part, pids in parts.items():
+            result.figures.append(figure(f"{name}: {part}", "MB", [sum(map(process_info.memory, pids)) / 1e6]))
         node.end_all()
     return result

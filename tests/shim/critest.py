@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from innkeeper.shim import mounts
 from tests import go_helpers
 from tests.interop.node import CRI_TOOLS
 from tests.shim.node import Node
@@ -30,7 +31,8 @@ def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = 
     """Run checks against a handler, `processes` at a time. `folder` is for the report, and their temporary files. Return name -> Check."""
     program = go_helpers.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
     runner = go_helpers.build("test-ginkgo", CRI_TOOLS, RUNNER)  # critest looks for it on the PATH
-    report = folder / f"{handler}.json"
+    report, work = folder / f"{handler}.json", folder / f"{handler}-files"
+    work.mkdir()
     socket = f"unix://{node.folder}/c.sock"
     options = {"runtime-endpoint": socket, "image-endpoint": socket, "runtime-handler": handler, "config": "/dev/null"}
     options |= {"nri-socket": str(node.folder / "nri.sock"), "ginkgo.json-report": str(report), "ginkgo.timeout": "3h"}
@@ -38,9 +40,10 @@ def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = 
     options |= {"ginkgo.skip": skip} if skip else {}
     options |= {"parallel": str(processes)} if processes > 1 else {}
     argv = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-ginkgo.no-color"]
-    environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder), "PATH": f"{runner}:{os.environ['PATH']}"}
+    environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(work), "PATH": f"{runner}:{os.environ['PATH']}"}
     with (folder / f"{handler}.log").open("wb") as log:
         subprocess.run(argv, cwd=folder, env=environment, stdout=log, stderr=log, timeout=SECONDS, check=False)
+    mounts.remove(work)  # a check that fails may leave what it has mounted
     return read(report)
 
 

@@ -1,9 +1,11 @@
 """A containerd of our own that runs containers by our shim as a node has it, with CRI; what its clients say; what it may not leave."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -17,6 +19,7 @@ from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.bootstrap import socket_path
 from tests.eventually import eventually, poll
 from tests.interop.node import HARNESS, crictl
+from tests.paths import ROOT
 from tests.shim.containerds import Containerd, of_debian_12
 from tests.vm.guest import artifacts
 
@@ -142,6 +145,13 @@ class Node:
         lines = [f"{key} = {value if isinstance(value, int) else json.dumps(str(value))}\n" for key, value in values.items()]
         path.write_text("".join(lines))
         return path
+
+    def make_template(self) -> Path:
+        """Make the template that VMs of the handler `template` start from. Return its folder."""
+        argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(self.folder / "template.toml")]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return self.folder / "templates" / done.stdout.strip()
 
     def start(self, *, sandboxes: bool = False) -> None:
         """Start the daemon, or start it again. With `sandboxes` it may use the sandbox service."""
@@ -294,7 +304,7 @@ def _groups(name: str) -> list[Path]:
 def running_node(containerd: Containerd | None = None, **options: Any) -> Iterator[Node]:
     """Context manager: a node in a new folder, and nothing of it afterwards. `containerd` is Debian 12's by default."""
     folder = Path(mkdtemp(prefix="ink-", dir="/run"))
-    of_ctr = set(_groups("default"))
+    earlier = {*_groups("default"), *_groups("k8s.io")}
     node = Node(folder, containerd or of_debian_12(), **options)
     try:
         node.up()
@@ -304,6 +314,9 @@ def running_node(containerd: Containerd | None = None, **options: Any) -> Iterat
         for bridge in (node.bridge, f"{node.bridge}b"):
             subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
     assert remaining(node, set()) == set()
-    for group in {*_groups(folder.name), *_groups("default")} - of_ctr:
+    for group in {*_groups(folder.name), *_groups("default")} - earlier:
         group.rmdir()  # kubelet would have made and removed the first; runtimes leave that of ctr's namespace
+    for group in {*_groups("k8s.io")} - earlier:
+        with contextlib.suppress(OSError):  # another node may have pods there
+            group.rmdir()
     shutil.rmtree(folder)

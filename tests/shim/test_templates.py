@@ -1,14 +1,11 @@
 """VMs of the shim start from a template that somebody has made."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.needs import needs
-from tests.paths import ROOT
 from tests.shim.node import Node
 from tests.shim.test_cri import address, page, running_pod
 
@@ -23,10 +20,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def template(daemon: Node) -> Path:
     """The template of the second configuration, made by the command."""
-    argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(daemon.folder / "template.toml")]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return daemon.folder / "templates" / done.stdout.strip()
+    return daemon.make_template()
 
 
 def options(node: Node) -> tuple[str, ...]:
