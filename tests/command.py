@@ -119,10 +119,18 @@ PARTS = {
         root=True,
         guest=True,
     ),
+    "tests/kubernetes": Part(
+        "a real Kubernetes",
+        ("qemu-system-x86_64", "virtiofsd", "ctr", "runc", "cni", "ip", "unshare", "busybox", "mke2fs", "curl", "openssl", "go"),
+        root=True,
+        guest=True,
+    ),
 }
 
 ALONE = ("tests/interop",)
 """Parts that compare the whole host before and after: nothing runs beside them."""
+
+KUBERNETES = "tests/kubernetes"
 
 
 def test(words: list[str]) -> None:
@@ -130,7 +138,8 @@ def test(words: list[str]) -> None:
 
     Without paths and options the folders are run two at a time. What this host lacks is left out with
     the reason; with CI=true that is a failure. Useful options are -k EXPRESSION, for tests whose names
-    match, and --long, for tests that take minutes.
+    match, and --long, for tests that take minutes. Kubernetes is built for tests/kubernetes only if that
+    is named: otherwise its tests are left out until it is in the cache.
     """
     os.chdir(ROOT)
     paths = [word for word in words if not word.startswith("-") and os.path.exists(word.partition("::")[0])]
@@ -143,6 +152,8 @@ def test(words: list[str]) -> None:
         sys.exit(_run_all(needs_guest))
     if needs_guest:
         _build_guest()
+        if any(os.path.normpath(path).startswith(KUBERNETES) for path in paths):
+            _build_kubernetes()
     argv = [sys.executable, "-m", "pytest", *(paths or chosen), *others]
     sys.stdout.flush()
     os.execv(sys.executable, argv)
@@ -176,6 +187,14 @@ def _build_guest() -> None:
     from innkeeper import guest
 
     guest.build(None)
+
+
+def _build_kubernetes() -> None:
+    """Build Kubernetes' programs before pytest starts, for the same reason."""
+    from tests.kubernetes import programs
+
+    programs.etcd()
+    programs.kube()
 
 
 def _run_all(needs_guest: bool) -> int:

@@ -75,6 +75,12 @@ def _shim() -> str | None:
     return why_no_shim()
 
 
+def _kubernetes() -> str | None:
+    from tests.kubernetes.programs import why_missing
+
+    return why_missing()
+
+
 PARTS: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "user-namespaces": _user_namespaces,
@@ -84,6 +90,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "landlock": _landlock,
     "x86_64": _x86,
     "shim": _shim,
+    "kubernetes": _kubernetes,
 }
 
 OF_MARKER = {
@@ -94,7 +101,10 @@ OF_MARKER = {
 """What a marker alone already needs."""
 
 
-NOT_IN_CI = {"shim": "it is another project's program, and neither it nor what builds it may be a part of this tree"}
+NOT_IN_CI = {
+    "shim": "it is another project's program, and neither it nor what builds it may be a part of this tree",
+    "kubernetes": "the first build takes longer than most parts of a run, and 3 GB: it is made by a run of these tests alone",
+}
 """Parts that may be missing with CI=true too, and why. What needs them is then left out by name in the summary."""
 
 

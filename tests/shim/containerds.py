@@ -39,4 +39,10 @@ def of_go_module() -> Containerd:
     return Containerd(folder / "containerd", folder / "ctr")
 
 
+def runc_shim() -> Path:
+    """Return the shim for runc of containerd 2, which understands no older one's."""
+    name = "containerd-shim-runc-v2"
+    return go_helpers.build("test-runc-shim", SOURCE, f"{MODULE}/{name}", tags="no_btrfs no_devmapper") / name
+
+
 VERSIONS: dict[str, Callable[[], Containerd]] = {"1.6": of_debian_12, "1.7": of_debian_13, "2.4": of_go_module}

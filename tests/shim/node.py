@@ -87,11 +87,14 @@ class Node:
         programs: Iterable[Path] = (),
         networks: int = 1,
         plugins: Iterable[dict[str, Any]] = (),
+        inside: Iterable[str] = (),
     ) -> None:
         """Use `containerd`, with more of its configuration, in which @DIR@ stands for `folder`. It finds `programs` before others.
 
         With `networks` 2 each pod has a second interface, with an IPv6 address. `plugins` of CNI come after the bridge.
+        The daemon is run by the command `inside`.
         """
+        self._inside = tuple(inside)
         self._networks = networks
         self._plugins = tuple(plugins)
         self.folder = folder
@@ -102,6 +105,8 @@ class Node:
         self._programs = tuple(programs)
         self._more = configuration.replace("@DIR@", str(folder))
         self._daemon: subprocess.Popen[bytes] | None = None
+        self.values: dict[str, Any] = {}
+        """The shim's configuration, but for the folder of templates."""
         self.groups: set[tuple[str, str]] = set()
         """Namespace and id of each container and pod that there was: the names of their shims' sockets are made from these."""
 
@@ -136,6 +141,7 @@ class Node:
         values |= {"accelerator": "tcg", "boot_seconds": 120}
         values |= {name: programs.require(name) for name in ("virtiofsd", "setpriv", "nsenter")}
         values["qemu"] = programs.require("qemu-system-x86_64")
+        self.values = values
         self.settings(**values, templates=self.folder / "none")
         self.settings("template.toml", **values, templates=self.folder / "templates")
 
@@ -160,9 +166,8 @@ class Node:
         environment = {**os.environ, "PATH": path, "INNKEEPER_SHIM_CONFIG": f"{self.folder}/shim.toml"}
         environment |= {"ENABLE_CRI_SANDBOXES": "1"} if sandboxes else {}  # containerd 1.7 has them only so
         with self.log.open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [daemon, "--config", f"{self.folder}/config.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+            argv = [*self._inside, daemon, "--config", f"{self.folder}/config.toml"]
+            self._daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         eventually(lambda: self.try_ctr("version").returncode == 0, self.log.read_text, SECONDS)
 
     def stop(self) -> None:

@@ -1,0 +1,3 @@
+"""What the run prints at its end."""
+
+LINES: list[str] = []
