@@ -136,7 +136,7 @@ class Cluster:
         }
 
     def start_kubelet(self) -> None:
-        """Start kubelet, or start it again."""
+        """Start kubelet, or start it again. It ends by itself if containerd does not answer then."""
         keys = ("--kubeconfig", self._keys / "node.kubeconfig", "--cert-dir", self.folder / "kubelet-keys")
         places = ("--root-dir", self.folder / "kubelet", "--node-ip", ADDRESS, "--hostname-override", "node")
         socket = ("--containerd", f"{self.folder}/c.sock")  # without it there are no figures of pods' networks

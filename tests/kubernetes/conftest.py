@@ -27,13 +27,11 @@ runtime_type = "io.containerd.runc.v2"
 
 
 def _machine() -> set[str]:
-    """Return what a cluster could change of the machine, beside what is named for its folder: interfaces, sysctls, mounts."""
-    found = {f"interface {path.name}" for path in Path("/sys/class/net").iterdir() if path.name.startswith(("node0", "ink-", "veth"))}
+    """Return what a cluster could change of the machine outside its namespaces: the node's interface, sysctls, fixed folders, mounts."""
+    found = {f"interface {path.name}" for path in Path("/sys/class/net").glob("node0")}
     found |= {f"{name} = {Path('/proc/sys', name).read_text().strip()}" for name in SYSCTLS}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        place = line.split()[4]
-        if place.startswith(("/run/netns", "/var/lib", "/var/log", "/proc/sys")):
-            found.add(f"mount {place}")
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found |= {f"mount {mount}" for mount in mounts if mount.startswith(("/proc/sys/", "/var/l"))}
     return found | {f"folder {path}" for path in map(Path, ("/var/lib/kubelet", "/var/log/containers", "/var/log/pods")) if path.exists()}
 
 
