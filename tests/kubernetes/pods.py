@@ -1,6 +1,5 @@
 """Pods as documents, and what a running one is asked. All are of our class unless a test says otherwise."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.shim.node import IMAGE
 
 WEB = "mkdir /tmp/www; echo from the pod > /tmp/www/index.html; echo serving; exec httpd -f -p 8080 -h /tmp/www"
-"""A server that ends by SIGTERM only by force: it is process 1 and has no handler."""
+"""A script that serves HTTP on port 8080."""
 
 
 def container(name: str, script: str, **more: object) -> dict[str, Any]:
@@ -73,8 +72,3 @@ def running(cluster: Cluster, pod: dict[str, Any], condition: str = "condition=R
 def config(kind: str, name: str, **data: str) -> dict[str, Any]:
     """Return a ConfigMap or a Secret."""
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "stringData" if kind == "Secret" else "data": data}
-
-
-def described(value: object) -> str:
-    """Return a document for a failed assertion."""
-    return json.dumps(value, indent=1)

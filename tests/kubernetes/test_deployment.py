@@ -19,7 +19,13 @@ from tests.paths import ROOT
 pytestmark = marks
 NODE_KERNEL = os.uname().release
 WELCOME = "Welcome to nginx"
-TITLES = {"native": "runc", "gvisor": "gVisor", "sandboxed": "ours, cold", "template": "ours, from a template", "kata-containers": "ours"}
+TITLES = {
+    "native": "runc",
+    "gvisor": "gVisor",
+    "sandboxed": "ours, cold",
+    "template": "ours, from a template",
+    "kata-containers": "ours, as kata-containers",
+}
 
 
 @dataclass

@@ -140,4 +140,5 @@ def test_a_device_that_is_no_block_device_is_refused_by_name(cluster: Cluster) -
     null = container("null", "sleep 1000", volumeMounts=[{"name": "null", "mountPath": "/host-null"}])
     volumes = [{"name": "null", "hostPath": {"path": "/dev/null", "type": "CharDevice"}}]
     with running(cluster, document("device", null, volumes=volumes), condition=""):
-        eventually(lambda: "/dev/null" in cluster.events("device"), lambda: cluster.events("device"), DEADLINE)
+        expected = "/dev/null is neither a folder nor a regular file"
+        eventually(lambda: expected in cluster.events("device"), lambda: cluster.events("device"), DEADLINE)
