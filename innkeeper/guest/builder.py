@@ -70,8 +70,11 @@ class Builder:
             if self.packages:
                 self._below().id  # noqa: B018
             self._image_step()  # to be listed before the steps that use it
-        if (known := self._known_list()) is not None:
-            return hashlib.sha256(_as_json(known).encode()).hexdigest()
+        if known := self.store.pins.builder_ids.get(self.request.key):
+            return known
+        if (listed := self._known_list()) is not None:
+            known = self.store.pins.builder_ids[self.request.key] = hashlib.sha256(_as_json(listed).encode()).hexdigest()
+            return known
         image = self._image_step()
         return hash_file(image / _PACKAGES) if self.store.made(image) else unknown(image)
 

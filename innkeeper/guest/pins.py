@@ -74,10 +74,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Pins:
-    """The packages of each builder by the request's key. `file` is where they come from, for messages."""
+    """The packages of each builder by the request's key.
+
+    `file` is where they come from, for messages. `builder_ids` has identities of builders that were
+    computed before: each `run` asks for some of them a dozen times.
+    """
 
     builders: Mapping[str, Sequence[Package]] = field(default_factory=dict)
     file: Path | None = None
+    builder_ids: dict[str, str] = field(default_factory=dict, compare=False)
 
     def of(self, request: Request) -> tuple[Package, ...] | None:
         """Return the packages of a request, or None if there are no pins for it."""
