@@ -62,6 +62,7 @@ def build_elsewhere(folder: Path, warm: Path, *, builders: bool) -> dict[str, An
     """
     try:
         copy_tree(folder / "tree")
+        loosen(folder / "tree")
         store = folder / "cache" / "store"
         shutil.copytree(warm / archives.FOLDER, store / archives.FOLDER, copy_function=os.link)
         if builders:
@@ -76,6 +77,13 @@ def build_elsewhere(folder: Path, warm: Path, *, builders: bool) -> dict[str, An
         return document
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def loosen(folder: Path) -> None:
+    """Give a tree the modes of a checkout with a umask of 002, the default of many an ordinary user."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (path.stat().st_mode & 0o200) >> 3)
 
 
 def two_builds(name: str, *, builders: bool) -> list[dict[str, Any]]:

@@ -136,7 +136,8 @@ def link_applets() -> None:
 
 def normalise_modes() -> None:
     """Give files of the agent and the skeleton modes that depend on what they are, not on a umask here or there."""
-    for path in [*sorted(AGENT.rglob("*")), AGENT, *sorted((ROOT / "etc").rglob("*"))]:
+    # The root's own and that of /etc came with the skeleton's folders, which a checkout makes by the user's umask.
+    for path in [*sorted(AGENT.rglob("*")), AGENT, *sorted((ROOT / "etc").rglob("*")), ROOT / "etc", ROOT]:
         if not path.is_symlink():
             program = path.is_dir() or path.parent == AGENT or ".so" in path.name
             path.chmod(0o755 if program else 0o644)
