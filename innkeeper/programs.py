@@ -84,7 +84,6 @@ REGISTRY: dict[str, Program] = {
     "ctr": Program(("containerd",), "runs containers by the runtime command in tests"),
     "cni": Program(("containernetworking-plugins",), "gives pods a network in tests", paths=("/usr/lib/cni/bridge",)),
     "curl": Program(("curl",), "asks the web server in tests"),
-    "openssl": Program(("openssl",), "makes certificates in tests"),
     "strace": Program(("strace",), "shows the agent's system calls in tests"),
     "sfdisk": Program(("fdisk",), "reads partition tables in tests"),
     "veritysetup": Program(("cryptsetup-bin",), "makes hash trees in tests"),
