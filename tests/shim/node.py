@@ -99,7 +99,7 @@ class Node:
         self._plugins = tuple(plugins)
         self.folder = folder
         self.containerd = containerd
-        number = next(NUMBERS)
+        number = next(number for number in NUMBERS if not Path(f"/sys/class/net/ink-shim{number}").exists())
         self.bridge, self._network = f"ink-shim{number}", f"10.88.{79 + number}"
         self.gateway, self.second_gateway = f"{self._network}.1", f"fd00:88:{number}::1"
         self._programs = tuple(programs)
