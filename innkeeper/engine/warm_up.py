@@ -7,13 +7,13 @@ the code as well, which takes most of the time in a fresh clone under TCG.
 import os
 import signal
 import stat
-import struct
 from pathlib import Path
 
 from innkeeper.client import Agent
 from innkeeper.engine import scratch
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, RunOptions, process_to_proto, to_proto
+from innkeeper.image.elf import static_program
 from innkeeper.image.erofs import write_erofs
 from innkeeper.image.run_plan import plan_run
 from innkeeper.image.tree import Extent, Inode, new_directory
@@ -64,7 +64,7 @@ def use_everything(agent: Agent) -> None:
 def _image_disk(folder: Path) -> Path:
     """Write a disk with an image that contains one program."""
     program = folder / "program"
-    program.write_bytes(_elf(PROGRAM))
+    program.write_bytes(static_program(PROGRAM))
     size = program.stat().st_size
     root = new_directory()
     root.children[b"program"] = Inode(stat.S_IFREG | 0o755, size=size, extents=[Extent(0, size, program, 0)])
@@ -74,12 +74,3 @@ def _image_disk(folder: Path) -> Path:
     write_erofs(root, path, bytes(16))
     os.truncate(path, PLACEHOLDER)
     return path
-
-
-def _elf(code: bytes) -> bytes:
-    """Return a static program of one segment (elf(5))."""
-    base, header = 0x400000, 64 + 56
-    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    ehdr = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + header, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    size = header + len(code)
-    return ehdr + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + code

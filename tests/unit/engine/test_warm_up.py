@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 from innkeeper.engine import warm_up
+from innkeeper.image.elf import static_program
 
 
 def test_the_program_ends_without_arguments_and_waits_with_one(tmp_path: Path) -> None:
     program = tmp_path / "program"
-    program.write_bytes(warm_up._elf(warm_up.PROGRAM))
+    program.write_bytes(static_program(warm_up.PROGRAM))
     program.chmod(0o755)
     assert subprocess.run([program], check=False).returncode == 0
     waiting = subprocess.Popen([program, "wait"])
