@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from innkeeper.shim import handler_options, roots, sandbox_config, settings, spec, streams
+from innkeeper.shim import handler_options, pause, roots, sandbox_config, settings, spec, streams
 from innkeeper.shim.cgroups import Group, resolve
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
@@ -37,6 +37,8 @@ class Pod:
         self._machine: Machine | None = None
         self._sysctls: dict[str, str] = {}
         self._mounts: list[spec.Document] = []
+        self._has_process_1 = False
+        """Whether the pod's pid namespace exists in the guest, which the agent makes for the first container."""
 
     def is_empty(self) -> bool:
         """Return whether there is no container, and none is being created."""
@@ -156,6 +158,9 @@ class Pod:
         try:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             machine.bind(request.id, document["linux"].get("resources") or {})
+            if plan.shares_pids and not owns_machine and not self._has_process_1:
+                pause.create(machine.agent, machine.shared)
+            self._has_process_1 = True
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
             if not owns_machine:  # otherwise the caller ends the VM

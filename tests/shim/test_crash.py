@@ -131,8 +131,9 @@ def created(round: Round) -> None:
     node, folder = round.node, round.node.folder
     pod, container = folder / "pod.json", folder / "container.json"
     metadata = {"name": round.id, "namespace": "default", "uid": round.id, "attempt": 1}
-    pod.write_text(json.dumps({"metadata": metadata, "linux": {"security_context": {"namespace_options": {"pid": 1}}}}))
-    container.write_text(json.dumps({"metadata": {"name": "c"}, "image": {"image": IMAGE}, "command": ["sleep", "1000"], "linux": {}}))
+    linux = {"security_context": {"namespace_options": {"pid": 1}}}
+    pod.write_text(json.dumps({"metadata": metadata, "linux": linux}))
+    container.write_text(json.dumps({"metadata": {"name": "c"}, "image": {"image": IMAGE}, "command": ["sleep", "1000"], "linux": linux}))
     round.pod = node.crictl("runp", pod).strip()
     node.groups.add(("k8s.io", round.pod))
     id = node.crictl("create", "--no-pull", round.pod, container, pod).strip()

@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.vm,
     needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "module:pyroute2"),
 ]
+SHARED, OWN = 0, 1
+"""Whose pid namespace a container has: the pod's, or its own, as kubelet asks for (CRI's NamespaceMode)."""
 WEB = "mkdir /tmp/www; echo from the pod > /tmp/www/index.html; echo serving; exec httpd -f -p 80 -h /tmp/www"
 
 
@@ -34,11 +36,19 @@ class Pod:
     id: str
     configuration: Path
     volume: Path
+    pids: int
     container: str = ""
 
     def add(self, name: str, script: str, **more: object) -> str:
         """Create and start another container. Return its id."""
-        document: dict[str, Any] = {"metadata": {"name": name}, "image": {"image": IMAGE}, "log_path": f"{name}.log", "linux": {}, **more}
+        linux = {"security_context": {"namespace_options": {"pid": self.pids}}}
+        document: dict[str, Any] = {
+            "metadata": {"name": name},
+            "image": {"image": IMAGE},
+            "log_path": f"{name}.log",
+            "linux": linux,
+            **more,
+        }
         document["command"] = ["sh", "-c", script]
         path = self.node.folder / f"{name}.json"
         path.write_text(json.dumps(document))
@@ -52,13 +62,16 @@ class Pod:
 
 
 @contextmanager
-def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[Pod]:
-    """Context manager: a pod of a handler with a volume, and its container that serves. It can be removed whatever happened to it."""
+def running_pod(node: Node, name: str, handler: str = "innkeeper", pids: int = OWN) -> Iterator[Pod]:
+    """Context manager: a pod of a handler with a volume, and its container that serves. It can be removed whatever happened to it.
+
+    Its containers have a pid namespace each, or share the pod's.
+    """
     volume = node.folder / name
     volume.mkdir()
     (volume / "key").write_text("one\n")
     configuration = node.folder / f"{name}-pod.json"
-    options = {"pid": 1}  # each container has a pid namespace of its own, as kubelet asks for
+    options = {"pid": pids}
     metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
     linux = {"security_context": {"namespace_options": options}, "sysctls": {"net.ipv4.ip_unprivileged_port_start": "70"}}
     linux["cgroup_parent"] = f"/{node.folder.name}"
@@ -68,7 +81,7 @@ def running_pod(node: Node, name: str, handler: str = "innkeeper") -> Iterator[P
             | {"dns_config": {"servers": ["10.255.255.53"], "searches": ["example.org"]}}
         )
     )
-    made = Pod(node, node.crictl("runp", "--runtime", handler, configuration).strip(), configuration, volume)
+    made = Pod(node, node.crictl("runp", "--runtime", handler, configuration).strip(), configuration, volume, pids)
     node.groups.add(("k8s.io", made.id))
     try:
         mounts = [{"host_path": str(volume), "container_path": "/config", "readonly": True}]
@@ -170,6 +183,21 @@ def test_a_second_container_and_its_end(pod: Pod) -> None:
     assert status["exitCode"] == 3
     assert [line.split(maxsplit=3)[3] for line in log.read_text().splitlines()] == ["from the pod", "web-0"]
     pod.node.crictl("rm", second)
+
+
+def test_containers_that_share_a_pid_namespace(node: Node) -> None:
+    """Process 1 is not a container's. It outlives each, and reaps what they leave."""
+    with running_pod(node, "together", pids=SHARED) as pod:
+        first = eventually(lambda: pod.exec("ps").splitlines()[1:])
+        assert first[0].split()[:2] == ["1", "65535"] and "/pause" in first[0]
+        assert any("httpd" in line for line in first[1:])
+        second = pod.add("passes", "(sleep 0.5 &); sleep 1000")
+        assert "sleep 1000" in pod.exec("ps")
+        assert pod.exec("sh", "-c", "ls /proc/1/root/ 2>&1 || true").endswith("Permission denied\n")
+        eventually(lambda: " Z " not in pod.exec("ps", "-o", "pid,stat,args") and "sleep 0.5" not in pod.exec("ps"))
+        node.crictl("stop", "--timeout", "0", pod.container)
+        assert _exited(pod, second) is None
+        assert "httpd" not in node.crictl("exec", second, "ps")
 
 
 def _exited(pod: Pod, container: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.needs import needs
 from tests.shim.node import Node, unchanged
-from tests.shim.test_cri import address, page, running_pod
+from tests.shim.test_cri import OWN, address, page, running_pod
 from tests.shim.test_cri import pytestmark as of_pods
 from tests.shim.test_templates import is_clone
 
@@ -50,7 +50,7 @@ def test_pods_at_once(loaded: Node) -> None:
 
 
 def _configuration(node: Node, name: str) -> Path:
-    linux = {"security_context": {"namespace_options": {"pid": 1}}, "cgroup_parent": f"/{node.folder.name}"}
+    linux = {"security_context": {"namespace_options": {"pid": OWN}}, "cgroup_parent": f"/{node.folder.name}"}
     metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
     path = node.folder / f"{name}-pod.json"
     path.write_text(json.dumps({"metadata": metadata, "hostname": name, "log_directory": str(node.folder), "linux": linux}))
@@ -61,7 +61,8 @@ def _start(node: Node, pod: str, name: str, configuration: Path) -> str:
     node.groups.add(("k8s.io", pod))
     script = "uname -n > /tmp/index.html; httpd -p 80 -h /tmp; sleep 1000"
     path = node.folder / f"{name}-container.json"
-    document = {"metadata": {"name": name}, "image": {"image": "localhost/busybox:1"}, "linux": {}, "command": ["sh", "-c", script]}
+    linux = {"security_context": {"namespace_options": {"pid": OWN}}}
+    document = {"metadata": {"name": name}, "image": {"image": "localhost/busybox:1"}, "linux": linux, "command": ["sh", "-c", script]}
     path.write_text(json.dumps(document))
     container = node.crictl("create", "--no-pull", pod, path, configuration).strip()
     node.crictl("start", container)

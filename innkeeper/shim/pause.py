@@ -1,0 +1,81 @@
+"""Process 1 of a pod whose containers share a pid namespace.
+
+CRI's pause container is only a record of the shim: there is nothing of it in the guest. But a pid
+namespace ends with its process 1, so if the first container's were that, the others would be killed
+when it ends. So the guest gets a container of ours first. Its only program waits for ever, and as it
+ignores SIGCHLD the kernel reaps what is left to it (wait(2)). It has a root of its own, no user of
+others and no capabilities.
+"""
+
+import platform
+from pathlib import Path
+
+from innkeeper.client import Agent
+from innkeeper.errors import InnkeeperError
+from innkeeper.image.elf import static_program
+from innkeeper.image.proto import to_proto
+from innkeeper.shim.spec import ROOT, SHARE, Document
+from innkeeper.wire.pb import agent_pb2
+
+ID = "pause"
+"""Its name in the guest. Those of containerd's containers have a prefix."""
+PROGRAM = "pause"
+NOBODY = 65535
+"""User and group: the ones of Kubernetes' pause image."""
+CODE = {
+    "x86_64": bytes.fromhex(
+        "b80d000000"  # mov eax, 13         rt_sigaction(
+        "bf11000000"  # mov edi, 17         SIGCHLD,
+        "488d3513000000"  # lea rsi, [rip + 19]     &action,
+        "31d2"  # xor edx, edx              NULL,
+        "41ba08000000"  # mov r10d, 8       8)
+        "0f05"  # syscall
+        "b822000000"  # mov eax, 34         pause()
+        "0f05"  # syscall
+        "ebf7"  # jmp to the former mov
+        "0100000000000000"  # action: SIG_IGN,
+    )
+    + bytes(24)  # no flags, no restorer, no signals
+}
+
+
+def create(agent: Agent, shared: Path) -> None:
+    """Create the container and start it. Its root is made in the folder that the guest shares.
+
+    Raises InnkeeperError on a host for whose processor there is no program, OSError and RpcError.
+    """
+    if platform.machine() not in CODE:
+        raise InnkeeperError(f"linux.namespaces[pid]: containers cannot share a pid namespace on {platform.machine()} yet")
+    root = shared / ID / ROOT
+    root.mkdir(parents=True)
+    for name in ("dev", "proc"):
+        (root / name).mkdir()
+    (root / PROGRAM).write_bytes(static_program(CODE[platform.machine()]))
+    (root / PROGRAM).chmod(0o555)
+    request = agent_pb2.CreateContainerRequest(container_id=ID, exec_id=ID, OCI=to_proto(document()), sandbox_pidns=True)
+    agent.create_container(request)
+    agent.start_container(ID)
+
+
+def document() -> Document:
+    """Return its specification."""
+    options = ["nosuid", "noexec", "nodev"]
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": f"{SHARE}/{ID}/{ROOT}", "readonly": True},
+        "process": {
+            "args": [f"/{PROGRAM}"],
+            "cwd": "/",
+            "user": {"uid": NOBODY, "gid": NOBODY},
+            "noNewPrivileges": True,
+            "oomScoreAdj": -998,
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": options},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+        ],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("ipc", "uts", "mount")],
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        },
+    }

@@ -1,0 +1,61 @@
+"""Process 1 of a pod's shared pid namespace."""
+
+import platform
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from innkeeper.client import Agent
+from innkeeper.errors import InnkeeperError
+from innkeeper.shim import pause
+from tests.eventually import eventually
+
+
+class FakeAgent:
+    """Keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        self.created: Any = None
+        self.started = ""
+
+    def create_container(self, request: Any) -> None:
+        self.created = request
+
+    def start_container(self, id: str) -> None:
+        self.started = id
+
+
+def test_the_program_waits_and_has_its_children_reaped(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    pause.create(cast(Agent, agent), tmp_path)
+    assert (agent.created.container_id, agent.created.sandbox_pidns, agent.started) == (pause.ID, True, pause.ID)
+    with subprocess.Popen([tmp_path / pause.ID / "rootfs" / pause.PROGRAM]) as waiting:
+        try:
+            eventually(lambda: _status(waiting.pid, "SigIgn") == 1 << (signal.SIGCHLD - 1))
+            eventually(lambda: Path(f"/proc/{waiting.pid}/stat").read_text().split()[2] == "S")
+            assert waiting.poll() is None
+        finally:
+            waiting.kill()
+        assert waiting.wait() == -signal.SIGKILL
+
+
+def _status(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith(f"{field}:"))
+
+
+def test_its_container_can_do_nothing() -> None:
+    process = pause.document()["process"]
+    assert process["user"] == {"uid": 65535, "gid": 65535}
+    assert process["noNewPrivileges"] is True and "capabilities" not in process
+
+
+def test_another_processor_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pause, "platform", SimpleNamespace(machine=lambda: "riscv64"))
+    with pytest.raises(InnkeeperError, match=r"linux.namespaces\[pid\]: .* on riscv64"):
+        pause.create(cast(Agent, FakeAgent()), tmp_path)
+    assert platform.machine() in pause.CODE
