@@ -51,7 +51,7 @@ class GuestContainer(Container):
             init.open_streams(hold_stdin=hold_stdin)
             target = self.folder / spec.ROOT
             if isinstance(root, DiskRoot):
-                storages = self._plug(root)
+                storages = root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
             elif root is not None:
                 mounts.bind(root, target, read_only=False)
@@ -60,10 +60,14 @@ class GuestContainer(Container):
                     mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
             for bind in plan.binds:
                 mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only, recursive=bind.recursive)
+            devices = [
+                agent_pb2.Device(type="scsi", id=self._plug(one.node, one.read_only), container_path=one.path) for one in plan.devices
+            ]
             self._agent.create_container(
                 agent_pb2.CreateContainerRequest(
                     container_id=self.agent_id,
                     exec_id=self.agent_id,
+                    devices=devices,
                     OCI=to_proto(document),
                     sandbox_pidns=plan.shares_pids,
                     storages=storages,
@@ -79,11 +83,10 @@ class GuestContainer(Container):
         assert isinstance(self.init, InitProcess), "create() comes first"
         self.init.attend()
 
-    def _plug(self, root: DiskRoot) -> list[agent_pb2.Storage]:
-        """Give the VM the disks of the root. Return what the guest mounts of them."""
-        for disk in root.disks:
-            self._disks.append(self.machine.plug(disk.path, read_only=disk.read_only))
-        return root.storages(self.agent_id, self._disks)
+    def _plug(self, path: Path, read_only: bool) -> str:
+        """Give the VM a disk until the container is removed. Return its address."""
+        self._disks.append(self.machine.plug(path, read_only=read_only))
+        return self._disks[-1]
 
     def remove(self) -> None:
         if not self.owns_machine:

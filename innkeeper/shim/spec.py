@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.shim import block_devices
+from innkeeper.shim.block_devices import BlockDevice
 from innkeeper.shim.mounts import below
 
 Document = dict[str, Any]
@@ -45,10 +47,14 @@ class Bind:
 
 @dataclass(frozen=True)
 class Plan:
-    """A container for the guest: its document, what is bound into the share, and whether it joins the pod's pid namespace."""
+    """A container for the guest: its document, what is bound into the share, and what becomes disks of the VM.
+
+    `shares_pids`: whether it joins the pod's pid namespace.
+    """
 
     document: Document
     binds: tuple[Bind, ...]
+    devices: tuple[BlockDevice, ...]
     shares_pids: bool
 
 
@@ -88,7 +94,7 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
     made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
-    return Plan(made, tuple(binds), shared)
+    return Plan(made, tuple(binds), block_devices.of(document["linux"]), shared)
 
 
 def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:
@@ -134,15 +140,15 @@ def _refuse(document: Document) -> None:
     for name, hooks in (document.get("hooks") or {}).items():
         if hooks:
             raise InnkeeperError(f"hooks.{name}: hooks would run on the host, where the container is not")
-    if devices := document["linux"].get("devices"):
+    if devices := [entry for entry in document["linux"].get("devices") or () if not block_devices.is_block(entry)]:
         raise InnkeeperError(
-            f"linux.devices: {devices[0].get('path')}: devices of the host cannot be passed to a VM",
+            f"linux.devices: {devices[0].get('path')}: devices of the host cannot be passed to a VM, but block devices",
             hint="for a privileged container: privileged_without_host_devices = true in containerd's configuration",
         )
 
 
 def _linux(linux: Document, sysctls: Mapping[str, str], *, selinux: bool) -> Document:
-    dropped = ("cgroupsPath", "namespaces", "devices", *(() if selinux else ("mountLabel",)))
+    dropped = ("cgroupsPath", "namespaces", *(() if selinux else ("mountLabel",)))
     made = {key: value for key, value in linux.items() if key not in dropped}
     made["namespaces"] = [{"type": kind} for kind in ("ipc", "uts", "mount")]  # the guest's; the agent adds what else a container has
     if all_sysctls := {**sysctls, **(linux.get("sysctl") or {})}:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -61,6 +62,30 @@ def test_events_in_order_and_out_of_memory(node: Node) -> None:
                 break
         events.terminate()
     assert topics == ["create", "start", "oom", "exit", "delete"]
+
+
+@pytest.fixture
+def loop_device(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, str]]:
+    """A file, and the block device that it is, attached with the options that are given."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"from the host\n".ljust(4 * MIB, b"\0"))
+    losetup = "losetup"
+    device = subprocess.run([losetup, "--find", "--show", *request.param, disk], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield disk, device
+    finally:
+        subprocess.run([losetup, "--detach", device], check=True)
+
+
+@needs("loop")
+@pytest.mark.parametrize("loop_device", [(), ("--read-only",)], ids=["writable", "read-only"], indirect=True)
+def test_a_block_device(node: Node, loop_device: tuple[Path, str], request: pytest.FixtureRequest) -> None:
+    disk, device = loop_device
+    script = f"head -n 1 {device}; echo from the guest | dd of={device} conv=fsync 2>/dev/null && echo written"
+    done = node.run("device", "sh", "-c", script, options=("--rm", "--device", device))
+    writable = "--read-only" not in request.node.callspec.params["loop_device"]
+    assert done.stdout.splitlines() == ["from the host", *(["written"] if writable else [])], done.stderr
+    assert disk.read_bytes().startswith(b"from the guest\n" if writable else b"from the host\n")
 
 
 def test_terminal(node: Node) -> None:
