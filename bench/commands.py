@@ -5,7 +5,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench.figures import Section, figure, ratio
@@ -20,6 +20,8 @@ POLL_SECONDS = 0.1
 TEMPLATE_BUDGET, POOL_BUDGET, PODMAN_BUDGET = 0.3, 0.15, 3.0
 CPU_BUDGET, EXEC_BUDGET = 0.15, 0.5
 BOOTED, CLONED, POOLED, PODMAN = "run --rm, booted", "run --rm, from a template", "run --rm, from the pool", "podman run --rm"
+
+GROUP = "libpod_parent"
 
 # Where root lacks CAP_SYS_RESOURCE it cannot raise limits, and where cgroup v1 has the controllers
 # there is none for podman's default limit of processes. Its default network has a fixed name.
@@ -108,6 +110,15 @@ def _pool(ours: "Ours", reference: str) -> Iterator[Callable[[], float]]:
         process.wait(SECONDS)
 
 
+def _remove_groups() -> None:
+    """Remove the control groups that podman makes its containers' in, and leaves, unless they are in use."""
+    for hierarchy in ("", "*/"):
+        for parent in Path("/sys/fs/cgroup").glob(f"{hierarchy}{GROUP}"):
+            for folder in (parent / "conmon", parent):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
 @contextmanager
 def podman(reference: str, folder: Path) -> Iterator[tuple[Callable[[], object] | None, str]]:
     """Context manager: yield what runs the image's `true` by podman, or None and the reason.
@@ -148,6 +159,7 @@ def podman(reference: str, folder: Path) -> Iterator[tuple[Callable[[], object] 
         yield run, ""
     finally:
         _command([*argv, "rmi", "--all", "--force"], environment)
+        _remove_groups()
 
 
 def _runtime() -> list[str]:
