@@ -9,9 +9,10 @@ import pytest
 
 from tests import images
 from tests.eventually import poll
+from tests.interop import gvisor
 from tests.kubernetes import groups
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.gvisor import GVISOR, gvisor_shim, write_configuration
+from tests.kubernetes.gvisor import gvisor_shim, write_configuration
 from tests.kubernetes.holder import SYSCTLS, Holder
 from tests.kubernetes.report import LINES
 from tests.paths import ROOT
@@ -43,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
     holder = Holder(folder)
     write_configuration(folder)
     shims = [gvisor_shim(), runc_shim()]
-    node = Node(folder, of_go_module(), configuration=RUNC + GVISOR, programs=shims, inside=holder.argv())
+    node = Node(folder, of_go_module(), configuration=RUNC + gvisor.HANDLER, programs=shims, inside=holder.argv())
     up = Cluster(folder, holder, node)
     try:
         up.up()

@@ -4,14 +4,6 @@ from pathlib import Path
 
 from tests.interop import gvisor
 
-GVISOR = """
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc]
-runtime_type = "io.containerd.runsc.v1"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc.options]
-TypeUrl = "io.containerd.runsc.v1.options"
-ConfigPath = "@DIR@/runsc.toml"
-"""
-
 
 def gvisor_shim() -> Path:
     """Return the shim that containerd looks for. Its `start` answers in JSON, as containerd 2 understands it."""
