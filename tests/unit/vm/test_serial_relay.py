@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ class Guest:
     """An agent's loop with an echo service on PORT, and one on SILENT that never reads."""
 
     def __init__(self, device: socket.socket) -> None:
-        self.strangers = 0
+        self.accepted = 0
         self.connections = 0
         self._device = device
         self._end_read, self._end_write = os.pipe()
@@ -57,6 +58,7 @@ class Guest:
     async def _accept(self, listener: Socket, serve: "Callable[[Socket], object]") -> None:
         while True:
             client = await sockets.accept(listener)
+            self.accepted += 1
             self.connections += 1
             loop.spawn(serve(client), name="client")  # type: ignore[arg-type]
 
@@ -106,6 +108,9 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
 
 @pytest.fixture
 def dial(guest: Guest, tmp_path: Path) -> "Callable[[int], socket.socket]":
+    """Return a function that connects to a port, and returns once the service has the connection."""
+    dialled = count(1)
+
     def connect(port: int) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(30)
@@ -117,6 +122,8 @@ def dial(guest: Guest, tmp_path: Path) -> "Callable[[int], socket.socket]":
         if answer != b"OK %d\n" % port:
             sock.close()
             raise ConnectionError(answer)
+        number = next(dialled)
+        eventually(lambda: guest.accepted >= number, "the service has not accepted")
         return sock
 
     return connect
