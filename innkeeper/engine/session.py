@@ -150,11 +150,12 @@ def _note_start(entry: registry.Entry, clone: CloneableVm | PooledVm | None, beg
 
 def _booted(vm: VirtualMachine | PooledVm, timeout: float) -> Client:
     """Boot the VM and return a connection to its agent."""
+    from innkeeper.vm.boot import boot  # not needed for what starts from a template
+
     assert isinstance(vm, VirtualMachine), "one of the pool runs"
     vm.take_ports()  # before the step: the error of a port in use is not one of the boot
     with progress.step("booting the guest"):
-        vm.start()
-        vm.wait_ready(timeout)
+        boot(vm, timeout)
     return connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS)
 
 

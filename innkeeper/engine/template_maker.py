@@ -15,6 +15,7 @@ from innkeeper.client import Agent, RpcError, connect
 from innkeeper.engine import guest_agent, guest_setup, warm_up
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, process_info, registry, template
+from innkeeper.vm.boot import boot
 
 NOW = "--now"
 """The argument with which somebody waits for the template: no low priority, and an earlier failure does not count."""
@@ -64,8 +65,7 @@ def _make(vm: CloneableVm, key: str) -> None:
 
 
 def _boot_and_publish(vm: CloneableVm, key: str) -> None:
-    vm.start()
-    vm.wait_ready(BOOT_SECONDS)
+    boot(vm, BOOT_SECONDS)
     with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
         agent = Agent(client, BOOT_SECONDS)
         agent.reseed_random(os.urandom(64))

@@ -24,6 +24,7 @@ from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import SHARE, SHM, Document, Size
 from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
+from innkeeper.vm.boot import boot
 from innkeeper.wire.pb import agent_pb2
 
 TAG = "shared"
@@ -104,10 +105,8 @@ class Machine:
     def _boot(self, config: VmConfig) -> None:
         """Boot the VM. Raises InnkeeperError, OSError and RpcError."""
         self._vm = VirtualMachine(config, self.settings.host, registry.outside(self.folder.name, self.folder))
-        self._vm.start()
+        boot(self._vm, self.settings.boot_seconds, started=lambda: self._set_oom_score(0))
         self._watch(self._vm.processes)
-        self._set_oom_score(0)
-        self._vm.wait_ready(self.settings.boot_seconds)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
         clock.set_now(self.agent)
         self.agent.reseed_random(os.urandom(64))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[@-~])")
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+_BREAKPOINT = re.compile(r"\bint3: [0-9a-f]{4} \[#")
 TAIL_BYTES = 65536
 
 
@@ -40,3 +41,8 @@ def panic(path: Path) -> str | None:
 def ran_out_of_memory(path: Path) -> bool:
     """Return whether the kernel killed a process, or panicked, because it was out of memory."""
     return any("Out of memory" in line or "System is deadlocked on memory" in line for line in tail(path, 400))
+
+
+def met_breakpoint(path: Path) -> bool:
+    """Return whether the kernel executed a breakpoint that it had not set, or no longer (`int3`, arch/x86/kernel/traps.c)."""
+    return any(_BREAKPOINT.search(line) for line in tail(path, 400))

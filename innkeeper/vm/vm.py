@@ -105,8 +105,9 @@ class VirtualMachine:
     def start(self) -> None:
         """Start QEMU and its helpers.
 
-        Raises InnkeeperError, and `close` must still be called then.
+        Raises InnkeeperError, and `close` must still be called then. May be called again after `end`.
         """
+        self._ready = self._stopping = False
         self._choose()
         rules = self.take_ports()
         self._vsock = self._open_channel()
