@@ -12,9 +12,10 @@ def boot(vm: VirtualMachine, timeout: float, started: Callable[[], object] = lam
     """Start the VM, call `started`, and wait until its agent answers. Raises InnkeeperError.
 
     QEMU before 8.1 (Debian 12 has 7.2) emulates several processors with a fault: one of them may
-    run a translation of code that another has patched meanwhile. The kernel patches its code while
-    it boots, by way of a breakpoint (text_poke_bp), and panics about one boot in some hundred. Such
-    a guest is started once more. `timeout` in seconds is for each attempt.
+    run a translation of code that another has patched meanwhile. Debian's kernel patches its code
+    while it boots, by way of a breakpoint (text_poke_bp), and panics about one boot in eighty.
+    Ours has no jump labels. Such a guest is started once more. `timeout` in seconds is for each
+    attempt.
     """
     vm.start()
     started()
