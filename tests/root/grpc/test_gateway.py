@@ -107,7 +107,8 @@ def test_an_error_without_text_stays_one(client: Client) -> None:
 def test_messages_of_four_mebibytes(client: Client) -> None:
     payload = b"x" * MAX_MESSAGE
     assert client.call(payload) == payload
-    assert client.call(payload, metadata=(("long", "y" * 8000),)) == payload
+    # gRPC refuses metadata at random between 8 and 16 KiB, its own of half a KiB included.
+    assert client.call(payload, metadata=(("long", "y" * 7000),)) == payload
 
 
 def test_a_longer_request_is_refused_and_the_connection_goes_on(client: Client) -> None:
