@@ -19,6 +19,8 @@ STRONG = "root of a user namespace with every capability"
 STANDARD = ["0", "1", "2", "3"]
 """The last is the directory being read."""
 HIGHEST = 40
+ATTEMPTS = 5
+"""Times that a joiner is hunted, until one was seen: on a busy host the hunter may get no processor meanwhile."""
 UNWRITABLE = frozenset(("EPERM", "EACCES", "EROFS", "ETXTBSY", "ENOENT"))
 
 
@@ -29,12 +31,15 @@ def test_a_joiner_cannot_be_traced_or_read(target: Target, who: str) -> None:
     doc = target.document("hunt-joiners", who=USERNS if who == STRONG else who)
     if who == STRONG:
         target.all_capabilities(doc)
-    with target.running(doc) as id:
-        for _ in range(target.rounds(200)):
-            target.exec(id, "status", "Name")
-        report = target.finish(id, id)
-    assert report.all("foreign") == []
-    assert int(report.values("denied")["/proc"]) > 0, "no joiner was ever report"
+    for _ in range(ATTEMPTS):
+        with target.running(doc) as id:
+            for _ in range(target.rounds(200)):
+                target.exec(id, "status", "Name")
+            report = target.finish(id, id)
+        assert report.all("foreign") == []
+        if int(report.values("denied")["/proc"]) > 0:
+            return
+    raise AssertionError("no joiner was ever seen")
 
 
 @pytest.mark.escape("E01", "E54")
