@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from innkeeper import files, paths, progress
+from innkeeper import files, paths, progress, skopeo
 from innkeeper.errors import InnkeeperError
-from innkeeper.image import archive, skopeo
+from innkeeper.image import archive
 from innkeeper.image import reference as references
 from innkeeper.image.config import ImageConfig, parse_config
 from innkeeper.image.erofs import write_erofs

@@ -42,8 +42,11 @@ PACKAGES = (
         "QEMU: accelerator, vsock or virtio-serial, disks, shares, network, console, lifetime",
         ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.progress", "innkeeper.dial", "innkeeper.wire"),
     ),
-    Package("innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.wire")),
-    Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", _HOST),
+    Package("innkeeper.skopeo", "skopeo with its errors as one line each", ("innkeeper.errors", "innkeeper.programs")),
+    Package(
+        "innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.skopeo", "innkeeper.wire")
+    ),
+    Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", (*_HOST, "innkeeper.skopeo")),
     Package(
         "innkeeper.engine",
         "a container in a virtual machine as a library: request, session, exec, streams, records",
