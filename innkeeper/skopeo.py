@@ -1,4 +1,4 @@
-"""Run skopeo and buildah, and shorten their errors to one line."""
+"""Run skopeo, and buildah for an image's id, and shorten their errors to one line."""
 
 import ipaddress
 import os
@@ -26,6 +26,12 @@ def copy_to_dir(source: str, destination: Path, scratch: Path) -> None:
     """
     options = ["--quiet", "--remove-signatures", "--dest-decompress", *tls_options(source, "--src-tls-verify")]
     _run(["copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
+
+
+def copy_artefact(source: str, destination: str, scratch: Path, failure: str, options: Sequence[str] = ()) -> None:
+    """Copy an OCI artefact between a registry and an OCI layout, byte for byte. `failure` begins the error's message."""
+    tls = [*tls_options(source, "--src-tls-verify"), *tls_options(destination, "--dest-tls-verify")]
+    _run(["--insecure-policy", "copy", "--quiet", "--preserve-digests", *tls, *options, source, destination], scratch, failure)
 
 
 def local_image_id(name: str) -> str | None:

@@ -17,6 +17,9 @@ Variant: TypeAlias = Literal["release", "debug", "selinux"]
 `debug` adds a shell. `selinux` adds an SELinux policy and boots with SELinux instead of AppArmor.
 """
 
+REGISTRY_PREFIX = "oci:"
+"""What a reference to a guest in a registry begins with, where a guest.toml could be named too."""
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -61,7 +64,7 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
     built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. `file` is
     a guest.toml that describes the guest in place of `variant`, or names one in a registry (`oci:NAME@sha256:...`). Raises InnkeeperError.
     """
-    if file is not None and str(file).startswith("oci:"):
+    if file is not None and is_reference(file):
         from innkeeper.errors import InnkeeperError
         from innkeeper.guest import published
 
@@ -75,12 +78,17 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
     return make_boot_files(variant, kernel, file=file)
 
 
+def is_reference(file: Path) -> bool:
+    """Return whether what was given as a guest.toml names a guest in a registry."""
+    return str(file).startswith(REGISTRY_PREFIX)
+
+
 def variant_of(file: Path) -> Variant:
     """Return the variant of the guest that a guest.toml describes. Raises InnkeeperError."""
     from innkeeper.guest import published
     from innkeeper.guest.config_file import read
 
-    variant = published.variant(str(file)) if published.is_reference(str(file)) else read([file]).variant
+    variant = published.variant(str(file)) if is_reference(file) else read([file]).variant
     return "debug" if variant == "debug" else "selinux" if variant == "selinux" else "release"
 
 

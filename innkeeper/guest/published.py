@@ -11,32 +11,24 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from innkeeper import paths, programs, progress
+from innkeeper import paths, progress, skopeo
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file
-from innkeeper.guest import Artifacts, BootFiles
+from innkeeper.guest import REGISTRY_PREFIX, Artifacts, BootFiles
 from innkeeper.guest.kernel_choice import DEBIAN, OURS
 from innkeeper.guest.store import Store
 
-PREFIX = "oci:"
-"""What a reference to a guest in a registry begins with, where a guest.toml could be named too."""
 KIND = "application/vnd.innkeeper.guest.v1"
 FILE_KIND = "application/vnd.innkeeper.guest.file.v1"
 MANIFEST_KIND = "application/vnd.oci.image.manifest.v1+json"
 TITLE = "org.opencontainers.image.title"
 MANIFEST = "manifest.json"
-_REFERENCE = re.compile(r"oci:(?P<name>[\w.:/-]+?)@sha256:(?P<digest>[0-9a-f]{64})")
-
-
-def is_reference(text: str) -> bool:
-    """Return whether `text` names a guest in a registry, and not a file."""
-    return text.startswith(PREFIX)
+_REFERENCE = re.compile(r"oci:(?P<name>[][\w.:/-]+?)@sha256:(?P<digest>[0-9a-f]{64})")
 
 
 def push(outputs: Mapping[str, Path], reference: str) -> str:
@@ -45,12 +37,17 @@ def push(outputs: Mapping[str, Path], reference: str) -> str:
         layout = Path(scratch) / "layout"
         digest = write_layout(outputs, layout)
         told = Path(scratch) / "digest"
-        options = ["--digestfile", str(told), *_tls(reference, "--dest-tls-verify")]
-        _skopeo([*options, f"oci:{layout}:guest", f"docker://{reference}"], f"the guest cannot be pushed to {reference}")
+        skopeo.copy_artefact(
+            f"oci:{layout}:guest",
+            f"docker://{reference}",
+            Path(scratch),
+            f"the guest cannot be pushed to {reference}",
+            ["--digestfile", str(told)],
+        )
         if told.read_text().strip() != digest:
             raise InnkeeperError(f"{reference}: the registry has another manifest than was pushed: {told.read_text().strip()}")
     name = re.sub(r":[^:/]+$", "", reference)
-    return f"{PREFIX}{name}@{digest}"
+    return f"{REGISTRY_PREFIX}{name}@{digest}"
 
 
 def write_layout(outputs: Mapping[str, Path], layout: Path) -> str:
@@ -85,8 +82,7 @@ def pull(reference: str, store: Store) -> Path:
         with progress.step(f"fetching the guest {match['name']}"):
             layout = out / "layout"
             source = f"docker://{match['name']}@sha256:{match['digest']}"
-            options = _tls(match["name"], "--src-tls-verify")
-            _skopeo([*options, source, f"oci:{layout}:guest"], f"{reference} cannot be fetched")
+            skopeo.copy_artefact(source, f"oci:{layout}:guest", out, f"{reference} cannot be fetched")
             _take(layout, match["digest"], out, reference)
             shutil.rmtree(layout)
 
@@ -156,15 +152,3 @@ def _blob(blobs: Path, content: bytes) -> dict[str, Any]:
     digest = hashlib.sha256(content).hexdigest()
     (blobs / digest).write_bytes(content)
     return {"digest": f"sha256:{digest}", "size": len(content)}
-
-
-def _tls(reference: str, option: str) -> list[str]:
-    """Return the option that lets a registry on this host, and no other one, speak http."""
-    return [f"{option}=false"] if re.match(r"(localhost|127(\.\d+){3})(:\d+)?/", reference) else []
-
-
-def _skopeo(arguments: list[str], failure: str) -> None:
-    command = [str(programs.require("skopeo")), "--insecure-policy", "copy", "--quiet", "--preserve-digests", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise InnkeeperError(f"{failure}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
