@@ -1,7 +1,7 @@
 """Progress of long work, printed on standard error only: standard output belongs to the container.
 
 On a terminal, each step has a live line (rich). Otherwise a plain line is printed at its start and
-its end.
+its end. `build --progress json` prints an event in JSON per line in place of both.
 """
 
 import os
@@ -19,6 +19,7 @@ _lock = Lock()
 _depth = 0
 _quiet = False
 _plain = False
+_json = False
 _finished: list[tuple[str, float, float, int, bool]] = []
 
 
@@ -26,6 +27,29 @@ def be_plain() -> None:
     """Print plain lines from here on, on a terminal too (`build --progress plain`)."""
     global _plain
     _plain = True
+
+
+def be_json() -> None:
+    """Print events in JSON from here on, one per line (`build --progress json`)."""
+    global _json
+    _json = True
+
+
+def failure(message: str, hint: str | None, exit_status: int) -> None:
+    """Print the error that ends a command: one or two lines, or an event."""
+    if _json:
+        _event("error", message=message, hint=hint, exit_status=exit_status)
+        return
+    print(f"innkeeper: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"  {printable(hint)}", file=sys.stderr)
+
+
+def _event(kind: str, **fields: object) -> None:
+    """Print an event. `time` is in seconds since the epoch."""
+    import json
+
+    print(json.dumps({"event": kind, "time": round(time.time(), 3), **fields}), file=sys.stderr, flush=True)
 
 
 def finished() -> list[tuple[str, float, float, int, bool]]:
@@ -61,12 +85,17 @@ def note(text: str) -> None:
 
 
 def _note(text: str, depth: int) -> None:
-    if not _quiet:
+    if _json and not _quiet:
+        _event("note", text=text)
+    elif not _quiet:
         print(f"{'  ' * depth}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line that the user should read, even with `--quiet`."""
+    if _json:
+        _event("warning", text=text)
+        return
     print(f"innkeeper: warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
@@ -91,10 +120,11 @@ class Step:
 
     def __init__(self, title: str, depth: int = 0) -> None:
         self.title = printable(title)
-        self._show = _live_line(self.title) if sys.stderr.isatty() and not _quiet and not _plain and depth == 0 else None
+        is_live = sys.stderr.isatty() and not _quiet and not _plain and not _json and depth == 0
+        self._show = _live_line(self.title) if is_live else None
         if self._show is not None:
             self._show.start()
-        else:
+        elif not _json:
             _note(f"{title} ...", depth)
 
     def update(self, text: str) -> None:
@@ -120,6 +150,8 @@ def step(title: str) -> Iterator[Step]:
         depth = _depth
         _depth += 1
     shown = Step(title, depth)
+    if _json and not _quiet:
+        _event("started", step=title)
     start = time.monotonic()
     failed = True
     try:
@@ -129,5 +161,9 @@ def step(title: str) -> Iterator[Step]:
         with _lock:
             _depth -= 1
         shown._stop()
-        _finished.append((shown.title, start, time.monotonic() - start, get_native_id(), failed))
-        _note(f"{title}: {'failed after' if failed else 'done in'} {time.monotonic() - start:.1f} s", depth)
+        seconds = time.monotonic() - start
+        _finished.append((shown.title, start, seconds, get_native_id(), failed))
+        if _json and not _quiet:
+            _event("failed" if failed else "finished", step=title, seconds=round(seconds, 3))
+        elif not _json:
+            _note(f"{title}: {'failed after' if failed else 'done in'} {seconds:.1f} s", depth)

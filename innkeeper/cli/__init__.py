@@ -42,11 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_failure(message: str, hint: str | None, exit_status: int) -> int:
-    from innkeeper.progress import printable
+    from innkeeper import progress
 
-    print(f"innkeeper: {printable(message)}", file=sys.stderr)
-    if hint:
-        print(f"  {printable(hint)}", file=sys.stderr)
+    progress.failure(message, hint, exit_status)
     return exit_status
 
 

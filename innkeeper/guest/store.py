@@ -15,7 +15,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union, cast
 
@@ -36,8 +38,21 @@ Incremented when stored results change their meaning, so that older ones are not
 RECORD = ".step.json"
 
 
+@dataclass(frozen=True)
+class StepRun:
+    """A step that was asked for: whether the store had it, and the seconds that it took if it was made now."""
+
+    name: str
+    id: str
+    in_store: bool
+    seconds: float = 0.0
+
+
 class Store:
-    """The results of steps below `root`, which is created by the first step."""
+    """The results of steps below `root`, which is created by the first step.
+
+    `runs` has the steps that were asked for, each once, in the order in which they were ready.
+    """
 
     only_plans = False
     """Whether steps are noted instead of made."""
@@ -45,6 +60,7 @@ class Store:
     def __init__(self, root: Path, pins: "Pins | None" = None) -> None:
         self.root = root
         self._pins = pins
+        self.runs: dict[str, StepRun] = {}
 
     @property
     def pins(self) -> "Pins":
@@ -54,6 +70,10 @@ class Store:
 
             self._pins = pins.of_tree()
         return self._pins
+
+    @pins.setter
+    def pins(self, pins: "Pins") -> None:
+        self._pins = pins
 
     def step(self, name: str, inputs: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
         """Return the folder with the result of step `name` for `inputs`.
@@ -65,13 +85,16 @@ class Store:
         step_id = step_hash(name, inputs)
         result = self.root / f"{name}-{step_id[:16]}"
         if result.is_dir():
+            self.runs.setdefault(step_id, StepRun(name, step_id, in_store=True))
             return result
         for folder in (".staging", ".locks", ".logs"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         with locked(self.root / ".locks" / result.name, work=f"builds the guest (step {name})"):
-            if not result.is_dir():
+            start, in_store = time.monotonic(), result.is_dir()
+            if not in_store:
                 self._sweep()
                 self._make(name, step_id, inputs, result, make)
+        self.runs.setdefault(step_id, StepRun(name, step_id, in_store, 0.0 if in_store else time.monotonic() - start))
         return result
 
     def made(self, result: Path) -> bool:
