@@ -72,6 +72,7 @@ REGISTRY: dict[str, Program] = {
         paths=(f"/usr/lib/python3.{sys.version_info.minor}/ensurepip/__init__.py",),
     ),
     "apt-get": Program(("apt",), "tells the builder which mirror to use"),
+    "ovmf": Program(("ovmf",), "is the firmware that tests start unified kernel images by", paths=("/usr/share/OVMF/OVMF_CODE_4M.fd",)),
     "openssl": Program(("openssl",), "signs the provenance of a build"),
     "busybox": Program(("busybox-static",), "is the small image that tests run"),
     "redis-server": Program(("redis-server",), "is the service that tests run in a guest"),

@@ -171,9 +171,6 @@ def mandatory_access_control(guest: Variant) -> str:
     return "selinux" if guest == "selinux" else "apparmor"
 
 
-def kernel_parameters(guest: Variant) -> tuple[str, ...]:
-    """Return the kernel parameters that this variant adds.
-
-    The kernel's default is AppArmor (kernel-config/security.conf).
-    """
-    return ("lsm=landlock,selinux",) if guest == "selinux" else ()
+def kernel_parameters(variant: Variant) -> tuple[str, ...]:
+    """Return the kernel parameters that a variant of the guest adds."""
+    return guest.LSM_PARAMETERS.get(variant, ())

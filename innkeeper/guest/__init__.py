@@ -17,6 +17,9 @@ Variant: TypeAlias = Literal["release", "debug", "selinux"]
 `debug` adds a shell. `selinux` adds an SELinux policy and boots with SELinux instead of AppArmor.
 """
 
+LSM_PARAMETERS: dict[str, tuple[str, ...]] = {"selinux": ("lsm=landlock,selinux",)}
+"""The kernel parameters that a variant adds. The kernel's default is AppArmor (kernel-config/security.conf)."""
+
 REGISTRY_PREFIX = "oci:"
 """What a reference to a guest in a registry begins with, where a guest.toml could be named too."""
 

@@ -20,13 +20,15 @@ OUTPUTS = {
     "verity": "`verity.toml`, the hash of the root for a boot that verifies it",
     "disk": "`innkeeper.img`, the root and its hash tree as a disk or memory device",
     "initrd": "`innkeeper.initrd`, the root for a VM without a disk",
+    "uki": "`innkeeper.efi`, our kernel and the hash of the root as one program for UEFI firmware; needs `disk`",
     "sbom": "`sbom.cdx.json`, a bill of materials (CycloneDX 1.6): every file of the root with its origin",
+    "spdx": "`sbom.spdx.json`, the same in the format of SPDX 2.3",
 }
 """The outputs that may be asked for, and the files of each. `manifest.json` is always written."""
-DEFAULT_OUTPUTS = tuple(name for name in OUTPUTS if name != "sbom")
+DEFAULT_OUTPUTS = ("kernel", "root", "verity", "disk", "initrd")
 NOT_YET = {
     "architecture": {"aarch64": "the builder has no cross compiler and no foreign root yet"},
-    "outputs": {"uki": "unified kernel images are not built yet", "oci": "OCI artefacts are not built yet"},
+    "outputs": {"oci": "an OCI artefact is made of the outputs by --push"},
 }
 """Values that are refused by name, because a user may expect them: field -> value -> reason."""
 
@@ -166,6 +168,8 @@ def check(guest: Guest) -> Guest:
         raise InnkeeperError(
             f"kernel.source = {kernel.source!r} cannot be used with kernel.use = {kernel.use!r}", hint="leave one of them out"
         )
+    if "uki" in guest.outputs:
+        _check_uki(guest)
     for word in kernel.parameters:
         if not word or any(character in word for character in '"\n\0'):
             raise InnkeeperError(f"kernel.parameters: {word!r}: empty words, double quotes, line ends and NUL cannot be passed")
@@ -188,3 +192,13 @@ def check(guest: Guest) -> Guest:
         if budget <= 0:
             raise InnkeeperError(f"budgets.{name} = {budget}: not a size in bytes")
     return guest
+
+
+def _check_uki(guest: Guest) -> None:
+    if guest.kernel.use not in ("auto", "ours"):
+        raise InnkeeperError(
+            f"outputs = 'uki' cannot be used with kernel.use = {guest.kernel.use!r}: only our own kernel opens a root by its hash",
+            hint='leave one of them out, or use kernel.use = "ours"',
+        )
+    if "disk" not in guest.outputs:
+        raise InnkeeperError("outputs = 'uki' needs the output disk: a unified kernel image has its root there", hint="add disk to outputs")

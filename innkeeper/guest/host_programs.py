@@ -15,6 +15,8 @@ from innkeeper.guest.store import JSON, Store
 
 VERSION = "0.3.0"
 PACKAGES = ["binutils", "cargo", "gcc", "libc6-dev", "patch", "rustc"]
+DEBIAN_PROGRAMS = ("containerd", "erofs-utils", "virtiofsd")
+"""The packages of which `debian_program` takes a program. Each is in the lock file, with what it depends on."""
 PATCH = Path(__file__).with_name("vhost-device-vsock.patch")
 """Fixes for two cases that end its worker, after which all later connections hang.
 
@@ -73,15 +75,16 @@ def vhost_device_vsock(store: Store | None = None) -> Path:
 
 
 def debian_program(package: str, path: str) -> Path:
-    """Return the path of the program that `package` ships at `path`.
+    """Return the path of the program that `package`, one of DEBIAN_PROGRAMS, ships at `path`.
 
     Raises InnkeeperError, which names the builder's log.
     """
     store = Store(paths.store_root())
-    inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path}
+    builder = Builder([package], store)
+    inputs: dict[str, JSON] = {"script": _TAKE, "package": package, "path": path, "builder": builder.id}
 
     def make(out: Path) -> None:
-        with Builder([package], store) as builder:
+        with builder:
             builder.run(["sh", "-c", _TAKE, "take", path], mounts={out: "/out"}, log=store.log_of(out))
 
     return store.step("debian13", inputs, make) / Path(path).name

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import files, paths
-from innkeeper.guest import config_file, debian_kernel, host_programs, lsm_policies, pins
+from innkeeper.errors import InnkeeperError
+from innkeeper.guest import archives, changelog, config_file, debian_kernel, host_programs, lsm_policies, pins, uki
 from innkeeper.guest.builder import OLDER_SUITE, SUITE
 from innkeeper.guest.config import Guest
+from innkeeper.guest.derived import IMAGE_PACKAGES
 from innkeeper.guest.freeze import PACKAGES
 from innkeeper.guest.kernel import SOURCES
 from innkeeper.guest.pins import Package, Pins, Request
-from innkeeper.guest.pipeline import IMAGE_PACKAGES
 from innkeeper.guest.resolve import Resolver
 from innkeeper.guest.store import Store
 
@@ -36,14 +37,15 @@ def examples() -> list[Guest]:
 
 
 def requests(guests: Sequence[Guest]) -> list[Request]:
-    """Return all that is asked of Debian: for the guests, each kernel, the runtime command, and vhost-device-vsock.
+    """Return all that is asked of Debian: for the guests, each kernel, the runtime command, and programs for the host.
 
     A request comes after those that it adds packages to.
     """
-    builders = [PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, host_programs.PACKAGES]
+    builders = [PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, uki.PACKAGES, host_programs.PACKAGES]
     found = [Request(SUITE), debian_kernel.request(), *(Request(SUITE, tuple(sorted(names))) for names in builders)]
     found += [Request(OLDER_SUITE), Request(OLDER_SUITE, tuple(sorted(PACKAGES)))]
     found += [source.builder(Store(Path())).request for source in SOURCES.values()]
+    found += [Request(SUITE, (package,)) for package in host_programs.DEBIAN_PROGRAMS]
     more = [tuple(sorted(set(guest.root.packages))) for guest in guests if guest.root.packages]
     return [*found, *(Request(SUITE, packages, tuple(sorted(PACKAGES))) for packages in dict.fromkeys(more))]
 
@@ -66,19 +68,34 @@ def _below(request: Request, builders: Mapping[str, Sequence[Package]]) -> list[
     return [*below, *builders[Request(request.suite, request.on).key]] if request.on else below
 
 
-def package_changes(old: Pins, new: Pins) -> list[str]:
-    """Return the differences of two files' packages, one line per name: old and new versions."""
+def package_changes(old: Pins, new: Pins, store: Store | None = None) -> list[str]:
+    """Return the differences of two files' packages, one line per name: old and new versions, and how urgent the new ones are.
+
+    The urgency is in the new package, which is fetched to `store`. Without a store it is not said.
+    """
     before, after = _versions(old), _versions(new)
-    security = {f"{one.name} {one.version}" for listed in new.builders.values() for one in listed if one.is_security_update}
+    packages = {(one.name, one.version): one for listed in new.builders.values() for one in listed}
     lines = []
     for name in sorted(before.keys() | after.keys()):
         gone, come = sorted(before.get(name, set()) - after.get(name, set())), sorted(after.get(name, set()) - before.get(name, set()))
         if gone or come:
-            mark = " (security update)" if any(f"{name} {version}" in security for version in come) else ""
+            marks = ["security update"] if any(packages[name, version].is_security_update for version in come) else []
+            if gone and come and store is not None:
+                marks.append(f"urgency {_urgency(store, packages[name, come[-1]], gone[0])}")
+            mark = f" ({', '.join(marks)})" if marks else ""
             lines.append(
                 f"debian: {name} {', '.join(gone) or 'new:'}{' -> ' if gone and come else ' '}{', '.join(come) or 'is gone'}{mark}"
             )
     return lines
+
+
+def _urgency(store: Store, package: Package, old: str) -> str:
+    (store.root / ".logs").mkdir(parents=True, exist_ok=True)
+    try:
+        (archive,) = archives.fetch(store, [package], store.root / ".logs" / "refresh.log")
+    except InnkeeperError:
+        return changelog.UNKNOWN  # the build says why, if it needs the package
+    return changelog.urgency(archive, package.name, old)
 
 
 def _versions(known: Pins) -> dict[str, set[str]]:

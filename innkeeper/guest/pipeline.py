@@ -1,6 +1,5 @@
 """The order of the build steps, the size budgets, and the links in the output folder."""
 
-import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -9,11 +8,12 @@ from pathlib import Path
 
 from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom
+from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom, spdx, uki
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.config import BudgetsPart, Guest, check
+from innkeeper.guest.config import BudgetsPart, Guest, KernelPart, check
 from innkeeper.guest.config_file import read
-from innkeeper.guest.disk import make_disk
+from innkeeper.guest.derived import Derived, facts, of_root, with_kernel
+from innkeeper.guest.derived import outputs as outputs_of
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
 from innkeeper.guest.kernel import SOURCES
 from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
@@ -21,12 +21,9 @@ from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.origins import find_origins
 from innkeeper.guest.pins import Pins, file_of
 from innkeeper.guest.planning import InOrder, PlannedStep, PlanningStore
-from innkeeper.guest.rootfs import make_initrd, make_rootfs
-from innkeeper.guest.store import JSON, Store
-from innkeeper.guest.verity import make_verity
-
-IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
-"""Packages of the builder that converts a finished root to its other formats."""
+from innkeeper.guest.rootfs import make_rootfs
+from innkeeper.guest.store import Store
+from innkeeper.guest.uki import SigningKey
 
 BUDGETS = {"bzImage": BudgetsPart().kernel, "rootfs.erofs": BudgetsPart().root}
 """The largest size of an artifact, in bytes, unless guest.toml says another.
@@ -83,39 +80,50 @@ def of_words(variant: Variant, kernel: str, file: Path | None = None) -> Guest:
     return check(replace(guest, kernel=part))
 
 
-def build_guest(guest: Guest, output: Path | None, *, store: Store | None = None, project: Path | None = None) -> dict[str, Path]:
-    """Build the outputs that `guest` names. Return the files by name."""
+def build_guest(
+    guest: Guest, output: Path | None, *, store: Store | None = None, project: Path | None = None, key: SigningKey | None = None
+) -> dict[str, Path]:
+    """Build the outputs that `guest` names. Return the files by name. `key` signs the unified kernel image."""
     store, project = _places(store, project)
-    chosen = choose(_kernel_word(guest), guest.variant, store, project, guest.kernel)
+    part = _kernel_part(guest, project)
+    chosen = choose(_kernel_word(guest), guest.variant, store, project, part)
     with ThreadPoolExecutor() as pool:
         root = _make_root(store, project, guest, pool)
-    derived = _derive(store, guest, root.step)
-    made = make_kernel(chosen, store, project, guest.kernel)
-    outputs = _outputs(guest, made, root.step, derived)
-    if "sbom" in guest.outputs:
-        outputs[sbom.NAME] = _sbom(store, project, guest, root, made) / sbom.NAME
+    derived = of_root(store, guest, root.step)
+    made = make_kernel(chosen, store, project, part)
+    derived = with_kernel(store, guest, derived, made.step, key)
+    outputs = outputs_of(guest, made, root.step, derived)
+    outputs |= _bills(store, project, guest, root, made, derived)
     ours = {name: path for name, path in outputs.items() if made.facts["from"] == OURS or name not in made.outputs}
     check_budgets({"rootfs.erofs": root.step / "root.erofs", **ours}, show=output is not None, budgets=_budgets(guest))
     outputs["manifest.json"] = _manifest(store, project, guest, root, derived, made, outputs) / "manifest.json"
     return outputs if output is None else link(outputs, output)
 
 
-def _sbom(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel) -> Path:
+def _bills(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel, derived: Derived) -> dict[str, Path]:
+    """Make the bills of materials that the guest asks for, and return them by name."""
+    if not {"sbom", "spdx"} & set(guest.outputs):
+        return {}
     origins = find_origins(store, project, guest, root.step, root.programs)
-    packages = additions.builder(store, guest).package_list()
-    return sbom.make_sbom(store, origins, made, packages, root.step / "root.erofs")
+    packages, image = additions.builder(store, guest).package_list(), root.step / "root.erofs"
+    bill = sbom.make_sbom(store, origins, made, packages, image, derived.uki, derived.packages.get("uki", ()))
+    found = {sbom.NAME: bill / sbom.NAME} if "sbom" in guest.outputs else {}
+    if "spdx" in guest.outputs:
+        others = {**made.outputs, **({uki.NAME: derived.uki / uki.NAME} if derived.uki else {})}
+        found[spdx.NAME] = spdx.make_spdx(store, bill, image, others) / spdx.NAME
+    return found
 
 
-def _manifest(store: Store, project: Path, guest: Guest, root: _Root, derived: "_Derived", made: Kernel, outputs: dict[str, Path]) -> Path:
-    packages = {name: builder.package_list() for name, builder in {**root.builders, "image": derived.builder}.items()}
+def _manifest(store: Store, project: Path, guest: Guest, root: _Root, derived: Derived, made: Kernel, outputs: dict[str, Path]) -> Path:
+    packages = {name: builder.package_list() for name, builder in root.builders.items()}
     return make_manifest(
         store,
         guest.variant,
         [*root.inputs, root.step, *derived.steps, made.step],
-        {**packages, "kernel": made.packages},
+        {**packages, **derived.packages, "kernel": made.packages},
         project / "agent" / "requirements.lock",
         outputs,
-        _facts(guest, derived, made),
+        facts(guest, derived, made),
     )
 
 
@@ -125,9 +133,10 @@ def make_boot_files(
     """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
     store, project = _places(store or Store(paths.store_root(), Pins.read(file_of([file] if file else []))), project)
     guest = of_words(variant, kernel, file)
-    chosen = choose(guest.kernel.use, guest.variant, store, project, guest.kernel)
+    part = _kernel_part(guest, project)
+    chosen = choose(guest.kernel.use, guest.variant, store, project, part)
     with ThreadPoolExecutor() as pool:
-        making = pool.submit(make_kernel, chosen, store, project, guest.kernel)
+        making = pool.submit(make_kernel, chosen, store, project, part)
         root = _make_root(store, project, guest, pool)
         made = making.result()
     check_budgets({"rootfs.erofs": root.step / "root.erofs"}, show=False, budgets=_budgets(guest))
@@ -148,67 +157,34 @@ def make_boot_files(
 def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -> list[PlannedStep]:
     """Return the steps that a build of `guest` consists of, without making one. `plan` is a store that is new."""
     _, project = _places(plan, project)
-    chosen = choose(_kernel_word(guest), guest.variant, plan, project, guest.kernel)
+    part = _kernel_part(guest, project)
+    chosen = choose(_kernel_word(guest), guest.variant, plan, project, part)
     root = _make_root(plan, project, guest, InOrder())
-    derived = _derive(plan, guest, root.step)
-    kernel_step(chosen, plan, project, guest.kernel)
-    if "sbom" in guest.outputs:
+    derived = of_root(plan, guest, root.step)
+    kernel = kernel_step(chosen, plan, project, part)
+    derived = with_kernel(plan, guest, derived, kernel, None)
+    if {"sbom", "spdx"} & set(guest.outputs):
         find_origins(plan, project, guest, root.step, root.programs)
     if all(step.in_store for step in plan.steps if not step.name.startswith("builder")):
-        made = make_kernel(chosen, plan, project, guest.kernel)
-        outputs = _outputs(guest, made, root.step, derived)
-        if "sbom" in guest.outputs:
-            outputs[sbom.NAME] = _sbom(plan, project, guest, root, made) / sbom.NAME
+        made = make_kernel(chosen, plan, project, part)
+        outputs = outputs_of(guest, made, root.step, derived)
+        outputs |= _bills(plan, project, guest, root, made, derived)
         _manifest(plan, project, guest, root, derived, made, outputs)
         return plan.steps
     return [*plan.steps, PlannedStep("manifest", None, False)]  # it has facts from the results of the others
 
 
-@dataclass(frozen=True)
-class _Derived:
-    """What is made of a finished root: each is None if no output needs it."""
-
-    builder: Builder
-    verity: Path | None
-    disk: Path | None
-    initrd: Path | None
-
-    @property
-    def steps(self) -> list[Path]:
-        return [step for step in (self.verity, self.disk, self.initrd) if step is not None]
-
-
-def _derive(store: Store, guest: Guest, root: Path) -> _Derived:
-    image = Builder(IMAGE_PACKAGES, store)
-    verity = make_verity(image, root) if {"verity", "disk"} & set(guest.outputs) else None
-    disk = make_disk(store, root, verity) if verity and "disk" in guest.outputs else None
-    return _Derived(image, verity, disk, make_initrd(image, root) if "initrd" in guest.outputs else None)
-
-
-def _outputs(guest: Guest, made: Kernel, root: Path, derived: _Derived) -> dict[str, Path]:
-    """Return the files that the guest asks for, by their names in the output folder."""
-    outputs = dict(made.outputs) if "kernel" in guest.outputs else {}
-    if "root" in guest.outputs:
-        outputs["rootfs.erofs"] = root / "root.erofs"
-    if derived.disk:
-        outputs["innkeeper.img"] = derived.disk / "innkeeper.img"
-    if derived.initrd:
-        outputs["innkeeper.initrd"] = derived.initrd / "innkeeper.initrd"
-    if derived.verity and "verity" in guest.outputs:
-        outputs["verity.toml"] = derived.verity / "verity.toml"
-    return outputs
-
-
-def _facts(guest: Guest, derived: _Derived, made: Kernel) -> dict[str, JSON]:
-    facts: dict[str, JSON] = {"kernel": dict(made.facts)}
-    if derived.verity:
-        facts["verity"] = json.loads((derived.verity / "verity.json").read_text())
-    return {**facts, "parameters": list(guest.parameters)} if guest.parameters else facts
-
-
 def _kernel_word(guest: Guest) -> str:
     """Return the kernel that a build makes: AUTO is for `run`, which does not wait for a compiler."""
     return OURS if guest.kernel.use == AUTO else guest.kernel.use
+
+
+def _kernel_part(guest: Guest, project: Path) -> KernelPart:
+    """Return what the guest says of its kernel, with the options of a kernel that firmware starts if it is to be in a UKI."""
+    if "uki" not in guest.outputs:
+        return guest.kernel
+    firmware = [str(path) for path in sorted((project / "kernel-config" / uki.FRAGMENTS).glob("*.conf"))]
+    return replace(guest.kernel, fragments=(*firmware, *guest.kernel.fragments))
 
 
 def _budgets(guest: Guest) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from innkeeper import __version__
 from innkeeper.files import hash_file
+from innkeeper.guest import uki as uki_image
 from innkeeper.guest.builder import SUITE
 from innkeeper.guest.contents import PROGRAMS
 from innkeeper.guest.kernel_choice import Kernel
@@ -28,11 +29,14 @@ FORMAT = 2
 """Part of the step's id: incremented when the document changes."""
 
 
-def make_sbom(store: Store, origins: Path, kernel: Kernel, packages: Packages, root: Path) -> Path:
+def make_sbom(
+    store: Store, origins: Path, kernel: Kernel, packages: Packages, root: Path, uki: Path | None = None, uki_packages: Packages = ()
+) -> Path:
     """Write the document and return the step's folder.
 
     `origins` is the step of `find_origins`. `packages` are the Debian packages of the root's builder,
-    some with the sha256 of their archives.
+    some with the sha256 of their archives. `uki` is the step of the unified kernel image, `uki_packages`
+    are those of its builder.
     """
     inputs: dict[str, JSON] = {
         "format": FORMAT,
@@ -41,12 +45,15 @@ def make_sbom(store: Store, origins: Path, kernel: Kernel, packages: Packages, r
         "facts": dict(kernel.facts),
         "version": __version__,
         "root": root.parent.name,
+        **({"uki": uki.name} if uki else {}),
     }
 
     def make(out: Path) -> None:
         found = json.loads((origins / "origins.json").read_text())
         files = {name: (path.stat().st_size, hash_file(path)) for name, path in kernel.outputs.items()}
-        made = document(found, files, kernel.facts, packages, kernel.packages, hash_file(root))
+        image = {uki_image.NAME: ((uki / uki_image.NAME).stat().st_size, hash_file(uki / uki_image.NAME))} if uki else {}
+        stub = [one for one in uki_packages if one["name"] == uki_image.STUB_PACKAGE]
+        made = document(found, files, kernel.facts, packages, kernel.packages, hash_file(root), image, stub)
         (out / NAME).write_text(json.dumps(made, indent=1) + "\n")
 
     return store.step("sbom", inputs, make)
@@ -59,10 +66,13 @@ def document(
     packages: Packages,
     kernel_packages: Packages,
     root_hash: str,
+    uki: Mapping[str, tuple[int, str]] | None = None,
+    stub: Packages = (),
 ) -> dict[str, Any]:
-    """Return the document. `found` is the content of `origins.json`, `kernel` has size and hash of each file.
+    """Return the document. `found` is the content of `origins.json`, `kernel` and `uki` have size and hash of each file.
 
-    `packages` are those of the root's builder, `kernel_packages` those that the kernel is made of.
+    `packages` are those of the root's builder, `kernel_packages` those that the kernel is made of, `stub`
+    the one with the stub of the unified kernel image.
     """
     archives = {(entry["name"], entry["version"]): entry["sha256"] for entry in packages if "sha256" in entry}
     components: dict[str, dict[str, Any]] = {"innkeeper": _component("application", "innkeeper", __version__, licenses=["Apache-2.0"])}
@@ -75,8 +85,8 @@ def document(
         component = _file(name, file, found["modules"], components)
         key = _key(file["origin"])
         (components[key]["components"] if key else unknown).append(component)
-    components["kernel"] = _kernel(kernel, facts)
-    for entry in _of_kernel(facts, kernel_packages):
+    components["kernel"] = _kernel({**kernel, **(uki or {})}, facts)
+    for entry in [*_of_kernel(facts, kernel_packages), *stub]:
         known = {**entry, "licenses": (), "source": entry["name"], "source_version": entry["version"]}
         components.setdefault(f"debian {entry['name']}", _package("debian", entry["name"], known, entry.get("sha256", "")))
     image = {"type": "operating-system", "bom-ref": "image", "name": "innkeeper-guest", "version": __version__}

@@ -14,9 +14,10 @@ from innkeeper import paths
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts, archives, lockfile, lsm_policies, wheels
 from innkeeper.guest.builder import Builder
+from innkeeper.guest.derived import IMAGE_PACKAGES
 from innkeeper.guest.freeze import PACKAGES
 from innkeeper.guest.kernel import CCACHE_FOLDER, DEFAULT_SOURCE, SOURCES
-from innkeeper.guest.pipeline import IMAGE_PACKAGES, build_all
+from innkeeper.guest.pipeline import build_all
 from innkeeper.guest.store import Store, record_of
 from tests.needs import needs
 from tests.paths import ROOT
@@ -48,7 +49,8 @@ def manifest_of(built: Artifacts) -> dict[str, Any]:
 BUILD = """
 import sys
 from pathlib import Path
-from innkeeper.guest.pipeline import IMAGE_PACKAGES, build_all
+from innkeeper.guest.derived import IMAGE_PACKAGES
+from innkeeper.guest.pipeline import build_all
 from innkeeper.guest.store import Store
 print(build_all(None, "release", store=Store(Path(sys.argv[1])), project=Path(sys.argv[2])).manifest)
 """

@@ -66,7 +66,7 @@ def rootfs() -> Path:
 def test_each_is_resolved_without_building_anything() -> None:
     assert NAMES == ["debug", "kernel-option", "minimal", "policy-and-ca"]
     for name in NAMES:
-        document = json.loads(succeed("build", "-f", example(name), "--json"))
+        document = json.loads(succeed("build", "-f", example(name), "--print", "--json"))
         assert {step["name"] for step in document["steps"]} >= {"agent", "rootfs", "manifest"}
         assert succeed("build", "-f", example(name), "--print").startswith('architecture = "x86_64"\n')
 

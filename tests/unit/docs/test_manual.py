@@ -24,7 +24,15 @@ UPDATE = "INNKEEPER_UPDATE_DOCS"
 PROGRAMS = ("innkeeper", "./build.py", "build.py")
 PATH = re.compile(r"`((?:agent|innkeeper|tests|manual|docs|rootfs|kernel-config)/[\w./-]+?)(?:::\w+)?`")
 MODULE = re.compile(r"`((?:agent|innkeeper)\.[a-z_]\w*(?:\.\w+)*)`")
-NOT_MODULES = ("agent.config_file", "agent.settings", "innkeeper.img", "innkeeper.initrd", "innkeeper.landlock.abi", "innkeeper.v1.Guest")
+NOT_MODULES = (
+    "agent.config_file",
+    "agent.settings",
+    "innkeeper.img",
+    "innkeeper.efi",
+    "innkeeper.initrd",
+    "innkeeper.landlock.abi",
+    "innkeeper.v1.Guest",
+)
 """Names like those of modules: a parameter of Kata's, a key of guest.toml, files, an annotation, a service."""
 MADE_BY_READERS = ("rootfs/skeleton/etc/innkeeper", "rootfs/skeleton/etc/innkeeper/policy.toml")
 """Paths that pages tell a reader to make."""

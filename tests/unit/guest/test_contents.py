@@ -1,5 +1,6 @@
 """What is in images: differences between two, and the bill of materials. The images are small ones of erofs-utils."""
 
+import hashlib
 import json
 import marshal
 import struct
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from innkeeper.cli import image as command
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import contents, diff, frozen, sbom
+from innkeeper.guest import contents, diff, frozen, sbom, spdx
 from innkeeper.guest.erofs_inodes import read_inodes
 from tests.needs import needs
 
@@ -166,3 +169,18 @@ def test_a_bill_of_materials() -> None:
 
 def walk(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found for component in components for found in (component, *walk(component.get("components", [])))]
+
+
+def test_the_same_in_spdx_is_valid_and_has_every_file() -> None:
+    made = materials()
+    document = spdx.document(made, {name: hashlib.sha1(name.encode()).hexdigest() for name in sbom.files(made)})
+    parser = JsonLikeDictParser()  # type: ignore[no-untyped-call]
+    assert [str(fault) for fault in validate_full_spdx_document(parser.parse(document), "SPDX-2.3")] == []
+    assert spdx.files(document) == {name if name.startswith("/") else f"/{name}": origin for name, origin in sbom.files(made).items()}
+    assert spdx.files(document)["/etc/stray"] == ""
+    libc = next(one for one in document["packages"] if one["name"] == "libc6")
+    assert libc["externalRefs"][0]["referenceLocator"] == "pkg:deb/debian/libc6@1%3A2%2Bb1?arch=amd64&distro=trixie"
+    assert libc["licenseComments"] == "named by the package: GPL-2"
+    agent = next(one["SPDXID"] for one in document["files"] if one["fileName"] == "./usr/lib/innkeeper/agent")
+    generated = [one for one in document["relationships"] if one["relationshipType"] == "GENERATED_FROM"]
+    assert {one["spdxElementId"] for one in generated} == {agent}

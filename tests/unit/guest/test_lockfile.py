@@ -139,4 +139,4 @@ def test_packages_of_a_guest_toml_are_a_request_of_their_own() -> None:
 )
 def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, bool], message: str) -> None:
     with pytest.raises(InnkeeperError, match=message):
-        build.build(output=tmp_path / "out", lock=tmp_path / "absent.lock", **options)  # type: ignore[arg-type]
+        build.build(output=tmp_path / "out", lock=tmp_path / "absent.lock", **options)
