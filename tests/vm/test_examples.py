@@ -1,14 +1,17 @@
 """The guests of `examples/`: each is resolved, and those that compile no kernel are built and booted."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from innkeeper import paths
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import additions, contents, sbom
+from innkeeper.guest import additions, contents, sbom, spdx
 from innkeeper.guest.config import Guest, KernelPart
 from innkeeper.guest.config_file import parse
 from innkeeper.guest.pipeline import build_guest
@@ -112,6 +115,11 @@ def test_a_policy_and_a_file_are_in_force_and_in_the_bill_of_materials(tmp_path:
         entries = contents.entries(tmp_path / "rootfs.erofs", folder)
     assert {f"/{name}" for name, entry in entries.items() if entry.kind == "file"} == {name for name in found if name.startswith("/")}
     assert found["/etc/ssl/certs/company-ca.pem"] == found["/etc/innkeeper/policy.toml"] == "guest.toml"
+    succeed("build", "-f", example("policy-and-ca"), "--sbom-format", "spdx", "-o", str(tmp_path))
+    document = json.loads((tmp_path / "sbom.spdx.json").read_text())
+    parser = JsonLikeDictParser()  # type: ignore[no-untyped-call]
+    assert validate_full_spdx_document(parser.parse(document), "SPDX-2.3") == []
+    assert spdx.files(document) == {name if name.startswith("/") else f"/{name}": origin for name, origin in found.items()}
     with detached(busybox_image(), "sleep", "1000", options=started("policy-and-ca")) as id:
         assert succeed("exec", id, "id").startswith("uid=0")
         refused = innkeeper("exec", id, "cat", "/etc/hostname")
@@ -136,6 +144,29 @@ def test_a_minimal_guest_runs_a_container_and_is_smaller(tmp_path: Path) -> None
     assert {"usr/lib/innkeeper/gateway", "usr/lib/innkeeper/_internal/libstdc++.so.6"} <= difference["files"]["removed"].keys()
     assert not difference["files"]["added"] and not any(difference["kernel"].values())
     assert all(name.startswith("gateway: ") for name in difference["modules"]["removed"])
+
+
+def test_a_program_reads_the_result_of_a_build(tmp_path: Path) -> None:
+    (tmp_path / "guest.toml").write_text(f'include = ["{example("minimal")}"]\n[[files]]\npath = "/etc/id"\ntext = "{os.urandom(8).hex()}"')
+    words = ("build", "-f", str(tmp_path / "guest.toml"), "-o", str(tmp_path / "out"), "--json", "--progress", "json")
+    done = innkeeper(*words)
+    result, events = json.loads(done.stdout), [json.loads(line) for line in done.stderr.splitlines()]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert result["outputs"] == {name: {"path": f"{tmp_path}/out/{name}", **entry} for name, entry in manifest["outputs"].items()}
+    assert result["verity_root_hash"] == manifest["verity"]["root_hash"]
+    made = {step["name"]: step for step in result["steps"] if not step["in_store"]}
+    assert made.keys() == {"custom-root", "verity", "manifest"} and all(step["seconds"] > 0 for step in made.values())
+    assert [(one["event"], one["step"]) for one in events if "step" in one and "tree" in one["step"]] == [
+        ("started", "making the root's hash tree"),
+        ("finished", "making the root's hash tree"),
+    ]
+    again = json.loads(succeed(*words))
+    assert all(step["in_store"] and step["seconds"] == 0 for step in again["steps"])
+    refused = innkeeper(*words, "--kernel", "linux-source-0")
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    assert [json.loads(line)["event"] for line in refused.stderr.splitlines()] == ["error"]
+    for name in made:
+        shutil.rmtree(next(paths.store_root().glob(f"{name}-{made[name]['id'][:16]}")))
 
 
 @pytest.mark.long
