@@ -43,7 +43,10 @@ class Options:
 
 _ABOUT_A_BUILD = ("refresh", "golden", "provenance", "sign_key", "uki_key", "uki_certificate", "trace", "push")
 """Options that have no meaning if nothing is built."""
-_ABOUT_A_GUEST = ("files", "kernel_source", "sbom", "sbom_format", "lock", "kernel_config_diff", "only_print", "json", *_ABOUT_A_BUILD)
+_ABOUT_A_GUEST = (
+    *("files", "variant", "kernel", "kernel_source", "sbom", "sbom_format", "lock", "kernel_config_diff", "only_print", "json"),
+    *_ABOUT_A_BUILD,
+)
 """Options that have no meaning for the runtime command."""
 
 
@@ -101,6 +104,8 @@ def _check_keys(options: Options) -> None:
         file = getattr(options, name)
         if file is not None and not file.is_file():
             raise InnkeeperError(f"--{name.replace('_', '-')} {file}: no such file")
+    if options.uki_key is not None and b"ENCRYPTED" in options.uki_key.read_bytes():
+        raise InnkeeperError(f"--uki-key {options.uki_key}: it has a pass phrase", hint="nobody is asked for it: give the key without one")
 
 
 def _build(guest: "Guest", options: Options, file: Path, store: "Store") -> None:
@@ -201,13 +206,9 @@ def _guest(options: Options) -> "Guest":
     from innkeeper.guest.kernel_choice import OURS, check_source, check_word
 
     guest = config_file.read(options.files)
-    word = (
-        check_source(options.kernel_source, options.kernel or OURS)
-        if options.kernel_source
-        else check_word(options.kernel)
-        if options.kernel
-        else ""
-    )
+    word = check_word(options.kernel) if options.kernel else ""
+    if options.kernel_source:
+        word = check_source(options.kernel_source, options.kernel or OURS)
     part = guest.kernel
     if word:
         part = replace(part, use=OURS, source=word) if word in SOURCES else replace(part, use=word)

@@ -42,7 +42,7 @@ class _Root:
     builders: Mapping[str, Builder]
 
 
-KERNEL_FILES = ("vmlinux", "bzImage", "config", "modules.initrd")
+KERNEL_FILES = ("vmlinux", "bzImage", "config", "modules.initrd", uki.NAME)
 """Outputs that depend on the choice of the kernel: links to those of an earlier choice are removed."""
 
 

@@ -171,6 +171,15 @@ def walk(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found for component in components for found in (component, *walk(component.get("components", [])))]
 
 
+def test_the_stub_of_a_unified_kernel_image_is_a_component() -> None:
+    stub = [{"name": "systemd-boot-efi", "version": "257", "architecture": "amd64", "sha256": "e" * 64}]
+    origins: dict[str, Any] = {"files": {}, "modules": {}, "packages": {}}
+    made = sbom.document(origins, {"bzImage": (5, "c" * 64)}, {"from": "ours"}, [], [], "d" * 64, {"innkeeper.efi": (7, "f" * 64)}, stub)
+    by_name = {component["name"]: component for component in made["components"]}
+    assert by_name["systemd-boot-efi"]["hashes"] == [{"alg": "SHA-256", "content": "e" * 64}]
+    assert [file["name"] for file in by_name["linux"]["components"]] == ["bzImage", "innkeeper.efi"]
+
+
 def test_the_same_in_spdx_is_valid_and_has_every_file() -> None:
     made = materials()
     document = spdx.document(made, {name: hashlib.sha1(name.encode()).hexdigest() for name in sbom.files(made)})

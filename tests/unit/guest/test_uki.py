@@ -73,11 +73,13 @@ def test_a_kernel_that_firmware_cannot_start_is_refused(tmp_path: Path) -> None:
         ({"uki_key": "key"}, "--uki-key and --uki-certificate need each other"),
         ({"uki_certificate": "key"}, "--uki-key and --uki-certificate need each other"),
         ({"uki_key": "key", "uki_certificate": "none"}, "--uki-certificate .*none: no such file"),
+        ({"uki_key": "closed", "uki_certificate": "key"}, "--uki-key .*closed: it has a pass phrase"),
         ({"uki_key": "key", "uki_certificate": "key"}, "the guest has no output uki"),
     ],
 )
 def test_keys_that_do_not_fit(tmp_path: Path, options: dict[str, str], message: str) -> None:
     (tmp_path / "key").touch()
+    (tmp_path / "closed").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     with pytest.raises(InnkeeperError, match=message):
         build.build(output=tmp_path / "out", **{name: tmp_path / file for name, file in options.items()})
 
