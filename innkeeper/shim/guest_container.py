@@ -9,7 +9,7 @@ from typing import Any
 from innkeeper.client import RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
-from innkeeper.shim import log, mounts, spec, stats, streams
+from innkeeper.shim import log, spec, stats, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
@@ -31,7 +31,7 @@ class GuestContainer(Container):
     def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
         super().__init__(request, machine, publisher, state, owns_machine=owns_machine)
         self.agent_id = agent_id(request.id)
-        self.folder = machine.shared / self.agent_id
+        self.folder = machine.shared.path / self.agent_id
         self._agent = machine.agent
         self._hold_stdin = False
         self._in_guest = False
@@ -44,7 +44,7 @@ class GuestContainer(Container):
         `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
         CallError, InnkeeperError and RpcError.
         """
-        document, storages = plan.document, []
+        document, storages, shared = plan.document, [], self.machine.shared
         self._hold_stdin = hold_stdin
         self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
         try:
@@ -54,12 +54,12 @@ class GuestContainer(Container):
                 storages = root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
             elif root is not None:
-                mounts.bind(root, target, read_only=False)
+                shared.bind(root, target, read_only=False)
             else:
-                for mount in rootfs:
-                    mounts.mount_snapshot(mount.type, mount.source, mount.options, target)
+                shared.mount_snapshot(rootfs, target)
             for bind in plan.binds:
-                mounts.bind(bind.source, self.folder / bind.name, read_only=bind.read_only, recursive=bind.recursive)
+                place = self.folder / bind.name
+                shared.bind(bind.source, place, read_only=bind.read_only, recursive=bind.recursive, follows=bind.follows)
             devices = [
                 agent_pb2.Device(type="scsi", id=self._plug(one.node, one.read_only), container_path=one.path) for one in plan.devices
             ]
@@ -97,7 +97,7 @@ class GuestContainer(Container):
                     log.info(f"container {self.id}: {error}")  # its VM has ended
             self._unplug()
             self.machine.release(self.id)
-            mounts.remove(self.folder)
+            self.machine.shared.remove(self.folder)
         super().remove()
 
     def _unplug(self) -> None:

@@ -1,8 +1,7 @@
 """The VM of a container or a pod: boot it, give it folders of the host, end it.
 
 All that the host has of it is in one folder: sockets, logs, and `shared`, which one virtiofsd
-serves. `shared` is a shared mount: what is bound below it later appears in the daemon's namespace,
-and so in the guest.
+serves (`shared_folder`).
 """
 
 import contextlib
@@ -22,6 +21,7 @@ from innkeeper.shim import clone, log, mounts, port_forward, spec
 from innkeeper.shim.cgroups import Group
 from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
+from innkeeper.shim.shared_folder import SharedFolder
 from innkeeper.shim.spec import SHARE, SHM, Document, Size
 from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.vm.boot import boot
@@ -42,7 +42,7 @@ class Machine:
     def __init__(self, settings: Settings, folder: Path, group: Group) -> None:
         self.settings = settings
         self.folder = folder
-        self.shared = folder / "shared"
+        self._shared: SharedFolder | None = None
         self._group = group
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
@@ -64,6 +64,12 @@ class Machine:
         return Agent(self._client)
 
     @property
+    def shared(self) -> SharedFolder:
+        """The folder that the guest sees."""
+        assert self._shared is not None, "boot() comes first"
+        return self._shared
+
+    @property
     def pid(self) -> int:
         """The id of QEMU's process, which stands for all processes in the guest."""
         assert self._vm is not None, "boot() comes first"
@@ -77,12 +83,12 @@ class Machine:
         mounts.remove(self.folder)
         self.folder.mkdir(mode=0o700, parents=True)
         self._enter_group(size)
-        self.shared.mkdir()
-        mounts.make_shared(self.shared)
+        self._shared = shared = SharedFolder(self.folder / "shared")
         if namespace:
             self._network = PodNetwork(Path(namespace), self.folder)
+        share = replace(Share.of(TAG, shared.path), namespace=shared.namespace.path)
         taps = self._network.taps if self._network is not None else ()
-        config = replace(configuration(self.settings, size), shares=(Share.of(TAG, self.shared),), network=taps or False)
+        config = replace(configuration(self.settings, size), shares=(share,), network=taps or False)
         started = clone.start(config, self.settings, self.folder)
         if started is not None:
             self._vm, self._client = started
@@ -236,6 +242,8 @@ class Machine:
             self._vm.close()
         if self._network is not None:
             self._network.close()
+        if self._shared is not None:
+            self._shared.close()
         clean = True
         for remove in (self._group.remove, lambda: mounts.remove(self.folder)):
             try:

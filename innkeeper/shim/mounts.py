@@ -2,7 +2,7 @@
 
 Everything that a VM sees is mounted below one folder, which is removed with it. So undoing looks at
 what the kernel has there, and needs no list. A folder is removed only once nothing is mounted in
-it: the source of a bind mount is the user's.
+it: the source of a bind mount is the user's. `shared_folder` says in which mount namespace they are.
 """
 
 import ctypes
@@ -14,11 +14,13 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 
-MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1, 0x1000, 0x4000, 0x40000, 0x100000
+MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x1, 0x1000, 0x4000, 0x40000, 0x80000, 0x100000
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
-AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 MOUNT_ATTR_RDONLY = 1
-SYS_MOUNT_SETATTR = 442
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
+"""Numbers of system calls, which all architectures share."""
 PAGE = 4096
 """Bytes that mount(2) takes as the options of a file system."""
 FLAGS = {"rw": 0, "ro": MS_RDONLY, "bind": MS_BIND, "rbind": MS_BIND | MS_REC}
@@ -41,30 +43,46 @@ def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path)
     data = ",".join(option for option in options if option not in FLAGS)
     if len(data.encode()) >= PAGE:
         raise InnkeeperError(f"rootfs: the options of the snapshot's mount have {len(data)} characters, the kernel takes {PAGE - 1}")
-    target.mkdir(parents=True, exist_ok=True)
     if not flags & MS_BIND:
         mount(source, target, kind, flags, data)
         return
-    bind(Path(source), target, read_only=bool(flags & MS_RDONLY))
+    tree = clone(Path(source))
+    try:
+        if flags & MS_RDONLY:
+            set_read_only(tree, target, recursive=True)
+        attach(tree, target)
+    finally:
+        os.close(tree)
 
 
-def bind(source: Path, target: Path, *, read_only: bool, recursive: bool = True) -> None:
-    """Bind a folder, or a file, with what is mounted below it. Makes the target. Raises OSError.
+def clone(path: Path) -> int:
+    """Return the descriptor of a copy of what is mounted at and below `path`, which is mounted nowhere. Raises OSError.
 
-    With `recursive`, what is mounted below it is read-only too. The copy is private, so that a mount
-    in the guest's share never travels back to the source.
+    See open_tree(2), Linux 5.2. It is gone when the descriptor is closed, unless it was attached.
     """
-    if source.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-    mount(str(source), target, None, MS_BIND | MS_REC)
-    mount("none", target, None, MS_REC | MS_PRIVATE)
-    if read_only:
-        attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
-        flags = AT_RECURSIVE if recursive else 0
-        _check(_libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), flags, attributes, 32), target)
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    return _check(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def set_propagation(tree: int, propagation: int, path: Path) -> None:
+    """Set the propagation of all mounts of a `clone` of `path`. Raises OSError."""
+    _set_attributes(tree, path, propagation=propagation)
+
+
+def set_read_only(tree: int, path: Path, *, recursive: bool) -> None:
+    """Make a `clone` of `path` read-only, with `recursive` all its mounts. Raises OSError."""
+    _set_attributes(tree, path, set=MOUNT_ATTR_RDONLY, flags=AT_RECURSIVE if recursive else 0)
+
+
+def _set_attributes(tree: int, path: Path, *, set: int = 0, propagation: int = 0, flags: int = AT_RECURSIVE) -> None:
+    """Call mount_setattr(2) (Linux 5.12)."""
+    attributes = (ctypes.c_uint64 * 4)(set, 0, propagation, 0)
+    _check(_libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | flags, attributes, ctypes.sizeof(attributes)), path)
+
+
+def attach(tree: int, target: Path) -> None:
+    """Mount a `clone` at `target`, also if it was made in another mount namespace. Raises OSError."""
+    _check(_libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH), target)
 
 
 def make_shared(folder: Path) -> None:
@@ -78,9 +96,9 @@ def make_shared(folder: Path) -> None:
 
 
 def below(folder: Path) -> list[Path]:
-    """Return the mount points at and below `folder`, the latest first (proc_pid_mountinfo(5))."""
+    """Return the mount points at and below `folder` in the calling thread's namespace, the latest first (proc_pid_mountinfo(5))."""
     found = []
-    with open("/proc/self/mountinfo", "rb") as file:
+    with open("/proc/thread-self/mountinfo", "rb") as file:
         for line in file:
             point = Path(os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1")))
             if point == folder or folder in point.parents:
@@ -88,21 +106,28 @@ def below(folder: Path) -> list[Path]:
     return found[::-1]
 
 
-def remove(folder: Path) -> None:
-    """Unmount everything at and below `folder`, and remove it. It is no error if it is not there.
-
-    Raises OSError if something stays mounted. Two processes may do this at once.
-    """
+def unmount(folder: Path) -> None:
+    """Unmount everything at and below `folder`. Two processes may do this at once. Raises OSError if something stays mounted."""
     folder = folder.parent.resolve() / folder.name
     for point in below(folder):
         if _libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW) < 0 and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
             raise OSError(ctypes.get_errno(), "unmount", str(point))
     if left := below(folder):
         raise OSError(errno.EBUSY, "still mounted", str(left[0]))
+
+
+def remove(folder: Path) -> None:
+    """Unmount everything at and below `folder`, and remove it. It is no error if it is not there.
+
+    Raises OSError if something stays mounted. Two processes may do this at once.
+    """
+    unmount(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(result: int, target: Path) -> None:
+def _check(result: int, target: Path) -> int:
+    """Return the result of a system call. Raises OSError, which names `target`."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
+    return result

@@ -159,7 +159,7 @@ class Pod:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             machine.bind(request.id, document["linux"].get("resources") or {})
             if plan.shares_pids and not owns_machine and not self._has_process_1:
-                pause.create(machine.agent, machine.shared)
+                pause.create(machine.agent, machine.shared.path)
             self._has_process_1 = True
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:

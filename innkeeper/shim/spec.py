@@ -36,13 +36,15 @@ CPU_PERIOD = 100_000
 class Bind:
     """A file or folder of the host that the guest sees as `name` in the container's folder of the share.
 
-    `recursive`: if it is read-only, so is what the host has mounted below it.
+    `recursive`: if it is read-only, so is what the host has mounted below it. `follows`: what the
+    host mounts below it later appears too.
     """
 
     name: str
     source: Path
     read_only: bool
     recursive: bool = True
+    follows: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind]) -> Doc
     _check_source(source, mount["destination"], options)
     name = f"{VOLUMES}/{index}" + ("" if source.is_dir() else f"/{source.name}")
     read_only, recursive = bool({"ro", "rro"} & set(options)), "rro" in options or not _has_mounts_below(source)
-    binds.append(Bind(name, source, read_only, recursive))
+    binds.append(Bind(name, source, read_only, recursive, bool({"slave", "rslave"} & set(options))))
     return {**mount, "source": f"{SHARE}/{agent_id}/{name}", "options": _guest_options(options, recursive)}
 
 

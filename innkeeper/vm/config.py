@@ -58,11 +58,13 @@ class SharedPath:
 class Share:
     """The content of one virtio-fs device with tag `tag` (at most 36 bytes).
 
-    It is either one path, which is the root, or several paths below a read-only root.
+    It is either one path, which is the root, or several paths below a read-only root. `namespace` is
+    the path of the mount namespace where they are, or empty for that of this process.
     """
 
     tag: str
     paths: tuple[SharedPath, ...]
+    namespace: str = ""
 
     @classmethod
     def of(cls, tag: str, source: Path, read_only: bool = False) -> "Share":

@@ -71,9 +71,10 @@ class RunningShare:
 def wrapper_arguments(share: Share, mountpoint: Path) -> list[str]:
     """Return the arguments of virtiofsd_wrapper.py between the owner and the command.
 
-    They are the folder, the number of paths, and mode, name and source of each path.
+    They are the mount namespace, the folder, the number of paths, and mode, name and source of each
+    path.
     """
-    arguments = [str(mountpoint), str(len(share.paths))]
+    arguments = [share.namespace, str(mountpoint), str(len(share.paths))]
     for path in share.paths:
         arguments += ["ro" if path.read_only else "rw", path.name, str(path.source.resolve())]
     return arguments

@@ -2,9 +2,9 @@
 
 `shares` runs this file as a program of its own:
 
-    virtiofsd_wrapper.py OWNER-PID MOUNTPOINT COUNT [ro|rw NAME SOURCE]... COMMAND...
+    virtiofsd_wrapper.py OWNER-PID NAMESPACE MOUNTPOINT COUNT [ro|rw NAME SOURCE]... COMMAND...
 
-NAME is the folder below MOUNTPOINT that a source is bound to. The empty name is MOUNTPOINT itself.
+NAMESPACE is the path of the mount namespace where the sources are, or empty for that of the owner. NAME is the folder below MOUNTPOINT that a source is bound to. The empty name is MOUNTPOINT itself.
 It uses the standard library only and none of our modules, because it runs with -I -S. Without root
 it makes a user namespace first.
 """
@@ -40,6 +40,15 @@ def die_with(owner: int) -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != owner:
         sys.exit("the owner has gone")
+
+
+def enter(namespace: str) -> None:
+    """Enter a mount namespace, and stay in the working directory, which is in it too."""
+    folder = os.getcwd()
+    descriptor = os.open(namespace, os.O_RDONLY)
+    check(libc.setns(descriptor, CLONE_NEWNS), f"setns({namespace})")
+    os.close(descriptor)
+    os.chdir(folder)
 
 
 def new_namespace() -> None:
@@ -106,10 +115,12 @@ def set_read_only(path: str, recursive: bool) -> None:
 
 def main() -> None:
     """Run the program that the head of this file describes."""
-    owner, mountpoint, count, *rest = sys.argv[1:]
+    owner, namespace, mountpoint, count, *rest = sys.argv[1:]
     paths = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, 3 * int(count), 3)]
     command = rest[3 * int(count) :]
     die_with(int(owner))
+    if namespace:
+        enter(namespace)
     new_namespace()
     own_pid_files()
     bind_all(paths, mountpoint)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 def run(mode: str, source: Path, stand: Path, script: str) -> "subprocess.CompletedProcess[str]":
     stand.mkdir(exist_ok=True)
-    argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), str(stand), "1", mode, "", str(source)]
+    argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), "", str(stand), "1", mode, "", str(source)]
     return subprocess.run([*argv, "/bin/sh", "-c", f"cd {stand} && {script}"], capture_output=True, text=True, check=False)
 
 
@@ -109,6 +109,7 @@ def test_it_does_not_start_for_an_owner_that_has_gone(source: Path, tmp_path: Pa
         "-S",
         str(shares.WRAPPER),
         "1",
+        "",
         str(tmp_path / "stand"),
         "1",
         "rw",
@@ -131,7 +132,7 @@ def test_an_ordinary_user_can_too() -> None:
             (folder / made).mkdir()
         (folder / "source" / "file").write_text("content\n")
         entry = Path(shutil.copy(shares.WRAPPER, folder))  # the source tree may be closed to others
-        script = f"/usr/bin/python3 -I -S {entry} $$ stand 1 ro '' source /bin/sh -c 'cat stand/file; touch stand/x'; true"
+        script = f"/usr/bin/python3 -I -S {entry} $$ '' stand 1 ro '' source /bin/sh -c 'cat stand/file; touch stand/x'; true"
         argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "/bin/sh", "-c", script]
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     assert done.stdout == "content\n", done.stderr
