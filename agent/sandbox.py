@@ -24,7 +24,7 @@ from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.life_events import LifeEvents
 from agent.linux.swap import swapoff, swapon
-from agent.pod.namespaces import SharedNamespaces
+from agent.pod.namespaces import SharedNamespaces, ends_now, pid_namespace_of, without_container
 from agent.pod.shell import Shells
 from agent.pod.signals import would_drop
 from agent.pod.spec_translator import SpecTranslator
@@ -272,12 +272,13 @@ class Sandbox:
         points: list[str] = []
         try:
             step_times.mark("begin")
+            document, target = without_container(document)
             spec = parse_spec(await self._translator.container(request, document), sandbox=OWN)
             _warn(container_id, spec.warnings)
             step_times.mark("agent: parse specification")
             points = await mount_storages(self.storages, request.storages, container_id=container_id)
             step_times.mark("agent: mount storages")
-            container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns)
+            container = await self._contain(container_id, request.exec_id or container_id, spec, request.sandbox_pidns, target)
             self._containers[container_id] = container
             self._created[container_id] = time.time()
             self.storages.commit(points)
@@ -292,17 +293,24 @@ class Sandbox:
             self._creating.discard(container_id)
             self._creation_ended.set()
 
-    async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool) -> Container:
-        """Create the container with the sandbox's namespaces. The first of all is made alone."""
+    async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool, target: str) -> Container:
+        """Create the container with the sandbox's namespaces, or with the pid namespace of the container `target`.
+
+        The first of all is made alone.
+        """
         async with self._namespaces.creation_lock():
-            pids = self._namespaces.pid() if shares_pids else None
+            joined = self.container(target) if target else None
+            pids = pid_namespace_of(joined) if joined else self._namespaces.pid() if shares_pids else None
             namespaces = self._namespaces.paths
             host = HostContext(self.cgroup_root, Path(STATE), namespaces=namespaces, pid_namespace=pids, owned=OWN, shared=(SHARED,))
             try:
                 container = await Container.create(container_id, exec_id, spec, host, self._io(spec.process))
             except StepFailed as error:
                 if pids is not None and error.errno == errno.ENOMEM:
-                    await self._namespaces.check_ending()
+                    if joined is None:
+                        await self._namespaces.check_ending()
+                    elif await ends_now(joined):
+                        pid_namespace_of(joined)
                 raise
             _warn(container_id, container.warnings)
             self._namespaces.created(container)

@@ -1,7 +1,8 @@
 """Namespaces that the containers of a sandbox share.
 
 The ipc and uts namespaces are created with the sandbox. The shared pid namespace is that of the
-first container, because a pid namespace needs a process as its pid 1.
+first container, because a pid namespace needs a process as its pid 1. A container can also join the
+pid namespace of any other.
 """
 
 import errno
@@ -19,8 +20,11 @@ from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
     from agent.container.container import Container
+    from agent.container.spec.reader import Document
 
 DIRECTORY = "/run/sandbox-ns"
+OF_CONTAINER = "container:"
+"""Begins a path of linux.namespaces[pid] that stands for the pid namespace of the container whose id follows."""
 ENDING_SECONDS = 1.0
 """How long a process that has been killed may take to be gone."""
 
@@ -92,19 +96,9 @@ class SharedNamespaces:
         return f"/proc/{self._first.init.pid}/ns/pid"
 
     async def check_ending(self) -> None:
-        """Raise WrongState if the first container's first process ends within ENDING_SECONDS.
-
-        While it ends, the kernel kills and reaps the namespace's other processes first. clone3(2)
-        into the namespace then fails with ENOMEM already, although the end is not reported yet.
-        """
-        if self._first is None:
-            return
-        try:
-            with loop.timeout(ENDING_SECONDS):
-                await self._first.init.wait()
-        except TimeoutError:
-            return
-        self.pid()
+        """Raise WrongState if the first container's first process is about to end (`ends_now`)."""
+        if self._first is not None and await ends_now(self._first):
+            self.pid()
 
     def created(self, container: "Container") -> None:
         """Record a created container. The first one's pid namespace becomes the shared one."""
@@ -115,3 +109,39 @@ class SharedNamespaces:
         """Record a removed container. If it was the first, the next one created takes its place."""
         if self._first is container:
             self._first = None
+
+
+def without_container(document: "Document") -> "tuple[Document, str]":
+    """Return the document without the path of a pid namespace that is a container's, and that container's id.
+
+    The id is empty if there is no such path.
+    """
+    linux = document.get("linux", {})
+    namespaces = list(linux.get("namespaces", ()))
+    for index, entry in enumerate(namespaces):
+        path = entry.get("path", "")
+        if entry.get("type") == "pid" and path.startswith(OF_CONTAINER):
+            namespaces[index] = {"type": "pid"}
+            return {**document, "linux": {**linux, "namespaces": namespaces}}, path.removeprefix(OF_CONTAINER)
+    return document, ""
+
+
+def pid_namespace_of(container: "Container") -> str:
+    """Return the path of a container's pid namespace. Raises WrongState if its first process has ended, and so the namespace."""
+    if container.init.exit_status is not None:
+        raise WrongState(f"the pid namespace of container {container.id!r} has ended with it")
+    return f"/proc/{container.init.pid}/ns/pid"
+
+
+async def ends_now(container: "Container") -> bool:
+    """Return whether a container's first process ends within ENDING_SECONDS.
+
+    While it ends, the kernel kills and reaps the other processes of its pid namespace first.
+    clone3(2) into the namespace then fails with ENOMEM already, although the end is not reported yet.
+    """
+    try:
+        with loop.timeout(ENDING_SECONDS):
+            await container.init.wait()
+    except TimeoutError:
+        return False
+    return True

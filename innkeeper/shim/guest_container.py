@@ -18,6 +18,7 @@ from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import RUNNING, Stdio
 from innkeeper.shim.roots import DiskRoot
+from innkeeper.shim.stand_in import StandIn
 from innkeeper.shim.state import State
 from innkeeper.wire.pb import agent_pb2
 
@@ -31,6 +32,9 @@ class GuestContainer(Container):
     def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
         super().__init__(request, machine, publisher, state, owns_machine=owns_machine)
         self.agent_id = agent_id(request.id)
+        self._stand_in = None if owns_machine else StandIn(machine.network_namespace)
+        if self._stand_in is not None:
+            self.pid = self._stand_in.id
         self.folder = machine.shared.path / self.agent_id
         self._agent = machine.agent
         self._hold_stdin = False
@@ -69,7 +73,6 @@ class GuestContainer(Container):
                     exec_id=self.agent_id,
                     devices=devices,
                     OCI=to_proto(document),
-                    sandbox_pidns=plan.shares_pids,
                     storages=storages,
                 )
             )
@@ -98,6 +101,8 @@ class GuestContainer(Container):
             self._unplug()
             self.machine.release(self.id)
             self.machine.shared.remove(self.folder)
+        if self._stand_in is not None:
+            self._stand_in.close()
         super().remove()
 
     def _unplug(self) -> None:

@@ -44,6 +44,8 @@ class Machine:
         self.folder = folder
         self._shared: SharedFolder | None = None
         self._group = group
+        self.network_namespace = ""
+        """The path of the pod's, or empty."""
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
@@ -84,6 +86,7 @@ class Machine:
         self.folder.mkdir(mode=0o700, parents=True)
         self._enter_group(size)
         self._shared = shared = SharedFolder(self.folder / "shared")
+        self.network_namespace = namespace
         if namespace:
             self._network = PodNetwork(Path(namespace), self.folder)
         share = replace(Share.of(TAG, shared.path), namespace=shared.namespace.path)

@@ -7,10 +7,12 @@ ignores SIGCHLD the kernel reaps what is left to it (wait(2)). It has a root of 
 others and no capabilities.
 """
 
+import contextlib
 import platform
+import shutil
 from pathlib import Path
 
-from innkeeper.client import Agent
+from innkeeper.client import Agent, RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.elf import static_program
 from innkeeper.image.proto import to_proto
@@ -42,19 +44,32 @@ CODE = {
 def create(agent: Agent, shared: Path) -> None:
     """Create the container and start it. Its root is made in the folder that the guest shares.
 
-    Raises InnkeeperError on a host for whose processor there is no program, OSError and RpcError.
+    Whatever fails, nothing of it stays. Raises InnkeeperError on a host for whose processor there is
+    no program, OSError and RpcError.
     """
     if platform.machine() not in CODE:
         raise InnkeeperError(f"linux.namespaces[pid]: containers cannot share a pid namespace on {platform.machine()} yet")
-    root = shared / ID / ROOT
+    try:
+        _make_root(shared / ID / ROOT)
+        request = agent_pb2.CreateContainerRequest(container_id=ID, exec_id=ID, OCI=to_proto(document()))
+        agent.create_container(request)
+        try:
+            agent.start_container(ID)
+        except RpcError:
+            with contextlib.suppress(RpcError):  # the first failure is the one to report
+                agent.remove_container(ID)
+            raise
+    except BaseException:
+        shutil.rmtree(shared / ID, ignore_errors=True)
+        raise
+
+
+def _make_root(root: Path) -> None:
     root.mkdir(parents=True)
     for name in ("dev", "proc"):
         (root / name).mkdir()
     (root / PROGRAM).write_bytes(static_program(CODE[platform.machine()]))
     (root / PROGRAM).chmod(0o555)
-    request = agent_pb2.CreateContainerRequest(container_id=ID, exec_id=ID, OCI=to_proto(document()), sandbox_pidns=True)
-    agent.create_container(request)
-    agent.start_container(ID)
 
 
 def document() -> Document:

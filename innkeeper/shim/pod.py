@@ -6,10 +6,13 @@ and the pod's containers come later. Otherwise it is the VM's only one.
 
 import json
 import os
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from innkeeper.errors import InnkeeperError
 from innkeeper.shim import handler_options, pause, roots, sandbox_config, settings, spec, streams
 from innkeeper.shim.cgroups import Group, resolve
 from innkeeper.shim.container import Container
@@ -37,8 +40,8 @@ class Pod:
         self._machine: Machine | None = None
         self._sysctls: dict[str, str] = {}
         self._mounts: list[spec.Document] = []
-        self._has_process_1 = False
-        """Whether the pod's pid namespace exists in the guest, which the agent makes for the first container."""
+        self._has_pause = False
+        """Whether the pod's pid namespace exists in the guest."""
 
     def is_empty(self) -> bool:
         """Return whether there is no container, and none is being created."""
@@ -116,7 +119,7 @@ class Pod:
         if sandbox:
             spec.check(document)
         else:
-            spec.plan(document, agent_id(request.id), {})
+            self._joined_container(spec.plan(document, agent_id(request.id), {}).pid_namespace)
             roots.plan(request.rootfs)
         machine = self._boot(request, document, state)
         try:
@@ -151,6 +154,7 @@ class Pod:
     ) -> Container:
         mounted = spec.with_mounts(document, self._mounts)
         plan = spec.plan(mounted, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux)
+        joined = self._joined_container(plan.pid_namespace)
         container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
         if not owns_machine:
             state.add_folder(container.folder)
@@ -158,15 +162,30 @@ class Pod:
         try:
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             machine.bind(request.id, document["linux"].get("resources") or {})
-            if plan.shares_pids and not owns_machine and not self._has_process_1:
+            if joined == pause.ID and not self._has_pause:
                 pause.create(machine.agent, machine.shared.path)
-            self._has_process_1 = True
+                self._has_pause = True
+            if joined:
+                plan = replace(plan, document=spec.joining(plan.document, joined))
             container.create(plan, request.rootfs, root, hold_stdin=self._namespace == CRI_NAMESPACE)
         except BaseException:
             if not owns_machine:  # otherwise the caller ends the VM
                 container.remove()
             raise
         return container
+
+    def _joined_container(self, path: str) -> str:
+        """Return the id in the guest of the container whose pid namespace has the path `path` on the host, or "" for no path.
+
+        That of the pod is the pause container's. Raises InnkeeperError for a path of none in this VM.
+        """
+        match = re.fullmatch(r"/proc/(\d+)/ns/pid", path)
+        for container in self._containers.values():
+            if match and container.pid == int(match[1]):
+                return container.agent_id if isinstance(container, GuestContainer) else pause.ID
+        if path:
+            raise InnkeeperError(f"linux.namespaces[pid]: {path} is of no container in this VM")
+        return ""
 
     def _report_oom(self, guest_id: str) -> None:
         for id in list(self._containers):

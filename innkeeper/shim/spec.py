@@ -51,13 +51,13 @@ class Bind:
 class Plan:
     """A container for the guest: its document, what is bound into the share, and what becomes disks of the VM.
 
-    `shares_pids`: whether it joins the pod's pid namespace.
+    `pid_namespace`: the path on the host of the one that it joins, or empty for its own.
     """
 
     document: Document
     binds: tuple[Bind, ...]
     devices: tuple[BlockDevice, ...]
-    shares_pids: bool
+    pid_namespace: str
 
 
 def is_sandbox(document: Document) -> bool:
@@ -82,7 +82,18 @@ def _check_namespaces(document: Document) -> None:
 
 def network_namespace(document: Document) -> str:
     """Return the path of the network namespace that containerd has made, or "" if there is none."""
-    return next((str(entry.get("path", "")) for entry in document["linux"]["namespaces"] if entry["type"] == "network"), "")
+    return _path_of("network", document)
+
+
+def _path_of(kind: str, document: Document) -> str:
+    return next((str(entry.get("path") or "") for entry in document["linux"]["namespaces"] if entry["type"] == kind), "")
+
+
+def joining(document: Document, target: str) -> Document:
+    """Return a document for the guest whose container joins the pid namespace of the container `target`."""
+    linux = document["linux"]
+    joined = {"type": "pid", "path": f"container:{target}"}
+    return {**document, "linux": {**linux, "namespaces": [*linux["namespaces"], joined]}}
 
 
 def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False) -> Plan:
@@ -91,12 +102,11 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     binds: list[Bind] = []
     mounts = [_mount(index, mount, agent_id, binds) for index, mount in enumerate(document.get("mounts") or ())]
     linux = _linux(document["linux"], sysctls, selinux=selinux)
-    shared = any(entry["type"] == "pid" and entry.get("path") for entry in document["linux"]["namespaces"])
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
     dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
     made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
-    return Plan(made, tuple(binds), block_devices.of(document["linux"]), shared)
+    return Plan(made, tuple(binds), block_devices.of(document["linux"]), _path_of("pid", document))
 
 
 def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:

@@ -4,7 +4,8 @@
 
     virtiofsd_wrapper.py OWNER-PID NAMESPACE MOUNTPOINT COUNT [ro|rw NAME SOURCE]... COMMAND...
 
-NAMESPACE is the path of the mount namespace where the sources are, or empty for that of the owner. NAME is the folder below MOUNTPOINT that a source is bound to. The empty name is MOUNTPOINT itself.
+NAMESPACE is the path of the mount namespace where the sources are, or empty for that of the owner.
+NAME is the folder below MOUNTPOINT that a source is bound to. The empty name is MOUNTPOINT itself.
 It uses the standard library only and none of our modules, because it runs with -I -S. Without root
 it makes a user namespace first.
 """

@@ -102,6 +102,13 @@ def test_debug_adds_a_container_to_the_running_vm(pod: Pod) -> None:
     assert pod.cluster.kubectl("logs", "verbs", "-c", "looks") == f"{boot}from the pod\n"
 
 
+def test_debug_of_one_container_sees_its_processes(pod: Pod) -> None:
+    words = ("--image", "localhost/busybox:1", "--image-pull-policy", "Never", "-c", "traces", "--profile", "general", "--target", "reads")
+    pod.cluster.kubectl("debug", "verbs", *words, "--", "sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline")
+    eventually(lambda: "terminated" in pod.status("traces").get("state", {}), lambda: pod.cluster.events("verbs"), DEADLINE)
+    assert "echo got $line" in pod.cluster.kubectl("logs", "verbs", "-c", "traces")
+
+
 def test_figures_of_kubelet(pod: Pod) -> None:
     """Of containers as the guest has them, and of the pod: the control group of its VM on the node."""
 

@@ -23,8 +23,8 @@ pytestmark = [
     pytest.mark.vm,
     needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "module:pyroute2"),
 ]
-SHARED, OWN = 0, 1
-"""Whose pid namespace a container has: the pod's, or its own, as kubelet asks for (CRI's NamespaceMode)."""
+SHARED, OWN, TARGET = 0, 1, 3
+"""Whose pid namespace a container has: the pod's, its own, or another's, as kubelet asks for (CRI's NamespaceMode)."""
 WEB = "mkdir /tmp/www; echo from the pod > /tmp/www/index.html; echo serving; exec httpd -f -p 80 -h /tmp/www"
 
 
@@ -39,9 +39,10 @@ class Pod:
     pids: int
     container: str = ""
 
-    def add(self, name: str, script: str, **more: object) -> str:
+    def add(self, name: str, script: str, *, pids: int | None = None, target: str = "", **more: object) -> str:
         """Create and start another container. Return its id."""
-        linux = {"security_context": {"namespace_options": {"pid": self.pids}}}
+        options: dict[str, Any] = {"pid": self.pids if pids is None else pids, **({"target_id": target} if target else {})}
+        linux = {"security_context": {"namespace_options": options}}
         document: dict[str, Any] = {
             "metadata": {"name": name},
             "image": {"image": IMAGE},
@@ -198,6 +199,19 @@ def test_containers_that_share_a_pid_namespace(node: Node) -> None:
         node.crictl("stop", "--timeout", "0", pod.container)
         assert _exited(pod, second) is None
         assert "httpd" not in node.crictl("exec", second, "ps")
+
+
+def test_a_container_in_the_pid_namespace_of_another(pod: Pod) -> None:
+    """`kubectl debug --target` asks for it: that of the container that is named, not that of the first."""
+    target = pod.add("target", "sleep 2000")
+    debugger = pod.add("debugger", "sleep 3000", pids=TARGET, target=target)
+    seen = pod.node.crictl("exec", debugger, "ps")
+    assert "sleep 2000" in seen and "sleep 3000" in seen and "httpd" not in seen
+    assert "sleep" not in pod.exec("ps")
+    pod.node.crictl("stop", "--timeout", "0", target)
+    assert eventually(lambda: _exited(pod, debugger)) is not None
+    for container in (debugger, target):
+        pod.node.crictl("rm", container)
 
 
 def _exited(pod: Pod, container: str) -> dict[str, Any] | None:

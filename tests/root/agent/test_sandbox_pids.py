@@ -44,3 +44,27 @@ def test_sigterm_in_a_shared_namespace(tmp_path: Path, container_root: Path) -> 
         for id, ended in (("beside", 128 + 15), ("pause", 128 + 9)):
             guest.do("SignalProcess", agent_pb2.SignalProcessRequest(container_id=id, signal=15))
             assert guest.agent.wait_process(id, id, 30) == ended
+
+
+def test_the_pid_namespace_of_another_container(tmp_path: Path, container_root: Path) -> None:
+    """As `kubectl debug --target` asks for: not that of the first container."""
+    with native_agent(tmp_path) as guest:
+        guest.sandbox()
+        guest.start("first", shim_document(container_root, "sleep", "1000"))
+        guest.start("target", shim_document(container_root, "sleep", "2000"))
+        document = shim_document(container_root, "ps", "-o", "pid,args")
+        others = [entry for entry in document["linux"]["namespaces"] if entry["type"] != "pid"]
+        document["linux"]["namespaces"] = [*others, {"type": "pid", "path": "container:target"}]
+        lines = guest.run("debugger", document).stdout.splitlines()
+        assert lines[1].split() == ["1", "sleep", "2000"] and "sleep 1000" not in "".join(lines)
+
+        guest.agent.signal_process("target", "", 9)
+        guest.agent.wait_process("target", "target", 30)
+        for path, code, reason in (
+            ("container:target", status.FAILED_PRECONDITION, "the pid namespace of container 'target' has ended with it"),
+            ("container:none", status.NOT_FOUND, "none"),
+        ):
+            document["linux"]["namespaces"] = [*others, {"type": "pid", "path": path}]
+            with pytest.raises(RpcError, match=reason) as caught:
+                guest.create("late", document)
+            assert caught.value.code == code

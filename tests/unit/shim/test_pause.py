@@ -9,30 +9,43 @@ from typing import Any, cast
 
 import pytest
 
-from innkeeper.client import Agent
+from innkeeper.client import Agent, RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import pause
+from innkeeper.wire import status
 from tests.eventually import eventually
 
 
 class FakeAgent:
-    """Keeps what it is asked for."""
+    """Keeps what it is asked for. The calls named by `failing` fail once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *failing: str) -> None:
         self.created: Any = None
-        self.started = ""
+        self.started = self.removed = ""
+        self._failing = list(failing)
 
     def create_container(self, request: Any) -> None:
+        self._answer("create")
         self.created = request
 
     def start_container(self, id: str) -> None:
+        self._answer("start")
         self.started = id
+
+    def remove_container(self, id: str) -> None:
+        self._answer("remove")
+        self.removed = id
+
+    def _answer(self, call: str) -> None:
+        if call in self._failing:
+            self._failing.remove(call)
+            raise RpcError(status.INTERNAL, f"{call} has failed")
 
 
 def test_the_program_waits_and_has_its_children_reaped(tmp_path: Path) -> None:
     agent = FakeAgent()
     pause.create(cast(Agent, agent), tmp_path)
-    assert (agent.created.container_id, agent.created.sandbox_pidns, agent.started) == (pause.ID, True, pause.ID)
+    assert (agent.created.container_id, agent.started) == (pause.ID, pause.ID)
     with subprocess.Popen([tmp_path / pause.ID / "rootfs" / pause.PROGRAM]) as waiting:
         try:
             eventually(lambda: _status(waiting.pid, "SigIgn") == 1 << (signal.SIGCHLD - 1))
@@ -59,3 +72,14 @@ def test_another_processor_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InnkeeperError, match=r"linux.namespaces\[pid\]: .* on riscv64"):
         pause.create(cast(Agent, FakeAgent()), tmp_path)
     assert platform.machine() in pause.CODE
+
+
+@pytest.mark.parametrize("failing", [("create",), ("start",), ("start", "remove")])
+def test_after_a_failure_it_can_be_tried_again(tmp_path: Path, failing: tuple[str, ...]) -> None:
+    agent = FakeAgent(*failing)
+    with pytest.raises(RpcError, match=f"{failing[0]} has failed"):
+        pause.create(cast(Agent, agent), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert agent.removed == (pause.ID if failing == ("start",) else "")
+    pause.create(cast(Agent, agent), tmp_path)
+    assert agent.started == pause.ID

@@ -49,7 +49,7 @@ def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
         "resources": {"cpu": {"shares": 2, "quota": 150000, "period": 100000}, "memory": {"limit": 1 << 28}},
     }
     assert "hostname" not in made
-    assert not plan.shares_pids
+    assert plan.pid_namespace == ""
     assert to_proto(made).Linux.Resources.CPU.Quota == 150000
 
 
@@ -61,9 +61,11 @@ def test_selinux_labels_are_for_a_guest_that_has_it() -> None:
         )
 
 
-def test_a_pid_namespace_with_a_path_is_the_pods() -> None:
+def test_a_pid_namespace_with_a_path_is_that_of_another_container() -> None:
     shared = [{"type": "pid", "path": "/proc/1/ns/pid"}, *NAMESPACES[1:]]
-    assert spec.plan(document(namespaces=shared), "c-one", {}).shares_pids
+    plan = spec.plan(document(namespaces=shared), "c-one", {})
+    assert plan.pid_namespace == "/proc/1/ns/pid"
+    assert {"type": "pid", "path": "container:c-two"} in spec.joining(plan.document, "c-two")["linux"]["namespaces"]
 
 
 def test_files_and_folders_are_bound_and_shm_is_the_guests(tmp_path: Path) -> None:
