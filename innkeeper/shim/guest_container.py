@@ -48,14 +48,14 @@ class GuestContainer(Container):
         `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
         CallError, InnkeeperError and RpcError.
         """
-        document, storages, shared = plan.document, [], self.machine.shared
+        document, storages, shared = plan.document, list(plan.storages), self.machine.shared
         self._hold_stdin = hold_stdin
         self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
         try:
             init.open_streams(hold_stdin=hold_stdin)
             target = self.folder / spec.ROOT
             if isinstance(root, DiskRoot):
-                storages = root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
+                storages += root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
             elif root is not None:
                 shared.bind(root, target, read_only=False)

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from innkeeper.errors import InnkeeperError
 
@@ -95,15 +96,30 @@ def make_shared(folder: Path) -> None:
     mount("none", folder, None, MS_SHARED)
 
 
-def below(folder: Path) -> list[Path]:
-    """Return the mount points at and below `folder` in the calling thread's namespace, the latest first (proc_pid_mountinfo(5))."""
+class Mount(NamedTuple):
+    """A line of proc_pid_mountinfo(5): the file system's device and type, which folder of it is mounted where, and the mount's flags."""
+
+    device: str
+    root: str
+    point: Path
+    flags: frozenset[str]
+    kind: str
+
+
+def all_mounts() -> list[Mount]:
+    """Return the mounts in the calling thread's namespace, the latest last."""
     found = []
     with open("/proc/thread-self/mountinfo", "rb") as file:
         for line in file:
-            point = Path(os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1")))
-            if point == folder or folder in point.parents:
-                found.append(point)
-    return found[::-1]
+            words = [os.fsdecode(word.decode("unicode_escape").encode("latin-1")) for word in line.split()]
+            kind = words[words.index("-", 6) + 1]
+            found.append(Mount(words[2], words[3], Path(words[4]), frozenset(words[5].split(",")), kind))
+    return found
+
+
+def below(folder: Path) -> list[Path]:
+    """Return the mount points at and below `folder` in the calling thread's namespace, the latest first."""
+    return [mount.point for mount in reversed(all_mounts()) if mount.point == folder or folder in mount.point.parents]
 
 
 def unmount(folder: Path) -> None:

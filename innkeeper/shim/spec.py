@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import block_devices
+from innkeeper.shim import block_devices, memory_volumes
 from innkeeper.shim.block_devices import BlockDevice
 from innkeeper.shim.mounts import below
+from innkeeper.wire.pb import agent_pb2
 
 Document = dict[str, Any]
 
@@ -49,13 +50,14 @@ class Bind:
 
 @dataclass(frozen=True)
 class Plan:
-    """A container for the guest: its document, what is bound into the share, and what becomes disks of the VM.
+    """A container for the guest: its document, what is bound into the share, mounted by the agent, and what becomes disks of the VM.
 
     `pid_namespace`: the path on the host of the one that it joins, or empty for its own.
     """
 
     document: Document
     binds: tuple[Bind, ...]
+    storages: tuple[agent_pb2.Storage, ...]
     devices: tuple[BlockDevice, ...]
     pid_namespace: str
 
@@ -100,13 +102,14 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`. Raises InnkeeperError."""
     check(document)
     binds: list[Bind] = []
-    mounts = [_mount(index, mount, agent_id, binds) for index, mount in enumerate(document.get("mounts") or ())]
+    storages: list[agent_pb2.Storage] = []
+    mounts = [_mount(index, mount, agent_id, binds, storages) for index, mount in enumerate(document.get("mounts") or ())]
     linux = _linux(document["linux"], sysctls, selinux=selinux)
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
     dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
     made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
-    return Plan(made, tuple(binds), block_devices.of(document["linux"]), _path_of("pid", document))
+    return Plan(made, tuple(binds), tuple(storages), block_devices.of(document["linux"]), _path_of("pid", document))
 
 
 def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:
@@ -170,8 +173,8 @@ def _linux(linux: Document, sysctls: Mapping[str, str], *, selinux: bool) -> Doc
     return made
 
 
-def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind]) -> Document:
-    """Return a mount for the guest. What is on the host is added to `binds`."""
+def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind], storages: list[agent_pb2.Storage]) -> Document:
+    """Return a mount for the guest. What is on the host is added to `binds`, a volume in memory to `storages`."""
     options = [str(option) for option in mount.get("options") or ()]
     if mount.get("type") != "bind" and not {"bind", "rbind"} & set(options):
         return mount
@@ -179,6 +182,9 @@ def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind]) -> Doc
         return {**mount, "type": "bind", "source": SHM, "options": ["rbind"]}
     source = Path(mount["source"])
     _check_source(source, mount["destination"], options)
+    if (volume := memory_volumes.of(source)) is not None:
+        storages += volume.storages
+        return {**mount, "type": "bind", "source": volume.path, "options": _guest_options(options, recursive=True)}
     name = f"{VOLUMES}/{index}" + ("" if source.is_dir() else f"/{source.name}")
     read_only, recursive = bool({"ro", "rro"} & set(options)), "rro" in options or not _has_mounts_below(source)
     binds.append(Bind(name, source, read_only, recursive, bool({"slave", "rslave"} & set(options))))

@@ -152,6 +152,29 @@ def test_a_config_map_changes_live_and_only_the_host_writes(pod: Pod) -> None:
     assert "Read-only" in pod.exec("sh", "-c", "echo x 2>&1 > /config/key || true")
 
 
+def test_a_volume_in_memory_is_the_guests(pod: Pod) -> None:
+    """Both containers have it, it outlives each of them, and the host sees no file of it."""
+    volume = pod.node.folder / "volumes/kubernetes.io~empty-dir/memory"
+    volume.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs", volume], check=True)
+    try:
+        mounts = [{"container_path": "/memory", "host_path": str(volume)}]
+        first = pod.add("writes", "echo kept > /memory/file; df -m /memory; sleep 1000", mounts=mounts)
+        second = pod.add("reads", "sleep 1000", mounts=mounts)
+        assert eventually(lambda: pod.node.crictl("exec", second, "cat", "/memory/file")) == "kept\n"
+        pod.node.crictl("rm", "--force", first)
+        assert pod.node.crictl("exec", second, "cat", "/memory/file") == "kept\n"
+        pod.node.crictl("rm", "--force", second)
+        third = pod.add("again", "cat /memory/file; stat -c %a /memory; df -m /memory; sleep 1000", mounts=mounts)
+        log = pod.node.folder / "again.log"
+        seen = eventually(lambda: [line.split(maxsplit=3)[3] for line in log.read_text().splitlines()][3:] and log.read_text())
+        assert " kept\n" in seen and " 1777\n" in seen and "tmpfs" in seen
+        assert list(volume.iterdir()) == []
+        pod.node.crictl("rm", "--force", third)
+    finally:
+        subprocess.run(["umount", volume], check=True)
+
+
 def test_exec_logs_and_stats(pod: Pod) -> None:
     assert pod.exec("wc", "-l", input="a\nb\nc\n").strip() == "3"
     eventually(lambda: "stdout F serving" in (pod.node.folder / "web-serves.log").read_text())
