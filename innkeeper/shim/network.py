@@ -17,7 +17,7 @@ from typing import Any
 
 from innkeeper.client import Agent
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import log, network_helper
+from innkeeper.shim import localhost_listener, log, network_helper
 from innkeeper.shim.port_forward import PortForward
 from innkeeper.vm import Tap
 from innkeeper.wire.pb import types_pb2
@@ -128,10 +128,10 @@ class PodNetwork:
             return ()
         self._close_taps()  # QEMU has them
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, 2)
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, 1 + len(localhost_listener.FAMILIES))
             found = json.loads(data)
             if fds:
-                self.forward = PortForward(socket.socket(fileno=fds[0]), fds[1])
+                self.forward = PortForward([socket.socket(fileno=fd) for fd in fds[1:]], fds[0])
             else:
                 log.error(f"ports of the pod cannot be forwarded: {found['no_listener']}")
             return tuple(map(Link.of, found["links"]))

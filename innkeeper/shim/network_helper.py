@@ -2,7 +2,7 @@
 
 `network` runs this as a process of its own: network_helper NAMESPACE SOCKET. It sends two messages on
 the socket: the interfaces' hardware addresses with the taps' descriptors, then, if there are any,
-what each interface has of addresses, routes and static neighbours, with the two descriptors of
+what each interface has of addresses, routes and static neighbours, with the descriptors of
 `localhost_listener`, or the reason why there are none.
 """
 
@@ -52,11 +52,11 @@ def main() -> None:
         return
     links = redirect([name for name, _ in found])
     try:
-        listener, link = localhost_listener.open_listener(namespace)
+        listeners, link = localhost_listener.open_listeners(namespace)
     except OSError as error:
         out.send(json.dumps({"links": links, "no_listener": str(error)}).encode())
     else:
-        socket.send_fds(out, [json.dumps({"links": links}).encode()], [listener.fileno(), link])
+        socket.send_fds(out, [json.dumps({"links": links}).encode()], [link, *(one.fileno() for one in listeners)])
 
 
 def enter(namespace: str) -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 
 from innkeeper.dial import dial
 from innkeeper.shim import log
@@ -24,21 +25,22 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class PortForward:
-    """The listener of a pod, from `start` until `close`. `link` keeps the connections coming."""
+    """The listeners of a pod, from `start` until `close`. `link` keeps the connections coming."""
 
-    def __init__(self, listener: socket.socket, link: int) -> None:
-        self._listener = listener
+    def __init__(self, listeners: Sequence[socket.socket], link: int) -> None:
+        self._listeners = listeners
         self._link = link
         self._closed = False
 
     def start(self, address: str) -> None:
         """Serve, in threads. `address` is that of PORT of the guest, for `dial`."""
-        threading.Thread(target=self._serve, args=(address,), name="port forward", daemon=True).start()
+        for listener in self._listeners:
+            threading.Thread(target=self._serve, args=(listener, address), name="port forward", daemon=True).start()
 
-    def _serve(self, address: str) -> None:
+    def _serve(self, listener: socket.socket, address: str) -> None:
         while not self._closed:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError as error:
                 if not self._closed:
                     log.error(f"forwarded ports: {error}")
@@ -51,9 +53,10 @@ class PortForward:
             return
         self._closed = True
         os.close(self._link)
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(2)
-        self._listener.close()
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes accept(2)
+            listener.close()
 
 
 def _attend(client: socket.socket, address: str) -> None:
