@@ -8,7 +8,8 @@ reported.
 import errno
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
@@ -40,6 +41,11 @@ class Installation:
     def exists(self) -> bool:
         """Return whether there is a list."""
         return self._record.exists()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the list."""
+        return [self._path(name) for name in self._entries]
 
     def put(self, path: Path, write: Callable[[Path], None], mode: int = 0o644) -> Path:
         """Write a file under a temporary name and rename it when it is complete.
@@ -131,6 +137,19 @@ def _content(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def check_handlers_are_free(names: Iterable[str], other: Path) -> None:
+    """Raise InnkeeperError if the RuntimeClasses in the file `other` have one of the handlers `names`: a node has each once."""
+    try:
+        taken = re.findall(r"^handler: (\S+)$", other.read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return
+    if both := sorted(set(names) & set(taken)):
+        raise InnkeeperError(
+            f"the handler {both[0]} is in {other} already",
+            hint="uninstall the other one, or give our shim's another name: shim install --handler NAME",
+        )
 
 
 def copy_sparse(source: Path, target: Path) -> None:

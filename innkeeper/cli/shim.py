@@ -5,22 +5,25 @@ from pathlib import Path
 from innkeeper.cli import flags, show
 
 PREFIX, ETC, BIN = Path("/opt/innkeeper"), Path("/etc"), Path("/usr/local/bin")
+HANDLER = "innkeeper"
 OUTPUT = Path("out")
 
 
-def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN, guest: str = "") -> None:
+def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN, handler: str = HANDLER, guest: str = "") -> None:
     """Shim, guest, configuration, containerd's handlers, RuntimeClasses and a pod. docs/shim.md goes on from there."""
     from innkeeper import node
     from innkeeper.guest import installable
 
-    for path in node.install(node.Layout(prefix, etc, bin), installable(guest)):
+    for path in node.install(node.Layout(prefix, etc, bin, handler), installable(guest)):
         print(path)
 
 
 def uninstall(prefix: Path = PREFIX) -> None:
-    """Remove what `install` made. A file that was changed since stays, and is named."""
+    """Remove what `install` made, and the templates for it. A file that was changed since stays, and is named."""
     from innkeeper import node
 
+    for path in node.remove_templates(prefix):
+        print(f"{path} is in use and stays")
     for path in node.uninstall(prefix):
         print(f"{path} was changed and stays")
 
@@ -83,6 +86,9 @@ COMMAND = flags.Group(
                     metavar="DIR",
                     default=BIN,
                     help="A folder on containerd's PATH, for a link to the shim.",
+                ),
+                flags.single(
+                    "handler", "--handler", metavar="NAME", default=HANDLER, help="Name of the runtime handler and its RuntimeClass."
                 ),
                 flags.single("guest", "--guest", metavar="oci:REF", help="A guest in a registry, by its digest (`build --push`)."),
             ),

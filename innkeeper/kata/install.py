@@ -7,7 +7,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import Installation, copy_sparse
+from innkeeper.installation import Installation, check_handlers_are_free, copy_sparse
 from innkeeper.kata import files
 
 QEMU = (Path("/opt/kata/bin/qemu-system-x86_64"), Path("/usr/bin/qemu-system-x86_64"))
@@ -74,8 +74,10 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     """Copy kernel, images and manifest, write the files, and return all their paths.
 
     Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
-    the new one is written beside it as NAME.new. Raises InnkeeperError and OSError.
+    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `shim install` has put
+    a handler of the same name there, and OSError.
     """
+    check_handlers_are_free(layout.configurations, layout.prefix / "share/shim/runtimeclass.yaml")
     installation = Installation(layout.prefix)
     made: list[Path] = []
     for source in (built.bzImage, built.vmlinux, built.disk, built.initrd, built.verity, built.manifest):

@@ -1,5 +1,5 @@
 """Our containerd shim on a node: install it, remove it, and say what the node lacks."""
 
-from innkeeper.node.install import Layout, install, uninstall
+from innkeeper.node.install import Layout, install, remove_templates, uninstall
 
-__all__ = ["Layout", "install", "uninstall"]
+__all__ = ["Layout", "install", "remove_templates", "uninstall"]

@@ -185,13 +185,15 @@ def _handlers(dump: str) -> Iterator[Finding]:
         yield Finding("handler innkeeper", False, f"containerd config dump: {error}", "correct /etc/containerd/config.toml")
         return
     tables = [document.get("plugins", {}).get(name, {}) for name in manifests.CRI.values()]
-    runtimes = {name for table in tables for name in table.get("containerd", {}).get("runtimes", {})}
+    runtimes = {name: runtime for table in tables for name, runtime in table.get("containerd", {}).get("runtimes", {}).items()}
     version = 3 if manifests.CRI[3] in document.get("plugins", {}) else 2
     mend = f"add /etc/innkeeper/containerd-version-{version}.toml to containerd's configuration (docs/shim.md), restart containerd"
-    for name in (files.HANDLER, files.EROFS_HANDLER):
-        works, required = name in runtimes, name == files.HANDLER
-        if required or version == 3:
-            yield Finding(f"handler {name}", works, "configured" if works else "not in containerd's configuration", mend, required)
+    ours = {name: runtime for name, runtime in runtimes.items() if runtime.get("runtime_type") == files.RUNTIME}
+    for default, of_erofs in ((files.HANDLER, False), (files.HANDLER + files.EROFS, True)):
+        found = next((name for name, runtime in ours.items() if (runtime.get("snapshotter") == "erofs") == of_erofs), None)
+        taken = f"it is of {runtimes[default].get('runtime_type')}" if default in runtimes else "not in containerd's configuration"
+        if not of_erofs or version == 3:
+            yield Finding(f"handler {found or default}", found is not None, "configured" if found else taken, mend, not of_erofs)
 
 
 def _snapshotters(socket: Path) -> Iterator[Finding]:

@@ -7,8 +7,8 @@ from innkeeper.manifests import quoted
 
 HANDLER = "innkeeper"
 """Runtime handler: roots of the node's default snapshotter."""
-EROFS_HANDLER = "innkeeper-erofs"
-"""Runtime handler: roots of the erofs snapshotter, each layer a disk. containerd has it from 2.1 on."""
+EROFS = "-erofs"
+"""Ends the name of the runtime handler for roots of the erofs snapshotter, each layer a disk. containerd has it from 2.1 on."""
 RUNTIME = "io.containerd.innkeeper.v2"
 MEMORY_OVERHEAD = "256Mi"
 """What a pod takes beside its containers.
@@ -27,19 +27,25 @@ def configuration(template: str, values: dict[str, Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def handlers(version: int, configuration_file: Path) -> str:
+def handlers(version: int, configuration_file: Path, name: str = HANDLER) -> str:
     """Return the runtime handlers for a configuration of containerd of `version` 2 or 3."""
-    names = (HANDLER, EROFS_HANDLER) if version == 3 else (HANDLER,)
-    return f"version = {version}\n" + "".join(_handler(version, name, configuration_file) for name in names)
+    names = (name, name + EROFS) if version == 3 else (name,)
+    return f"version = {version}\n" + "".join(_handler(version, one, configuration_file) for one in names)
 
 
 def _handler(version: int, name: str, configuration_file: Path) -> str:
-    keys = ('snapshotter = "erofs"',) if name == EROFS_HANDLER else ()
+    keys = ('snapshotter = "erofs"',) if name.endswith(EROFS) else ()
     return manifests.handler(name, RUNTIME, configuration_file, version=version, keys=keys)
 
 
-RUNTIME_CLASSES = "---\n".join(manifests.runtime_class(name, MEMORY_OVERHEAD) for name in (HANDLER, EROFS_HANDLER))
-POD = manifests.example_pod(HANDLER, "the guest's kernel, with -innkeeper at the end")
+def runtime_classes(name: str) -> str:
+    """Return the RuntimeClasses of the handlers."""
+    return "---\n".join(manifests.runtime_class(one, MEMORY_OVERHEAD) for one in (name, name + EROFS))
+
+
+def pod(name: str) -> str:
+    """Return an example pod."""
+    return manifests.example_pod(name, "the guest's kernel, with -innkeeper at the end")
 
 
 def launcher(python: Path, library: Path, module: str) -> str:

@@ -1,22 +1,29 @@
 """Install the shim and its guest on a node, and remove exactly what was installed."""
 
+import contextlib
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import innkeeper.shim
-from innkeeper import manifests, programs
+from innkeeper import manifests, paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import Installation, copy_sparse
+from innkeeper.installation import Installation, check_handlers_are_free, copy_sparse
 from innkeeper.node import files, packages
+from innkeeper.shim import settings
 from innkeeper.shim.main import PROGRAM
+from innkeeper.vm import template
 
 RECORD = "installed-shim.json"
 """Another one than that of `kata install`, which may have the same prefix."""
+HANDLER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?")
 PYTHON = Path("/usr/bin/python3")
 FOUND = {"qemu": "qemu-system-x86_64", "virtiofsd": "virtiofsd", "setpriv": "setpriv", "nsenter": "nsenter"}
 """Key of the configuration -> the program of the node."""
@@ -24,16 +31,22 @@ FOUND = {"qemu": "qemu-system-x86_64", "virtiofsd": "virtiofsd", "setpriv": "set
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of an installation: its own, that of configurations, and one on containerd's PATH."""
+    """The folders of an installation: its own, that of configurations, and one on containerd's PATH.
+
+    `handler` is the name of its runtime handler and RuntimeClass.
+    """
 
     prefix: Path
     etc: Path
     bin: Path
+    handler: str = files.HANDLER
 
     def __post_init__(self) -> None:
         for name, folder in (("prefix", self.prefix), ("etc", self.etc), ("bin", self.bin)):
             if not folder.is_absolute():
                 raise InnkeeperError(f"--{name} {folder}: containerd needs absolute paths")
+        if HANDLER_NAME.fullmatch(self.handler) is None:
+            raise InnkeeperError(f"--handler {self.handler}: a RuntimeClass has a name of lower case letters, digits and hyphens")
 
     @property
     def library(self) -> Path:
@@ -62,11 +75,11 @@ class Layout:
         return {
             self.configuration: files.configuration(template, values),
             **{
-                self.etc / f"innkeeper/containerd-version-{version}.toml": files.handlers(version, self.configuration)
+                self.etc / f"innkeeper/containerd-version-{version}.toml": files.handlers(version, self.configuration, self.handler)
                 for version in manifests.CRI
             },
-            self.share / "runtimeclass.yaml": files.RUNTIME_CLASSES,
-            self.share / "pod.yaml": files.POD,
+            self.share / "runtimeclass.yaml": files.runtime_classes(self.handler),
+            self.share / "pod.yaml": files.pod(self.handler),
         }
 
     def launchers(self, python: Path) -> dict[Path, str]:
@@ -98,8 +111,10 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     """Copy the guest and the packages, write the files, and return the paths of all but the packages.
 
     Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
-    the new one is written beside it as NAME.new. Raises InnkeeperError and OSError.
+    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `kata install` has put
+    a handler of the same name there, and OSError.
     """
+    check_handlers_are_free((layout.handler, layout.handler + files.EROFS), layout.prefix / "share/runtimeclass.yaml")
     installation = Installation(layout.prefix, RECORD)
     sources = packages.sources()
     made = [installation.put(path, partial(copy_sparse, source)) for path, source in layout.copies(built, sources).items()]
@@ -113,6 +128,20 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     made.append(installation.link(*layout.link))
     installation.save()
     return [path for path in made if layout.library not in path.parents]
+
+
+def remove_templates(prefix: Path) -> list[Path]:
+    """Remove the templates that were made for the guest of an installation, in the folder that its configuration names now.
+
+    Returns those that stay, because a VM starts from them at this moment.
+    """
+    folder = settings.Settings.templates
+    for path in Installation(prefix, RECORD).paths:
+        if path.name == Layout(prefix, prefix, prefix).configuration.name:
+            with contextlib.suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):  # it cannot have been used so
+                folder = Path(tomllib.loads(path.read_text()).get("templates", folder))
+    os.environ[paths.TEMPLATES_VARIABLE] = str(folder)
+    return template.remove_with_kernel(prefix)
 
 
 def uninstall(prefix: Path) -> list[Path]:

@@ -134,4 +134,4 @@ class CloneableVm(VirtualMachine):
         self.wait(SAVE_SECONDS)
         with open(self.folder / RAM, "rb") as ram:
             os.fsync(ram.fileno())
-        template.publish(key, self.folder / RAM, state)
+        template.publish(key, self.folder / RAM, state, self.config.kernel)

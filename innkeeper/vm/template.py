@@ -12,6 +12,7 @@ the root, the accelerator and what is known of the processor. A template that is
 used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -128,8 +129,10 @@ def remove(key: str) -> bool:
     return True
 
 
-def publish(key: str, ram: Path, state: Path) -> None:
+def publish(key: str, ram: Path, state: Path, kernel: Path) -> None:
     """Make a template of two finished files, which are moved. Replaces a template of the same key.
+
+    `kernel` is the guest's, by which the installation is known that it belongs to.
 
     It gets its name only when it is whole. Raises OSError.
     """
@@ -140,7 +143,7 @@ def publish(key: str, ram: Path, state: Path) -> None:
         (part / "lock").touch(mode=0o600)
         for source, name in ((ram, "ram"), (state, "state")):
             source.rename(part / name)
-        facts = {"ram": _facts(part / "ram"), "state": _facts(part / "state"), "created": time.time()}
+        facts = {"ram": _facts(part / "ram"), "state": _facts(part / "state"), "created": time.time(), "kernel": str(kernel)}
         (part / "template.json").write_text(json.dumps(facts) + "\n")
         remove(key)
         part.rename(root / key)
@@ -214,6 +217,29 @@ def prune(limit: int = LIMIT, keep: str = "") -> None:
             continue
         if total + size <= limit or not remove(key):
             total += size
+
+
+def remove_with_kernel(below: Path) -> list[Path]:
+    """Remove the templates whose guest's kernel is below a folder, and the folder of templates if it is empty then.
+
+    Return those that stay, because a clone starts from them at this moment.
+    """
+    root, stay = templates_root(), []
+    for key, _, _ in list(_all()):
+        try:
+            kernel = Path(json.loads((root / key / "template.json").read_bytes()).get("kernel", ""))
+        except (OSError, ValueError):
+            continue
+        if below not in kernel.parents:
+            continue
+        if not remove(key):
+            stay.append(root / key)
+            continue
+        for name in ("making", "failed"):
+            (root / f".{key}.{name}").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        root.rmdir()
+    return stay
 
 
 def summary() -> tuple[int, int, str | None]:

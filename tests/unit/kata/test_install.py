@@ -11,6 +11,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 from innkeeper.installation import copy_sparse
 from innkeeper.kata import Layout, install, uninstall
+from innkeeper.node.files import runtime_classes
 
 VERITY = 'kernel_verity_params = "root_hash=ab,salt=cd,data_blocks=1,data_block_size=4096,hash_block_size=4096"'
 HANDLERS = ["innkeeper", "innkeeper-initrd", "innkeeper-clh"]
@@ -139,6 +140,16 @@ def test_again_replaces_what_is_unchanged(layout: Layout, built: Artifacts) -> N
     install(layout, built)
     assert (layout.prefix / "share/bzImage").read_text() == "a newer kernel"
     assert len(json.loads((layout.prefix / "installed.json").read_text())["files"]) == 12
+
+
+def test_a_handler_that_our_shim_has(layout: Layout, built: Artifacts) -> None:
+    other = layout.prefix / "share/shim/runtimeclass.yaml"
+    other.parent.mkdir(parents=True)
+    other.write_text(runtime_classes("innkeeper"))
+    with pytest.raises(InnkeeperError, match=r"the handler innkeeper is in .*/share/shim/runtimeclass.yaml already"):
+        install(layout, built)
+    other.write_text(runtime_classes("vm"))
+    install(layout, built)
 
 
 def test_refusals(tmp_path: Path) -> None:

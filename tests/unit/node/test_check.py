@@ -8,6 +8,7 @@ import pytest
 
 from innkeeper import programs
 from innkeeper.cli import shim
+from innkeeper.kata.files import containerd_handlers
 from innkeeper.node import check, files
 
 ORDER = [
@@ -52,6 +53,10 @@ def test_handlers_of_containerd(version: int) -> None:
         ("handler innkeeper", True, True),
         *([("handler innkeeper-erofs", True, False)] if version == 3 else []),
     ]
+    text = files.handlers(version, Path("/etc/innkeeper/shim.toml"), "vm")
+    assert next((one.name, one.works) for one in check._handlers(text)) == ("handler vm", True)
+    (of_kata,) = check._handlers(containerd_handlers({"innkeeper": Path("/opt/configuration.toml")}))
+    assert (of_kata.works, of_kata.detail) == (False, "it is of io.containerd.kata.v2")
     (missing,) = check._handlers("version = 2")
     assert not missing.works and "containerd-version-2.toml" in missing.mend
     (broken,) = check._handlers("=")

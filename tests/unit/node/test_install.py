@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from innkeeper import manifests
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.node import Layout, files, install, packages, uninstall
+from innkeeper.kata.files import RUNTIME_CLASSES
+from innkeeper.node import Layout, files, install, packages, remove_templates, uninstall
+from innkeeper.paths import TEMPLATES_VARIABLE
 from innkeeper.shim import settings
 from innkeeper.shim.main import PROGRAM
 from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.vm import template
 from tests.needs import needs
 from tests.unit.node.guest import guest
 
@@ -108,9 +112,48 @@ def test_exactly_that_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_the_templates_of_the_guest_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "sources", dict)
+    monkeypatch.setenv(TEMPLATES_VARIABLE, str(tmp_path / "templates"))
+    layout = Layout(tmp_path / "opt", tmp_path / "etc", tmp_path / "bin")
+    install(layout, guest(tmp_path))
+    layout.configuration.write_text(f'templates = "{tmp_path}/templates"\n')
+    root = tmp_path / "templates"
+    for key, kernel in (("ours", layout.share / "vmlinux"), ("another", tmp_path / "vmlinux")):
+        with template.making(key):
+            (root / "ram").write_text("")
+            (root / "state").write_text("")
+            template.publish(key, root / "ram", root / "state", kernel)
+    with template.found("ours"):
+        assert remove_templates(layout.prefix) == [root / "ours"]
+    assert remove_templates(layout.prefix) == []
+    assert sorted(os.listdir(root)) == [".another.making", "another"]
+    assert template.remove_with_kernel(tmp_path) == []
+    assert not root.exists()
+    assert remove_templates(layout.prefix) == []
+
+
+def test_handlers_of_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node has each handler once: `kata install` has ours too."""
+    monkeypatch.setattr(packages, "sources", dict)
+    built, layout = guest(tmp_path), Layout(tmp_path / "opt", tmp_path / "etc", tmp_path / "bin")
+    of_kata = layout.prefix / "share/runtimeclass.yaml"
+    of_kata.parent.mkdir(parents=True)
+    of_kata.write_text(RUNTIME_CLASSES)
+    with pytest.raises(InnkeeperError, match=r"the handler innkeeper is in .*/share/runtimeclass.yaml already"):
+        install(layout, built)
+    install(replace(layout, handler="vm"), built)
+    classes = (layout.share / "runtimeclass.yaml").read_text()
+    assert "handler: vm\n" in classes and "handler: vm-erofs\n" in classes
+    assert "runtimeClassName: vm\n" in (layout.share / "pod.yaml").read_text()
+    assert "runtimes.vm-erofs]" in (layout.etc / "innkeeper/containerd-version-3.toml").read_text()
+
+
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InnkeeperError, match="--etc etc: containerd needs absolute paths"):
         Layout(tmp_path, Path("etc"), tmp_path)
+    with pytest.raises(InnkeeperError, match="--handler A_b: a RuntimeClass has a name of lower case letters"):
+        Layout(tmp_path, tmp_path, tmp_path, "A_b")
     with pytest.raises(InnkeeperError, match="holds no installation"):
         uninstall(tmp_path)
     monkeypatch.setattr(packages, "sources", dict)

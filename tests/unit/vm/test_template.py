@@ -19,11 +19,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "templates"
 
 
-def publish(root: Path, key: str, size: int = 4096) -> None:
+def publish(root: Path, key: str, size: int = 4096, kernel: Path = Path("/opt/vmlinux")) -> None:
     ram, state = root / "ram", root / "state"
     ram.write_bytes(bytes([1]) * size)
     state.write_bytes(b"state")
-    template.publish(key, ram, state)
+    template.publish(key, ram, state, kernel)
 
 
 @pytest.fixture
