@@ -1,5 +1,6 @@
 """A container in the guest: its root and its volumes in the share, its processes, its limits."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_process import ExecProcess, InitProcess
 from innkeeper.shim.machine import Machine
+from innkeeper.shim.oom_reports import OomReports
 from innkeeper.shim.pb import containerd_pb2 as pb
-from innkeeper.shim.process import RUNNING, Stdio
+from innkeeper.shim.process import LOST, RUNNING, Process, Stdio
 from innkeeper.shim.roots import DiskRoot
 from innkeeper.shim.stand_in import StandIn
 from innkeeper.shim.state import State
@@ -41,6 +43,7 @@ class GuestContainer(Container):
         self._in_guest = False
         self._disks: list[str] = []
         self._stats: tuple[float, pb.Any] | None = None
+        self.oom_reports = OomReports(lambda: publisher.publish(pb.TaskOOM(container_id=self.id)))
 
     def create(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
         """Mount its root, bind its volumes, create it in the guest. `remove` must be called if it fails.
@@ -85,6 +88,12 @@ class GuestContainer(Container):
         """Begin to copy the streams and to wait for the exit. containerd knows of the container."""
         assert isinstance(self.init, InitProcess), "create() comes first"
         self.init.attend()
+
+    def _exited(self, process: Process, exec_id: str) -> None:
+        if not exec_id and process.exit is not None and process.exit.status == LOST:
+            with contextlib.suppress(RpcError):  # its VM has ended
+                self.oom_reports.counted(stats.oom_kills(self._agent.stats_container(self.agent_id)))
+        super()._exited(process, exec_id)
 
     def _plug(self, path: Path, read_only: bool) -> str:
         """Give the VM a disk until the container is removed. Return its address."""

@@ -188,9 +188,9 @@ class Pod:
         return ""
 
     def _report_oom(self, guest_id: str) -> None:
-        for id in list(self._containers):
-            if agent_id(id) == guest_id:
-                self._publisher.publish(pb.TaskOOM(container_id=id))
+        for container in list(self._containers.values()):
+            if isinstance(container, GuestContainer) and container.agent_id == guest_id:
+                container.oom_reports.reported()
 
     def forget(self, id: str) -> None:
         """Drop a container that was removed."""

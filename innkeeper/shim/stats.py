@@ -28,8 +28,13 @@ def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
             usage_limit=group.memory_stats.usage.limit,
             **{name: counts[name] for name in names if name in counts},
         ),
-        memory_events=pb.MemoryEvents(oom_kill=counts.get("oom_kill", 0)),
+        memory_events=pb.MemoryEvents(oom_kill=oom_kills(response)),
     )
+
+
+def oom_kills(response: agent_pb2.StatsContainerResponse) -> int:
+    """Return how many processes of the container the kernel has killed because memory ran out."""
+    return int(response.cgroup_stats.memory_stats.stats["oom_kill"])
 
 
 def packed(message: pb.Metrics) -> pb.Any:
