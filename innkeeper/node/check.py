@@ -23,6 +23,7 @@ from innkeeper.shim.settings import Settings
 SECONDS = 20.0
 """Seconds that a program gets that is asked about itself."""
 SOCKET = Path("/run/containerd/containerd.sock")
+KERNEL = (5, 12)
 MODULES = {
     "tun": "CONFIG_TUN",
     "act_mirred": "CONFIG_NET_ACT_MIRRED",
@@ -47,12 +48,20 @@ class Finding:
 def examine(configuration: Path, socket: Path = SOCKET) -> list[Finding]:
     """Return a finding for each check, in the order in which to mend what does not work."""
     loaded, finding = _configuration(configuration)
-    return [_machine(), _kvm(loaded), _vsock(loaded), *_modules(), *_programs(loaded), finding, _network_library(), *_containerd(socket)]
+    host = [_machine(), _kernel(os.uname().release), _kvm(loaded), _vsock(loaded), *_modules()]
+    return [*host, *_programs(loaded), finding, _network_library(), *_containerd(socket)]
 
 
 def _machine() -> Finding:
     machine = platform.machine()
     return Finding("processor", machine == "x86_64", machine, "use a node with an x86_64 processor: the guest is built for it only")
+
+
+def _kernel(release: str) -> Finding:
+    """Compare the kernel with what folders need that are shared with a guest: mount_setattr(2)."""
+    words = release.replace("-", ".").split(".")
+    number = tuple(int(word) for word in words[:2] if word.isdigit())
+    return Finding("kernel", number >= KERNEL, f"Linux {release}", f"use a node with Linux {KERNEL[0]}.{KERNEL[1]} or later")
 
 
 def _configuration(path: Path) -> tuple[Settings | None, Finding]:

@@ -12,7 +12,8 @@ from innkeeper.kata.files import containerd_handlers
 from innkeeper.node import check, files
 
 ORDER = [
-    *("processor", "KVM", "vhost-vsock", "module tun", "module act_mirred", "module cls_u32", "module sch_ingress", "module overlay"),
+    *("processor", "kernel", "KVM", "vhost-vsock"),
+    *("module tun", "module act_mirred", "module cls_u32", "module sch_ingress", "module overlay"),
     *("qemu-system-x86_64", "virtiofsd", "configuration", "pyroute2", "containerd"),
 ]
 
@@ -36,6 +37,11 @@ def test_a_bare_node(bare: None, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [line.split(". ")[1].partition(":")[0].removesuffix(" (optional)") for line in mending] == [
         name for name in ORDER if name in failed
     ]
+
+
+@pytest.mark.parametrize(("release", "works"), [("5.11.0-46-generic", False), ("5.12.0", True), ("6.1.0-40-amd64", True), ("4.18", False)])
+def test_the_kernel(release: str, works: bool) -> None:
+    assert check._kernel(release).works == works
 
 
 def test_what_is_optional_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
