@@ -13,7 +13,8 @@ from tests.kubernetes.pods import WEB, Pod, config, container, document, running
 
 pytestmark = marks
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
-PERIOD = {"periodSeconds": 1}
+PERIOD = {"periodSeconds": 1, "timeoutSeconds": 20}
+"""Seconds between probes, and for an answer: by default kubelet gives a guest one second, which emulation on a busy machine exceeds."""
 
 
 def features() -> dict[str, object]:
