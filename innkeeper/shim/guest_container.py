@@ -20,7 +20,6 @@ from innkeeper.shim.oom_reports import OomReports
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import LOST, RUNNING, Process, Stdio
 from innkeeper.shim.roots import DiskRoot
-from innkeeper.shim.stand_in import StandIn
 from innkeeper.shim.state import State
 from innkeeper.wire.pb import agent_pb2
 
@@ -34,13 +33,10 @@ class GuestContainer(Container):
     def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
         super().__init__(request, machine, publisher, state, owns_machine=owns_machine)
         self.agent_id = agent_id(request.id)
-        self._stand_in = None if owns_machine else StandIn(machine.network_namespace)
-        if self._stand_in is not None:
-            self.pid = self._stand_in.id
         self.folder = machine.shared.path / self.agent_id
         self._agent = machine.agent
         self._hold_stdin = False
-        self._in_guest = False
+        self._in_guest = self._has_thread = False
         self._disks: list[str] = []
         self._stats: tuple[float, pb.Any] | None = None
         self.oom_reports = OomReports(lambda: publisher.publish(pb.TaskOOM(container_id=self.id)))
@@ -56,6 +52,8 @@ class GuestContainer(Container):
         self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
         try:
             init.open_streams(hold_stdin=hold_stdin)
+            if not self.owns_machine:
+                self.pid, self._has_thread = self.machine.add_thread(self.agent_id), True
             target = self.folder / spec.ROOT
             if isinstance(root, DiskRoot):
                 storages += root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
@@ -107,19 +105,20 @@ class GuestContainer(Container):
                     self._agent.remove_container(self.agent_id)
                 except RpcError as error:
                     log.info(f"container {self.id}: {error}")  # its VM has ended
-            self._unplug()
+            self._leave_vm()
             self.machine.release(self.id)
             self.machine.shared.remove(self.folder)
-        if self._stand_in is not None:
-            self._stand_in.close()
         super().remove()
 
-    def _unplug(self) -> None:
-        """Take its disks out of the VM, which goes on."""
+    def _leave_vm(self) -> None:
+        """Take its disks and its thread out of the VM, which goes on."""
         disks, self._disks = self._disks, []
+        has_thread, self._has_thread = self._has_thread, False
         try:
             for disk in disks:
                 self.machine.unplug(disk)
+            if has_thread:
+                self.machine.remove_thread(self.agent_id)
         except InnkeeperError as error:
             log.info(f"container {self.id}: {error}")  # its VM has ended
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
@@ -44,14 +45,14 @@ class Machine:
         self.folder = folder
         self._shared: SharedFolder | None = None
         self._group = group
-        self.network_namespace = ""
-        """The path of the pod's, or empty."""
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
         self._oom_scores: list[int] = []
         self._bound: dict[str, tuple[str, str]] = {}
         self._binding = threading.Lock()
+        self._monitor = threading.Lock()
+        """Held for a command of QEMU's monitor, which has one client."""
         self._reporting = threading.Lock()
         self._reports: list[Callable[[], None]] = []
         self._gone = False
@@ -86,7 +87,6 @@ class Machine:
         self.folder.mkdir(mode=0o700, parents=True)
         self._enter_group(size)
         self._shared = shared = SharedFolder(self.folder / "shared")
-        self.network_namespace = namespace
         if namespace:
             self._network = PodNetwork(Path(namespace), self.folder)
         share = replace(Share.of(TAG, shared.path), namespace=shared.namespace.path)
@@ -135,12 +135,34 @@ class Machine:
     def plug(self, path: Path, *, read_only: bool) -> str:
         """Give the running VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
         assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
-        return self._vm.scsi.plug(Disk(path, read_only=read_only))
+        with self._monitor:
+            return self._vm.scsi.plug(Disk(path, read_only=read_only))
 
     def unplug(self, address: str) -> None:
         """Take a disk out, which the guest does not use any more. Raises InnkeeperError."""
         assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
-        self._vm.scsi.unplug(address)
+        with self._monitor:
+            self._vm.scsi.unplug(address)
+
+    def add_thread(self, name: str) -> int:
+        """Start a thread in QEMU that does nothing. Return its id, for which /proc has a folder. Raises InnkeeperError.
+
+        It stands for a container of a pod. Whoever wants to join a namespace of a container names it by
+        a process id alone: CRI asks for the pid namespace of one as /proc/PID/ns/pid. QEMU's own would
+        be that of all. As that, it is in the pod's network namespace, and to kill it is to end the VM.
+        """
+        assert self._vm is not None and self._vm.qmp is not None, "boot() comes first"
+        with self._monitor:
+            self._vm.qmp.execute("object-add", {"qom-type": "iothread", "id": name})
+            threads: list[dict[str, Any]] = self._vm.qmp.execute("query-iothreads")
+        return next(int(thread["thread-id"]) for thread in threads if thread["id"] == name)
+
+    def remove_thread(self, name: str) -> None:
+        """End a thread of `add_thread`. Raises InnkeeperError, also if the VM has ended."""
+        assert self._vm is not None, "boot() comes first"
+        with self._monitor:
+            if self._vm.qmp is not None:  # not once the VM has ended
+                self._vm.qmp.execute("object-del", {"id": name})
 
     def _enter_group(self, size: Size) -> None:
         """Enter the VM's control group with this process, and so with all that it starts. Raises OSError."""

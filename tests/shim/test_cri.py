@@ -228,6 +228,9 @@ def test_a_container_in_the_pid_namespace_of_another(pod: Pod) -> None:
     """`kubectl debug --target` asks for it: that of the container that is named, not that of the first."""
     target = pod.add("target", "sleep 2000")
     debugger = pod.add("debugger", "sleep 3000", pids=TARGET, target=target)
+    qemu = int(json.loads(pod.node.crictl("inspectp", pod.id))["info"]["pid"])
+    pids = {json.loads(pod.node.crictl("inspect", id))["info"]["pid"] for id in (pod.container, target, debugger)}
+    assert len(pids) == 3 and pids < {int(name) for name in os.listdir(f"/proc/{qemu}/task")} - {qemu}
     seen = pod.node.crictl("exec", debugger, "ps")
     assert "sleep 2000" in seen and "sleep 3000" in seen and "httpd" not in seen
     assert "sleep" not in pod.exec("ps")
@@ -235,6 +238,9 @@ def test_a_container_in_the_pid_namespace_of_another(pod: Pod) -> None:
     assert eventually(lambda: _exited(pod, debugger)) is not None
     for container in (debugger, target):
         pod.node.crictl("rm", container)
+    assert pids & {int(name) for name in os.listdir(f"/proc/{qemu}/task")} == {
+        json.loads(pod.node.crictl("inspect", pod.container))["info"]["pid"]
+    }
 
 
 def _exited(pod: Pod, container: str) -> dict[str, Any] | None:
