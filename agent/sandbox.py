@@ -140,7 +140,7 @@ class Sandbox:
         try:
             clear_directory(STATE)
             os.makedirs(STATE, exist_ok=True)
-            await self._namespaces.make(request.hostname)
+            self._namespaces.make(request.hostname)
             points = await mount_storages(self.storages, request.storages)
             self._translator.use_hooks(request.guest_hook_path)
             if any(line.strip() for line in request.dns):

@@ -141,6 +141,28 @@ class TemporaryNamespaces:
             os.close(fd)
 
 
+class NewNamespaces(TemporaryNamespaces):
+    """Context manager: unshare(2) namespaces of the kinds `flags`, and leave them at the end.
+
+    They end with it unless something else holds them, such as a mount (namespaces(7)).
+    """
+
+    def __init__(self, *flags: int) -> None:
+        super().__init__([])
+        self._flags = flags
+
+    def __enter__(self) -> "NewNamespaces":
+        names = {flag: kind for kind, flag in p.NAMESPACE_FLAGS.items()}
+        try:
+            for flag in self._flags:
+                self._originals.append((os.open(f"/proc/self/ns/{names[flag]}", os.O_RDONLY), flag))
+                p.unshare(flag)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+
 def _restore(fd: int, flag: int) -> None:
     """Go back to the original namespace.
 

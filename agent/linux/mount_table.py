@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 MOUNTINFO = "/proc/self/mountinfo"
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_ESCAPED = re.compile(r"[ \t\n\\#]")
 
 
 class MountEntry(NamedTuple):
@@ -27,9 +28,13 @@ def mount_table() -> list[MountEntry]:
 
 
 def mounts_at(path: str) -> list[MountEntry]:
-    """Return the mounts at exactly `path`, the topmost last."""
-    wanted = path.rstrip("/") or "/"
-    return [entry for entry in mount_table() if entry.mountpoint == wanted]
+    """Return the mounts at exactly `path`, the topmost last.
+
+    Only their lines are parsed: in an emulated guest the whole table takes some milliseconds.
+    """
+    wanted = _encoded(path.rstrip("/") or "/")
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+        return [_parse(line) for line in file if line.split(" ", 5)[4] == wanted]
 
 
 def _parse(line: str) -> MountEntry:
@@ -37,6 +42,11 @@ def _parse(line: str) -> MountEntry:
     fields = line.rstrip("\n").split(" ")
     filesystem, source = fields[fields.index("-", 6) + 1 :][:2]
     return MountEntry(int(fields[0]), _decoded(fields[3]), _decoded(fields[4]), _decoded(filesystem), _decoded(source))
+
+
+def _encoded(path: str) -> str:
+    """Encode a path as the kernel writes it into the table."""
+    return _ESCAPED.sub(lambda character: f"\\{ord(character[0]):03o}", path)
 
 
 def _decoded(field: str) -> str:

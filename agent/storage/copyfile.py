@@ -5,6 +5,10 @@ have parts of it mounted and can place symbolic links there, so a path is never 
 inside. Every path is resolved against the directory with RESOLVE_IN_ROOT (openat2(2)), in a worker
 that Landlock confines to that directory: a link that leads out fails in two ways.
 
+A small file whose path is plain directories in memory is written without a worker, whose fork takes
+ten times as long. There no link is followed and no mount is entered (RESOLVE_NO_SYMLINKS,
+RESOLVE_NO_XDEV), so nothing can lead out and no share can make PID 1 wait.
+
 A file arrives in parts, one request each. They are collected in a temporary file beside the
 target, which is renamed to the target after the last part. A reader thus sees the old file or the
 complete new one, never a part.
@@ -14,17 +18,23 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.errors import Refused, WrongState
+from agent.errors import Refused, StepFailed, WrongState
+from agent.linux.fd import OwnedFd
 from agent.linux.landlock import confine
-from agent.linux.openat2 import IN_ROOT, make_directory_in_root, openat2
+from agent.linux.openat2 import IN_ROOT, NO_LINKS, RESOLVE_IN_ROOT, RESOLVE_NO_XDEV, make_directory_in_root, openat2
 from agent.storage import tree
-from agent.storage.mountpoint import open_directory
+from agent.storage.mountpoint import DIRECTORY_MODE, open_directory
 from agent.worker import run_in_worker
 
 if TYPE_CHECKING:
     from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
 
 SHARED_CONTAINERS = "/run/kata-containers/shared/containers"
+MEMORY = "/run"
+"""A file system in memory (agent/early_boot.py), above SHARED_CONTAINERS."""
+PLAIN = RESOLVE_IN_ROOT | RESOLVE_NO_XDEV | NO_LINKS
+DIRECT_MAX = 64 << 10
+"""Most bytes of a file that is written without a worker."""
 MAX_OPEN = 64
 """The number of unfinished copies that are kept. Beginning one more discards the oldest."""
 PREFIX = ".copy-"
@@ -42,10 +52,11 @@ class _PartialCopy:
 
 
 class FileCopies:
-    """The file copies of one sandbox, below the directory `root`."""
+    """The file copies of one sandbox, below the directory `root`, which is somewhere below `memory`."""
 
-    def __init__(self, root: str = SHARED_CONTAINERS) -> None:
+    def __init__(self, root: str = SHARED_CONTAINERS, memory: str = MEMORY) -> None:
         self.root = root
+        self._memory = memory
         self._partial: dict[str, _PartialCopy] = {}
 
     async def copy(self, request: "CopyFileRequest") -> None:
@@ -79,6 +90,8 @@ class FileCopies:
         """Check that a part is the next one, and write it. A failure discards the whole copy."""
         if request.offset < 0 or request.file_size < 0 or request.offset + len(request.data) > request.file_size:
             raise Refused("offset", f"{len(request.data)} bytes at {request.offset} are not within a file of {request.file_size}")
+        if request.file_size <= min(len(request.data), DIRECT_MAX) and path not in self._partial and self._write_directly(path, request):
+            return
         partial = await self._begin(path, request) if request.offset == 0 else self._partial.get(path)
         if partial is None or partial.received != request.offset or partial.size != request.file_size:
             raise WrongState(f"{request.path}: the part at {request.offset} is not the next one of a copy in progress")
@@ -95,6 +108,24 @@ class FileCopies:
         if last:
             self._partial.pop(path, None)
 
+    def _write_directly(self, path: str, request: "CopyFileRequest") -> bool:
+        """Write a whole file in this process. Return False if that may block: a worker has to do it.
+
+        Raises StepFailed.
+        """
+        try:
+            parent = _open_plain(self._memory, self.root, os.path.dirname(path))
+            if parent is None:
+                return False
+            with OwnedFd(parent):
+                name = os.path.basename(path)
+                if not _may_be_replaced(parent, name):
+                    return False
+                _write_to(parent, name, PREFIX + os.urandom(8).hex(), request, last=True)
+                return True
+        except OSError as error:
+            raise StepFailed(f"copy {request.path}", error.strerror or str(error), error.errno or 0) from error
+
     async def _begin(self, path: str, request: "CopyFileRequest") -> _PartialCopy:
         """Begin a copy. Discard an unfinished one of the same file, else the oldest of too many."""
         if path in self._partial or len(self._partial) >= MAX_OPEN:
@@ -102,6 +133,57 @@ class FileCopies:
             temporary = self._partial.pop(old).temporary
             await run_in_worker(lambda: _discard(self.root, old, temporary), f"copy {old}")
         return _PartialCopy(PREFIX + os.urandom(8).hex(), request.file_size)
+
+
+def _open_plain(memory: str, root: str, folder: str) -> int | None:
+    """Return a descriptor of `folder` below `root`, which is made if missing.
+
+    Returns None if something on the way below `memory` is a mount or a link, or `folder` is missing.
+    """
+    if not root.startswith(f"{memory}/"):
+        return None
+    below = root[len(memory) + 1 :]
+    with OwnedFd(os.open(memory, os.O_PATH | os.O_DIRECTORY)) as base:
+        try:
+            if folder:
+                return openat2(base, f"{below}/{folder}", os.O_PATH | os.O_DIRECTORY, PLAIN)
+            return make_directory_in_root(base, below, DIRECTORY_MODE, PLAIN)
+        except OSError:
+            return None
+
+
+def _may_be_replaced(parent: int, name: str) -> bool:
+    """Return whether `name` is missing, or neither a directory nor a mount."""
+    try:
+        with OwnedFd(openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, PLAIN)) as found:
+            return not stat.S_ISDIR(os.fstat(found).st_mode)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _write_to(parent: int, name: str, temporary: str, request: "CopyFileRequest", last: bool) -> None:
+    """Write a part. After the last part set the file's owner and mode and rename it into place.
+
+    A failure removes the temporary file. Raises OSError.
+    """
+    flags = os.O_CREAT | os.O_EXCL if request.offset == 0 else 0
+    try:
+        with OwnedFd(os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)) as file:
+            data = memoryview(request.data)
+            position = request.offset
+            while data:
+                written = os.pwrite(file, data, position)
+                data, position = data[written:], position + written
+            if last:
+                os.fchown(file, request.uid, request.gid)
+                os.fchmod(file, stat.S_IMODE(request.file_mode))
+        if last:
+            tree.replace(parent, temporary, name)
+    except OSError:
+        tree.unlink(parent, temporary)
+        raise
 
 
 # The functions below run in the worker. They leave descriptors open: the worker exits after its one
@@ -133,26 +215,8 @@ def _make_link(root: str, path: str, request: "CopyFileRequest") -> None:
 
 
 def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", last: bool) -> None:
-    """Write a part. After the last part set the file's owner and mode and rename it into place.
-
-    A failure removes the temporary file. Raises OSError.
-    """
     parent, name = _open_parent(root, path, request)
-    flags = os.O_CREAT | os.O_EXCL if request.offset == 0 else 0
-    try:
-        file = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
-        data = memoryview(request.data)
-        position = request.offset
-        while data:
-            written = os.pwrite(file, data, position)
-            data, position = data[written:], position + written
-        if last:
-            os.fchown(file, request.uid, request.gid)
-            os.fchmod(file, stat.S_IMODE(request.file_mode))
-            tree.replace(parent, temporary, name)
-    except OSError:
-        tree.unlink(parent, temporary)
-        raise
+    _write_to(parent, name, temporary, request, last)
 
 
 def _discard(root: str, path: str, temporary: str) -> None:

@@ -2,17 +2,26 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from agent import loop
 from agent.errors import AgentError, Refused, WrongState
-from agent.storage.copyfile import MAX_OPEN, FileCopies
+from agent.linux.mount import MNT_DETACH, clone_tree, move_mount_path, umount2
+from agent.storage import copyfile
+from agent.storage.copyfile import MAX_OPEN, SHARED_CONTAINERS, FileCopies
 from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
 
 pytestmark = pytest.mark.root
+
+
+@pytest.fixture(params=["/run", "here"], autouse=True)
+def _memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is done by a worker, and again with small files written directly."""
+    memory = str(tmp_path) if request.param == "here" else request.param
+    monkeypatch.setattr(FileCopies.__init__, "__defaults__", (SHARED_CONTAINERS, memory))
 
 
 @pytest.fixture
@@ -221,3 +230,24 @@ def test_a_copy_begun_again_leaves_nothing_of_the_first(root: Path) -> None:
 def test_copies_never_finished_are_bounded(root: Path) -> None:
     copy(root, [file(root / f"x{number}", b"a", size=2) for number in range(MAX_OPEN + 5)])
     assert len(leftovers(root)) == MAX_OPEN
+
+
+@pytest.mark.parametrize("place", ["", "below", "below/file"])
+def test_a_mount_on_the_way_is_left_to_a_worker(place: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a share, whose server may not answer, and PID 1 must not wait for it."""
+    (root / "below").mkdir()
+    (root / "below/file").write_bytes(b"")
+    works: list[str] = []
+
+    async def note(work: Callable[[], bytes | None], name: str) -> bytes:
+        works.append(name)
+        return b""
+
+    monkeypatch.setattr(copyfile, "run_in_worker", note)
+    mount = clone_tree(os.open(root / place, os.O_PATH), False)
+    move_mount_path(mount, str(root / place))
+    try:
+        copy(root, [file(root / "below/file", b"x")])
+    finally:
+        umount2(str(root / place), MNT_DETACH)
+    assert works == [f"copy {root}/below/file"]

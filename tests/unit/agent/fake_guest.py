@@ -7,7 +7,7 @@ them a status. Everything that a test may hold up or let fail goes through `Step
 import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,12 +176,16 @@ class Guest:
         directory = str(self.folder / "namespaces")
         monkeypatch.setattr(namespaces.SharedNamespaces.make, "__defaults__", (directory,))
         monkeypatch.setattr(namespaces.SharedNamespaces.unmake, "__defaults__", (directory,))
-        monkeypatch.setattr(namespaces, "run_in_worker", self._work)
-        monkeypatch.setattr(namespaces, "unshare", lambda flags: None)
+        monkeypatch.setattr(namespaces, "NewNamespaces", self._enter_namespaces)
         monkeypatch.setattr(socket, "sethostname", self.hostnames.append)
         monkeypatch.setattr(namespaces, "open_tree", lambda directory, path, flags: os.open(path, os.O_PATH))
         monkeypatch.setattr(namespaces, "move_mount_path", lambda mount, path: self.namespaces.add(path))
         monkeypatch.setattr(namespaces, "umount2", umount2)
+
+    def _enter_namespaces(self, *flags: int) -> nullcontext[None]:
+        if (failure := self.steps.fails.pop("sandbox namespaces", None)) is not None:
+            raise failure
+        return nullcontext()
 
     def _swapoff(self, *nodes: str) -> None:
         for node in nodes:

@@ -1,11 +1,16 @@
 """The sandbox itself: created once, undone when that fails, and what it keeps for all requests."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from agent import loop
+from agent import sandbox as sandbox_module
 from agent.errors import AlreadyExists, Refused, StepFailed, WrongState
 from agent.policy.check import Denied
-from innkeeper.wire.pb.agent_pb2 import CreateSandboxRequest, KernelModule
+from agent.storage import manager
+from agent.storage.manager import StorageManager
+from innkeeper.wire.pb.agent_pb2 import CreateSandboxRequest, KernelModule, Storage
 from tests.unit.agent.fake_guest import Guest, cancelled, start
 
 
@@ -65,7 +70,7 @@ def test_a_creation_that_fails_is_undone_and_may_be_tried_again(guest: Guest, st
     storages = [guest.storage("shm"), guest.storage("other")]
     guest.resolv_conf.mkdir()
     if step == "namespaces":
-        guest.steps.fails["sandbox namespaces"] = StepFailed("sandbox namespaces", "no space", 28)
+        guest.steps.fails["sandbox namespaces"] = OSError(28, "no space")
     elif step == "storages":
         storages[1].driver = "nonesuch"
 
@@ -91,12 +96,18 @@ def test_hooks_that_cannot_be_read_leave_the_name_servers_alone(guest: Guest) ->
     guest.run(body)
 
 
-def test_a_creation_whose_client_goes_is_undone(guest: Guest) -> None:
-    guest.steps.hold("sandbox namespaces")
+def test_a_creation_whose_client_goes_is_undone(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mount_storages(table: StorageManager, requests: Sequence[Storage]) -> list[str]:
+        await guest.steps.take("storages")
+        return await manager.mount_storages(table, requests)
+
+    monkeypatch.setattr(sandbox_module, "mount_storages", mount_storages)
+    guest.steps.hold("storages")
 
     async def body() -> None:
         creating = start(guest.create(storages=[guest.storage("shm")]))
-        await guest.steps.reached("sandbox namespaces")
+        await guest.steps.reached("storages")
+        assert guest.namespaces == paths(guest)
         with pytest.raises(AlreadyExists):
             await guest.create()
         await cancelled(creating)

@@ -34,3 +34,7 @@ def test_every_escape_is_decoded_and_an_empty_source_is_kept() -> None:
 def test_the_topmost_mount_comes_last() -> None:
     assert [entry.id for entry in mount_table.mounts_at("/mnt/")] == [38, 39]
     assert mount_table.mounts_at("/none") == []
+
+
+def test_a_mount_is_found_by_any_path() -> None:
+    assert [entry.id for path in ("/mnt 1\\\t\nx", os.fsdecode(b"/mnt/\xff")) for entry in mount_table.mounts_at(path)] == [36, 37]

@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from agent import loop
 from agent.errors import AgentError, Refused, StepFailed, WrongState
 from agent.linux import dm
-from agent.storage import guest_program, verity
+from agent.storage import copyfile, guest_program, verity
 from agent.storage.copyfile import MAX_OPEN, FileCopies
 from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
-from tests.unit.storage.kernel import Kernel, mode_of
+from tests.unit.storage.kernel import Kernel, mode_of, run_here
 
 OWNER: dict[str, Any] = {"uid": os.getuid(), "gid": os.getgid()}
 HASH = "ab" * 32
@@ -89,6 +90,55 @@ def test_unfinished_copies_are_bounded(mounts: Kernel, tmp_path: Path) -> None:
     begun = [part(root / f"file{number}", b"x", 0, 2) for number in range(MAX_OPEN + 3)]
     copy(root, *begun, begun[-1])
     assert len(list(root.iterdir())) == MAX_OPEN
+
+
+def test_a_small_file_in_memory_takes_no_worker(mounts: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "shared/containers"
+    monkeypatch.setattr(copyfile, "run_in_worker", None)
+    copies = FileCopies(str(root), str(tmp_path))
+    for data in (b"one", b"two"):
+        loop.run(copies.copy(part(root / "file", data, 0, 3)))
+        assert (root / "file").read_bytes() == data
+    assert [path.name for path in root.iterdir()] == ["file"]
+    assert mode_of(root / "file") == 0o640
+
+
+@pytest.mark.parametrize("obstacle", ["missing", "link above", "link", "directory", "large"])
+def test_what_may_not_be_plain_memory_is_left_to_a_worker(
+    obstacle: str, mounts: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link of the file's own name is replaced either way."""
+    root, outside = tmp_path / "shared", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    target, size = root / "below/file", 1
+    if obstacle == "link above":
+        (root / "below").symlink_to(outside)
+    elif obstacle in ("link", "directory"):
+        (root / "below").mkdir()
+        (root / "below/file").symlink_to(outside / "x") if obstacle == "link" else (root / "below/file").mkdir()
+    elif obstacle == "large":
+        target, size = root / "file", copyfile.DIRECT_MAX + 1
+    works: list[str] = []
+
+    async def note(work: Callable[[], bytes | None], name: str) -> bytes:
+        works.append(name)
+        return await run_here(work, name)
+
+    monkeypatch.setattr(copyfile, "run_in_worker", note)
+    loop.run(FileCopies(str(root), str(tmp_path)).copy(part(target, bytes(size), 0, size)))
+    assert works == ([] if obstacle == "link" else [f"copy {target}"])
+    assert list(outside.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(mounts: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, data: bytes, position: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StepFailed, match="No space left"):
+        loop.run(FileCopies(str(tmp_path / "root"), str(tmp_path)).copy(part(tmp_path / "root/file", b"x", 0, 1)))
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 def superblock(version: int = 1, block: int = 4096, blocks: int = 3, salt: bytes = b"\1\2", algorithm: bytes = b"sha256") -> bytes:
