@@ -5,6 +5,8 @@
 <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch disk
 <cache>/templates/  saved VMs, by key
 <cache>/snapshots/  saved VMs with a container, by tag
+<cache>/scratch/    empty file systems, by size, that the scratch disks of containers are copied from
+<cache>/boot-files-*.json  the guest that the last run found, while no input of its build changes
 <cache>/pool.sock   where the process that keeps idle VMs takes claims; pool.lock is held by it
 """
 
