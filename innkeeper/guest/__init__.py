@@ -76,9 +76,32 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
                 f"--kernel {kernel} cannot be used with a guest in a registry: it has its own", hint="leave one of them out"
             )
         return published.boot_files(str(file))
+    if file is not None or "/" in kernel:
+        from innkeeper.guest.pipeline import make_boot_files
+
+        return make_boot_files(variant, kernel, file=file)
+    return _recorded_boot_files(variant, kernel)
+
+
+def _recorded_boot_files(variant: Variant, kernel: str) -> BootFiles:
+    """Return what the last call returned, if no input of the build has changed since."""
+    from innkeeper.guest import boot_record
+
+    try:
+        before = boot_record.state()
+    except OSError:
+        before = ""  # no source tree, which the pipeline says
+    if before and (known := boot_record.recall(variant, kernel, before)) is not None:
+        return known
     from innkeeper.guest.pipeline import make_boot_files
 
-    return make_boot_files(variant, kernel, file=file)
+    found = make_boot_files(variant, kernel)
+    try:
+        if before:
+            boot_record.keep(variant, kernel, before, found)
+    except OSError:
+        pass  # a cache that cannot be written to: the next run looks again
+    return found
 
 
 def is_reference(file: Path) -> bool:
