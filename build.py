@@ -58,7 +58,7 @@ def main() -> int:
     sys.executable = str(python)  # what we start, as a container's monitor, has the same packages
     from innkeeper import cli
 
-    return cli.main()
+    return cli.run_and_leave()
 
 
 def _keep_bytecode_in_the_cache() -> None:

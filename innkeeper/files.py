@@ -101,11 +101,8 @@ def replaced(path: Path) -> Iterator[Path]:
     Other processes see all of it or nothing. It is not named by process id, since pid namespaces
     may share a folder.
     """
-    import tempfile  # of those who write only: `ps` takes locks
-
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         yield part
         part.replace(path)
@@ -121,6 +118,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 of `data`, in hex.
+
+    hashlib would load OpenSSL, which takes longer than all hashes of a short command.
+    """
+    for module in ("_sha2", "_sha256", "hashlib"):
+        try:
+            return str(__import__(module).sha256(data).hexdigest())
+        except ImportError:
+            continue  # of another version of Python, or not built
+    raise AssertionError("hashlib is always there")
 
 
 def hash_file(path: Path) -> str:

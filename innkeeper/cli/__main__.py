@@ -1,7 +1,6 @@
 """`python -m innkeeper.cli`."""
 
-import sys
+from innkeeper.cli import run_and_leave
 
-from innkeeper.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    run_and_leave()

@@ -104,7 +104,7 @@ def run(image: str, command: list[str] | None = None, **given: Any) -> int:
 
     Standard output carries the container's bytes and nothing else; the exit status is the container's.
     """
-    from innkeeper.engine import attach, monitor, session
+    from innkeeper.engine import attach, session
     from innkeeper.engine.resolve import RunRequest
     from innkeeper.image import RunOptions
 
@@ -119,6 +119,8 @@ def run(image: str, command: list[str] | None = None, **given: Any) -> int:
     resolved = resolve.resolve_run(request, options)
     if not request.detached:
         return session.run(resolved)
+    from innkeeper.engine import monitor
+
     print(monitor.start(resolved))
     return 0
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from innkeeper import programs
-from innkeeper.guest.host_programs import vhost_device_vsock
 from innkeeper.vm import HostPrograms, VirtualMachine, VmConfig, accel, registry
 from innkeeper.vm.vsock import kernel_works
 
@@ -15,12 +14,17 @@ def prepare(kernel: Path, *, accelerator: str | None, shares: bool, vsock: bool 
     accelerator is asked for, also prove once per boot of the host, with `kernel`, whether KVM
     works.
     """
+    helper = None
+    if vsock and not kernel_works():
+        from innkeeper.guest.host_programs import vhost_device_vsock  # with it the whole build of the guest
+
+        helper = vhost_device_vsock()
     found = programs.require_all(("qemu-system-x86_64", "setpriv", *(("virtiofsd",) if shares else ())))
     host = HostPrograms(
         qemu=found["qemu-system-x86_64"],
         setpriv=found["setpriv"],
         virtiofsd=found.get("virtiofsd"),
-        vhost_device_vsock=vhost_device_vsock() if vsock and not kernel_works() else None,
+        vhost_device_vsock=helper,
     )
     accel.choose(accelerator, kernel, host)
     return host

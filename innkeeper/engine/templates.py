@@ -7,7 +7,6 @@ as usual.
 Where a pool runs, it is asked first: it has clones that wait (see `pool`).
 """
 
-import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -152,4 +151,6 @@ def _maker(*arguments: str) -> "subprocess.Popen[bytes]":
 
 def _order(host: HostPrograms, clone: VmConfig) -> bytes:
     """Return what the maker needs. What is the user's is left out: ports, volumes, the image."""
+    import pickle
+
     return pickle.dumps((replace(clone, disks=(), shares=(), forwards=()), host))

@@ -4,13 +4,13 @@ skopeo unpacks the whole archive to find the config. Reading it here means that 
 image copies nothing. Unusual archives are left to skopeo.
 """
 
-import hashlib
 import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from innkeeper.files import sha256
 from innkeeper.image.tar import entries, open_tar
 
 BLOB_MAX = 4 << 20
@@ -42,7 +42,7 @@ def peek_config(source: str) -> bytes | None:
 def _blob(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], digest: Any) -> bytes:
     algorithm, _, value = str(digest).partition(":")
     data = _read(archive, members, f"blobs/{algorithm}/{value}")
-    if algorithm != "sha256" or hashlib.sha256(data).hexdigest() != value:
+    if algorithm != "sha256" or sha256(data) != value:
         raise ValueError(f"blob {digest} is not what its name says")
     return data
 

@@ -11,24 +11,23 @@ A file `pin-...` records the id that a reference by digest stands for on this ho
 run needs no request to a registry.
 """
 
-import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from innkeeper import files, paths, progress, skopeo
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import archive
 from innkeeper.image import reference as references
 from innkeeper.image.config import ImageConfig, parse_config
-from innkeeper.image.erofs import write_erofs
-from innkeeper.image.layer import read_layer
-from innkeeper.image.tree import Inode, link_mtab, lookup, merge, new_directory, read, real_directory
+
+if TYPE_CHECKING:
+    from innkeeper.image.tree import Inode
 
 FORMAT = "v3"
 """Version of the device format, part of the folder's name.
@@ -70,8 +69,10 @@ def resolve(reference: str) -> Image:
         image_id = pin.read_text()
         if (folder := root / f"{image_id}-{FORMAT}").exists():
             return _load(reference, image_id, folder)
-    with _scratch(root) as scratch:
-        source, image_id = _locate(reference, scratch)
+    source, image_id = _locate_archive(reference)
+    if not image_id:
+        with _scratch(root) as scratch:
+            source, image_id = _locate(reference, scratch)
     folder = root / f"{image_id}-{FORMAT}"
     if not folder.exists():
         # Another process may be converting the same image: wait for it, then look again.
@@ -85,6 +86,12 @@ def resolve(reference: str) -> Image:
     return _load(reference, image_id, folder)
 
 
+def _locate_archive(reference: str) -> tuple[str, str]:
+    """Return as `_locate` what can be said without skopeo and its folder, or ("", "")."""
+    config = archive.peek_config(reference)
+    return (reference, _sha256(config)) if config else ("", "")
+
+
 def _locate(reference: str, scratch: Path) -> tuple[str, str]:
     """Return (skopeo source, image id).
 
@@ -93,8 +100,7 @@ def _locate(reference: str, scratch: Path) -> tuple[str, str]:
     """
     if references.has_transport(reference):
         source = references.check_transport(reference)
-        config = archive.peek_config(source) or skopeo.inspect_config(source, scratch)
-        return source, _sha256(config)
+        return source, _sha256(skopeo.inspect_config(source, scratch))
     references.check_name(reference)
     if local := skopeo.local_image_id(reference):
         return f"containers-storage:@{local}", local
@@ -116,6 +122,8 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
     The folder gets its final name last, after its content is synced: an entry with that name is
     complete.
     """
+    from innkeeper.image import erofs, layer, tree  # for an image that is not in the cache yet
+
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -123,17 +131,17 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
         blobs = partial / "blobs"
         skopeo.copy_to_dir(source, blobs, partial)
         config, layers = _read_manifest(reference, blobs, image_id)
-        tree = new_directory()
-        for layer in layers:
-            tree = merge(tree, read_layer(layer, tree))
-        link_mtab(tree)
-        write_erofs(tree, partial / "image.erofs", uuid=bytes.fromhex(image_id)[:16])
+        root = tree.new_directory()
+        for path in layers:
+            root = tree.merge(root, layer.read_layer(path, root))
+        tree.link_mtab(root)
+        erofs.write_erofs(root, partial / "image.erofs", uuid=bytes.fromhex(image_id)[:16])
         record: dict[str, object] = {
             "reference": reference,
             "config": config,
-            "volumes": _volume_folders(tree, parse_config(config).volumes),
+            "volumes": _volume_folders(root, parse_config(config).volumes),
         }
-        record |= {name: _account_file(tree, name) for name in ("passwd", "group")}
+        record |= {name: _account_file(root, name) for name in ("passwd", "group")}
         _write_synced(partial / "image.json", json.dumps(record, indent=1).encode())
         shutil.rmtree(blobs)
         partial.rename(folder)
@@ -176,23 +184,27 @@ def _check_media_type(reference: str, kind: str) -> None:
         raise InnkeeperError(f"image {reference}: a layer of media type {kind} holds no file system that can be read")
 
 
-def _account_file(tree: Inode, name: str) -> str | None:
+def _account_file(root: "Inode", name: str) -> str | None:
     """Return the text of /etc/`name` in the tree, or None.
 
     The size is bounded, and links are followed inside the image: it is never a device, a fifo or
     the host's file.
     """
-    node = lookup(tree, f"/etc/{name}".encode())
+    from innkeeper.image.tree import lookup, read
+
+    node = lookup(root, f"/etc/{name}".encode())
     data = read(node, ACCOUNTS_MAX) if node is not None else None
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
-def _volume_folders(tree: Inode, volumes: Sequence[str]) -> dict[str, str | None]:
+def _volume_folders(root: "Inode", volumes: Sequence[str]) -> dict[str, str | None]:
     """Return the folder of each volume, with its links resolved inside the image.
 
     They are resolved here so that in the guest no link of the image can redirect a mount.
     """
-    found = {volume: real_directory(tree, volume.encode()) for volume in volumes}
+    from innkeeper.image.tree import real_directory
+
+    found = {volume: real_directory(root, volume.encode()) for volume in volumes}
     return {volume: None if path is None else path.decode("utf-8", "surrogateescape") for volume, path in found.items()}
 
 
@@ -228,7 +240,8 @@ def _scratch(root: Path) -> Iterator[Path]:
                 continue
             shutil.rmtree(old, ignore_errors=True)
             os.close(fd)
-        folder = Path(tempfile.mkdtemp(dir=root, prefix=".scratch-"))
+        folder = root / f".scratch-{os.urandom(8).hex()}"
+        folder.mkdir(mode=0o700)
         fd = files.lock(folder, flags=os.O_RDONLY)
     try:
         yield folder
@@ -245,7 +258,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return files.sha256(data)
 
 
 def _hex(digest: str) -> str:

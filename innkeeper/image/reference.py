@@ -7,7 +7,6 @@ containers-registries.conf(5) lists for it.
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +81,8 @@ def read_registries() -> Registries:
 
     The user's file takes the place of the system's.
     """
+    import tomllib  # for short names only
+
     found = Registries()
     for path in _configuration_files():
         try:

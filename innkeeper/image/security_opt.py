@@ -4,10 +4,10 @@ They set the fields for mandatory access control in a container's specification.
 it refuses a profile or a label that it does not have, and the error names it.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.files import sha256
 from innkeeper.image.run_options import RunOptions
 
 APPARMOR_PROFILE = "innkeeper-default"
@@ -68,6 +68,6 @@ def categories(container_id: str) -> list[str]:
 
     Few other containers have the same pair.
     """
-    digest = int.from_bytes(hashlib.sha256(container_id.encode()).digest()[:8])
+    digest = int(sha256(container_id.encode())[:16], 16)
     first, second = digest % CATEGORIES, digest // CATEGORIES % (CATEGORIES - 1)
     return [f"c{number}" for number in sorted((first, second + (second >= first)))]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 from innkeeper.vm import network, qemu, saved_state, template
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
@@ -41,8 +40,7 @@ class CloneableVm(VirtualMachine):
         return VirtioSerial(self.folder, resume=self.template is not None)
 
     def _launch(self, backend: Backend | type[Backend], forwards: tuple[Forward, ...]) -> qemu.Launch:
-        generation = UUID(bytes=os.urandom(16), version=4)
-        return replace(super()._launch(backend, forwards), ram=RAM, generation=str(generation))
+        return replace(super()._launch(backend, forwards), ram=RAM, generation=qemu.new_generation())
 
     def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:
         assert self.qmp is not None

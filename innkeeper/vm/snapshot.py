@@ -7,11 +7,9 @@ Unlike a template, a snapshot has its memory in the state: that of a clone is in
 a share can be saved, because virtiofsd keeps the open files.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import program_name
@@ -108,7 +106,7 @@ class RestoredVm(VirtualMachine):
         return VirtioSerial(self.folder, resume=True)
 
     def _launch(self, backend: Backend | type[Backend], forwards: tuple[Forward, ...]) -> qemu.Launch:
-        generation = str(UUID(bytes=os.urandom(16), version=4)) if self.config.cloneable else ""
+        generation = qemu.new_generation() if self.config.cloneable else ""
         return replace(super()._launch(backend, forwards), incoming=True, generation=generation)
 
     def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:

@@ -13,7 +13,6 @@ used.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -65,7 +64,7 @@ def key_of(launch: qemu.Launch) -> str:
     channel = replace(common, vsock_chardev="", generation="")
     boot_files = [_identity(path) for path in (Path(launch.program), config.kernel, config.root, config.initrd) if path is not None]
     known = {"format": FORMAT, "options": qemu.arguments(channel), "files": boot_files, "host": _processor(launch.accel)}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+    return files.sha256(json.dumps(known, sort_keys=True).encode())[:32]
 
 
 def _identity(path: Path) -> list[object]:

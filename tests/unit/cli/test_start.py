@@ -119,3 +119,19 @@ def test_what_needs_more_packages_is_run_by_the_python_of_the_environment(argv: 
     python.chmod(0o755)
     done = subprocess.run(argv, env={**environment, "PYTHONPATH": "/mine"}, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == f"{ROOT}:/mine: -m innkeeper.cli {' '.join(argv[argv.index(str(ROOT / 'build.py')) + 1 :])}\n", done.stderr
+
+
+def test_a_run_of_what_is_built_and_fetched_imports_nothing_of_the_build() -> None:
+    """Neither what converts an image nor what hashes by OpenSSL, makes pickles, or runs other programs of the build."""
+    unwanted = ["innkeeper.guest.pipeline", "innkeeper.guest.builder", "innkeeper.image.layer", "innkeeper.image.erofs"]
+    unwanted += ["innkeeper.engine.monitor", "innkeeper.engine.snapshots", "concurrent.futures", "hashlib", "pickle", "tempfile", "uuid"]
+    program = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {sysconfig.get_path("purelib")!r}]
+from innkeeper.cli import run
+from innkeeper.engine import attach, host, resolve, session
+from innkeeper.image import fetch
+print(*sorted(set({unwanted}) & set(sys.modules)))
+"""
+    done = subprocess.run([os.path.realpath(sys.executable), "-S", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == []
