@@ -20,15 +20,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
-def innkeeper(*argv: str, stdin: Any = subprocess.DEVNULL, data: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
-    """Run one command to its end."""
+def innkeeper(
+    *argv: str, stdin: Any = subprocess.DEVNULL, data: bytes | None = None, patience: float = PATIENCE
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run one command to its end, which comes within `patience` seconds."""
     given: dict[str, Any] = {"input": data} if data is not None else {"stdin": stdin}
-    return subprocess.run([*ARGV, *argv], capture_output=True, env=environment(), timeout=PATIENCE, check=False, **given)
+    return subprocess.run([*ARGV, *argv], capture_output=True, env=environment(), timeout=patience, check=False, **given)
 
 
-def succeed(*argv: str, data: bytes | None = None) -> str:
+def succeed(*argv: str, data: bytes | None = None, patience: float = PATIENCE) -> str:
     """The standard output of a command that must succeed."""
-    done = innkeeper(*argv, data=data)
+    done = innkeeper(*argv, data=data, patience=patience)
     assert done.returncode == 0, f"{argv}: status {done.returncode}\n{done.stderr.decode(errors='replace')}"
     return done.stdout.decode()
 
