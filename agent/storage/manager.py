@@ -8,7 +8,7 @@ starts over with a new entry (`acquire`) or has nothing left to do (`_release`, 
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent import loop
@@ -39,6 +39,10 @@ DRIVERS: Mapping[str, Driver | str] = {
 }
 """Driver name -> module. Drivers that not every pod uses are given by module name and imported on
 first use."""
+DISKS = frozenset(("blk", "mmioblk", "nvdimm", "scsi"))
+"""Drivers whose source is a device of the VM, and no path."""
+AT_ONCE = 4
+"""Most disks that are mounted at the same time."""
 PERSISTENT = frozenset((ephemeral.NAME, "local"))
 """Drivers of volumes that outlive the containers that use them, so that a restarted container finds
 its files."""
@@ -235,16 +239,46 @@ def grouped(requests: "Sequence[Storage]") -> "Iterator[Sequence[Storage]]":
             yield layers.pop(storage.mount_point)
 
 
-async def mount_storages(table: StorageManager, requests: "Sequence[Storage]", *, container_id: str = "") -> list[str]:
-    """Acquire all storages in order. Return their mount points, for `table.release`.
+def batches(groups: "Iterable[Sequence[Storage]]") -> "Iterator[list[Sequence[Storage]]]":
+    """Yield the groups in order, those together that can be attached at once.
 
-    If one fails, those acquired before it are released and its error is raised.
+    These are neighbouring disks, at most AT_ONCE, none of which is mounted inside another. The place
+    of any other storage may be inside one before it, and so may its source.
+    """
+    batch: list[Sequence[Storage]] = []
+    for group in groups:
+        if batch and not (len(batch) < AT_ONCE and all(_independent(group, other) for other in batch)):
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
+
+
+def _independent(one: "Sequence[Storage]", other: "Sequence[Storage]") -> bool:
+    if not all(len(group) == 1 and group[0].driver in DISKS and LAYER_OPTION not in group[0].options for group in (one, other)):
+        return False
+    first, second = (f"{group[0].mount_point.rstrip('/')}/" for group in (one, other))
+    return not first.startswith(second) and not second.startswith(first)
+
+
+async def mount_storages(table: StorageManager, requests: "Sequence[Storage]", *, container_id: str = "") -> list[str]:
+    """Acquire all storages, as if in order. Return their mount points, for `table.release`.
+
+    Disks are mounted at once: the mount of each is a worker, most of whose time PID 1 waits. If one
+    fails, those that were acquired are released and its error is raised.
     """
     acquired: list[str] = []
+
+    async def acquire(group: "Sequence[Storage]") -> None:
+        layers = group if len(group) > 1 or LAYER_OPTION in group[0].options else ()
+        acquired.append(await table.acquire(group[0], container_id, layers))
+
     try:
-        for group in grouped(requests):
-            layers = group if len(group) > 1 or LAYER_OPTION in group[0].options else ()
-            acquired.append(await table.acquire(group[0], container_id, layers))
+        for batch in batches(grouped(requests)):
+            async with loop.TaskGroup() as tasks:
+                for group in batch:
+                    tasks.spawn(acquire(group), name=f"mount {group[0].mount_point}")
     except BaseException:
         await table.release(acquired)
         raise

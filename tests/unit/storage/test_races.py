@@ -61,12 +61,12 @@ async def park(times: int) -> None:
         await loop.sleep(0)
 
 
-def storages(points: Sequence[str]) -> list[Storage]:
-    return [Storage(driver=Fake.NAME, mount_point=point) for point in points]
+def storages(points: Sequence[str], driver: str = Fake.NAME) -> list[Storage]:
+    return [Storage(driver=driver, mount_point=point) for point in points]
 
 
 def run(fake: "Driver", body: Any) -> None:
-    with patch.dict(manager.DRIVERS, {Fake.NAME: fake}):
+    with patch.dict(manager.DRIVERS, {Fake.NAME: fake, "blk": fake, "scsi": fake}):
         loop.run(body(StorageManager(DeviceWatch())))
 
 
@@ -100,6 +100,40 @@ def test_cleared_while_it_is_taken_away() -> None:
         assert fake.there == {}
         with pytest.raises(WrongState, match="the sandbox is at its end"):
             await table.acquire(storages(["/a"])[0])
+
+    run(fake, body)
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        ([("blk", "/a"), ("scsi", "/b"), ("overlayfs", "/c")], ["ab", "c"]),
+        ([("overlayfs", "/a"), ("blk", "/b"), ("blk", "/c")], ["a", "bc"]),
+        ([("blk", "/a"), ("blk", "/a/"), ("blk", "/b/c"), ("blk", "/b")], ["a", "ab/c", "b"]),
+        ([("blk", "/a"), ("blk", "/ab")], ["aab"]),
+        ([("virtio-fs", "/a"), ("virtio-fs", "/b")], ["a", "b"]),
+        ([("blk", f"/{number}") for number in range(6)], ["0123", "45"]),
+    ],
+)
+def test_which_are_mounted_at_once(requests: list[tuple[str, str]], expected: list[str]) -> None:
+    groups = manager.grouped([Storage(driver=driver, mount_point=point) for driver, point in requests])
+    found = ["".join(group[0].mount_point.strip("/") for group in batch) for batch in manager.batches(groups)]
+    assert found == expected
+
+
+def test_disks_are_mounted_at_once_and_together_or_not_at_all() -> None:
+    fake = Fake(slow=3)
+
+    async def body(table: StorageManager) -> None:
+        mounting = loop.spawn(mount_storages(table, [*storages(POINTS[:2], "blk"), *storages(POINTS[2:])]), name="mount")
+        await park(2)
+        assert fake.attached == 2
+        assert sorted(await mounting.wait()) == list(POINTS)
+        await table.release(POINTS)
+        fake.fails = 5
+        with pytest.raises(StepFailed, match="no luck"):
+            await mount_storages(table, storages(POINTS[:2], "scsi"))
+        assert fake.there == {} and [table.users(point) for point in POINTS] == [0, 0, 0]
 
     run(fake, body)
 
