@@ -20,6 +20,7 @@ from agent.storage.manager import DRIVERS, LAYERS, StorageManager
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from tests.forked import CLONE_NEWNS, forked_loop
+from tests.mounts import mounts
 
 pytestmark = pytest.mark.root
 
@@ -153,7 +154,7 @@ def test_what_the_shim_sends(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
         storage.fs_group.CopyFrom(FSGroup(group_id=case.group))
 
     async def body() -> None:
-        before = Path("/proc/self/mountinfo").read_text()
+        before = mounts(tmp_path)
         table = StorageManager(made.devices)
         points = [await table.acquire(storage, "c1"), await table.acquire(storage, "c1")]
         asked = made.requests()
@@ -164,7 +165,7 @@ def test_what_the_shim_sends(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
         assert point.exists()
         await table.release(points[1:])
         await table.clear()
-        assert Path("/proc/self/mountinfo").read_text() == before
+        assert mounts(tmp_path) == before
 
     forked_loop(body, unshare=CLONE_NEWNS)
 

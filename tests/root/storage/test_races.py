@@ -13,6 +13,7 @@ from agent.storage.manager import StorageManager, mount_storages
 from agent.storage.mounted import mounted_type
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.forked import CLONE_NEWNS, forked_loop
+from tests.mounts import mounts
 
 pytestmark = pytest.mark.root
 
@@ -51,7 +52,7 @@ def test_what_a_user_has_is_mounted(tmp_path: Path, seed: int) -> None:
                 await table.release(points)
 
     async def body() -> None:
-        before = Path("/proc/self/mountinfo").read_text()
+        before = mounts(tmp_path)
         table = StorageManager(DeviceWatch())
         users = [loop.spawn(use(table), name=f"user {number}") for number in range(USERS)]
         await loop.sleep(0.05)
@@ -62,7 +63,7 @@ def test_what_a_user_has_is_mounted(tmp_path: Path, seed: int) -> None:
             with suppress(loop.TaskCancelled):
                 await user.wait()
         await table.clear()
-        assert Path("/proc/self/mountinfo").read_text() == before
+        assert mounts(tmp_path) == before
         assert not (tmp_path / "bound").exists()
 
     forked_loop(body, unshare=CLONE_NEWNS)
