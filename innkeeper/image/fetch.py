@@ -64,7 +64,7 @@ def resolve(reference: str) -> Image:
     """
     root = paths.images_root()
     root.mkdir(parents=True, exist_ok=True)
-    pin = root / f"pin-{_sha256(reference.encode())}"
+    pin = root / f"pin-{files.sha256(reference.encode())}"
     if "@sha256:" in reference and pin.exists():
         image_id = pin.read_text()
         if (folder := root / f"{image_id}-{FORMAT}").exists():
@@ -89,7 +89,7 @@ def resolve(reference: str) -> Image:
 def _locate_archive(reference: str) -> tuple[str, str]:
     """Return as `_locate` what can be said without skopeo and its folder, or ("", "")."""
     config = archive.peek_config(reference)
-    return (reference, _sha256(config)) if config else ("", "")
+    return (reference, files.sha256(config)) if config else ("", "")
 
 
 def _locate(reference: str, scratch: Path) -> tuple[str, str]:
@@ -100,14 +100,14 @@ def _locate(reference: str, scratch: Path) -> tuple[str, str]:
     """
     if references.has_transport(reference):
         source = references.check_transport(reference)
-        return source, _sha256(skopeo.inspect_config(source, scratch))
+        return source, files.sha256(skopeo.inspect_config(source, scratch))
     references.check_name(reference)
     if local := skopeo.local_image_id(reference):
         return f"containers-storage:@{local}", local
     failures = []
     for source in references.remote_candidates(reference):
         try:
-            return source, _sha256(skopeo.inspect_config(source, scratch))
+            return source, files.sha256(skopeo.inspect_config(source, scratch))
         except InnkeeperError as error:
             failures.append(error)
     if len(failures) == 1:
@@ -167,7 +167,7 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
         listed = [_hex(digest) for digest in config["rootfs"]["diff_ids"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InnkeeperError(f"image {reference}: not an image that can be run: its manifest or config lacks {error}") from error
-    if _sha256(raw) != image_id:
+    if files.sha256(raw) != image_id:
         raise InnkeeperError(f"image {reference} changed while it was fetched", hint="run it again")
     if layers != listed:
         raise InnkeeperError(f"image {reference}: its layers are not those that its config lists")
@@ -255,10 +255,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(data: bytes) -> str:
-    return files.sha256(data)
 
 
 def _hex(digest: str) -> str:
