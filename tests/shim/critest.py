@@ -27,8 +27,8 @@ class Check:
     seconds: float
 
 
-def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = "", processes: int = 1) -> Mapping[str, Check]:
-    """Run checks against a handler, `processes` at a time. `folder` is for the report, and their temporary files. Return name -> Check."""
+def run(node: Node, handler: str, folder: Path, processes: int = 1) -> Mapping[str, Check]:
+    """Run all checks with a handler, `processes` at a time. `folder` is for the report and their temporary files. Return name -> Check."""
     program = go_helpers.build("test-critest", CRI_TOOLS, PACKAGE, tests=True) / "critest.test"
     runner = go_helpers.build("test-ginkgo", CRI_TOOLS, RUNNER)  # critest looks for it on the PATH
     report, work = folder / f"{handler}.json", folder / f"{handler}-files"
@@ -36,8 +36,6 @@ def run(node: Node, handler: str, folder: Path, *, focus: str = "", skip: str = 
     socket = f"unix://{node.folder}/c.sock"
     options = {"runtime-endpoint": socket, "image-endpoint": socket, "runtime-handler": handler, "config": "/dev/null"}
     options |= {"nri-socket": str(node.folder / "nri.sock"), "ginkgo.json-report": str(report), "ginkgo.timeout": "3h"}
-    options |= {"ginkgo.focus": focus} if focus else {}
-    options |= {"ginkgo.skip": skip} if skip else {}
     options |= {"parallel": str(processes)} if processes > 1 else {}
     argv = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-ginkgo.no-color"]
     environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(work), "PATH": f"{runner}:{os.environ['PATH']}"}

@@ -1,7 +1,6 @@
 """kill -9 of everything there is, in every state: containerd tells the truth soon, and nothing stays.
 
-A few rounds by default, each with another state and victim. With --long 200 rounds at random; the
-seed is in the output of a failure.
+A few rounds with chosen states and victims, and 200 at random, whose seed is in the output of a failure.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.interop,
     pytest.mark.vm,
-    needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "module:pyroute2"),
+    needs("root", "ctr", "virtiofsd", "setpriv", "nsenter", "ip", "busybox", "cni", "iptables-save", "go", "mke2fs", "module:pyroute2"),
 ]
 VICTIMS = ("shim", "qemu", "virtiofsd", "containerd")
 SOON = 15.0
@@ -33,8 +32,8 @@ SOON = 15.0
 GONE_SECONDS = 75.0
 """Seconds until nothing is left: a shim whose containerd died before it connected ends after a minute."""
 ROUNDS = 200
-BOOT_SECONDS = 6.0
-"""A creation is disturbed within these seconds."""
+HANDLERS = {"innkeeper": 6.0, "template": 2.0}
+"""How the VM starts: it boots, or it starts from a template. A creation is disturbed within these seconds."""
 
 
 @dataclass
@@ -45,6 +44,7 @@ class Round:
     id: str
     victim: str
     delay: float
+    handler: str = "innkeeper"
     pod: str = ""
 
     def pids(self, name: str) -> list[int]:
@@ -76,9 +76,14 @@ class Round:
             self.node.start()
         return bool(pids)
 
+    def words(self) -> list[str]:
+        """The client's words that run a container that goes on."""
+        options = ("--runtime-config-path", str(self.node.folder / "template.toml")) if self.handler == "template" else ()
+        return [*self.node.run_words("--detach", *options, self.id), "sleep", "1000"]
+
     def run(self) -> None:
         """Run a container that goes on."""
-        self.node.ctr(*self.node.run_words("--detach", self.id), "sleep", "1000")
+        self.node.ctr(*self.words())
 
     def check_ended(self) -> None:
         """The API says that the container has ended, unless only containerd was killed: then it goes on."""
@@ -90,8 +95,9 @@ class Round:
 
 
 def creating(round: Round) -> None:
-    argv = round.node.argv(*round.node.run_words("--detach", round.id), "sleep", "1000")
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as client:
+    with subprocess.Popen(
+        round.node.argv(*round.words()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as client:
         pause(round.delay, "the creation is under way, and is killed at any moment of it")
         killed = round.kill()
         error = client.communicate(timeout=SECONDS)[1]
@@ -134,7 +140,7 @@ def created(round: Round) -> None:
     linux = {"security_context": {"namespace_options": {"pid": 1}}}
     pod.write_text(json.dumps({"metadata": metadata, "linux": linux}))
     container.write_text(json.dumps({"metadata": {"name": "c"}, "image": {"image": IMAGE}, "command": ["sleep", "1000"], "linux": linux}))
-    round.pod = node.crictl("runp", pod).strip()
+    round.pod = node.crictl("runp", "--runtime", round.handler, pod).strip()
     node.groups.add(("k8s.io", round.pod))
     id = node.crictl("create", "--no-pull", round.pod, container, pod).strip()
     try:
@@ -166,10 +172,10 @@ CHOSEN = (
 """Each state, each victim."""
 
 
-def play(node: Node, state: str, victim: str, delay: float, number: int) -> None:
+def play(node: Node, state: str, round: Round) -> None:
     """Play one round. Afterwards there is nothing more than before."""
     before = leftovers(node)
-    STATES[state](Round(node, f"crash-{number}", victim, delay))
+    STATES[state](round)
     node.end_all()
     assert node.tasks() == {}
     poll(lambda: not leftovers(node) - before, GONE_SECONDS, every=0.2)
@@ -178,14 +184,15 @@ def play(node: Node, state: str, victim: str, delay: float, number: int) -> None
 
 @pytest.mark.parametrize(("state", "victim", "delay"), CHOSEN)
 def test_kill(node: Node, state: str, victim: str, delay: float) -> None:
-    play(node, state, victim, delay, 0)
+    play(node, state, Round(node, "crash", victim, delay))
 
 
-@pytest.mark.long
 def test_at_random(node: Node) -> None:
     seed = int(os.environ.get("INNKEEPER_TEST_SEED") or time.time())
     chance = random.Random(seed)
+    node.make_template()
     for number in range(int(os.environ.get("INNKEEPER_TEST_ROUNDS") or ROUNDS)):
-        state, victim, delay = chance.choice(list(STATES)), chance.choice(VICTIMS), chance.uniform(0, BOOT_SECONDS)
-        print(f"seed {seed} round {number}: {state} {victim} {delay:.2f}", flush=True)
-        play(node, state, victim, delay, number)
+        state, victim, handler = chance.choice(list(STATES)), chance.choice(VICTIMS), chance.choice(list(HANDLERS))
+        delay = chance.uniform(0, HANDLERS[handler])
+        print(f"seed {seed} round {number}: {state} {victim} {handler} {delay:.2f}", flush=True)
+        play(node, state, Round(node, f"crash-{number}", victim, delay, handler))

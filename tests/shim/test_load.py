@@ -69,7 +69,6 @@ def _start(node: Node, pod: str, name: str, configuration: Path) -> str:
     return container
 
 
-@pytest.mark.long
 def test_pods_in_a_row(loaded: Node) -> None:
     for number in range(IN_A_ROW):
         with running_pod(loaded, f"row-{number}", "template") as pod:
