@@ -17,18 +17,20 @@ def boot(vm: VirtualMachine, timeout: float, started: Callable[[], object] = lam
     Ours has no jump labels. Such a guest is started once more. `timeout` in seconds is for each
     attempt.
     """
-    vm.start()
-    started()
-    try:
+
+    def attempt() -> None:
+        vm.start()
+        started()
         vm.wait_ready(timeout)
+
+    try:
+        attempt()
     except InnkeeperError:
         if not _broken_by_emulator(vm):
             raise
         progress.warn("the emulator broke the guest's kernel while it booted (QEMU before 8.1 does, int3): booting it once more")
         vm.end()
-        vm.start()
-        started()
-        vm.wait_ready(timeout)
+        attempt()
 
 
 def _broken_by_emulator(vm: VirtualMachine) -> bool:
