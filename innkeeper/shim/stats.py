@@ -28,8 +28,20 @@ def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
             usage_limit=group.memory_stats.usage.limit,
             **{name: counts[name] for name in names if name in counts},
         ),
+        io=_io(group.blkio_stats),
         memory_events=pb.MemoryEvents(oom_kill=oom_kills(response)),
     )
+
+
+def _io(figures: agent_pb2.BlkioStats) -> pb.IOStat:
+    """Return bytes and operations for each block device, as io.stat has them. Clients expect the message even if it is empty."""
+    entries: dict[tuple[int, int], pb.IOEntry] = {}
+    for rows, unit in ((figures.io_service_bytes_recursive, "bytes"), (figures.io_serviced_recursive, "ios")):
+        for row in rows:
+            entry = entries.setdefault((row.major, row.minor), pb.IOEntry(major=row.major, minor=row.minor))
+            if prefix := {"read": "r", "write": "w"}.get(row.op.lower()):
+                setattr(entry, prefix + unit, row.value)
+    return pb.IOStat(usage=entries.values())
 
 
 def oom_kills(response: agent_pb2.StatsContainerResponse) -> int:

@@ -527,17 +527,41 @@ class MemoryEvents(_message.Message):
     oom_kill: int
     def __init__(self, oom_kill: _Optional[int] = ...) -> None: ...
 
+class IOEntry(_message.Message):
+    __slots__ = ("major", "minor", "rbytes", "wbytes", "rios", "wios")
+    MAJOR_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
+    RBYTES_FIELD_NUMBER: _ClassVar[int]
+    WBYTES_FIELD_NUMBER: _ClassVar[int]
+    RIOS_FIELD_NUMBER: _ClassVar[int]
+    WIOS_FIELD_NUMBER: _ClassVar[int]
+    major: int
+    minor: int
+    rbytes: int
+    wbytes: int
+    rios: int
+    wios: int
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., rbytes: _Optional[int] = ..., wbytes: _Optional[int] = ..., rios: _Optional[int] = ..., wios: _Optional[int] = ...) -> None: ...
+
+class IOStat(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _containers.RepeatedCompositeFieldContainer[IOEntry]
+    def __init__(self, usage: _Optional[_Iterable[_Union[IOEntry, _Mapping[str, object]]]] = ...) -> None: ...
+
 class Metrics(_message.Message):
-    __slots__ = ("pids", "cpu", "memory", "memory_events")
+    __slots__ = ("pids", "cpu", "memory", "io", "memory_events")
     PIDS_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    IO_FIELD_NUMBER: _ClassVar[int]
     MEMORY_EVENTS_FIELD_NUMBER: _ClassVar[int]
     pids: PidsStat
     cpu: CPUStat
     memory: MemoryStat
+    io: IOStat
     memory_events: MemoryEvents
-    def __init__(self, pids: _Optional[_Union[PidsStat, _Mapping[str, object]]] = ..., cpu: _Optional[_Union[CPUStat, _Mapping[str, object]]] = ..., memory: _Optional[_Union[MemoryStat, _Mapping[str, object]]] = ..., memory_events: _Optional[_Union[MemoryEvents, _Mapping[str, object]]] = ...) -> None: ...
+    def __init__(self, pids: _Optional[_Union[PidsStat, _Mapping[str, object]]] = ..., cpu: _Optional[_Union[CPUStat, _Mapping[str, object]]] = ..., memory: _Optional[_Union[MemoryStat, _Mapping[str, object]]] = ..., io: _Optional[_Union[IOStat, _Mapping[str, object]]] = ..., memory_events: _Optional[_Union[MemoryEvents, _Mapping[str, object]]] = ...) -> None: ...
 
 class CreateSandboxRequest(_message.Message):
     __slots__ = ("sandbox_id", "bundle_path", "rootfs", "options", "netns_path", "annotations")
