@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from innkeeper.shim import cgroups, mounts, state
+from innkeeper.shim import cgroups, hooks, mounts, state
 from innkeeper.shim.pb import containerd_pb2 as pb
 
 KILLED = 128 + signal.SIGKILL
@@ -23,6 +23,7 @@ def delete(bundle: Path) -> bytes:
     cgroups.remove_all(map(Path, left.groups))
     for folder in left.folders:
         mounts.remove(Path(folder))
+    hooks.after_loss(bundle.name, left)
     for socket in left.sockets:
         Path(socket).unlink(missing_ok=True)
     left.remove()

@@ -7,6 +7,7 @@ from typing import Any
 from innkeeper.shim import events, spec, stats
 from innkeeper.shim.errors import not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
+from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import CREATED, LOST, PAUSED, RUNNING, STOPPED, Exit, Process, Stdio
@@ -19,13 +20,16 @@ class Container:
     `owns_machine`: the VM ends with it. `hold_stdin`: see `streams.Input`.
     """
 
-    def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
+    def __init__(
+        self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, hooks: Hooks, *, owns_machine: bool
+    ) -> None:
         self.id = request.id
         self.bundle = request.bundle
         self.machine = machine
         self.pid = machine.pid
         self.owns_machine = owns_machine
         self.state = state
+        self._hooks = hooks
         self._publisher = publisher
         self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.id, publisher.namespace)
         self.init = Process(self.stdio, lambda process: self._exited(process, ""))
@@ -58,6 +62,7 @@ class Container:
             if exec_id:
                 self._publisher.publish(pb.TaskExecStarted(container_id=self.id, exec_id=exec_id, pid=self.pid))
             else:
+                self._hooks.started(self.pid)
                 self._publisher.publish(pb.TaskStart(container_id=self.id, pid=self.pid))
 
     def delete(self, exec_id: str) -> Exit:
@@ -78,6 +83,7 @@ class Container:
     def remove(self) -> None:
         """Remove all that the container has, in the guest and on the host."""
         if not self.owns_machine or self.machine.end():
+            self._hooks.stopped()
             self.state.clear()
 
     def _exited(self, process: Process, exec_id: str) -> None:

@@ -15,6 +15,7 @@ from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_process import ExecProcess, InitProcess
+from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.oom_reports import OomReports
 from innkeeper.shim.pb import containerd_pb2 as pb
@@ -30,8 +31,10 @@ STATS_SECONDS = 1.0
 class GuestContainer(Container):
     """A container in the guest, where its id has a prefix: containerd allows ids that the agent does not."""
 
-    def __init__(self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, *, owns_machine: bool) -> None:
-        super().__init__(request, machine, publisher, state, owns_machine=owns_machine)
+    def __init__(
+        self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, hooks: Hooks, *, owns_machine: bool
+    ) -> None:
+        super().__init__(request, machine, publisher, state, hooks, owns_machine=owns_machine)
         self.agent_id = agent_id(request.id)
         self.folder = machine.shared.path / self.agent_id
         self._agent = machine.agent

@@ -41,17 +41,16 @@ PSEUDO_MAP_FD = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def open_listeners(namespace: str) -> tuple[list[socket.socket], int]:
-    """Return the listening sockets, and the descriptor that keeps the program attached.
+def open_listeners() -> tuple[list[socket.socket], int]:
+    """Return the listening sockets in this thread's network namespace, and the descriptor that keeps the program attached.
 
-    The calling process must be in the network namespace at the path `namespace`. There is one
-    socket for 127.0.0.1, and one for ::1 if the namespace has that. Raises OSError.
+    There is one socket for 127.0.0.1, and one for ::1 if the namespace has that. Raises OSError.
     """
     listeners = [_listener(socket.AF_INET, "127.0.0.1")]
     try:
         if (sixth := _listener_of_ipv6()) is not None:
             listeners.append(sixth)
-        return listeners, _attach(listeners, namespace)
+        return listeners, _attach(listeners)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -78,14 +77,14 @@ def _listener_of_ipv6() -> socket.socket | None:
         raise
 
 
-def _attach(listeners: list[socket.socket], namespace: str) -> int:
+def _attach(listeners: list[socket.socket]) -> int:
     opened = [_bpf(BPF_MAP_CREATE, struct.pack("=IIII", BPF_MAP_TYPE_SOCKMAP, 4, 4, len(FAMILIES)))]
     try:
         for listener in listeners:
             key, value = ctypes.c_uint32(FAMILIES.index(listener.family)), ctypes.c_uint32(listener.fileno())
             _bpf(BPF_MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", opened[0], ctypes.addressof(key), ctypes.addressof(value), 0))
         opened.append(_load(_program(opened[0])))
-        opened.append(os.open(namespace, os.O_RDONLY | os.O_CLOEXEC))
+        opened.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         return _bpf(BPF_LINK_CREATE, struct.pack("=IIII", opened[1], opened[2], BPF_SK_LOOKUP, 0))
     finally:
         for descriptor in opened:

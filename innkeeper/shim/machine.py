@@ -20,6 +20,7 @@ from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import clone, log, mounts, port_forward, spec
 from innkeeper.shim.cgroups import Group
+from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.shared_folder import SharedFolder
@@ -78,7 +79,7 @@ class Machine:
         assert self._vm is not None, "boot() comes first"
         return int(self._vm.entry.get("pid"))
 
-    def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, namespace: str) -> None:
+    def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, namespace: str, hooks: Hooks) -> None:
         """Boot the VM and set up its sandbox. `namespace` is the path of a network namespace, or empty.
 
         Raises InnkeeperError, OSError and RpcError.
@@ -87,8 +88,8 @@ class Machine:
         self.folder.mkdir(mode=0o700, parents=True)
         self._enter_group(size)
         self._shared = shared = SharedFolder(self.folder / "shared")
-        if namespace:
-            self._network = PodNetwork(Path(namespace), self.folder)
+        if namespace or hooks.has_creation():
+            self._network = PodNetwork(namespace, self.folder, hooks.create)
         share = replace(Share.of(TAG, shared.path), namespace=shared.namespace.path)
         taps = self._network.taps if self._network is not None else ()
         config = replace(configuration(self.settings, size), shares=(share,), network=taps or False)

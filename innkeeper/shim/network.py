@@ -10,14 +10,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from innkeeper.client import Agent
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import localhost_listener, log, network_helper
+from innkeeper.shim import log, network_helper
 from innkeeper.shim.port_forward import PortForward
 from innkeeper.vm import Tap
 from innkeeper.wire.pb import types_pb2
@@ -100,43 +100,56 @@ def _address(version: int, address: str, mask: str) -> types_pb2.IPAddress:
 class PodNetwork:
     """The helper process, and the taps that it has made: one for each interface of the namespace."""
 
-    def __init__(self, namespace: Path, folder: Path) -> None:
-        """Make the taps in `namespace`. Errors of the helper go to a file in `folder`. Raises InnkeeperError."""
+    def __init__(self, namespace: str, folder: Path, prepare: Callable[[int], None] = lambda pid: None) -> None:
+        """Make the taps in `namespace`, or in a new one if that is empty. Errors of the helper go to a file in `folder`.
+
+        Before they are made, `prepare` is called with the id of a process that is in the namespace, and may
+        put interfaces there. Raises InnkeeperError, and what `prepare` raises.
+        """
         self.taps: tuple[Tap, ...] = ()
         self.forward: PortForward | None = None
+        self._namespace = -1
         self._log = folder / "network.log"
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(SECONDS)
-        argv = [sys.executable, "-P", "-m", network_helper.__name__, str(namespace), str(far.fileno())]
+        argv = [sys.executable, "-P", "-m", network_helper.__name__, namespace, str(far.fileno())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with far, open(self._log, "wb") as errors:
             self._helper = subprocess.Popen(
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=[far.fileno()]
             )
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, INTERFACES_MAX)
-            if not data:
-                raise self._failure()
-            self.taps = tuple(Tap(fd, mac, namespace) for fd, mac in zip(fds, json.loads(data), strict=True))
-        except (OSError, InnkeeperError) as error:
+            self._receive()
+            prepare(self._helper.pid)
+            # Not named by the helper's id: it may have ended before QEMU is there.
+            self._namespace = os.open(f"/proc/{self._helper.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            place = Path(f"/proc/{os.getpid()}/fd/{self._namespace}")
+            self._socket.send(b"1")
+            macs, fds = self._receive()
+            self.taps = tuple(Tap(fd, mac, place) for fd, mac in zip(fds, macs, strict=True))
+        except BaseException:
             self.close()
-            raise error if isinstance(error, InnkeeperError) else self._failure() from error
+            raise
+
+    def _receive(self) -> tuple[Any, list[int]]:
+        """Return the helper's next message and the descriptors in it. Raises InnkeeperError."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, INTERFACES_MAX)
+            return json.loads(data), fds
+        except (OSError, ValueError) as error:  # it says nothing more if it has failed
+            raise self._failure() from error
 
     def connect(self) -> tuple[Link, ...]:
         """Return what the pod's interfaces have, once their traffic reaches the taps. Raises InnkeeperError."""
         if not self.taps:
             return ()
         self._close_taps()  # QEMU has them
-        try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_MAX, 1 + len(localhost_listener.FAMILIES))
-            found = json.loads(data)
-            if fds:
-                self.forward = PortForward([socket.socket(fileno=fd) for fd in fds[1:]], fds[0])
-            else:
-                log.error(f"ports of the pod cannot be forwarded: {found['no_listener']}")
-            return tuple(map(Link.of, found["links"]))
-        except (OSError, ValueError) as error:
-            raise self._failure() from error
+        found, fds = self._receive()
+        if fds:
+            self.forward = PortForward([socket.socket(fileno=fd) for fd in fds[1:]], fds[0])
+        else:
+            log.error(f"ports of the pod cannot be forwarded: {found['no_listener']}")
+        return tuple(map(Link.of, found["links"]))
 
     def _failure(self) -> InnkeeperError:
         lines = self._log.read_text(errors="replace").strip().splitlines()
@@ -155,3 +168,6 @@ class PodNetwork:
         taps, self.taps = self.taps, ()
         for tap in taps:
             os.close(tap.fd)
+        if self._namespace >= 0:
+            os.close(self._namespace)
+            self._namespace = -1

@@ -1,8 +1,9 @@
 """Make a tap in a pod's network namespace for each interface there, and redirect one to the other and back.
 
-`network` runs this as a process of its own: network_helper NAMESPACE SOCKET. It sends two messages on
-the socket: the interfaces' hardware addresses with the taps' descriptors, then, if there are any,
-what each interface has of addresses, routes and static neighbours, with the descriptors of
+`network` runs this as a process of its own: network_helper NAMESPACE SOCKET. NAMESPACE is a path, or
+empty for a new one. It sends an empty object once it is there, and goes on with the answer. Then it
+sends two messages: the interfaces' hardware addresses with the taps' descriptors, and, if there are
+any, what each interface has of addresses, routes and static neighbours, with the descriptors of
 `localhost_listener`, or the reason why there are none.
 """
 
@@ -18,7 +19,8 @@ from typing import Any
 from innkeeper.shim import localhost_listener
 
 CLONE_NEWNET = 0x40000000
-SIOCGIFHWADDR = 0x8927
+SIOCSIFFLAGS, SIOCGIFHWADDR = 0x8914, 0x8927
+IFF_UP = 0x1
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 ARPHRD_ETHER = 1
@@ -41,6 +43,8 @@ def main() -> None:
     namespace, number = sys.argv[1:]
     out = socket.socket(fileno=int(number))
     enter(namespace)
+    out.send(b"{}")
+    out.recv(1)
     found = interfaces()
     if len(found) > INTERFACES_MAX:
         raise OSError(f"{len(found)} interfaces: a VM takes {INTERFACES_MAX}")
@@ -52,7 +56,7 @@ def main() -> None:
         return
     links = redirect([name for name, _ in found])
     try:
-        listeners, link = localhost_listener.open_listeners(namespace)
+        listeners, link = localhost_listener.open_listeners()
     except OSError as error:
         out.send(json.dumps({"links": links, "no_listener": str(error)}).encode())
     else:
@@ -60,7 +64,13 @@ def main() -> None:
 
 
 def enter(namespace: str) -> None:
-    """Enter a network namespace. Raises OSError."""
+    """Enter a network namespace, or a new one if there is no path. Raises OSError."""
+    if not namespace:
+        if _libc.unshare(CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:  # as runc does
+            fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
+        return
     descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     if _libc.setns(descriptor, CLONE_NEWNET) < 0:
         raise OSError(ctypes.get_errno(), "setns", namespace)

@@ -19,6 +19,7 @@ from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_container import GuestContainer, agent_id
+from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import Stdio
@@ -111,28 +112,28 @@ class Pod:
 
     def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
         if self._machine is not None:
-            return self._create_in_guest(request, document, state, self._machine, owns_machine=False)
+            hooks = Hooks(document, request.id, state)
+            return self._create_in_guest(request, document, state, self._machine, hooks, owns_machine=False)
         if (document.get("annotations") or {}).get(spec.CONTAINER_TYPE) == "container":
             raise wrong_state("the VM of the pod has ended")
-        sandbox = spec.is_sandbox(document)
+        sandbox, hooks = spec.is_sandbox(document), Hooks(document, request.id, state)
         # What a VM cannot do is refused before one is booted.
         if sandbox:
             spec.check(document)
         else:
             self._joined_container(spec.plan(document, agent_id(request.id), {}).pid_namespace)
             roots.plan(request.rootfs)
-        machine = self._boot(request, document, state)
+        machine = self._boot(request, document, state, hooks)
         try:
             if sandbox:
                 self._machine, self._sysctls = machine, dict(document["linux"].get("sysctl") or {})
-                return Container(request, machine, self._publisher, state, owns_machine=True)
-            return self._create_in_guest(request, document, state, machine, owns_machine=True)
+                return Container(request, machine, self._publisher, state, hooks, owns_machine=True)
+            return self._create_in_guest(request, document, state, machine, hooks, owns_machine=True)
         except BaseException:
-            if machine.end():
-                state.clear()
+            _undo(machine, state, hooks)
             raise
 
-    def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Machine:
+    def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State, hooks: Hooks) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
         found = settings.load(handler_options.config_path(request.options))
         group = Group(resolve(str(document["linux"].get("cgroupsPath") or "")))
@@ -141,25 +142,26 @@ class Pod:
         state.own_vm(self._socket, group.folders)
         sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
         try:
-            machine.boot(sandbox, spec.size(document), spec.network_namespace(document))
+            machine.boot(sandbox, spec.size(document), spec.network_namespace(document), hooks)
             machine.watch_memory(self._report_oom)
         except BaseException:
-            if machine.end():
-                state.clear()
+            _undo(machine, state, hooks)
             raise
         return machine
 
     def _create_in_guest(
-        self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, *, owns_machine: bool
+        self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, hooks: Hooks, *, owns_machine: bool
     ) -> Container:
         mounted = spec.with_mounts(document, self._mounts)
         plan = spec.plan(mounted, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux)
         joined = self._joined_container(plan.pid_namespace)
-        container = GuestContainer(request, machine, self._publisher, state, owns_machine=owns_machine)
+        container = GuestContainer(request, machine, self._publisher, state, hooks, owns_machine=owns_machine)
         if not owns_machine:
             state.add_folder(container.folder)
         root = roots.plan(request.rootfs) if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
+            if not owns_machine:
+                hooks.create(machine.pid)
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             machine.bind(request.id, document["linux"].get("resources") or {})
             if joined == pause.ID and not self._has_pause:
@@ -203,6 +205,13 @@ class Pod:
         for container in list(self._containers.values()):
             if container.owns_machine:
                 container.remove()
+
+
+def _undo(machine: Machine, state: State, hooks: Hooks) -> None:
+    """Undo a creation that has failed."""
+    if machine.end():
+        hooks.stopped()
+        state.clear()
 
 
 def _shm_size(document: spec.Document) -> int:

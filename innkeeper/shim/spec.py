@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import block_devices, memory_volumes
+from innkeeper.shim import block_devices, hooks, memory_volumes
 from innkeeper.shim.block_devices import BlockDevice
 from innkeeper.shim.mounts import below
 from innkeeper.wire.pb import agent_pb2
@@ -68,7 +68,7 @@ def is_sandbox(document: Document) -> bool:
 
 
 def check(document: Document) -> None:
-    """Raise InnkeeperError for what no VM can do: share the host's namespaces, run hooks, have its devices."""
+    """Raise InnkeeperError for what no VM can do: share the host's namespaces, run its programs in a container, have its devices."""
     _check_namespaces(document)
     _refuse(document)
 
@@ -106,8 +106,10 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     mounts = [_mount(index, mount, agent_id, binds, storages) for index, mount in enumerate(document.get("mounts") or ())]
     linux = _linux(document["linux"], sysctls, selinux=selinux)
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
-    dropped = ("hooks", "hostname")  # no hooks are left; the host name is the sandbox's
+    dropped = ("hooks", "hostname")  # most hooks are the host's; the host name is the sandbox's
     rest = {key: value for key, value in document.items() if key not in dropped}
+    if in_guest := (document.get("hooks") or {}).get(hooks.IN_GUEST):
+        rest["hooks"] = {hooks.IN_GUEST: in_guest}
     made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
     return Plan(made, tuple(binds), tuple(storages), block_devices.of(document["linux"]), _path_of("pid", document))
 
@@ -152,9 +154,7 @@ def resources(document: Document) -> Document:
 
 
 def _refuse(document: Document) -> None:
-    for name, hooks in (document.get("hooks") or {}).items():
-        if hooks:
-            raise InnkeeperError(f"hooks.{name}: hooks would run on the host, where the container is not")
+    hooks.check(document)
     if devices := [entry for entry in document["linux"].get("devices") or () if not block_devices.is_block(entry)]:
         raise InnkeeperError(
             f"linux.devices: {devices[0].get('path')}: devices of the host cannot be passed to a VM, but block devices",

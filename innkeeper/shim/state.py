@@ -20,7 +20,8 @@ NAME = "state.json"
 class State:
     """The folders, sockets and control groups of one container, and the process that owns its VM if it has one of its own.
 
-    `shim` is that process's id and start time, which together name one process only.
+    `shim` is that process's id and start time, which together name one process only. `hooks`: those
+    for after the container's end are to run.
     """
 
     bundle: Path
@@ -28,6 +29,7 @@ class State:
     sockets: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     shim: tuple[int, int] | None = None
+    hooks: bool = False
 
     def add_folder(self, folder: Path) -> None:
         """Record a folder that is going to be made."""
@@ -44,7 +46,7 @@ class State:
     def save(self) -> None:
         """Write the file. Raises OSError."""
         with files.replaced(self.bundle / NAME) as part:
-            fields = {"folders": self.folders, "sockets": self.sockets, "groups": self.groups, "shim": self.shim}
+            fields = {"folders": self.folders, "sockets": self.sockets, "groups": self.groups, "shim": self.shim, "hooks": self.hooks}
             part.write_text(json.dumps({"version": 1, **fields}) + "\n")
 
     def clear(self) -> None:
@@ -66,7 +68,7 @@ def load(bundle: Path) -> State:
         data: dict[str, Any] = json.loads((bundle / NAME).read_bytes())
         shim = data.get("shim")
         folders, sockets, groups = (list(data.get(name, ())) for name in ("folders", "sockets", "groups"))
-        return State(bundle, folders, sockets, groups, (int(shim[0]), int(shim[1])) if shim else None)
+        return State(bundle, folders, sockets, groups, (int(shim[0]), int(shim[1])) if shim else None, bool(data.get("hooks")))
     except (OSError, ValueError, TypeError, AttributeError, IndexError):
         return State(bundle)
 

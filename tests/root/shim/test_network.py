@@ -54,9 +54,10 @@ def test_interfaces_are_found_and_redirected(namespace: Path, tmp_path: Path) ->
         "neighbour add 10.8.0.1 lladdr 02:00:00:00:00:aa dev net1 nud permanent",
     ):
         ip(*inside, *words.split())
-    network = PodNetwork(namespace, tmp_path)
+    network = PodNetwork(str(namespace), tmp_path)
     try:
-        assert [(tap.mac, tap.namespace) for tap in network.taps] == [(MAC, namespace), (other_mac, namespace)]
+        assert [tap.mac for tap in network.taps] == [MAC, other_mac]
+        assert all(tap.namespace.samefile(namespace) for tap in network.taps)
         taps = [os.dup(tap.fd) for tap in network.taps]  # as QEMU has them
         first, second = network.connect()
         assert (first.name, first.mac, first.mtu) == ("eth0", MAC, 9000)
@@ -81,7 +82,7 @@ def test_interfaces_are_found_and_redirected(namespace: Path, tmp_path: Path) ->
 
 
 def test_a_namespace_without_an_interface(namespace: Path, tmp_path: Path) -> None:
-    network = PodNetwork(namespace, tmp_path)
+    network = PodNetwork(str(namespace), tmp_path)
     assert network.taps == ()
     assert network.connect() == ()
     network.close()
@@ -89,4 +90,4 @@ def test_a_namespace_without_an_interface(namespace: Path, tmp_path: Path) -> No
 
 def test_a_namespace_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InnkeeperError, match="No such file or directory"):
-        PodNetwork(tmp_path / "none", tmp_path)
+        PodNetwork(str(tmp_path / "none"), tmp_path)

@@ -20,7 +20,7 @@ def test_every_port_of_localhost_is_forwarded(tmp_path: Path, localhost: str) ->
     def body() -> None:
         loopback.loopback_up()
         guest = listen_unix(tmp_path / "guest")
-        listeners, link = open_listeners("/proc/thread-self/ns/net")
+        listeners, link = open_listeners()
         forward = PortForward(listeners, link)
         forward.start(f"unix://{tmp_path / 'guest'}")
 
@@ -59,7 +59,7 @@ def test_a_pod_without_ipv6(tmp_path: Path) -> None:
     def body() -> None:
         loopback.loopback_up()
         Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").write_text("1")
-        listeners, link = open_listeners("/proc/thread-self/ns/net")
+        listeners, link = open_listeners()
         assert [listener.family for listener in listeners] == [socket.AF_INET]
         forward = PortForward(listeners, link)
         forward.start(f"unix://{tmp_path / 'nobody'}")

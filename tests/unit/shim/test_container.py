@@ -9,6 +9,7 @@ import pytest
 
 from innkeeper.shim.container import Container
 from innkeeper.shim.events import Publisher
+from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import CREATED, STOPPED
@@ -48,7 +49,8 @@ def test_an_exit_before_the_start_is_published(tmp_path: Path, how: str) -> None
     """As with runc: the first process exists from the creation on."""
     vm, events = Vm(), Events()
     request = pb.CreateTaskRequest(id="one", bundle=str(tmp_path))
-    container = Container(request, cast(Machine, vm), events, State(tmp_path), owns_machine=True)
+    state = State(tmp_path)
+    container = Container(request, cast(Machine, vm), events, state, Hooks({}, "one", state), owns_machine=True)
     container.attend()
     assert container.status("") == CREATED
     if how == "kill":

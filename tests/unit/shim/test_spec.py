@@ -119,8 +119,6 @@ def test_the_hosts_namespaces_are_refused(kind: str) -> None:
 def test_what_a_vm_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InnkeeperError, match=r"linux\.devices: /dev/kvm"):
         spec.check(document(devices=[{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}]))
-    with pytest.raises(InnkeeperError, match=r"hooks\.prestart"):
-        spec.check({**document(), "hooks": {"prestart": [{"path": "/bin/true"}]}})
     with pytest.raises(InnkeeperError, match="user namespaces"):
         spec.check(document(namespaces=[*NAMESPACES, {"type": "user"}]))
     with socket.socket(socket.AF_UNIX) as sock:
