@@ -60,6 +60,7 @@ PARTS = {
             "cni",
             "ip",
             "iptables-save",
+            "curl",
             "busybox",
             "mke2fs",
             "mkfs.erofs",
