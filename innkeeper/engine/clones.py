@@ -5,7 +5,10 @@ A VM that starts from a template is a clone. Before anything of a container runs
 that fails, the clone is ended.
 """
 
+import contextlib
 import os
+import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,8 @@ from innkeeper.wire.pb import guest_pb2
 
 READY_SECONDS = 15.0
 """Seconds that a clone may take to answer. It takes a few tenths, on a busy host a few seconds."""
+EXIT_SECONDS = 0.2
+"""Seconds until a process that is ending has ended."""
 CLOCK_TOLERANCE_NS = 50_000_000
 """Nanoseconds that a clone's clock may be off once it is set."""
 UNUSED_DISK = 4096
@@ -43,7 +48,8 @@ def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
     """Start the VM from the template. Return it and a connection, or None if there is no template.
 
     A template that cannot be used is removed. Raises PortError for a port that cannot be had, which
-    is not the template's fault, and InnkeeperError, RpcError and OSError.
+    is not the template's fault, as it is not if somebody kills the VM, and InnkeeperError, RpcError
+    and OSError.
     """
     try:
         with template.found(key) as known:
@@ -56,12 +62,23 @@ def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
         vm.end()
         raise
     except (InnkeeperError, RpcError, OSError):
+        killed = _was_killed(vm)
         vm.end()
-        template.remove(key)
+        if not killed:
+            template.remove(key)
         raise
     except BaseException:
         vm.end()
         raise
+
+
+def _was_killed(vm: VirtualMachine) -> bool:
+    """Return whether QEMU or a helper was killed: by somebody, or because the host's memory ran out."""
+    for process in vm.processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.wait(EXIT_SECONDS) == -signal.SIGKILL:  # its connections end before it does
+                return True
+    return False
 
 
 def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
