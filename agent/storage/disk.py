@@ -2,6 +2,9 @@
 
 The drivers differ only in how they find the device node (NODE_OF). The storage's options ask for a
 partition, formatting and dm-verity. Driver erofs.multi-layer mounts its layers by this module too.
+
+An erofs may consist of several disks, which its options name in order: `device=/dev/NAME`, or in
+place of a node `device=ID:LUN` of a SCSI disk, because the host does not know the guest's names.
 """
 
 import os
@@ -33,6 +36,8 @@ MKFS_ARGUMENTS = ("-F", "-q", "-O", "^has_journal", "-m", "0", "-i", "163840", "
 """The options of Kata's agent: no journal, no reserved blocks, few and small inodes."""
 NODE_OF = {"blk": virtio_block, "mmioblk": named_block, "nvdimm": named_block, "scsi": scsi_block}
 """Driver -> how the device node is found: by PCI path, by its own name (/dev/pmemN), or by ID:LUN."""
+DEVICE = "device"
+_SCSI = re.compile(r"[0-9]+:[0-9]+")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -74,6 +79,8 @@ def read(storage: "Storage") -> Disk:
         raise Refused(FIELD, f"{options.data[0][0]} makes no sense for a disk that is not mounted")
     if verity is not None and format_ is not None:
         raise Refused(FIELD, "a disk that is verified cannot be formatted")
+    if verity is not None and options.value(DEVICE) is not None:
+        raise Refused(FIELD, f"{DEVICE}={options.value(DEVICE)}: a disk that is verified cannot have parts that are not")
     return Disk(
         filesystem=filesystem,
         options=options,
@@ -124,12 +131,25 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     return await mount_disk(disk, node, storage.mount_point, context)
 
 
+async def _with_nodes(disk: Disk, context: Context) -> Disk:
+    """Return the disk with the nodes of its further SCSI disks in its options. Waits for them."""
+    if disk.filesystem != "erofs":
+        return disk
+    data = []
+    for key, value in disk.options.data:
+        if key == DEVICE and _SCSI.fullmatch(value or ""):
+            value = await scsi_block(context.devices, value or "", FIELD)
+        data.append((key, value))
+    return disk._replace(options=disk.options._replace(data=tuple(data)))
+
+
 async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) -> Detach:
     """Mount the disk at `node` and return the undo function.
 
-    In this order: wait for the partition, format, verify, mount. Raises AgentError or TimeoutError
-    and then leaves no mount behind.
+    In this order: wait for the partition and further disks, format, verify, mount. Raises AgentError
+    or TimeoutError and then leaves no mount behind.
     """
+    disk = await _with_nodes(disk, context)
     if disk.partition:
         node = await partition(context.devices, node, disk.partition)
     if disk.format is not None:

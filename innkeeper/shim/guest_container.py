@@ -59,7 +59,7 @@ class GuestContainer(Container):
                 self.pid, self._has_thread = self.machine.add_thread(self.agent_id), True
             target = self.folder / spec.ROOT
             if isinstance(root, DiskRoot):
-                storages += root.storages(self.agent_id, [self._plug(disk.path, disk.read_only) for disk in root.disks])
+                storages += root.storages(self.agent_id, [self._plug(path, read_only) for path, read_only in root.files])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
             elif root is not None:
                 shared.bind(root, target, read_only=False)

@@ -6,6 +6,9 @@ ext4 image, an erofs image for each layer, the upmost first, and then an overlay
 last mount names the others by their position, in templates like `{{ mount 0 }}/upper`, because
 containerd leaves all of them to us (see `mount_claims`). Here they name the places in the guest
 where the agent has mounted the disks.
+
+Layers may be merged (`fsmeta.erofs`): one erofs has the folders and names of all, and the layers,
+which its options name in order (`device=`), have the files' data. All of them are disks.
 """
 
 import json
@@ -27,16 +30,22 @@ CONTAINERS = "/run/kata-containers"
 ROOT, LAYERS = "rootfs", "layers"
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
 MAKE_DIRECTORY, VERITY = "X-containerd.mkdir.path=", "X-containerd.dmverity="
+DEVICE = "device="
+"""The option by which an erofs names a further disk: a path for containerd, `ID:LUN` for the agent."""
 _TEMPLATE = re.compile(r"\{\{ *(mount|overlay) +(\d+)(?: +(\d+))? *\}\}")
 
 
 @dataclass(frozen=True)
 class RootDisk:
-    """A file or block device of the host with a file system. `options` are the agent's."""
+    """A file or block device of the host with a file system. `options` are the agent's.
+
+    `layers` are those that hold the data of the layers that are merged into it, in their order.
+    """
 
     path: Path
     filesystem: str
     options: tuple[str, ...]
+    layers: tuple[Path, ...] = ()
 
     @property
     def read_only(self) -> bool:
@@ -55,14 +64,20 @@ class DiskRoot:
         """Return where the root is in the guest."""
         return f"{CONTAINERS}/{agent_id}/{ROOT}"
 
+    @property
+    def files(self) -> list[tuple[Path, bool]]:
+        """What is to be plugged into the VM, each with whether the guest cannot write to it."""
+        return [(path, disk.read_only) for disk in self.disks for path in (disk.path, *disk.layers)]
+
     def storages(self, agent_id: str, addresses: Sequence[str]) -> list[agent_pb2.Storage]:
-        """Return what the agent is asked to mount. `addresses` are those of the SCSI disks. Raises InnkeeperError."""
-        root = self.path(agent_id)
+        """Return what the agent is asked to mount. `addresses` are those of the plugged `files`. Raises InnkeeperError."""
+        root, left = self.path(agent_id), iter(addresses)
         places = [f"{CONTAINERS}/{agent_id}/{LAYERS}/{index}" for index in range(len(self.disks))] if self.top else [root]
-        made = [
-            agent_pb2.Storage(driver="scsi", source=address, fstype=disk.filesystem, options=disk.options, mount_point=place)
-            for disk, address, place in zip(self.disks, addresses, places, strict=True)
-        ]
+        made = []
+        for disk, place in zip(self.disks, places, strict=True):
+            address = next(left)
+            options = [*disk.options, *(f"{DEVICE}{next(left)}" for _ in disk.layers)]
+            made.append(agent_pb2.Storage(driver="scsi", source=address, fstype=disk.filesystem, options=options, mount_point=place))
         return [*made, _top(self.top, places, root)] if self.top else made
 
 
@@ -76,29 +91,33 @@ def plan(mounts: Sequence[pb.Mount]) -> DiskRoot | None:
             raise InnkeeperError(f"rootfs: {len(mounts)} disks, and no mount that makes one root of them")
         return DiskRoot((_disk(last),), None)
     root = DiskRoot(tuple(map(_disk, below)), last)
-    root.storages("check", [""] * len(below))  # what is wrong with the templates is told before a VM boots
+    root.storages("check", [""] * len(root.files))  # what is wrong with the templates is told before a VM boots
     return root
 
 
 def _disk(mount: pb.Mount) -> RootDisk:
-    source = Path(mount.source)
     if mount.type not in FILE_SYSTEMS:
         raise InnkeeperError(f"rootfs: a mount of type {mount.type} is not supported among the disks of a root")
+    options, layers = [], []
+    for option in mount.options:
+        if option.startswith(DEVICE) and mount.type == "erofs":
+            layers.append(_checked(option.removeprefix(DEVICE)))
+        elif option.startswith(VERITY):
+            options += _verity(Path(option.removeprefix(VERITY)))
+        elif option != "loop":
+            options.append(option)
+    return RootDisk(_checked(mount.source), mount.type, tuple(options), tuple(layers))
+
+
+def _checked(source: str) -> Path:
+    """Return the path of a disk. Raises InnkeeperError if it can be none."""
     try:
         mode = os.stat(source).st_mode
     except OSError as error:
         raise InnkeeperError(f"rootfs: {source}: {error.strerror}") from error
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise InnkeeperError(f"rootfs: {source} is neither a file nor a block device")
-    options = []
-    for option in mount.options:
-        if option.startswith("device="):
-            raise InnkeeperError("rootfs: layers that are merged into one erofs are not supported yet: device=")
-        if option.startswith(VERITY):
-            options += _verity(Path(option.removeprefix(VERITY)))
-        elif option != "loop":
-            options.append(option)
-    return RootDisk(source, mount.type, tuple(options))
+    return Path(source)
 
 
 def _verity(path: Path) -> list[str]:

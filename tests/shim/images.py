@@ -12,7 +12,10 @@ from innkeeper import programs
 from tests.interop.node import HARNESS
 
 Layer = dict[str, str]
-"""The files of a layer and their content. `.wh.NAME` hides a file of a layer below (OCI image specification, layer.md)."""
+"""The files of a layer and their content; a name that ends with a slash is a folder.
+
+`.wh.NAME` hides a file of a layer below, `.wh..wh..opq` all of its folder (OCI image specification, layer.md).
+"""
 
 
 def busybox(archive: Path, name: str, *entry: str) -> None:
@@ -52,4 +55,6 @@ def _layer(files: Layer) -> bytes:
 def _add(tar: tarfile.TarFile, path: str, data: bytes) -> None:
     member = tarfile.TarInfo(path)
     member.size, member.mode = len(data), 0o644
+    if path.endswith("/"):
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
     tar.addfile(member, io.BytesIO(data))

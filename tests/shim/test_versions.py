@@ -13,7 +13,7 @@ import pytest
 from innkeeper.guest.host_programs import debian_program
 from tests.eventually import eventually
 from tests.needs import needs
-from tests.shim.containerds import VERSIONS
+from tests.shim.containerds import VERSIONS, runc_shim
 from tests.shim.images import layered
 from tests.shim.node import RUNTIME, Node, running_node, unchanged
 from tests.shim.test_cri import Pod, page, running_pod
@@ -61,7 +61,7 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def later(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node of the version. 2.4 has the erofs snapshotter, whose mkfs.erofs must be of 1.7 or later."""
-    programs = [debian_program("erofs-utils", "/usr/bin/mkfs.erofs")] if version != "1.7" else []
+    programs = [mkfs_erofs(), runc_shim()] if version != "1.7" else []
     scratch = tmp_path_factory.mktemp("blockfile") / "scratch.ext4"
     with scratch.open("wb") as file:
         file.truncate(64 << 20)
@@ -69,6 +69,10 @@ def later(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     text = configuration(version).replace("@SCRATCH@", str(scratch))
     with running_node(VERSIONS[version](), configuration=text, programs=programs, networks=2) as up:
         yield up
+
+
+def mkfs_erofs() -> Path:
+    return debian_program("erofs-utils", "/usr/bin/mkfs.erofs")
 
 
 @pytest.fixture
@@ -138,7 +142,7 @@ def erofs(later: Node) -> Node:
     for namespace in ("default", "k8s.io"):
         later.ctr("--namespace", namespace, "image", "import", "--snapshotter", "erofs", later.folder / "layered.tar")
     snapshots = later.folder / "root/io.containerd.snapshotter.v1.erofs/snapshots"
-    found = sorted(snapshots.glob("*/layer.erofs"), key=lambda path: int(path.parent.name))
+    found = layer_files(snapshots)
     assert len(found) == 2 * (MANY + 1)  # containerd's namespaces share none
     for path in found[::2]:
         add_hash_tree(path)
@@ -173,6 +177,60 @@ def check_layers(output: str) -> None:
     assert (top, fifth, new) == (str(MANY - 1), "5", "new")
     assert int(verified) >= MANY // 2
     assert root.startswith("overlay / overlay rw"), root
+
+
+MERGED = "localhost/merged:1"
+CHANGES: list[dict[str, str]] = [
+    {"data/": "", "data/folder/": "", "data/folder/old": "old\n", "data/file": "first\n", "data/gone/": "", "data/gone/file": "x"},
+    {"data/file": "second\n" * 2000, "data/kept/": "", "data/kept/file": "kept\n", "data/kept/here": "here\n"},
+    {"data/.wh.gone": "", "data/kept/.wh.file": "", "data/kept/other": "other\n"},
+    {"data/folder/": "", "data/folder/.wh..wh..opq": "", "data/folder/new": "new\n"},
+]
+"""Layers that hide files and folders of those below, change files, and make a folder opaque."""
+FILES = [f"/data/{name}" for name in ("file", "folder/new", "kept/here", "kept/other")]
+LIST = "find /data -type f -exec sha256sum {} + | sort -k 2; find /data -exec stat -c '%n %F %a %u %g' {} + | sort"
+
+
+@only_2_4
+def test_layers_that_are_merged(erofs: Node, node: Node) -> None:
+    """One erofs has the names of all the layers, and these its data: below another layer, then as all of the image.
+
+    What the guest shows is what runc shows with that snapshot. With overlayfs it shows the same files; mkfs.erofs 1.8 gives
+    the folders that it merges the mode 0777.
+    """
+    archive = node.folder / "merged.tar"
+    layered(archive, MERGED, CHANGES)
+    snapshots = node.folder / "root/io.containerd.snapshotter.v1.erofs/snapshots"
+    before = layer_files(snapshots)
+    for snapshotter in ("erofs", "overlayfs"):
+        node.ctr("image", "import", "--snapshotter", snapshotter, archive)
+    chain = [before[0], *(path for path in layer_files(snapshots) if path not in before)]
+    assert len(chain) == len(CHANGES) + 1  # the lowest is that of the other image too, and has a hash tree behind it
+    node.groups.add(("default", "merged"))
+    files = listed(node, "io.containerd.runc.v2", "overlayfs")[: len(FILES)]
+    assert [line.split()[1] for line in files] == FILES
+    for top, lower in ((-2, 2), (-1, 1)):
+        merge(chain[: len(chain) + 1 + top])
+        *seen, root, number = listed(node, RUNTIME, "erofs", "; grep ' / ' /proc/mounts; ls /sys/class/block | grep -c ^sd")
+        assert seen == listed(node, "io.containerd.runc.v2", "erofs") and seen[: len(FILES)] == files
+        assert (root.count("/layers/") - 2, int(number)) == (lower, len(chain) + 2), root  # its folder to write to is a layer too
+
+
+def listed(node: Node, runtime: str, snapshotter: str, more: str = "") -> list[str]:
+    """Return the sums of the image's files, and then the modes and owners of everything, as a container has them."""
+    command = ("run", "--rm", "--runtime", runtime, "--snapshotter", snapshotter, MERGED, "merged", "sh", "-c", LIST + more)
+    return node.ctr(*command).splitlines()
+
+
+def layer_files(snapshots: Path) -> list[Path]:
+    """Return the layers that the erofs snapshotter has, the oldest first."""
+    return sorted(snapshots.glob("*/layer.erofs"), key=lambda path: int(path.parent.name))
+
+
+def merge(layers: list[Path]) -> None:
+    """Merge layers, the lowest first, as containerd 2.2 does with `max_unmerged_layers`. Later ones only use what is there."""
+    merged = layers[-1].with_name("fsmeta.erofs")
+    subprocess.run([mkfs_erofs(), "--aufs", "--ovlfs-strip=1", "--quiet", merged, *layers], check=True, capture_output=True)
 
 
 @only_2_4

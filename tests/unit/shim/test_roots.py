@@ -46,6 +46,18 @@ def test_layers_of_erofs(images: list[str]) -> None:
     assert list(top.driver_options) == [f"{roots.CREATE_DIRECTORY}={PLACE}/layers/0/{name}" for name in ("upper", "work")]
 
 
+def test_layers_that_are_merged(images: list[str]) -> None:
+    """Layers stay disks. The one over them names theirs by address, in the order in which containerd names their files."""
+    mounts = layers(images[:2], *UPPER, "lowerdir={{ mount 1 }}")
+    mounts[1].options.extend(f"device={path}" for path in (images[2], images[1]))
+    root = roots.plan(mounts)
+    assert root is not None
+    assert root.files == [(Path(images[0]), False), *((Path(images[index]), True) for index in (1, 2, 1))]
+    _, merged, top = root.storages("c-one", ["4:0", "5:0", "6:0", "7:0"])
+    assert (merged.source, list(merged.options)) == ("5:0", ["ro", "device=6:0", "device=7:0"])
+    assert f"lowerdir={PLACE}/layers/1" in top.options
+
+
 def test_one_disk(images: list[str]) -> None:
     root = roots.plan([pb.Mount(type="ext4", source=images[0], options=["loop", "noatime"])])
     assert root is not None
@@ -101,7 +113,7 @@ def test_what_cannot_be_a_disk(images: list[str], tmp_path: Path) -> None:
     for mount, message in (
         (pb.Mount(type="ext4", source="/dev/null"), "neither a file nor a block device"),
         (pb.Mount(type="ext4", source=str(tmp_path / "none")), "No such file"),
-        (pb.Mount(type="erofs", source=images[1], options=[f"device={images[2]}"]), "device="),
+        (pb.Mount(type="erofs", source=images[1], options=["device=/dev/null"]), "/dev/null is neither"),
         (pb.Mount(type="mkfs/ext4", source=images[0]), "mkfs/ext4 is not supported"),
     ):
         with pytest.raises(InnkeeperError, match=message):

@@ -193,6 +193,19 @@ def test_a_disk_is_formatted_and_mounted(mounts: Kernel, tmp_path: Path, monkeyp
     assert (parsed.partition, parsed.directories, parsed.format) == (2, ("/a",), ("-U", "00000000-0000-0000-0000-000000000000"))
 
 
+def test_an_erofs_of_several_disks(mounts: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find(devices: DeviceWatch, source: str, field: str = "") -> str:
+        return f"/dev/sd{source[0]}"
+
+    monkeypatch.setattr(disk, "NODE_OF", {"scsi": find})
+    monkeypatch.setattr(disk, "scsi_block", find)
+    attach(storage("scsi", tmp_path / "point", "ro", "device=7:0", source="6:0", fstype="erofs"))
+    assert mounts.asked == [("erofs", {"source": "/dev/sd6", "ro": None, "device": "/dev/sd7"}, 1)]
+    verified = ("X-kata.dmverity-enabled=true", f"X-kata.dmverity.roothash={'ab' * 32}", "X-kata.dmverity.hashoffset=8192")
+    with pytest.raises(Refused, match="device=7:0: a disk that is verified"):
+        disk.read(storage("scsi", tmp_path, "device=7:0", *verified, source="6:0", fstype="erofs"))
+
+
 def test_layers_of_a_root_are_one_overlay(mounts: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def find(devices: DeviceWatch, source: str) -> str:
         return f"/dev/{source}"
