@@ -16,7 +16,7 @@ from agent.policy.parser import MountPattern, Policy
 from innkeeper.wire import status
 
 if TYPE_CHECKING:
-    from innkeeper.wire.pb import agent_pb2, oci_pb2
+    from innkeeper.wire.pb import agent_pb2, guest_pb2, oci_pb2
 
 WIDTH = 160
 REST = "**"
@@ -72,9 +72,7 @@ def check(policy: Policy, service: str, method: str, request: Any) -> None:
     """
     name = method if service == "grpc.AgentService" else f"{service}/{method}"
     _check_method(policy, name)
-    if service != "grpc.AgentService":
-        return
-    for rule, asked in PARTS.get(method, {}).items():
+    for rule, asked in PARTS.get(name, {}).items():
         allowed = _rule(policy, rule)
         if allowed is None:
             continue
@@ -237,7 +235,7 @@ def _devices(request: "agent_pb2.CreateContainerRequest") -> Asked:
         yield path, path
 
 
-def _file(request: "agent_pb2.CopyFileRequest") -> Asked:
+def _file(request: "agent_pb2.CopyFileRequest | guest_pb2.RemoveFileRequest") -> Asked:
     yield request.path, request.path
 
 
@@ -258,6 +256,7 @@ PARTS: Mapping[str, Mapping[str, Callable[[Any], Asked]]] = {
     "ExecProcess": {"capabilities": _exec_capabilities, "exec": _exec_command},
     "UpdateEphemeralMounts": {"storages": _storages},
     "CopyFile": {"files": _file},
+    "innkeeper.v1.Guest/RemoveFile": {"files": _file},
 }
 """Method -> rule -> function that extracts what the rule checks. A test makes sure that the table
 has every rule, and every part of a request that a rule is about."""

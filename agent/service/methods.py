@@ -57,7 +57,7 @@ class Methods:
         self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
         self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
         self._add("grpc.AgentService", _late_handlers(LATE), agent_pb2.SERVICES)
-        own = {**_late_handlers(LATE_OWN), **guest_service.METHODS, **release.METHODS, **guest.OWN_METHODS}
+        own = {**_late_handlers(LATE_OWN), **guest_service.METHODS, **release.METHODS, **guest.OWN_METHODS, **sandboxes.OWN_METHODS}
         self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
 
     def _add(self, service: str, handlers: "Handlers", services: Any) -> None:

@@ -13,7 +13,7 @@ from innkeeper.wire.pb.empty_pb2 import Empty
 if TYPE_CHECKING:
     from agent.sandbox import Sandbox
     from agent.service.dispatcher import Handlers
-    from innkeeper.wire.pb import agent_pb2
+    from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 STALE_SECONDS = 5.0
 """Seconds to wait for the daemon that serves the share."""
@@ -44,6 +44,12 @@ async def set_policy(sandbox: "Sandbox", request: "agent_pb2.SetPolicyRequest") 
 async def copy_file(sandbox: "Sandbox", request: "agent_pb2.CopyFileRequest") -> Empty:
     """Write a piece of a file that the host copies into the guest."""
     await sandbox.copies.copy(request)
+    return Empty()
+
+
+async def remove_file(sandbox: "Sandbox", request: "guest_pb2.RemoveFileRequest") -> Empty:
+    """Remove a file or a folder that the host has copied into the guest."""
+    await sandbox.copies.remove(request.path)
     return Empty()
 
 
@@ -83,6 +89,9 @@ def _look_at_shares() -> None:
             except OSError:
                 continue  # stale: the kernel has dropped it now
 
+
+OWN_METHODS: "Handlers" = {"RemoveFile": remove_file}
+"""Methods of innkeeper.v1.Guest."""
 
 METHODS: "Handlers" = {
     "CreateSandbox": create_sandbox,

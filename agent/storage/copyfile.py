@@ -12,6 +12,8 @@ RESOLVE_NO_XDEV), so nothing can lead out and no share can make PID 1 wait.
 A file arrives in parts, one request each. They are collected in a temporary file beside the
 target, which is renamed to the target after the last part. A reader thus sees the old file or the
 complete new one, never a part.
+
+What was copied is removed by RemoveFile, a call of our own: Kata's interface has none.
 """
 
 import os
@@ -78,6 +80,14 @@ class FileCopies:
             await self._write_part(path, request)
         else:
             raise Refused("file_mode", f"{request.file_mode:#o} is no directory, symbolic link or regular file")
+
+    async def remove(self, path: str) -> None:
+        """Remove what was copied to `path`, a directory with all its content. It is no error if there is nothing.
+
+        Raises Refused for a path outside `root`, and StepFailed for a link or a mount on the way.
+        """
+        inside = self._inside(path)
+        await run_in_worker(lambda: _remove(self.root, inside), f"remove {path}")
 
     def _inside(self, path: str) -> str:
         """Return `path` relative to the root. Raises Refused for any path not plainly below it."""
@@ -217,6 +227,16 @@ def _make_link(root: str, path: str, request: "CopyFileRequest") -> None:
 def _write(root: str, path: str, temporary: str, request: "CopyFileRequest", last: bool) -> None:
     parent, name = _open_parent(root, path, request)
     _write_to(parent, name, temporary, request, last)
+
+
+def _remove(root: str, path: str) -> None:
+    try:
+        directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        confine(directory)
+        parent = openat2(directory, os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY, PLAIN)
+        tree.remove_tree(parent, os.path.basename(path))
+    except FileNotFoundError:
+        return
 
 
 def _discard(root: str, path: str, temporary: str) -> None:

@@ -103,6 +103,11 @@ class Agent:
         """Return the statistics of the agent and the guest in Prometheus's text format."""
         return self.client.call(_AGENT, "GetMetrics", agent_pb2.GetMetricsRequest(), agent_pb2.Metrics, self.timeout).metrics
 
+    def diagnostic_data(self, kind: str, container_id: str) -> str:
+        """Return what a container has left. `kind` is "termination_log", its last message to Kubernetes."""
+        request = agent_pb2.GetDiagnosticDataRequest(log_type=kind, container_id=container_id)
+        return self.client.call(_AGENT, "GetDiagnosticData", request, agent_pb2.GetDiagnosticDataResponse, self.timeout).data
+
     def update_container(self, container_id: str, resources: oci_pb2.LinuxResources) -> None:
         self._empty("UpdateContainer", agent_pb2.UpdateContainerRequest(container_id=container_id, resources=resources))
 
@@ -143,6 +148,10 @@ class Agent:
 
     def copy_file(self, request: agent_pb2.CopyFileRequest) -> None:
         self._empty("CopyFile", request)
+
+    def remove_file(self, path: str) -> None:
+        """Remove what `copy_file` has made, a folder with all in it."""
+        self.client.call(_GUEST, "RemoveFile", guest_pb2.RemoveFileRequest(path=path), empty_pb2.Empty, self.timeout)
 
     def create_sandbox_with_files(self, sandbox: agent_pb2.CreateSandboxRequest, files: Sequence[agent_pb2.CopyFileRequest]) -> None:
         """Make CreateSandbox and every CopyFile in one round trip, and raise the first one's error.

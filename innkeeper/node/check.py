@@ -76,7 +76,7 @@ def _configuration(path: Path) -> tuple[Settings | None, Finding]:
 def _programs(found: Settings | None) -> Iterator[Finding]:
     """Look for the programs that a VM is made of: those of the configuration, else those of the node."""
     given = {"qemu-system-x86_64": found.qemu, "virtiofsd": found.virtiofsd} if found is not None else {}
-    for name in ("qemu-system-x86_64", "virtiofsd"):
+    for name in ("qemu-system-x86_64", "virtiofsd") if found is None or found.shares else ("qemu-system-x86_64",):
         path = given.get(name) or programs.find(name)
         yield Finding(name, path is not None, _version(path) if path is not None else "not found", programs.install_command([name]))
 

@@ -10,7 +10,7 @@ from typing import Any
 from innkeeper.client import RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.proto import process_to_proto, resources_to_proto, to_proto
-from innkeeper.shim import log, spec, stats, streams
+from innkeeper.shim import copied_volumes, log, spec, stats, streams
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, wrong_state
 from innkeeper.shim.events import Publisher
@@ -22,6 +22,7 @@ from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import LOST, RUNNING, Process, Stdio
 from innkeeper.shim.roots import DiskRoot
 from innkeeper.shim.state import State
+from innkeeper.shim.volumes import ROOT
 from innkeeper.wire.pb import agent_pb2
 
 STATS_SECONDS = 1.0
@@ -36,11 +37,14 @@ class GuestContainer(Container):
     ) -> None:
         super().__init__(request, machine, publisher, state, hooks, owns_machine=owns_machine)
         self.agent_id = agent_id(request.id)
-        self.folder = machine.shared.path / self.agent_id
+        self.folder = machine.shared.path / self.agent_id if machine.shared is not None else None
+        """What it has of the shared folder, if there is one."""
         self._agent = machine.agent
         self._hold_stdin = False
         self._in_guest = self._has_thread = False
         self._disks: list[str] = []
+        self._copies: list[Path] = []
+        self._log: Path | None = None
         self._stats: tuple[float, pb.Any] | None = None
         self.oom_reports = OomReports(lambda: publisher.publish(pb.TaskOOM(container_id=self.id)))
 
@@ -50,24 +54,17 @@ class GuestContainer(Container):
         `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
         CallError, InnkeeperError and RpcError.
         """
-        document, storages, shared = plan.document, list(plan.storages), self.machine.shared
+        document, storages = plan.document, list(plan.storages)
         self._hold_stdin = hold_stdin
         self.init = init = InitProcess(self._agent, self.agent_id, self.agent_id, self.stdio, lambda process: self._exited(process, ""))
         try:
             init.open_streams(hold_stdin=hold_stdin)
             if not self.owns_machine:
                 self.pid, self._has_thread = self.machine.add_thread(self.agent_id), True
-            target = self.folder / spec.ROOT
             if isinstance(root, DiskRoot):
                 storages += root.storages(self.agent_id, [self._plug(path, read_only) for path, read_only in root.files])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
-            elif root is not None:
-                shared.bind(root, target, read_only=False)
-            else:
-                shared.mount_snapshot(rootfs, target)
-            for bind in plan.binds:
-                place = self.folder / bind.name
-                shared.bind(bind.source, place, read_only=bind.read_only, recursive=bind.recursive, follows=bind.follows)
+            self._carry(plan, rootfs, root)
             devices = [
                 agent_pb2.Device(type="scsi", id=self._plug(one.node, one.read_only), container_path=one.path) for one in plan.devices
             ]
@@ -85,12 +82,35 @@ class GuestContainer(Container):
             raise
         self._in_guest = True
 
+    def _carry(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None) -> None:
+        """Share with the guest what the container has of the host, or copy it there."""
+        shared = self.machine.shared
+        if shared is None or self.folder is None:
+            self._log = plan.log
+            for source in plan.copies:
+                self.machine.copies.acquire(source)
+                self._copies.append(source)
+            return
+        if root is None:
+            shared.mount_snapshot(rootfs, self.folder / ROOT)
+        elif not isinstance(root, DiskRoot):
+            shared.bind(root, self.folder / ROOT, read_only=False)
+        for bind in plan.binds:
+            place = self.folder / bind.name
+            shared.bind(bind.source, place, read_only=bind.read_only, recursive=bind.recursive, follows=bind.follows)
+
     def attend(self) -> None:
         """Begin to copy the streams and to wait for the exit. containerd knows of the container."""
         assert isinstance(self.init, InitProcess), "create() comes first"
         self.init.attend()
 
     def _exited(self, process: Process, exec_id: str) -> None:
+        if not exec_id and self._log is not None and process.started:
+            try:  # kubelet looks for it once it knows of the exit
+                if text := self._agent.diagnostic_data("termination_log", self.agent_id):
+                    copied_volumes.write_message(self._log, text)
+            except (RpcError, OSError) as error:
+                log.error(f"container {self.id}: its termination log: {error}")
         if not exec_id and process.exit is not None and process.exit.status == LOST:
             with contextlib.suppress(RpcError):  # its VM has ended
                 self.oom_reports.counted(stats.oom_kills(self._agent.stats_container(self.agent_id)))
@@ -110,19 +130,23 @@ class GuestContainer(Container):
                     log.info(f"container {self.id}: {error}")  # its VM has ended
             self._leave_vm()
             self.machine.release(self.id)
-            self.machine.shared.remove(self.folder)
+            if self.machine.shared is not None and self.folder is not None:
+                self.machine.shared.remove(self.folder)
         super().remove()
 
     def _leave_vm(self) -> None:
         """Take its disks and its thread out of the VM, which goes on."""
         disks, self._disks = self._disks, []
         has_thread, self._has_thread = self._has_thread, False
+        copies, self._copies = self._copies, []
         try:
+            for source in copies:
+                self.machine.copies.release(source)
             for disk in disks:
                 self.machine.unplug(disk)
             if has_thread:
                 self.machine.remove_thread(self.agent_id)
-        except InnkeeperError as error:
+        except (InnkeeperError, RpcError) as error:
             log.info(f"container {self.id}: {error}")  # its VM has ended
 
     def add_process(self, request: pb.ExecProcessRequest) -> None:

@@ -1,7 +1,7 @@
 """The VM of a container or a pod: boot it, give it folders of the host, end it.
 
 All that the host has of it is in one folder: sockets, logs, and `shared`, which one virtiofsd
-serves (`shared_folder`).
+serves (`shared_folder`). With `shared_fs = "none"` there is neither, and the guest gets `copies`.
 """
 
 import contextlib
@@ -20,11 +20,13 @@ from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import clone, log, mounts, port_forward, spec
 from innkeeper.shim.cgroups import Group
+from innkeeper.shim.copies import Copies
 from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.shared_folder import SharedFolder
-from innkeeper.shim.spec import SHARE, SHM, Document, Size
+from innkeeper.shim.spec import Document, Size
+from innkeeper.shim.volumes import SHARE, SHM
 from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.vm.boot import boot
 from innkeeper.wire.pb import agent_pb2
@@ -45,6 +47,7 @@ class Machine:
         self.settings = settings
         self.folder = folder
         self._shared: SharedFolder | None = None
+        self._copies: Copies | None = None
         self._group = group
         self._vm: VirtualMachine | None = None
         self._client: Client | None = None
@@ -68,10 +71,15 @@ class Machine:
         return Agent(self._client)
 
     @property
-    def shared(self) -> SharedFolder:
-        """The folder that the guest sees."""
-        assert self._shared is not None, "boot() comes first"
+    def shared(self) -> SharedFolder | None:
+        """The folder that the guest sees, if there is one."""
         return self._shared
+
+    @property
+    def copies(self) -> Copies:
+        """What the guest has copies of in place of that."""
+        assert self._copies is not None, "boot() comes first"
+        return self._copies
 
     @property
     def pid(self) -> int:
@@ -87,12 +95,11 @@ class Machine:
         mounts.remove(self.folder)
         self.folder.mkdir(mode=0o700, parents=True)
         self._enter_group(size)
-        self._shared = shared = SharedFolder(self.folder / "shared")
+        shares = self._share() if self.settings.shares else ()
         if namespace or hooks.has_creation():
             self._network = PodNetwork(namespace, self.folder, hooks.create)
-        share = replace(Share.of(TAG, shared.path), namespace=shared.namespace.path)
         taps = self._network.taps if self._network is not None else ()
-        config = replace(configuration(self.settings, size), shares=(share,), network=taps or False)
+        config = replace(configuration(self.settings, size), shares=shares, network=taps or False)
         started = clone.start(config, self.settings, self.folder)
         if started is not None:
             self._vm, self._client = started
@@ -102,8 +109,16 @@ class Machine:
             self._boot(config)
         if self._network is not None:
             self._connect(self._network, qemu.CARD_PATH if started is not None else "")
-        sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
+        if shares:
+            sandbox.storages.append(agent_pb2.Storage(driver="virtio-fs", source=TAG, fstype="virtiofs", mount_point=f"{SHARE}/"))
         self.agent.create_sandbox(sandbox)
+        if not shares:
+            self._copies = Copies(self.agent)
+
+    def _share(self) -> tuple[Share]:
+        """Make the folder that the guest sees. Raises OSError."""
+        self._shared = shared = SharedFolder(self.folder / "shared")
+        return (replace(Share.of(TAG, shared.path), namespace=shared.namespace.path),)
 
     def _connect(self, network: PodNetwork, pci_path: str) -> None:
         """Give the guest the pod's addresses, and forward the pod's ports to it. Raises InnkeeperError and RpcError."""
@@ -261,6 +276,8 @@ class Machine:
             return self._clean
 
     def _end(self) -> bool:
+        if self._copies is not None:
+            self._copies.close()
         if self._vm is not None:
             if self._client is not None:
                 self._vm.stop(self._destroy_sandbox(self._client))

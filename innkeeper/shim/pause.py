@@ -10,13 +10,15 @@ others and no capabilities.
 import contextlib
 import platform
 import shutil
+import stat
 from pathlib import Path
 
 from innkeeper.client import Agent, RpcError
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.elf import static_program
 from innkeeper.image.proto import to_proto
-from innkeeper.shim.spec import ROOT, SHARE, Document
+from innkeeper.shim.spec import Document
+from innkeeper.shim.volumes import ROOT, SHARE
 from innkeeper.wire.pb import agent_pb2
 
 ID = "pause"
@@ -41,8 +43,8 @@ CODE = {
 }
 
 
-def create(agent: Agent, shared: Path) -> None:
-    """Create the container and start it. Its root is made in the folder that the guest shares.
+def create(agent: Agent, shared: Path | None) -> None:
+    """Create the container and start it. Its root is made in the folder that the guest shares, or copied if there is none.
 
     Whatever fails, nothing of it stays. Raises InnkeeperError on a host for whose processor there is
     no program, OSError and RpcError.
@@ -50,7 +52,10 @@ def create(agent: Agent, shared: Path) -> None:
     if platform.machine() not in CODE:
         raise InnkeeperError(f"linux.namespaces[pid]: containers cannot share a pid namespace on {platform.machine()} yet")
     try:
-        _make_root(shared / ID / ROOT)
+        if shared is not None:
+            _make_root(shared / ID / ROOT)
+        else:
+            _copy_root(agent)
         request = agent_pb2.CreateContainerRequest(container_id=ID, exec_id=ID, OCI=to_proto(document()))
         agent.create_container(request)
         try:
@@ -60,7 +65,8 @@ def create(agent: Agent, shared: Path) -> None:
                 agent.remove_container(ID)
             raise
     except BaseException:
-        shutil.rmtree(shared / ID, ignore_errors=True)
+        if shared is not None:
+            shutil.rmtree(shared / ID, ignore_errors=True)
         raise
 
 
@@ -70,6 +76,18 @@ def _make_root(root: Path) -> None:
         (root / name).mkdir()
     (root / PROGRAM).write_bytes(static_program(CODE[platform.machine()]))
     (root / PROGRAM).chmod(0o555)
+
+
+def _copy_root(agent: Agent) -> None:
+    root = f"{SHARE}/{ID}/{ROOT}"
+    for name in ("dev", "proc"):
+        agent.copy_file(agent_pb2.CopyFileRequest(path=f"{root}/{name}", file_mode=stat.S_IFDIR | 0o755, dir_mode=0o755))
+    program = static_program(CODE[platform.machine()])
+    agent.copy_file(
+        agent_pb2.CopyFileRequest(
+            path=f"{root}/{PROGRAM}", file_mode=stat.S_IFREG | 0o555, dir_mode=0o755, file_size=len(program), data=program
+        )
+    )
 
 
 def document() -> Document:

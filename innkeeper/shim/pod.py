@@ -118,12 +118,14 @@ class Pod:
             raise wrong_state("the VM of the pod has ended")
         sandbox, hooks = spec.is_sandbox(document), Hooks(document, request.id, state)
         # What a VM cannot do is refused before one is booted.
-        if sandbox:
-            spec.check(document)
-        else:
-            self._joined_container(spec.plan(document, agent_id(request.id), {}).pid_namespace)
-            roots.plan(request.rootfs)
-        machine = self._boot(request, document, state, hooks)
+        spec.check(document)
+        if not sandbox:
+            self._joined_container(spec.pid_namespace(document))
+        found = settings.load(handler_options.config_path(request.options))
+        if not sandbox:
+            spec.plan(document, agent_id(request.id), {}, shares=found.shares)
+            roots.plan(request.rootfs, shares=found.shares)
+        machine = self._boot(request, document, state, found, hooks)
         try:
             if sandbox:
                 self._machine, self._sysctls = machine, dict(document["linux"].get("sysctl") or {})
@@ -133,9 +135,10 @@ class Pod:
             _undo(machine, state, hooks)
             raise
 
-    def _boot(self, request: pb.CreateTaskRequest, document: spec.Document, state: State, hooks: Hooks) -> Machine:
+    def _boot(
+        self, request: pb.CreateTaskRequest, document: spec.Document, state: State, found: settings.Settings, hooks: Hooks
+    ) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
-        found = settings.load(handler_options.config_path(request.options))
         group = Group(resolve(str(document["linux"].get("cgroupsPath") or "")))
         machine = Machine(found, found.state / self._namespace / request.id, group)
         state.add_folder(machine.folder)
@@ -153,19 +156,21 @@ class Pod:
         self, request: pb.CreateTaskRequest, document: spec.Document, state: State, machine: Machine, hooks: Hooks, *, owns_machine: bool
     ) -> Container:
         mounted = spec.with_mounts(document, self._mounts)
-        plan = spec.plan(mounted, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux)
+        shares = machine.settings.shares
+        plan = spec.plan(mounted, agent_id(request.id), self._sysctls, selinux=machine.settings.guest_selinux, shares=shares)
         joined = self._joined_container(plan.pid_namespace)
         container = GuestContainer(request, machine, self._publisher, state, hooks, owns_machine=owns_machine)
-        if not owns_machine:
+        if not owns_machine and container.folder is not None:
             state.add_folder(container.folder)
-        root = roots.plan(request.rootfs) if request.rootfs else Path(request.bundle, document["root"]["path"])
+        disks = roots.plan(request.rootfs, shares=shares)
+        root = disks if request.rootfs else Path(request.bundle, document["root"]["path"])
         try:
             if not owns_machine:
                 hooks.create(machine.pid)
             machine.protect(int(document["process"].get("oomScoreAdj") or 0))
             machine.bind(request.id, document["linux"].get("resources") or {})
             if joined == pause.ID and not self._has_pause:
-                pause.create(machine.agent, machine.shared.path)
+                pause.create(machine.agent, machine.shared.path if machine.shared is not None else None)
                 self._has_pause = True
             if joined:
                 plan = replace(plan, document=spec.joining(plan.document, joined))

@@ -81,9 +81,17 @@ class DiskRoot:
         return [*made, _top(self.top, places, root)] if self.top else made
 
 
-def plan(mounts: Sequence[pb.Mount]) -> DiskRoot | None:
-    """Return the root that `mounts` are, or None if they are to be mounted on the host. Raises InnkeeperError."""
+def plan(mounts: Sequence[pb.Mount], *, shares: bool = True) -> DiskRoot | None:
+    """Return the root that `mounts` are, or None if they are to be mounted on the host, and shared.
+
+    Raises InnkeeperError, also if the VM has nothing to share it by.
+    """
     if not mounts or mounts[0].type.removeprefix("mkfs/") not in FILE_SYSTEMS:
+        if not shares:
+            raise InnkeeperError(
+                'rootfs: with shared_fs = "none" a root must be made of disks, and this one is a folder of the host',
+                hint='take containerd\'s snapshotter erofs, blockfile or devmapper, or shared_fs = "virtio-fs"',
+            )
         return None
     *below, last = mounts
     if last.type in FILE_SYSTEMS:

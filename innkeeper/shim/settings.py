@@ -18,6 +18,8 @@ from innkeeper.vm import HostPrograms
 PATH = Path("/etc/innkeeper/shim.toml")
 FOLDERS = ("state", "templates")
 """Keys of folders, which the shim makes."""
+VIRTIO_FS, NONE = "virtio-fs", "none"
+"""Values of `shared_fs`."""
 HINT = "innkeeper/shim/shim.toml of the sources describes every key"
 
 
@@ -44,6 +46,12 @@ class Settings:
     cpus: int = 1
     boot_seconds: int = 60
     guest_selinux: bool = False
+    shared_fs: str = VIRTIO_FS
+
+    @property
+    def shares(self) -> bool:
+        """Whether a VM has a folder that the host shares with it, by virtiofsd."""
+        return self.shared_fs == VIRTIO_FS
 
     @property
     def host(self) -> HostPrograms:
@@ -91,9 +99,12 @@ def _value(path: Path, name: str, kind: object, value: object) -> Any:
 
 def _check_files(path: Path, settings: Settings) -> None:
     """Raise InnkeeperError for a file that is not there: a missing program fails late and says little."""
+    unused = FOLDERS if settings.shares else (*FOLDERS, "virtiofsd")
     for field in fields(Settings):
         value = getattr(settings, field.name)
-        if isinstance(value, Path) and field.name not in FOLDERS and not value.is_file():
+        if isinstance(value, Path) and field.name not in unused and not value.is_file():
             raise InnkeeperError(f"{path}: {field.name}: no such file: {value}")
     if settings.accelerator not in ("kvm", "tcg"):
         raise InnkeeperError(f"{path}: accelerator must be kvm or tcg, not {settings.accelerator!r}")
+    if settings.shared_fs not in (VIRTIO_FS, NONE):
+        raise InnkeeperError(f"{path}: shared_fs must be {VIRTIO_FS} or {NONE}, not {settings.shared_fs!r}", hint=HINT)

@@ -6,27 +6,19 @@ to the agent, which applies or refuses it.
 """
 
 import math
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import block_devices, hooks, memory_volumes
+from innkeeper.shim import block_devices, copied_volumes, hooks
 from innkeeper.shim.block_devices import BlockDevice
-from innkeeper.shim.mounts import below
+from innkeeper.shim.volumes import ROOT, SHARE, Bind, Volumes
 from innkeeper.wire.pb import agent_pb2
 
 Document = dict[str, Any]
 
-SHARE = "/run/kata-containers/shared/containers"
-"""Where the agent has what the host shares."""
-SHM = "/run/kata-containers/sandbox/shm"
-"""The pod's /dev/shm in the guest."""
-ROOT, VOLUMES = "rootfs", "volumes"
-"""Folders of a container in the share."""
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 SIZE_HINT = "the size of a VM is set when it boots"
 CPU_PERIOD = 100_000
@@ -34,25 +26,12 @@ CPU_PERIOD = 100_000
 
 
 @dataclass(frozen=True)
-class Bind:
-    """A file or folder of the host that the guest sees as `name` in the container's folder of the share.
-
-    `recursive`: if it is read-only, so is what the host has mounted below it. `follows`: what the
-    host mounts below it later appears too.
-    """
-
-    name: str
-    source: Path
-    read_only: bool
-    recursive: bool = True
-    follows: bool = False
-
-
-@dataclass(frozen=True)
 class Plan:
     """A container for the guest: its document, what is bound into the share, mounted by the agent, and what becomes disks of the VM.
 
-    `pid_namespace`: the path on the host of the one that it joins, or empty for its own.
+    `pid_namespace`: the path on the host of the one that it joins, or empty for its own. Without a
+    share, `copies` are what of the host is copied, and `log` the file for the container's last
+    message, if there is one.
     """
 
     document: Document
@@ -60,6 +39,8 @@ class Plan:
     storages: tuple[agent_pb2.Storage, ...]
     devices: tuple[BlockDevice, ...]
     pid_namespace: str
+    copies: tuple[Path, ...]
+    log: Path | None
 
 
 def is_sandbox(document: Document) -> bool:
@@ -87,6 +68,11 @@ def network_namespace(document: Document) -> str:
     return _path_of("network", document)
 
 
+def pid_namespace(document: Document) -> str:
+    """Return the path on the host of the pid namespace that a container joins, or "" for its own."""
+    return _path_of("pid", document)
+
+
 def _path_of(kind: str, document: Document) -> str:
     return next((str(entry.get("path") or "") for entry in document["linux"]["namespaces"] if entry["type"] == kind), "")
 
@@ -98,12 +84,14 @@ def joining(document: Document, target: str) -> Document:
     return {**document, "linux": {**linux, "namespaces": [*linux["namespaces"], joined]}}
 
 
-def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False) -> Plan:
-    """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`. Raises InnkeeperError."""
+def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False, shares: bool = True) -> Plan:
+    """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`.
+
+    `shares`: the VM has a share. Raises InnkeeperError.
+    """
     check(document)
-    binds: list[Bind] = []
-    storages: list[agent_pb2.Storage] = []
-    mounts = [_mount(index, mount, agent_id, binds, storages) for index, mount in enumerate(document.get("mounts") or ())]
+    volumes = Volumes(agent_id, shares=shares)
+    mounts = [volumes.mount(index, mount) for index, mount in enumerate(document.get("mounts") or ())]
     linux = _linux(document["linux"], sysctls, selinux=selinux)
     root = {**document["root"], "path": f"{SHARE}/{agent_id}/{ROOT}"}
     dropped = ("hooks", "hostname")  # most hooks are the host's; the host name is the sandbox's
@@ -111,7 +99,12 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     if in_guest := (document.get("hooks") or {}).get(hooks.IN_GUEST):
         rest["hooks"] = {hooks.IN_GUEST: in_guest}
     made = {**rest, "root": root, "mounts": mounts, "process": process(document["process"], selinux=selinux), "linux": linux}
-    return Plan(made, tuple(binds), tuple(storages), block_devices.of(document["linux"]), _path_of("pid", document))
+    log = None
+    if volumes.log is not None:
+        log, destination = volumes.log
+        made["annotations"] = copied_volumes.with_message_path(document.get("annotations") or {}, destination)
+    devices = block_devices.of(document["linux"])
+    return Plan(made, tuple(volumes.binds), tuple(volumes.storages), devices, pid_namespace(document), tuple(volumes.copies), log)
 
 
 def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:
@@ -171,50 +164,6 @@ def _linux(linux: Document, sysctls: Mapping[str, str], *, selinux: bool) -> Doc
     if linux.get("resources"):
         made["resources"] = resources(linux["resources"])
     return made
-
-
-def _mount(index: int, mount: Document, agent_id: str, binds: list[Bind], storages: list[agent_pb2.Storage]) -> Document:
-    """Return a mount for the guest. What is on the host is added to `binds`, a volume in memory to `storages`."""
-    options = [str(option) for option in mount.get("options") or ()]
-    if mount.get("type") != "bind" and not {"bind", "rbind"} & set(options):
-        return mount
-    if mount["destination"] == "/dev/shm":
-        return {**mount, "type": "bind", "source": SHM, "options": ["rbind"]}
-    source = Path(mount["source"])
-    _check_source(source, mount["destination"], options)
-    if (volume := memory_volumes.of(source)) is not None:
-        storages += volume.storages
-        return {**mount, "type": "bind", "source": volume.path, "options": _guest_options(options, recursive=True)}
-    name = f"{VOLUMES}/{index}" + ("" if source.is_dir() else f"/{source.name}")
-    read_only, recursive = bool({"ro", "rro"} & set(options)), "rro" in options or not _has_mounts_below(source)
-    binds.append(Bind(name, source, read_only, recursive, bool({"slave", "rslave"} & set(options))))
-    return {**mount, "source": f"{SHARE}/{agent_id}/{name}", "options": _guest_options(options, recursive)}
-
-
-def _has_mounts_below(source: Path) -> bool:
-    """Return whether the host has something mounted below a folder."""
-    folder = source.resolve()
-    return source.is_dir() and any(point != folder for point in below(folder))
-
-
-def _guest_options(options: Sequence[str], recursive: bool) -> list[str]:
-    """Return the options of a mount in the guest, for which a share and the host's mounts below it are one mount.
-
-    Read-only there would be so for all of it. Where it is not to be, only the host's mount is read-only.
-    """
-    made = ["ro" if option == "rro" else option for option in options]
-    return made if recursive else ["rw" if option == "ro" else option for option in made]
-
-
-def _check_source(source: Path, destination: str, options: Sequence[str]) -> None:
-    if {"shared", "rshared"} & set(options):
-        raise InnkeeperError(f"mounts: {destination}: mounts of a guest cannot appear on the host: bidirectional propagation")
-    try:
-        mode = os.stat(source).st_mode
-    except OSError as error:
-        raise InnkeeperError(f"mounts: {destination}: {source}: {error.strerror}") from error
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise InnkeeperError(f"mounts: {destination}: {source} is neither a folder nor a regular file, a VM cannot share it")
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def test_the_vm_is_in_the_pods_group(pod: Pod) -> None:
 def test_a_second_container_and_its_end(pod: Pod) -> None:
     second = pod.add("second", "wget -qO - http://127.0.0.1/; uname -n; exit 3")
     log = pod.node.folder / "second.log"
-    status = eventually(lambda: _exited(pod, second))
+    status = eventually(lambda: exited(pod, second))
     assert status is not None
     assert status["exitCode"] == 3
     assert [line.split(maxsplit=3)[3] for line in log.read_text().splitlines()] == ["from the pod", "web-0"]
@@ -220,7 +220,7 @@ def test_containers_that_share_a_pid_namespace(node: Node) -> None:
         assert pod.exec("sh", "-c", "ls /proc/1/root/ 2>&1 || true").endswith("Permission denied\n")
         eventually(lambda: " Z " not in pod.exec("ps", "-o", "pid,stat,args") and "sleep 0.5" not in pod.exec("ps"))
         node.crictl("stop", "--timeout", "0", pod.container)
-        assert _exited(pod, second) is None
+        assert exited(pod, second) is None
         assert "httpd" not in node.crictl("exec", second, "ps")
 
 
@@ -235,7 +235,7 @@ def test_a_container_in_the_pid_namespace_of_another(pod: Pod) -> None:
     assert "sleep 2000" in seen and "sleep 3000" in seen and "httpd" not in seen
     assert "sleep" not in pod.exec("ps")
     pod.node.crictl("stop", "--timeout", "0", target)
-    assert eventually(lambda: _exited(pod, debugger)) is not None
+    assert eventually(lambda: exited(pod, debugger)) is not None
     for container in (debugger, target):
         pod.node.crictl("rm", container)
     assert pids & {int(name) for name in os.listdir(f"/proc/{qemu}/task")} == {
@@ -243,7 +243,7 @@ def test_a_container_in_the_pid_namespace_of_another(pod: Pod) -> None:
     }
 
 
-def _exited(pod: Pod, container: str) -> dict[str, Any] | None:
+def exited(pod: Pod, container: str) -> dict[str, Any] | None:
     status: dict[str, Any] = json.loads(pod.node.crictl("inspect", container))["status"]
     return status if status["state"] == "CONTAINER_EXITED" else None
 
@@ -260,7 +260,7 @@ def test_a_pod_whose_vm_was_killed_can_be_removed(node: Node, victim: str) -> No
         info = json.loads(node.crictl("inspectp", pod.id))["info"]
         qemu = int(info["pid"])
         os.kill(qemu if victim == "qemu" else node.shim_of(qemu), signal.SIGKILL)
-        eventually(lambda: _exited(pod, pod.container))
+        eventually(lambda: exited(pod, pod.container))
         state = eventually(lambda: json.loads(node.crictl("inspectp", pod.id))["status"]["state"] == "SANDBOX_NOTREADY")
         assert state
     eventually(lambda: not Path(f"/proc/{qemu}").exists())

@@ -124,6 +124,12 @@ class ReleaseProcessRequest(_message.Message):
     when_caller_goes: bool
     def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., when_caller_goes: _Optional[bool] = ...) -> None: ...
 
+class RemoveFileRequest(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
 class ClockResponse(_message.Message):
     __slots__ = ("realtime_ns",)
     REALTIME_NS_FIELD_NUMBER: _ClassVar[int]

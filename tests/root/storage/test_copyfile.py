@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import loop
-from agent.errors import AgentError, Refused, WrongState
+from agent.errors import AgentError, Refused, StepFailed, WrongState
 from agent.linux.mount import MNT_DETACH, clone_tree, move_mount_path, umount2
 from agent.storage import copyfile
 from agent.storage.copyfile import MAX_OPEN, SHARED_CONTAINERS, FileCopies
@@ -120,6 +120,21 @@ def test_config_map_is_replaced(root: Path) -> None:
     assert os.readlink(root / "map/..data") == "..2026_02"
     assert owner_and_mode(root / "map/..data")[:2] == (10, 20)
     assert leftovers(root) == []
+
+
+def test_what_was_copied_is_removed(root: Path, tmp_path: Path) -> None:
+    copies, outside = FileCopies(str(root)), tmp_path / "outside"
+    copy(
+        root, [file(root / "map/..old/key"), link(root / "map/key", "..old/key"), link(root / "out", str(outside)), file(root / "map/kept")]
+    )
+    for name in ("map/key", "map/..old", "map/..old", "none/none"):
+        loop.run(copies.remove(f"{root}/{name}"))
+    assert [path.name for path in (root / "map").iterdir()] == ["kept"]
+    for path in (f"{root}/out/secret", f"{root}/../outside/file", str(root)):
+        with pytest.raises((Refused, StepFailed)):
+            loop.run(copies.remove(path))
+    loop.run(copies.remove(f"{root}/out"))  # the link, and not what it leads to
+    assert (outside / "secret").exists() and not (root / "out").is_symlink()
 
 
 def test_one_kind_replaces_another(root: Path) -> None:

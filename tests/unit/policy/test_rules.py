@@ -15,6 +15,7 @@ from agent.policy.policy_set import PolicySet
 from innkeeper.wire import status
 from innkeeper.wire.pb import agent_pb2 as pb
 from innkeeper.wire.pb import oci_pb2 as oci
+from innkeeper.wire.pb.guest_pb2 import RemoveFileRequest
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs/policy.md"
@@ -185,6 +186,8 @@ def test_other_methods() -> None:
     assert denial("capabilities = []", "ExecProcess", added).rule == "capabilities"
     assert denial("files = ['/run/a/*']", "CopyFile", pb.CopyFileRequest(path="/run/b")).rule == "files"
     allow("files = ['/run/a/*']", "CopyFile", pb.CopyFileRequest(path="/run/a/b/c"))
+    removal = RemoveFileRequest(path="/run/b")
+    assert denial("files = ['/run/a/*']", "RemoveFile", removal, "innkeeper.v1.Guest").rule == "files"
     assert denial("commands = []", "CreateSandbox", pb.CreateSandboxRequest(guest_hook_path="/usr/share/hooks")).rule == "hooks"
     storages = [pb.Storage(driver="ephemeral", source="x", mount_point="/y")]
     assert denial("storages = []", "CreateSandbox", pb.CreateSandboxRequest(storages=storages)).rule == "storages"

@@ -39,7 +39,10 @@ def test_the_sample_describes_each_key_and_its_default() -> None:
 def test_values(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = load(tmp_path, [*lines, 'accelerator = "tcg"', "memory_mib = 300", 'kernel_parameters = ["a", "b=c"]'])
     assert (found.accelerator, found.memory_mib, found.kernel_parameters, found.cpus) == ("tcg", 300, ("a", "b=c"), 1)
-    assert found.host.nsenter == tmp_path / "file"
+    assert found.host.nsenter == tmp_path / "file" and found.shares
+    without = [line for line in lines if "virtiofsd" not in line]
+    assert not load(tmp_path, [*without, 'virtiofsd = "/no/such"', 'shared_fs = "none"']).shares
+    assert load(tmp_path, [*lines, 'accelerator = "tcg"', "memory_mib = 300", 'kernel_parameters = ["a", "b=c"]']) == found
     monkeypatch.setenv(handler_options.VARIABLE, str(tmp_path / "shim.toml"))
     assert settings.load() == found
 
@@ -55,6 +58,7 @@ def test_values(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatc
         ('initrd = "/no/such"', "initrd: no such file: /no/such"),
         ("kernel_parameters = [1]", "kernel_parameters must be a list of strings, not [1]"),
         ('accelerator = "xen"', "accelerator must be kvm or tcg, not 'xen'"),
+        ('shared_fs = "9p"', "shared_fs must be virtio-fs or none, not '9p'"),
         ("machine_type = 1", "machine_type must be a string, not 1"),
         ("=", "Invalid statement (at line 7, column 1)"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.proto import to_proto
-from innkeeper.shim import spec
+from innkeeper.shim import spec, volumes
 
 NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]
 DOCUMENT: dict[str, Any] = {
@@ -41,7 +41,7 @@ def document(**linux: object) -> dict[str, Any]:
 def test_what_is_the_hosts_is_dropped_and_the_rest_can_be_sent() -> None:
     plan = spec.plan(document(), "c-one", {"net.core.somaxconn": "1", "kernel.shm_rmid_forced": "1"})
     made = plan.document
-    assert made["root"] == {"path": f"{spec.SHARE}/c-one/rootfs", "readonly": True}
+    assert made["root"] == {"path": f"{volumes.SHARE}/c-one/rootfs", "readonly": True}
     assert made["process"] == {"args": ["sh"], "cwd": "/", "apparmorProfile": "cri-containerd.apparmor.d"}
     assert made["linux"] == {
         "namespaces": [{"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
@@ -79,12 +79,12 @@ def test_files_and_folders_are_bound_and_shm_is_the_guests(tmp_path: Path) -> No
         {"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind", "ro"]},
     ]
     plan = spec.plan(made, "c-one", {})
-    assert plan.binds == (spec.Bind("volumes/1/hosts", file, True), spec.Bind("volumes/2", folder, False))
+    assert plan.binds == (volumes.Bind("volumes/1/hosts", file, True), volumes.Bind("volumes/2", folder, False))
     assert [mount["source"] for mount in plan.document["mounts"]] == [
         "proc",
-        f"{spec.SHARE}/c-one/volumes/1/hosts",
-        f"{spec.SHARE}/c-one/volumes/2",
-        spec.SHM,
+        f"{volumes.SHARE}/c-one/volumes/1/hosts",
+        f"{volumes.SHARE}/c-one/volumes/2",
+        volumes.SHM,
     ]
 
 
@@ -101,11 +101,11 @@ def test_read_only_with_and_without_what_is_mounted_below(
     option: str, below: bool, bind: tuple[bool, bool], guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [tmp_path / "sub", tmp_path] if below else [tmp_path]
-    monkeypatch.setattr("innkeeper.shim.spec.below", lambda folder: points)
+    monkeypatch.setattr("innkeeper.shim.volumes.below", lambda folder: points)
     made = document()
     made["mounts"] += [{"destination": "/data", "type": "bind", "source": str(tmp_path), "options": ["rbind", "rprivate", option]}]
     plan = spec.plan(made, "c-one", {})
-    assert plan.binds == (spec.Bind("volumes/1", tmp_path, *bind),)
+    assert plan.binds == (volumes.Bind("volumes/1", tmp_path, *bind),)
     assert plan.document["mounts"][1]["options"] == ["rbind", "rprivate", guest]
 
 
