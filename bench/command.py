@@ -87,9 +87,9 @@ COMMAND = flags.Command(
         flags.single(
             "only",
             "--only",
-            choices=("all", "guest", "channels", "memory", "idle", "commands", "forks", "shim", "native", "against"),
+            choices=("all", "guest", "channels", "memory", "idle", "commands", "forks", "shim", "kubernetes", "native", "against"),
             default="all",
-            help="Only one part; shim: under containerd; native: beside runc, crun; against: beside Kata's guest.",
+            help="One part; shim: under containerd; kubernetes: a Deployment; native: beside runc, crun; against: beside Kata's guest.",
         ),
         flags.single("against", "--against", kind=flags.PATH, metavar="DIR", help=_AGAINST),
         flags.switch("steps", "--steps", help="Only where the time of one container goes, step by step."),

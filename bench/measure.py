@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against_kata, channels, commands, forks, guest, idle, memory, native, shim
+from bench import against_kata, channels, commands, forks, guest, idle, kubernetes, memory, native, shim
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
 from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
-PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "shim", "native")
+PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "shim", "kubernetes", "native")
 """What can be measured by itself."""
 
 
@@ -73,6 +73,12 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         if "shim" in request.parts:
             with progress.step("measuring under containerd"):
                 sections += shim.sections(build.build(), request.runs)
+        if "kubernetes" in request.parts:
+            if reason := kubernetes.unavailable():
+                sections.append(Section(kubernetes.TITLE, left_out=f"left out: {reason}"))
+            else:
+                with progress.step("measuring a Deployment of Kubernetes"):
+                    sections.append(kubernetes.section(request.runs))
         if anchor is not None:
             with progress.step("measuring beside Kata's guest"):
                 sections += against_kata.measure(build.build(), anchor, request.rounds)

@@ -1,69 +1,18 @@
 """The cluster that the tests share, and what it may not leave. The run ends with what the Deployments took."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import pytest
 
-from tests import images
-from tests.eventually import poll
-from tests.interop import gvisor
-from tests.kubernetes import groups
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.gvisor import gvisor_shim, write_configuration
-from tests.kubernetes.holder import SYSCTLS, Holder
 from tests.kubernetes.report import LINES
-from tests.paths import ROOT
-from tests.shim.containerds import of_go_module, runc_shim
-from tests.shim.node import Node, leftovers
-
-EXAMPLES = ROOT / "examples/kubernetes"
-NGINX = "docker.io/library/nginx"
-RUNC = """
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-"""
-
-
-def _machine() -> set[str]:
-    """Return what a cluster could change of the machine outside its namespaces: the node's interface, sysctls, fixed folders, mounts."""
-    found = {f"interface {path.name}" for path in Path("/sys/class/net").glob("node0")}
-    found |= {f"{name} = {Path('/proc/sys', name).read_text().strip()}" for name in SYSCTLS}
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    found |= {f"mount {mount}" for mount in mounts if mount.startswith(("/proc/sys/", "/var/l"))}
-    return found | {f"folder {path}" for path in map(Path, ("/var/lib/kubelet", "/var/log/containers", "/var/log/pods")) if path.exists()}
+from tests.kubernetes.running import running_cluster
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Start one node with classes for runc, gVisor and our shim. After it nothing of it is left on the machine."""
-    before = _machine()
-    folder = Path(mkdtemp(prefix="ink-", dir="/run"))
-    holder = Holder(folder)
-    write_configuration(folder)
-    shims = [gvisor_shim(), runc_shim()]
-    node = Node(folder, of_go_module(), configuration=RUNC + gvisor.HANDLER, programs=shims, inside=holder.argv())
-    up = Cluster(folder, holder, node)
-    try:
-        up.up()
-        node.settings(**node.values, templates=folder / "templates")
-        nginx = images.nginx_image().removeprefix("oci-archive:")
-        node.ctr("--namespace", "k8s.io", "image", "import", "--base-name", NGINX, nginx)  # the archive names its tag: nginx
-        node.ctr("--namespace", "k8s.io", "image", "tag", f"{NGINX}:nginx", f"{NGINX}:latest")
-        up.apply(EXAMPLES / "runtimeclasses.yaml")
+    with running_cluster() as up:
         yield up
-    finally:
-        try:
-            up.down()
-        finally:
-            holder.end()
-            groups.remove(up.group)
-    poll(lambda: not leftovers(node), 20, every=0.2)
-    assert leftovers(node) == set()
-    assert _machine() == before
-    rmtree(folder)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

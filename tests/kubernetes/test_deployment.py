@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import pytest
 
 from tests.eventually import eventually
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.conftest import EXAMPLES
 from tests.kubernetes.marks import marks
 from tests.kubernetes.report import LINES
+from tests.kubernetes.running import deploy, undeploy
 from tests.paths import ROOT
 
 pytestmark = marks
@@ -45,14 +44,8 @@ def deployed(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Deplo
     start = str(request.param)
     if start == "template":
         make_template(cluster)
-    manifest = (EXAMPLES / "nginx.yaml").read_text()
-    assert manifest.count("runtimeClassName: sandboxed") == 1
     class_name = "sandboxed" if start == "template" else start
-    manifest = manifest.replace("runtimeClassName: sandboxed", f"runtimeClassName: {class_name}")
-    begin = time.monotonic()
-    cluster.apply(manifest)
-    cluster.wait("deployment/nginx", "condition=Available")
-    seconds = time.monotonic() - begin
+    seconds = deploy(cluster, class_name)
     try:
         pods = cluster.get("pods", "-l", "app=nginx")["items"]
         assert {pod["spec"]["runtimeClassName"] for pod in pods} == {class_name}
@@ -62,8 +55,7 @@ def deployed(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Deplo
         LINES.extend(f"  {name}  class {class_name}  node {NODE_KERNEL}  pod {kernel}" for name, kernel in kernels.items())
         yield Deployed(cluster, start, seconds, {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}, kernels)
     finally:
-        cluster.kubectl("delete", "-f", "-", "--wait", input=manifest)
-        cluster.kubectl("wait", "pod", "-l", "app=nginx", "--for=delete", "--timeout=120s")
+        undeploy(cluster, class_name)
 
 
 def make_template(cluster: Cluster) -> None:
