@@ -55,12 +55,12 @@ def section(rounds: int) -> Section:
 
 def _add_template(cluster: "Cluster") -> None:
     """Let VMs of `sandboxed` boot, and those of a class of our own start from a template."""
+    from tests.kubernetes.running import runtime_class
+
     node = cluster.node
     node.settings(**node.values, templates=cluster.folder / "none")
     node.make_template()
-    found = cluster.get("runtimeclass", CLASSES[BOOTED])
-    name = CLASSES[CLONED]
-    cluster.apply({**found, "metadata": {"name": name}, "handler": name})
+    cluster.apply(runtime_class(CLASSES[CLONED], CLASSES[CLONED]))
 
 
 def _deploy(cluster: "Cluster", class_name: str) -> float:

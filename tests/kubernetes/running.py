@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from typing import Any
 
 from tests import images
 from tests.eventually import poll
@@ -16,14 +17,17 @@ from tests.kubernetes.gvisor import gvisor_shim, write_configuration
 from tests.kubernetes.holder import SYSCTLS, Holder
 from tests.paths import ROOT
 from tests.shim.containerds import of_go_module, runc_shim
+from tests.shim.handlers import COPIES, EROFS, mkfs_erofs, share_nothing
 from tests.shim.node import Node, leftovers
 
 EXAMPLES = ROOT / "examples/kubernetes"
 NGINX = "docker.io/library/nginx"
-RUNC = """
+HANDLERS = """
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 """
+COPIED = "copies"
+"""The class of pods without a shared folder, whose roots are disks of the erofs snapshotter."""
 
 
 def _machine() -> set[str]:
@@ -42,8 +46,9 @@ def running_cluster() -> Iterator[Cluster]:
     folder = Path(mkdtemp(prefix="ink-", dir="/run"))
     holder = Holder(folder)
     write_configuration(folder)
-    shims = [gvisor_shim(), runc_shim()]
-    node = Node(folder, of_go_module(), configuration=RUNC + gvisor.HANDLER, programs=shims, inside=holder.argv())
+    programs = [gvisor_shim(), runc_shim(), mkfs_erofs()]
+    configuration = HANDLERS + gvisor.HANDLER + EROFS + COPIES
+    node = Node(folder, of_go_module(), configuration=configuration, programs=programs, inside=holder.argv())
     up = Cluster(folder, holder, node)
     try:
         up.up()
@@ -51,7 +56,9 @@ def running_cluster() -> Iterator[Cluster]:
         nginx = images.nginx_image().removeprefix("oci-archive:")
         node.ctr("--namespace", "k8s.io", "image", "import", "--base-name", NGINX, nginx)  # the archive names its tag: nginx
         node.ctr("--namespace", "k8s.io", "image", "tag", f"{NGINX}:nginx", f"{NGINX}:latest")
-        up.apply(EXAMPLES / "runtimeclasses.yaml")
+        share_nothing(node)
+        node.ctr("--namespace", "k8s.io", "image", "import", "--snapshotter", "erofs", folder / "image.tar")
+        up.apply(EXAMPLES / "runtimeclasses.yaml", runtime_class(COPIED, COPIED))
         yield up
     finally:
         try:
@@ -63,6 +70,11 @@ def running_cluster() -> Iterator[Cluster]:
     assert leftovers(node) == set()
     assert _machine() == before
     rmtree(folder)
+
+
+def runtime_class(name: str, handler: str) -> dict[str, Any]:
+    """Return a RuntimeClass."""
+    return {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": handler}
 
 
 def manifest(class_name: str) -> str:

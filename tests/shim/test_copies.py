@@ -13,23 +13,20 @@ import pytest
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.shim.containerds import of_go_module
+from tests.shim.handlers import COPIES, EROFS, HANDLER, mkfs_erofs, share_nothing
 from tests.shim.node import RUNTIME, Node, running_node, unchanged
 from tests.shim.test_cri import SHARED, Pod, exited, page, running_pod
 from tests.shim.test_cri import pytestmark as of_pods
-from tests.shim.test_versions import EROFS, HANDLER, mkfs_erofs
 
 pytestmark = [*of_pods, needs("mke2fs")]
-CONFIGURATION = (
-    EROFS
-    + HANDLER.format(name="copies", more='snapshotter = "erofs"').replace("shim.toml", "copies.toml")
-    + HANDLER.format(name="folder", more="").replace("shim.toml", "copies.toml")
-)
+FOLDER = HANDLER.format(name="folder", more="").replace("shim.toml", "copies.toml")
+"""Roots of the overlayfs snapshotter, and nothing to share them by."""
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with running_node(of_go_module(), configuration=CONFIGURATION, programs=[mkfs_erofs()]) as up:
-        up.settings("copies.toml", **{**up.values, "virtiofsd": "/nowhere"}, templates=up.folder / "none", shared_fs="none")
+    with running_node(of_go_module(), configuration=EROFS + COPIES + FOLDER, programs=[mkfs_erofs()]) as up:
+        share_nothing(up)
         with unchanged(up):
             yield up
 
@@ -191,6 +188,8 @@ def test_what_cannot_be_copied_is_refused(pod: Pod) -> None:
 
 
 def test_a_root_of_the_host_is_refused(node: Node) -> None:
+    with pytest.raises(AssertionError, match="a root must be made of disks"), running_pod(node, "rootless", "folder"):
+        pass
     options = ("--runtime-config-path", f"{node.folder}/copies.toml", "--rm")
     done = node.run("x", "true", options=options)
     assert done.returncode != 0 and "a root must be made of disks" in done.stderr

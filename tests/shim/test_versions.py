@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.guest.host_programs import debian_program
 from tests.eventually import eventually
 from tests.needs import needs
 from tests.shim.containerds import VERSIONS, runc_shim
+from tests.shim.handlers import EROFS, HANDLER, mkfs_erofs
 from tests.shim.images import layered
 from tests.shim.node import RUNTIME, Node, running_node, unchanged
 from tests.shim.test_cri import Pod, page, running_pod
@@ -26,20 +26,6 @@ root_path = "@DIR@/blockfile"
 scratch_file = "@SCRATCH@"
 fs_type = "ext4"
 mount_options = ["loop"]
-"""
-HANDLER = """
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}]
-runtime_type = "io.containerd.innkeeper.v2"
-privileged_without_host_devices = true
-{more}
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}.options]
-ConfigPath = "@DIR@/shim.toml"
-"""
-EROFS = """
-[plugins."io.containerd.snapshotter.v1.erofs"]
-default_size = "64MiB"
-[plugins."io.containerd.service.v1.diff-service"]
-default = ["erofs", "walking"]
 """
 MANY = 8
 only_1_7, only_2_4 = (pytest.mark.parametrize("version", [name], indirect=True, scope="module") for name in ("1.7", "2.4"))
@@ -69,10 +55,6 @@ def later(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     text = configuration(version).replace("@SCRATCH@", str(scratch))
     with running_node(VERSIONS[version](), configuration=text, programs=programs, networks=2) as up:
         yield up
-
-
-def mkfs_erofs() -> Path:
-    return debian_program("erofs-utils", "/usr/bin/mkfs.erofs")
 
 
 @pytest.fixture
