@@ -13,10 +13,10 @@ from pathlib import Path
 from bench.figures import Figure, Section, figure, single
 from bench.guest import RESIDENT_BUDGET, boot_stages
 from bench.interleave import shuffled
-from bench.measured_node import MeasuredNode
+from bench.measured_node import MeasuredNode, repeats
 from bench.node import Guest
 from bench.recording import resident_bytes
-from innkeeper import programs
+from innkeeper import programs, progress
 from innkeeper.client import Agent, connect
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
@@ -101,7 +101,7 @@ def measure(artifacts: Artifacts, anchor: Anchor, rounds: int) -> list[Section]:
         nodes = [stack.enter_context(MeasuredNode(guest)) for guest in guests]
         subjects = {node.guest.name: _Subject(node) for node in nodes}
         done = shuffled(subjects, rounds, GAP_SECONDS)
-    return [_comparison(done), _stages(done[OURS]), sizes(artifacts, anchor)]
+    return [_comparison(done, repeats(nodes)), _stages(done[OURS]), sizes(artifacts, anchor)]
 
 
 class _Subject:
@@ -111,6 +111,10 @@ class _Subject:
         self._node = node
 
     def __call__(self) -> Round:
+        with progress.step(f"a round with {self._node.guest.name}"):
+            return self._node.measure(self._measure)
+
+    def _measure(self) -> Round:
         node = self._node
         node.clear_recordings()
         start = time.perf_counter()
@@ -122,32 +126,34 @@ class _Subject:
         return result
 
     def _measure_held(self, result: Round) -> None:
-        """Start a container that stays, exec in it and query its agent, then remove it."""
+        """Start a container that stays, exec in it and query its agent, then remove it.
+
+        After a failure it stays, and ends with the node.
+        """
         node = self._node
         container = node.run("-d", "sleep", "100000")
-        try:
-            cid = node.newest()
-            result.boots.append(node.boot_seconds(cid))
-            for number in range(EXECS):
-                start = time.perf_counter()
-                node.ctr("task", "exec", "--exec-id", f"exec-{number}", container, "true")
-                result.execs.append(time.perf_counter() - start)
-            with connect(node.address(cid), 30) as client:
-                agent = Agent(client)
-                result.resident = resident_bytes(agent.metrics())
-                if node.guest.name == OURS:
-                    result.stages = boot_stages(agent.boot_timeline(), result.boots[-1])
-        finally:
-            node.ctr("task", "rm", "--force", container)
-            node.ctr("container", "rm", container)
+        cid = node.newest()
+        result.boots.append(node.boot_seconds(cid))
+        for number in range(EXECS):
+            start = time.perf_counter()
+            node.ctr("task", "exec", "--exec-id", f"exec-{number}", container, "true")
+            result.execs.append(time.perf_counter() - start)
+        with connect(node.address(cid), 30) as client:
+            agent = Agent(client)
+            result.resident = resident_bytes(agent.metrics())
+            if node.guest.name == OURS:
+                result.stages = boot_stages(agent.boot_timeline(), result.boots[-1])
+        node.ctr("task", "rm", "--force", container)
+        node.ctr("container", "rm", container)
 
 
-def _comparison(done: dict[str, list[Round]]) -> Section:
+def _comparison(done: dict[str, list[Round]], repeated: str = "") -> Section:
     """Return the section with a pair of rows for each measurement.
 
-    The row of our guest has the budget: usually what Kata's guest took.
+    The row of our guest has the budget: usually what Kata's guest took. `repeated` is added to the
+    section's note.
     """
-    section = Section("beside Kata's guest, under its shim", note="by turns in one run, with the same QEMU and containerd")
+    section = Section("beside Kata's guest, under its shim", note=f"by turns in one run, with the same QEMU and containerd{repeated}")
     _pair(section, "QEMU's start to the first answered Check", "s", _each(done, "boots"), "no later than Kata's")
     _pair(section, "ctr run --rm, to its end", "s", {name: [one.run for one in each] for name, each in done.items()})
     milliseconds = {name: [seconds * 1e3 for seconds in values] for name, values in _each(done, "execs").items()}

@@ -6,11 +6,15 @@ It is up inside a `with` block and has a folder of its own.
 import secrets
 import shutil
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
-from bench.node import SECONDS, Guest, Node, last_line
-from bench.recording import first_check, starts
+from bench import standstill
+from bench.node import Guest, Node, last_line
+from bench.recording import Start, first_check, starts
+from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT
 
@@ -19,6 +23,13 @@ SHORT_PARENT = "/run"
 CGROUPS = Path("/sys/fs/cgroup")
 DEVICES = (Path("/dev/kvm"), Path("/dev/vhost-vsock"))
 """Devices that the shim requires. The harness creates those that the host lacks."""
+SECONDS = 120.0
+"""Seconds that a command may take: many times what it takes on a busy machine."""
+T = TypeVar("T")
+
+
+class StoodStill(InnkeeperError):
+    """A command of containerd's client did not end in time."""
 
 
 class MeasuredNode:
@@ -32,8 +43,10 @@ class MeasuredNode:
         # mkdtemp's names may end with "_", which containerd does not accept in an id.
         self.folder = Path(SHORT_PARENT, f"inb-{secrets.token_hex(4)}")
         self.guest = guest
-        self._node = Node(self.folder, guest, {"RECORD": str(self.folder / "record")})
+        self._node = Node(self.folder, guest, {"RECORD": str(self.folder / "record")}, seconds=SECONDS)
         self._number = 0
+        self.repeated = 0
+        """How many measurements were done once more because a command stood still."""
         self._made: list[Path] = []
 
     def __enter__(self) -> "MeasuredNode":
@@ -63,27 +76,50 @@ class MeasuredNode:
     def ctr(self, *words: str) -> str:
         """Run containerd's client and return its output.
 
-        Raises InnkeeperError if it fails or does not end.
+        Raises InnkeeperError if it fails, and StoodStill if it does not end.
         """
         try:
             done = self._node.ctr(*words)
         except subprocess.TimeoutExpired as error:
-            raise InnkeeperError(f"ctr {words[0]} with {self.guest.name} did not end within {SECONDS:.0f} s") from error
+            raise self._stood_still(" ".join(words[:2])) from error
         return self._output(words[0], done)
 
     def run(self, option: str, *command: str) -> str:
         """Run the busybox image in a VM of its own (`ctr run`) and return the container's id.
 
-        Raises InnkeeperError.
+        Raises InnkeeperError if it fails, and StoodStill if it does not end.
         """
         self._number += 1
         container = f"{self.folder.name}-{self._number}"
         try:
             done = self._node.run(container, *command, options=(option,))
         except subprocess.TimeoutExpired as error:
-            raise InnkeeperError(f"ctr run with {self.guest.name} did not end within {SECONDS:.0f} s") from error
+            raise self._stood_still("run") from error
         self._output("run", done)
         return container
+
+    def measure(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, which uses this node.
+
+        If a command stands still, warns with what the VM was doing, starts the node anew and does
+        `work` once more. Raises InnkeeperError, and StoodStill if that stands still as well.
+        """
+        try:
+            return work()
+        except StoodStill as error:
+            progress.warn(f"{error.message}: measuring this round once more")
+            self.repeated += 1
+            self._node.down()
+            self._node.up()
+            return work()
+
+    def _stood_still(self, verb: str) -> StoodStill:
+        """Return the error for a command that did not end. It says what the newest VM is doing."""
+        title = f"ctr {verb} with {self.guest.name} did not end within {SECONDS:.0f} s"
+        if not (begun := self._starts()):
+            return StoodStill(f"{title}: no QEMU was started")
+        cid, start = list(begun.items())[-1]
+        return StoodStill(f"{title}: {standstill.describe(self.folder, cid, start.pid, bool(self._answers(cid)))}")
 
     def _output(self, verb: str, done: "subprocess.CompletedProcess[str]") -> str:
         if done.returncode:
@@ -99,10 +135,15 @@ class MeasuredNode:
 
         Raises InnkeeperError if none was answered.
         """
-        answers = [answer for path in self._recordings() if (answer := self._first_check(path)) and answer[0] == cid]
+        answers = self._answers(cid)
         if not answers:
             raise InnkeeperError(f"no Check of {self.guest.name} was recorded")
-        return min(moment for _, moment in answers) - self._starts()[cid]
+        return min(answers) - self._starts()[cid].moment
+
+    def _answers(self, cid: int) -> list[float]:
+        """Return the Unix time of the first answered Check in each recording of a VM."""
+        found = (self._first_check(path) for path in self._recordings())
+        return [answer[1] for answer in found if answer and answer[0] == cid]
 
     def clear_recordings(self) -> None:
         """Remove the recordings so far, so that there are fewer to search."""
@@ -116,13 +157,21 @@ class MeasuredNode:
     def _recordings(self) -> list[Path]:
         return list((self.folder / "record").glob("*.jsonl"))
 
-    def _starts(self) -> dict[int, float]:
-        return starts((self.folder / "qemu.log").read_text())
+    def _starts(self) -> dict[int, Start]:
+        try:
+            return starts((self.folder / "qemu.log").read_text())
+        except FileNotFoundError:  # none yet
+            return {}
 
     @staticmethod
     def _first_check(path: Path) -> tuple[int, float] | None:
         with path.open() as recording:
             return first_check(recording)
+
+
+def repeats(nodes: Iterable[MeasuredNode]) -> str:
+    """Return for a section's note which measurements were repeated. Empty if none was."""
+    return "".join(f"; repeated because they stood still: {node.repeated} with {node.guest.name}" for node in nodes if node.repeated)
 
 
 def _hierarchies() -> list[Path]:

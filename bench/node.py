@@ -22,6 +22,7 @@ from innkeeper.vm.shares import is_rust
 IMAGE = "localhost/busybox:1"
 """The image that the harness imports into its containerd."""
 SECONDS = 300.0
+"""Seconds that a command may take. The shim dials its guest as long before it gives up."""
 RUNTIME = ("--runtime", "io.containerd.kata.v2", "--runtime-config-path")
 SHIM = "containerd-shim-kata-v2"
 SHIM_ENV = "KATA_SHIM"
@@ -81,15 +82,19 @@ class Node:
     """A node. It is up between the calls of `up` and `down`.
 
     `folder` must exist, and its path must be short, because it contains sockets (unix(7)).
-    `settings` are further variables of the harness.
+    `settings` are further variables of the harness. `seconds` is how long a command of containerd's
+    client may take.
 
     The constructor finds Kata's shim, and finds or builds virtiofsd and vhost-device-vsock. It
     raises InnkeeperError if one of them is not available.
     """
 
-    def __init__(self, folder: Path, guest: Guest, settings: Mapping[str, str], program: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, guest: Guest, settings: Mapping[str, str], program: Path | None = None, seconds: float = SECONDS
+    ) -> None:
         self.folder = folder
         self.guest = guest
+        self._seconds = seconds
         self._program = program or HARNESS
         shim = find_shim()
         if shim is None:
@@ -143,7 +148,7 @@ class Node:
         Its input stays open: if it ended, the shim would wait for an end that never comes.
         """
         reading, writing = os.pipe()
-        settings = {"stdin": reading, "capture_output": True, "text": True, "timeout": SECONDS, "check": False, **options}
+        settings = {"stdin": reading, "capture_output": True, "text": True, "timeout": self._seconds, "check": False, **options}
         try:
             return subprocess.run(self.argv(*words), **settings)
         finally:

@@ -12,20 +12,28 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.wire import status
 from innkeeper.wire.envelope import DecodeError, Response
 
 CHECK = "grpc.Health/Check"
-_START = re.compile(r"^(\d+\.\d+) \d+ .*\bid=vsockdev,path=\S*/(\d+)\.sock\b")
+_START = re.compile(r"^(\d+\.\d+) (\d+) .*\bid=vsockdev,path=\S*/(\d+)\.sock\b")
 _RESIDENT = re.compile(r'^kata_agent_proc_status\{item="vmrss"\} (\d+(?:\.\d+)?)$', re.MULTILINE)
 
 
-def starts(log: str) -> dict[int, float]:
-    """Return the Unix time of each start of QEMU by CID, in the order of the starts."""
+class Start(NamedTuple):
+    """A start of QEMU: its Unix time, and its process id."""
+
+    moment: float
+    pid: int
+
+
+def starts(log: str) -> dict[int, Start]:
+    """Return each start of QEMU by CID, in the order of the starts."""
     found = (_START.match(line) for line in log.splitlines())
-    return {int(match[2]): float(match[1]) for match in found if match}
+    return {int(match[3]): Start(float(match[1]), int(match[2])) for match in found if match}
 
 
 def first_check(recording: Iterable[str]) -> tuple[int, float] | None:

@@ -36,7 +36,7 @@ kata_agent_total_rss 13410304
 
 
 def test_the_start_of_each_machine() -> None:
-    assert starts(LOG) == {2220728870: 1795829694.679, 2176581577: 1795829703.873}
+    assert starts(LOG) == {2220728870: (1795829694.679, 10595), 2176581577: (1795829703.873, 12396)}
     assert starts("") == {}
 
 
