@@ -210,7 +210,7 @@ def layer_files(snapshots: Path) -> list[Path]:
 
 
 def merge(layers: list[Path]) -> None:
-    """Merge layers, the lowest first, as containerd 2.2 does with `max_unmerged_layers`. Later ones only use what is there."""
+    """Merge layers, the lowest first, as previews of containerd 2.3 did with `max_unmerged_layers`. Releases only use what is there."""
     merged = layers[-1].with_name("fsmeta.erofs")
     subprocess.run([mkfs_erofs(), "--aufs", "--ovlfs-strip=1", "--quiet", merged, *layers], check=True, capture_output=True)
 
