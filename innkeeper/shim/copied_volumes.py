@@ -51,6 +51,7 @@ def carry(source: Path, destination: str, options: list[str]) -> Carried:
         raise InnkeeperError(
             f'mounts: {destination}: later mounts of the host cannot appear in a copy (shared_fs = "none"): HostToContainer'
         )
+    source = source.resolve()  # a mount stays with what a link leads to now
     try:
         file_tree.scan(source)
     except InnkeeperError as error:

@@ -36,8 +36,8 @@ RETRY_SECONDS = 2.0
 
 
 def place(source: Path) -> str:
-    """Return where the guest has the copy of a file or folder."""
-    return f"{FOLDER}/{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:24]}"
+    """Return where the guest has the copy of a file or folder. `source` has no links in it."""
+    return f"{FOLDER}/{hashlib.sha256(os.fsencode(source)).hexdigest()[:24]}"
 
 
 class Copy:
@@ -133,6 +133,7 @@ class Copies:
         copy.users -= 1
         if copy.users == 0:
             del self._copies[key]
+            self._late.discard(key)
             copy.remove()
 
     def _follow(self) -> None:
