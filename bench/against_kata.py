@@ -15,7 +15,7 @@ from bench.guest import RESIDENT_BUDGET, boot_stages
 from bench.interleave import shuffled
 from bench.measured_node import MeasuredNode, repeats
 from bench.node import Guest
-from bench.recording import resident_bytes
+from bench.recording import CREATE_SANDBOX, resident_bytes
 from innkeeper import programs, progress
 from innkeeper.client import Agent, connect
 from innkeeper.errors import InnkeeperError
@@ -80,6 +80,7 @@ class Round:
 
     run: float
     boots: list[float] = field(default_factory=list)
+    sandboxes: list[float] = field(default_factory=list)
     execs: list[float] = field(default_factory=list)
     resident: int = 0
     stages: dict[str, float] = field(default_factory=dict)
@@ -120,10 +121,14 @@ class _Subject:
         start = time.perf_counter()
         node.run("--rm", "true")
         result = Round(time.perf_counter() - start)
-        result.boots.append(node.boot_seconds(node.newest()))
+        self._add_boot(result, node.newest())
         time.sleep(GAP_SECONDS)
         self._measure_held(result)
         return result
+
+    def _add_boot(self, result: Round, cid: int) -> None:
+        result.boots.append(self._node.boot_seconds(cid))
+        result.sandboxes.append(self._node.boot_seconds(cid, CREATE_SANDBOX))
 
     def _measure_held(self, result: Round) -> None:
         """Start a container that stays, exec in it and query its agent, then remove it.
@@ -133,7 +138,7 @@ class _Subject:
         node = self._node
         container = node.run("-d", "sleep", "100000")
         cid = node.newest()
-        result.boots.append(node.boot_seconds(cid))
+        self._add_boot(result, cid)
         for number in range(EXECS):
             start = time.perf_counter()
             node.ctr("task", "exec", "--exec-id", f"exec-{number}", container, "true")
@@ -155,6 +160,7 @@ def _comparison(done: dict[str, list[Round]], repeated: str = "") -> Section:
     """
     section = Section("beside Kata's guest, under its shim", note=f"by turns in one run, with the same QEMU and containerd{repeated}")
     _pair(section, "QEMU's start to the first answered Check", "s", _each(done, "boots"), "no later than Kata's")
+    _pair(section, "QEMU's start to the sandbox (CreateSandbox answered)", "s", _each(done, "sandboxes"))
     _pair(section, "ctr run --rm, to its end", "s", {name: [one.run for one in each] for name, each in done.items()})
     milliseconds = {name: [seconds * 1e3 for seconds in values] for name, values in _each(done, "execs").items()}
     _pair(section, "ctr task exec, to its end", "ms", milliseconds, "sooner than Kata's")

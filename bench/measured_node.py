@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from bench import standstill
 from bench.node import Guest, Node, last_line
-from bench.recording import Start, first_check, starts
+from bench.recording import CHECK, Start, first_answer, starts
 from innkeeper import progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT
@@ -130,20 +130,25 @@ class MeasuredNode:
         """Return the CID of the VM that was started last."""
         return list(self._starts())[-1]
 
-    def boot_seconds(self, cid: int) -> float:
-        """Return the seconds from QEMU's start to the VM's first answered Check.
+    def boot_seconds(self, cid: int, call: str = CHECK) -> float:
+        """Return the seconds from QEMU's start to the VM's first answered Check, or other call.
 
         Raises InnkeeperError if none was answered.
         """
-        answers = self._answers(cid)
+        answers = self._answers(cid, call)
         if not answers:
-            raise InnkeeperError(f"no Check of {self.guest.name} was recorded")
+            raise InnkeeperError(f"no {call.rpartition('/')[2]} of {self.guest.name} was recorded")
         return min(answers) - self._starts()[cid].moment
 
-    def _answers(self, cid: int) -> list[float]:
-        """Return the Unix time of the first answered Check in each recording of a VM."""
-        found = (self._first_check(path) for path in self._recordings())
-        return [answer[1] for answer in found if answer and answer[0] == cid]
+    def _answers(self, cid: int, call: str = CHECK) -> list[float]:
+        """Return the Unix time of the first answered call of this name in each recording of a VM."""
+        found = []
+        for path in self._recordings():
+            with path.open() as recording:
+                answer = first_answer(recording, call)
+            if answer and answer[0] == cid:
+                found.append(answer[1])
+        return found
 
     def clear_recordings(self) -> None:
         """Remove the recordings so far, so that there are fewer to search."""
@@ -162,11 +167,6 @@ class MeasuredNode:
             return starts((self.folder / "qemu.log").read_text())
         except FileNotFoundError:  # none yet
             return {}
-
-    @staticmethod
-    def _first_check(path: Path) -> tuple[int, float] | None:
-        with path.open() as recording:
-            return first_check(recording)
 
 
 def repeats(nodes: Iterable[MeasuredNode]) -> str:

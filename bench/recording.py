@@ -18,7 +18,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.wire import status
 from innkeeper.wire.envelope import DecodeError, Response
 
-CHECK = "grpc.Health/Check"
+CHECK, CREATE_SANDBOX = "grpc.Health/Check", "grpc.AgentService/CreateSandbox"
 _START = re.compile(r"^(\d+\.\d+) (\d+) .*\bid=vsockdev,path=\S*/(\d+)\.sock\b")
 _RESIDENT = re.compile(r'^kata_agent_proc_status\{item="vmrss"\} (\d+(?:\.\d+)?)$', re.MULTILINE)
 
@@ -36,8 +36,8 @@ def starts(log: str) -> dict[int, Start]:
     return {int(match[3]): Start(float(match[1]), int(match[2])) for match in found if match}
 
 
-def first_check(recording: Iterable[str]) -> tuple[int, float] | None:
-    """Return (CID, Unix time of the first answered Check), or None if no Check was answered.
+def first_answer(recording: Iterable[str], call: str) -> tuple[int, float] | None:
+    """Return (CID, Unix time of the first answered `call`), or None if none was answered.
 
     Lines behind that answer are not read, because the file may still be written to. Raises
     InnkeeperError if the file is not a recording.
@@ -48,7 +48,7 @@ def first_check(recording: Iterable[str]) -> tuple[int, float] | None:
             message = json.loads(line)
             if start is None:
                 start = int(message["cid"]), float(message["unix_time"])
-            elif message["is"] == "response" and message["call"] == CHECK and _is_ok(message["payload"]):
+            elif message["is"] == "response" and message["call"] == call and _is_ok(message["payload"]):
                 return start[0], start[1] + float(message["t"])
     except (ValueError, KeyError, TypeError) as error:
         raise InnkeeperError(f"a recording of the shim's calls cannot be read: {error!r}") from error

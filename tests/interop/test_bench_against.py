@@ -24,6 +24,7 @@ from tests.vm.guest import artifacts
 
 PAIRS = (
     "QEMU's start to the first answered Check",
+    "QEMU's start to the sandbox (CreateSandbox answered)",
     "ctr run --rm, to its end",
     "ctr task exec, to its end",
     "PID 1's resident memory, a container running",

@@ -7,7 +7,7 @@ import pytest
 from bench import against_kata, command
 from bench.against_kata import OURS, THEIRS, Anchor, Round
 from bench.guest import boot_stages
-from bench.recording import first_check, resident_bytes, starts
+from bench.recording import CHECK, CREATE_SANDBOX, first_answer, resident_bytes, starts
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
 from innkeeper.wire.pb import guest_pb2
@@ -41,7 +41,7 @@ def test_the_start_of_each_machine() -> None:
 
 
 def test_the_first_answered_check() -> None:
-    cid, moment = first_check(RECORDING.splitlines()) or (0, 0.0)
+    cid, moment = first_answer(RECORDING.splitlines(), CHECK) or (0, 0.0)
     assert cid == 2176581577
     assert moment == pytest.approx(1795829710.477116, abs=1e-5)
 
@@ -49,16 +49,17 @@ def test_the_first_answered_check() -> None:
 def test_a_check_that_was_refused_or_not_answered_does_not_count() -> None:
     begin, request, response, _ = RECORDING.splitlines()
     refused = response.replace("CgASAggB", "CgQIDhIA")  # UNAVAILABLE
-    assert first_check([begin, request]) is None
-    assert first_check([begin, request, refused]) is None
-    assert first_check([begin, request, response.replace("Check", "Version")]) is None
-    assert first_check([]) is None
+    assert first_answer([begin, request], CHECK) is None
+    assert first_answer([begin, request, refused], CHECK) is None
+    assert first_answer([begin, request, response.replace("Check", "Version")], CHECK) is None
+    assert first_answer([], CHECK) is None
+    assert first_answer([begin, request, response], CREATE_SANDBOX) is None
 
 
 @pytest.mark.parametrize("text", ["no JSON", '{"port": 1024}', "[]", '{"cid": 1, "unix_time": 2.0}\n{"is": "response"}'])
 def test_what_is_no_recording(text: str) -> None:
     with pytest.raises(InnkeeperError, match="cannot be read"):
-        first_check(text.splitlines())
+        first_answer(text.splitlines(), CHECK)
 
 
 def test_resident_memory_out_of_metrics() -> None:
@@ -117,14 +118,17 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
 
 def test_rows_in_pairs_and_their_budgets() -> None:
     done = {
-        OURS: [Round(2.0, [1.5, 1.9], [0.1, 0.2, 0.3], 17_000_000), Round(2.2, [1.6, 1.7], [0.1, 0.2, 0.3], 19_000_000)],
-        THEIRS: [Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000), Round(2.5, [1.8, 1.8], [0.1, 0.1, 0.1], 13_000_000)],
+        OURS: [
+            Round(2.0, [1.5, 1.9], [2.9, 3.1], [0.1, 0.2, 0.3], 17_000_000),
+            Round(2.2, [1.6, 1.7], [3.0, 3.0], [0.1, 0.2, 0.3], 19_000_000),
+        ],
+        THEIRS: [Round(2.5, [1.8, 1.8], [1.9, 1.9], [0.1, 0.1, 0.1], 13_000_000) for _ in range(2)],
     }
     rows = against_kata._comparison(done).figures
-    assert [row.name.rpartition(": ")[2] for row in rows] == [OURS, THEIRS] * 4
-    check, their_check, run, _, exec_, _, resident, _ = rows
-    assert [check.median, run.median, exec_.median, resident.median] == pytest.approx([1.65, 2.1, 200, 18])
-    assert [row.met for row in (check, run, exec_, resident)] == [True, None, False, True]
+    assert [row.name.rpartition(": ")[2] for row in rows] == [OURS, THEIRS] * 5
+    check, their_check, sandbox, _, run, _, exec_, _, resident, _ = rows
+    assert [check.median, sandbox.median, run.median, exec_.median, resident.median] == pytest.approx([1.65, 3.0, 2.1, 200, 18])
+    assert [row.met for row in (check, sandbox, run, exec_, resident)] == [True, None, None, False, True]
     assert (check.best, check.samples, exec_.unit) == (1.5, 4, "ms")
     assert (their_check.median, their_check.budget, their_check.met) == (1.8, "", None)
 
