@@ -43,6 +43,7 @@ class Program:
 
 REGISTRY: dict[str, Program] = {
     "qemu-system-x86_64": Program(("qemu-system-x86",), "runs the virtual machine"),
+    "qemu-system-aarch64": Program(("qemu-system-arm",), "runs a kernel for aarch64 in a long test"),
     "virtiofsd": Program(
         ("virtiofsd",),
         "shares -v folders with the guest",

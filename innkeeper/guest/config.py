@@ -12,7 +12,8 @@ from typing import Any
 
 from innkeeper.errors import InnkeeperError
 
-ARCHITECTURES = ("x86_64",)
+X86_64 = "x86_64"
+ARCHITECTURES = (X86_64, "aarch64")
 VARIANTS = ("release", "debug", "selinux")
 OUTPUTS = {
     "kernel": "`bzImage` and `config`; `vmlinux` of ours, `modules.initrd` of Debian's",
@@ -27,7 +28,6 @@ OUTPUTS = {
 """The outputs that may be asked for, and the files of each. `manifest.json` is always written."""
 DEFAULT_OUTPUTS = ("kernel", "root", "verity", "disk", "initrd")
 NOT_YET = {
-    "architecture": {"aarch64": "the builder has no cross compiler and no foreign root yet"},
     "outputs": {"oci": "an OCI artefact is made of the outputs by --push"},
 }
 """Values that are refused by name, because a user may expect them: field -> value -> reason."""
@@ -127,7 +127,12 @@ class BudgetsPart:
 class Guest:
     """The image as a whole."""
 
-    architecture: str = setting("x86_64", "The processor architecture.", choices=ARCHITECTURES)
+    architecture: str = setting(
+        X86_64,
+        "The processor architecture. For `aarch64` only our kernel is built, by Debian's cross compiler: `Image`, `vmlinux` and `config` "
+        'with `outputs = ["kernel"]`.',
+        choices=ARCHITECTURES,
+    )
     variant: str = setting(
         "release",
         "`debug` adds busybox and a shell. `selinux` adds an SELinux policy, and boots with SELinux in place of AppArmor.",
@@ -158,6 +163,8 @@ PARTS: dict[str, type] = {"kernel": KernelPart, "root": RootPart, "files": FileP
 def check(guest: Guest) -> Guest:
     """Return `guest`. Raises InnkeeperError for settings that contradict each other."""
     kernel = guest.kernel
+    if guest.architecture != X86_64:
+        _check_cross(guest)
     if kernel.fragments and kernel.use not in ("auto", "ours"):
         raise InnkeeperError(
             f"kernel.fragments cannot be used with kernel.use = {kernel.use!r}: only our own kernel is compiled",
@@ -202,3 +209,20 @@ def _check_uki(guest: Guest) -> None:
         )
     if "disk" not in guest.outputs:
         raise InnkeeperError("outputs = 'uki' needs the output disk: a unified kernel image has its root there", hint="add disk to outputs")
+
+
+def _check_cross(guest: Guest) -> None:
+    """Raise InnkeeperError for what is not built for another architecture than x86_64: all but our kernel."""
+    where = f"architecture = {guest.architecture!r}"
+    if others := [name for name in guest.outputs if name != "kernel"]:
+        raise InnkeeperError(
+            f"{where} cannot be used with outputs = {others[0]!r}: no builder runs programs of that architecture",
+            hint='outputs = ["kernel"] builds the kernel by a cross compiler',
+        )
+    plain = Guest()
+    if guest.is_customised or guest.root != plain.root or guest.variant != plain.variant:
+        raise InnkeeperError(f"{where} cannot be used with variant, root, files and agent: no root is built", hint="leave them out")
+    if guest.kernel.use not in ("auto", "ours") or guest.kernel.source != plain.kernel.source:
+        raise InnkeeperError(f"{where} cannot be used with kernel.use and kernel.source: ours is the only kernel", hint="leave them out")
+    if guest.budgets != plain.budgets:
+        raise InnkeeperError(f"{where} cannot be used with budgets: they are those of bzImage and rootfs.erofs", hint="leave them out")

@@ -21,14 +21,39 @@ from innkeeper.guest.store import JSON, Store
 
 
 @dataclass(frozen=True)
+class Target:
+    """An architecture that a kernel is compiled for on x86-64.
+
+    * `name`: ours, and the folder of its fragments
+    * `kbuild`: the kernel's own name for it
+    * `image`: path in the kernel's tree of what a boot loader starts
+    * `tools`, `cross`: packages with Debian's cross compiler, and the prefix of its programs
+    """
+
+    name: str
+    kbuild: str
+    image: str
+    tools: tuple[str, ...] = ()
+    cross: str = ""
+
+
+X86_64 = Target("x86_64", "x86_64", "arch/x86/boot/bzImage")
+TARGETS = {
+    target.name: target
+    for target in (X86_64, Target("aarch64", "arm64", "arch/arm64/boot/Image", ("gcc-aarch64-linux-gnu",), "aarch64-linux-gnu-"))
+}
+
+
+@dataclass(frozen=True)
 class Source:
     """A kernel source of Debian: the version of the series, and the Debian release that has it.
 
-    That release's compiler compiles it.
+    That release's compiler compiles it, for `target`.
     """
 
     version: str
     suite: str
+    target: Target = X86_64
 
     @property
     def package(self) -> str:
@@ -40,7 +65,12 @@ class Source:
 
     def builder(self, store: Store) -> Builder:
         """Return the builder that compiles this source."""
-        return Builder([*_TOOLS, self.package], store, self.suite)
+        return Builder([*_TOOLS, *self.target.tools, self.package], store, self.suite)
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Return the names of the results: the kernel as ELF, what a boot loader starts, and the configuration."""
+        return "vmlinux", Path(self.target.image).name, "config"
 
 
 VERSION = "6.12"
@@ -49,10 +79,8 @@ SOURCES = {source.package: source for source in (Source(VERSION, SUITE), Source(
 """The kernel sources by the names of their packages. The first one is the default."""
 DEFAULT_SOURCE = next(iter(SOURCES))
 
-ARCHITECTURE = "x86_64"
-"""Kbuild's name for the architecture, and the folder of its fragments."""
-IMAGE = "arch/x86/boot/bzImage"
-"""Path in the kernel's tree of what a boot loader starts."""
+CROSS_SOURCES = {name: Source(VERSION, SUITE, target) for name, target in TARGETS.items() if target.cross}
+"""The kernel source of each architecture that a cross compiler compiles for."""
 
 DURATION = "less than 10 minutes"
 """How long a compilation takes on two cores whose compiler cache is empty."""
@@ -112,26 +140,33 @@ def configure_kernel(source: Source, store: Store, fragments: Path, extra: Seque
 
 def _step(source: Source, store: Store, fragments: Path, extra: Sequence[Path], *, compile_it: bool) -> Path:
     builder = source.builder(store)
-    settings = kconfig.read_fragments(fragments, ARCHITECTURE, source.series, extra)
+    settings = kconfig.read_fragments(fragments, source.target.name, source.series, extra)
     version = builder.version_of(source.package)
     inputs: dict[str, JSON] = {
-        "architecture": ARCHITECTURE,
+        "architecture": source.target.name,
         "builder": builder.id,
         "environment": dict(_environment(source)),
         "fragments": kconfig.as_config(settings),
-        "recipe": [_CONFIGURE, _COMPILE] if compile_it else [_CONFIGURE],
+        "recipe": [_CONFIGURE, _compile(source)] if compile_it else [_CONFIGURE],
         "source": f"{source.package} {version}",
     }
-    title = f"building kernel {version} ({DURATION} on 2 cores)" if compile_it else f"configuring kernel {version}"
+    what = f"kernel {version}{f' for {source.target.name}' if source.target.cross else ''}"
+    title = f"building {what} ({DURATION} on 2 cores)" if compile_it else f"configuring {what}"
 
     def make(out: Path) -> None:
         with progress.step(title):
-            _make(builder, settings, _environment(source), out, compile_it=compile_it)
+            _make(builder, settings, source, out, compile_it=compile_it)
 
     return store.step("kernel" if compile_it else "kernel-config", inputs, make)
 
 
-def _make(builder: Builder, settings: dict[str, kconfig.Setting], environment: dict[str, str], out: Path, *, compile_it: bool) -> None:
+def _compile(source: Source) -> str:
+    """Return the script that compiles the kernel, with the programs of the target's tools."""
+    return _COMPILE.replace("\nstrip ", f"\n{source.target.cross}strip ")
+
+
+def _make(builder: Builder, settings: dict[str, kconfig.Setting], source: Source, out: Path, *, compile_it: bool) -> None:
+    environment = _environment(source)
     log = builder.store.log_of(out)
     log.unlink(missing_ok=True)
     ccache = builder.store.root / CCACHE_FOLDER
@@ -143,7 +178,7 @@ def _make(builder: Builder, settings: dict[str, kconfig.Setting], environment: d
         kconfig.check(settings, kconfig.parse_config((out / "config").read_text()))
         if compile_it:
             jobs = {"JOBS": str(len(os.sched_getaffinity(0)))}
-            builder.run(["sh", "-c", _COMPILE], mounts=mounts, env=environment | jobs, log=log)
+            builder.run(["sh", "-c", _compile(source)], mounts=mounts, env=environment | jobs, log=log)
     (out / "fragments").unlink()
     # The shim may run as another user and must be able to read the bzImage.
     for path in out.iterdir():
@@ -157,8 +192,9 @@ def _environment(source: Source) -> dict[str, str]:
     """
     return {
         "VERSION": source.version,
-        "KERNEL_ARCH": ARCHITECTURE,
-        "KERNEL_IMAGE": IMAGE,
+        "KERNEL_ARCH": source.target.kbuild,
+        "KERNEL_IMAGE": source.target.image,
+        **({"CROSS_COMPILE": source.target.cross} if source.target.cross else {}),
         "KBUILD_BUILD_TIMESTAMP": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(SOURCE_DATE_EPOCH)),
         "KBUILD_BUILD_USER": "innkeeper",
         "KBUILD_BUILD_HOST": "builder",

@@ -11,7 +11,7 @@ from innkeeper.files import hash_file
 from innkeeper.guest import debian_kernel
 from innkeeper.guest.config import KernelPart
 from innkeeper.guest.kconfig import parse_config
-from innkeeper.guest.kernel import SOURCES, build_kernel, configure_kernel
+from innkeeper.guest.kernel import CROSS_SOURCES, SOURCES, Source, build_kernel, configure_kernel
 from innkeeper.guest.store import JSON, FinishedSteps, NotBuilt, Store
 
 OURS, DEBIAN, AUTO = "ours", "debian", "auto"
@@ -103,27 +103,34 @@ def kernel_step(wanted: str, store: Store, project: Path, part: KernelPart) -> P
     return make_kernel(wanted, store, project, part).step
 
 
-def config_changes(part: KernelPart, store: Store, project: Path) -> dict[str, tuple[str, str]]:
+def config_changes(architecture: str, part: KernelPart, store: Store, project: Path) -> dict[str, tuple[str, str]]:
     """Return what `part.fragments` change in the final configuration: symbol -> value without and with them.
 
     A value of "n" is a symbol that is off. Nothing is compiled. Raises InnkeeperError.
     """
-    source, folder = SOURCES[part.source], project / "kernel-config"
+    source, folder = CROSS_SOURCES.get(architecture, SOURCES[part.source]), project / "kernel-config"
     steps = [configure_kernel(source, store, folder, extra) for extra in ((), [Path(path) for path in part.fragments])]
     before, after = (parse_config((step / "config").read_text()) for step in steps)
     names = sorted(before.keys() | after.keys())
     return {name: (before.get(name, "n"), after.get(name, "n")) for name in names if before.get(name) != after.get(name)}
 
 
+def cross_kernel(store: Store, project: Path, architecture: str, part: KernelPart) -> Kernel:
+    """Return our kernel for another architecture than this one, made by Debian's cross compiler. Raises InnkeeperError."""
+    return _compiled(CROSS_SOURCES[architecture], store, project, part)
+
+
 def _ours(store: Store, project: Path, part: KernelPart) -> Kernel:
-    name = part.source
-    source = SOURCES[name]
+    return _compiled(SOURCES[part.source], store, project, part)
+
+
+def _compiled(source: Source, store: Store, project: Path, part: KernelPart) -> Kernel:
     step = build_kernel(source, store, project / "kernel-config", [Path(path) for path in part.fragments])
     builder = source.builder(store)
-    package = f"{name} {builder.version_of(name)}"
+    package = f"{source.package} {builder.version_of(source.package)}"
     return Kernel(
         step=step,
-        outputs={name: step / name for name in ("vmlinux", "bzImage", "config")},
+        outputs={name: step / name for name in source.files},
         image=step / "vmlinux",
         facts={"from": OURS, "version": source.version, "source": package},
         description=f"{OURS} ({package})",

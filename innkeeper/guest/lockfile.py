@@ -22,13 +22,15 @@ from innkeeper.guest.builder import OLDER_SUITE, SUITE
 from innkeeper.guest.config import Guest
 from innkeeper.guest.derived import IMAGE_PACKAGES
 from innkeeper.guest.freeze import PACKAGES
-from innkeeper.guest.kernel import SOURCES
+from innkeeper.guest.kernel import CROSS_SOURCES, SOURCES
 from innkeeper.guest.pins import Package, Pins, Request
 from innkeeper.guest.resolve import Resolver
 from innkeeper.guest.store import Store
 
 GOLDEN = ("rootfs.erofs", "bzImage", "vmlinux", "innkeeper.initrd", "innkeeper.img")
 """The results whose hashes are kept."""
+CROSS_GOLDEN = ("Image",)
+"""The same of a build for another architecture."""
 
 
 def examples() -> list[Guest]:
@@ -44,7 +46,7 @@ def requests(guests: Sequence[Guest]) -> list[Request]:
     builders = [PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, uki.PACKAGES, host_programs.PACKAGES]
     found = [Request(SUITE), debian_kernel.request(), *(Request(SUITE, tuple(sorted(names))) for names in builders)]
     found += [Request(OLDER_SUITE), Request(OLDER_SUITE, tuple(sorted(PACKAGES)))]
-    found += [source.builder(Store(Path())).request for source in SOURCES.values()]
+    found += [source.builder(Store(Path())).request for source in (*SOURCES.values(), *CROSS_SOURCES.values())]
     found += [Request(SUITE, (package,)) for package in host_programs.DEBIAN_PROGRAMS]
     more = [tuple(sorted(set(guest.root.packages))) for guest in guests if guest.root.packages]
     return [*found, *(Request(SUITE, packages, tuple(sorted(PACKAGES))) for packages in dict.fromkeys(more))]
@@ -114,12 +116,15 @@ def write(file: Path, known: Pins, manifest: Path) -> None:
     """
     made = json.loads(manifest.read_text())
     document: dict[str, Any] = pins.document(file) if is_current(file) else {"architectures": {}}
-    golden = hashes(made)
-    if is_current(file) and Pins.read(file).builders == {name: list(listed) for name, listed in known.builders.items()}:
-        golden = document["architectures"].get(platform.machine(), {}).get("golden", {}) | golden
+    same = is_current(file) and Pins.read(file).builders == {name: list(listed) for name, listed in known.builders.items()}
+    parts, here, target = document["architectures"], platform.machine(), _target(made)
+    golden = {name: parts.get(name, {}).get("golden", {}) if same else {} for name in (here, target)}
+    golden[target] = golden[target] | hashes(made)
     packages = {one.key: one for listed in known.builders.values() for one in listed}
-    document["architectures"][platform.machine()] = {
-        "golden": golden,
+    if target != here:
+        parts[target] = {**parts.get(target, {}), "golden": golden[target]}
+    parts[here] = {
+        "golden": golden[here],
         "builders": {key: [one.key for one in listed] for key, listed in sorted(known.builders.items())},
         "packages": {key: {"sha256": one.sha256, "size": one.size, "path": one.path} for key, one in sorted(packages.items())},
     }
@@ -158,9 +163,14 @@ def _flat(value: Any, indent: str) -> str:
     return json.dumps(value)
 
 
+def _target(manifest: Mapping[str, Any]) -> str:
+    """Return the architecture that a build is for, whose part of the file has the hashes of its results."""
+    return str(manifest.get("architecture", platform.machine()))
+
+
 def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return the hashes of a build's results, and the root hash of dm-verity."""
-    found = {name: manifest["outputs"][name]["sha256"] for name in GOLDEN if name in manifest["outputs"]}
+    found = {name: manifest["outputs"][name]["sha256"] for name in (*GOLDEN, *CROSS_GOLDEN) if name in manifest["outputs"]}
     return {**found, "root_hash": manifest["verity"]["root_hash"]} if "verity" in manifest else found
 
 
@@ -180,8 +190,9 @@ def compare(manifest: Path, file: Path) -> list[str]:
 
 def golden_changes(manifest: Path, file: Path) -> list[str]:
     """Return the hashes of a build that are not those of the lock file, one per line."""
-    known = pins.document(file)["architectures"].get(platform.machine(), {}).get("golden", {}) if is_current(file) else {}
-    found = hashes(json.loads(manifest.read_text()))
+    made = json.loads(manifest.read_text())
+    known = pins.document(file)["architectures"].get(_target(made), {}).get("golden", {}) if is_current(file) else {}
+    found = hashes(made)
     return [
         f"golden: {name} differs: {known.get(name, 'none')[:16]} in the lock file, {value[:16]} now"
         for name, value in found.items()

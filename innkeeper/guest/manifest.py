@@ -27,14 +27,14 @@ def make_manifest(
     variant: str,
     steps: Sequence[Path],
     packages: Mapping[str, Packages],
-    lock: Path,
+    lock: Path | None,
     outputs: Mapping[str, Path],
     facts: Mapping[str, JSON],
 ) -> Path:
     """Write `manifest.json` and return the step's folder.
 
     `packages` are the Debian packages of each builder, `lock` is the file of locked Python
-    packages, and `facts` are further fields: of the root's hash tree and of the kernel.
+    packages if the build has any, and `facts` are further fields: of the root's hash tree and of the kernel.
     """
     inputs: dict[str, JSON] = {
         "manifest_version": MANIFEST_VERSION,
@@ -49,7 +49,7 @@ def make_manifest(
             "manifest_version": MANIFEST_VERSION,
             "variant": variant,
             "steps": [_step(step) for step in steps],
-            "inputs": [*_debian(packages), *_python(lock.read_text())],
+            "inputs": [*_debian(packages), *(_python(lock.read_text()) if lock else [])],
             "outputs": {name: {"size": path.stat().st_size, "sha256": hash_file(path)} for name, path in sorted(outputs.items())},
             **facts,
         }

@@ -10,19 +10,19 @@ from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom, spdx, uki
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.config import BudgetsPart, Guest, KernelPart, check
+from innkeeper.guest.config import X86_64, BudgetsPart, Guest, KernelPart, check
 from innkeeper.guest.config_file import read
 from innkeeper.guest.derived import Derived, facts, of_root, with_kernel
 from innkeeper.guest.derived import outputs as outputs_of
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
 from innkeeper.guest.kernel import SOURCES
-from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
+from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, cross_kernel, kernel_step, make_kernel
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.origins import find_origins
 from innkeeper.guest.pins import Pins, file_of
 from innkeeper.guest.planning import InOrder, PlannedStep, PlanningStore
 from innkeeper.guest.rootfs import make_rootfs
-from innkeeper.guest.store import Store
+from innkeeper.guest.store import JSON, Store
 from innkeeper.guest.uki import SigningKey
 
 BUDGETS = {"bzImage": BudgetsPart().kernel, "rootfs.erofs": BudgetsPart().root}
@@ -42,7 +42,7 @@ class _Root:
     builders: Mapping[str, Builder]
 
 
-KERNEL_FILES = ("vmlinux", "bzImage", "config", "modules.initrd", uki.NAME)
+KERNEL_FILES = ("vmlinux", "bzImage", "Image", "config", "modules.initrd", uki.NAME)
 """Outputs that depend on the choice of the kernel: links to those of an earlier choice are removed."""
 
 
@@ -85,6 +85,9 @@ def build_guest(
 ) -> dict[str, Path]:
     """Build the outputs that `guest` names. Return the files by name. `key` signs the unified kernel image."""
     store, project = _places(store, project)
+    if guest.architecture != X86_64:
+        outputs = _cross(store, project, guest)
+        return outputs if output is None else link(outputs, output)
     part = _kernel_part(guest, project)
     chosen = choose(_kernel_word(guest), guest.variant, store, project, part)
     with ThreadPoolExecutor() as pool:
@@ -98,6 +101,15 @@ def build_guest(
     check_budgets({"rootfs.erofs": root.step / "root.erofs", **ours}, show=output is not None, budgets=_budgets(guest))
     outputs["manifest.json"] = _manifest(store, project, guest, root, derived, made, outputs) / "manifest.json"
     return outputs if output is None else link(outputs, output)
+
+
+def _cross(store: Store, project: Path, guest: Guest) -> dict[str, Path]:
+    """Build what there is for another architecture: the kernel, and a manifest."""
+    made = cross_kernel(store, project, guest.architecture, guest.kernel)
+    outputs = dict(made.outputs)
+    found: dict[str, JSON] = {"kernel": dict(made.facts), "architecture": guest.architecture, "parameters": list(guest.parameters)}
+    manifest = make_manifest(store, guest.variant, [made.step], {"kernel": made.packages}, None, outputs, found)
+    return {**outputs, "manifest.json": manifest / "manifest.json"}
 
 
 def _bills(store: Store, project: Path, guest: Guest, root: _Root, made: Kernel, derived: Derived) -> dict[str, Path]:
@@ -133,6 +145,8 @@ def make_boot_files(
     """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
     store, project = _places(store or Store(paths.store_root(), Pins.read(file_of([file] if file else []))), project)
     guest = of_words(variant, kernel, file)
+    if guest.architecture != X86_64:
+        raise InnkeeperError(f"{file}: architecture = {guest.architecture!r}: this guest has no root, it cannot be run")
     part = _kernel_part(guest, project)
     chosen = choose(guest.kernel.use, guest.variant, store, project, part)
     with ThreadPoolExecutor() as pool:
@@ -157,6 +171,9 @@ def make_boot_files(
 def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -> list[PlannedStep]:
     """Return the steps that a build of `guest` consists of, without making one. `plan` is a store that is new."""
     _, project = _places(plan, project)
+    if guest.architecture != X86_64:
+        cross_kernel(plan, project, guest.architecture, guest.kernel)
+        return [*plan.steps, PlannedStep("manifest", None, False)]
     part = _kernel_part(guest, project)
     chosen = choose(_kernel_word(guest), guest.variant, plan, project, part)
     root = _make_root(plan, project, guest, InOrder())

@@ -39,7 +39,7 @@ def kernel_changes(guest: Guest, store: Store | None = None, project: Path | Non
     """Return what the fragments of `guest` change in the kernel's configuration, one symbol per line. Configures, compiles nothing."""
     if not guest.kernel.fragments:
         raise InnkeeperError("kernel.fragments is empty: there is nothing to compare", hint="name fragments in guest.toml")
-    changes = config_changes(guest.kernel, store or Store(paths.store_root()), project or paths.project_root())
+    changes = config_changes(guest.architecture, guest.kernel, store or Store(paths.store_root()), project or paths.project_root())
     return "".join(f"CONFIG_{name}: {before} -> {after}\n" for name, (before, after) in changes.items())
 
 

@@ -13,6 +13,8 @@ from innkeeper.guest.config import Guest
 from innkeeper.guest.kernel import SOURCES
 from innkeeper.guest.pipeline import of_words
 
+ARM = "architecture = 'aarch64'\noutputs = ['kernel']\n"
+
 
 def read(folder: Path, **texts: str) -> Guest:
     """Write the files and read them in this order."""
@@ -62,7 +64,16 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("[agent.settings]\nlog_levl = 'debug'", "unknown key agent.settings.log_levl", "did you mean agent.settings.log_level?"),
         ("[agent.settings]\nlog_level = []", "agent.settings.log_level = []: not a string", None),
         ("variant = 'debgu'", "variant = 'debgu': unknown", "did you mean debug?"),
-        ("architecture = 'aarch64'", "architecture = 'aarch64': the builder has no cross compiler", "known: x86_64"),
+        ("architecture = 'arm'", "architecture = 'arm': unknown", None),
+        (
+            "architecture = 'aarch64'",
+            "'aarch64' cannot be used with outputs = 'root': no builder runs programs",
+            'outputs = ["kernel"]',
+        ),
+        (f"{ARM}variant = 'debug'", "'aarch64' cannot be used with variant, root, files and agent", "leave them out"),
+        (f"{ARM}[root]\ngateway = false", "'aarch64' cannot be used with variant, root, files and agent", "leave them out"),
+        (f"{ARM}[kernel]\nuse = 'debian'", "'aarch64' cannot be used with kernel.use", "leave them out"),
+        (f"{ARM}[budgets]\nkernel = 9", "'aarch64' cannot be used with budgets", "leave them out"),
         ("outputs = ['root', 'oci']", "outputs = 'oci': an OCI artefact is made of the outputs by --push", "known: kernel, root"),
         ("outputs = ['root', 'uki']", "outputs = 'uki' needs the output disk", "add disk to outputs"),
         ("outputs = ['disk', 'uki']\n[kernel]\nuse = 'debian'", "outputs = 'uki' cannot be used with kernel.use = 'debian'", "leave one"),

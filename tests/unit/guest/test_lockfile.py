@@ -79,6 +79,21 @@ def test_the_part_of_another_architecture_stays(tmp_path: Path) -> None:
     assert json.loads(lock.read_text())["architectures"]["other"] == other
 
 
+def test_hashes_of_another_architecture_are_in_its_part(tmp_path: Path) -> None:
+    lock = tmp_path / "guest.lock"
+    lockfile.write(lock, known(LIBRARY), manifest(tmp_path))
+    document = json.loads(manifest(tmp_path).read_text())
+    cross = tmp_path / "cross.json"
+    outputs = {name: {"size": 1, "sha256": "9" * 64} for name in ("vmlinux", "Image", "config")}
+    cross.write_text(json.dumps({"inputs": document["inputs"], "outputs": outputs, "architecture": "other"}))
+    assert lockfile.compare(cross, lock) == [
+        f"golden: {name} differs: none in the lock file, {'9' * 16} now" for name in ("vmlinux", "Image")
+    ]
+    lockfile.write(lock, known(LIBRARY), cross)
+    assert lockfile.compare(cross, lock) == lockfile.compare(manifest(tmp_path), lock) == []
+    assert "vmlinux" not in json.loads(lock.read_text())["architectures"][platform.machine()]["golden"]
+
+
 def test_new_versions_are_told_with_the_old_ones() -> None:
     other = Package("gone", "1", "all", "a" * 64, 1, "pool/main/g/gone.deb")
     assert lockfile.package_changes(known(LIBRARY, other), known(NEWER)) == [

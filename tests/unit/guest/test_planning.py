@@ -14,7 +14,7 @@ from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE, Builder
 from innkeeper.guest.config import Guest, KernelPart, RootPart
 from innkeeper.guest.config_file import parse
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
-from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, ARCHITECTURE, SOURCES, _environment
+from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, SOURCES, _environment
 from innkeeper.guest.pins import Package, Pins, Request
 from innkeeper.guest.pipeline import plan_steps
 from innkeeper.guest.planning import PlanningStore
@@ -85,10 +85,10 @@ def test_the_default_guest_has_the_steps_and_ids_as_without_a_guest_toml(tmp_pat
     assert ids["rootfs"] == step_hash("rootfs", rootfs)
     source = next(iter(SOURCES.values()))
     kernel: dict[str, JSON] = {
-        "architecture": ARCHITECTURE,
+        "architecture": "x86_64",
         "builder": source.builder(store).id,
         "environment": dict(_environment(source)),
-        "fragments": kconfig.as_config(kconfig.read_fragments(project / "kernel-config", ARCHITECTURE, source.series)),
+        "fragments": kconfig.as_config(kconfig.read_fragments(project / "kernel-config", "x86_64", source.series)),
         "recipe": [_CONFIGURE, _COMPILE],
         "source": f"{source.package} 1",
     }
@@ -109,6 +109,13 @@ def test_only_what_a_setting_concerns_gets_another_id(tmp_path: Path) -> None:
     assert changed("[root]\ngateway = false") == {"rootfs", "verity", "disk", "initrd"}
     assert changed('[root]\npackages = ["strace"]') == {"custom-root", "verity", "disk", "initrd"}
     assert changed('variant = "debug"') == {"rootfs", "verity", "disk", "initrd"}
+
+
+def test_a_kernel_for_another_architecture_is_the_only_step(tmp_path: Path) -> None:
+    guest = Guest(architecture="aarch64", outputs=("kernel",))
+    ids = {step.name: step.id for step in plan_steps(guest, PlanningStore(tmp_path))}
+    assert list(ids) == ["builder-base", "builder", "kernel", "manifest"]
+    assert ids["kernel"] not in (None, {step.name: step.id for step in plan_steps(Guest(), PlanningStore(tmp_path))}["kernel"])
 
 
 def test_outputs_that_are_not_wanted_need_no_steps(tmp_path: Path) -> None:
