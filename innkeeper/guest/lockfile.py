@@ -129,6 +129,7 @@ def write(file: Path, known: Pins, manifest: Path) -> None:
         "packages": {key: {"sha256": one.sha256, "size": one.size, "path": one.path} for key, one in sorted(packages.items())},
     }
     python = {f"{one['name']} {one['version']}": one["sha256"] for one in made["inputs"] if one["type"] == "python"}
+    python = python or document.get("python", {})  # a build of a kernel alone has none
     with files.replaced(file) as fresh:
         fresh.write_text(as_text({"version": pins.VERSION, "python": python, "architectures": document["architectures"]}))
         fresh.chmod(0o644)

@@ -85,7 +85,8 @@ def test_hashes_of_another_architecture_are_in_its_part(tmp_path: Path) -> None:
     document = json.loads(manifest(tmp_path).read_text())
     cross = tmp_path / "cross.json"
     outputs = {name: {"size": 1, "sha256": "9" * 64} for name in ("vmlinux", "Image", "config")}
-    cross.write_text(json.dumps({"inputs": document["inputs"], "outputs": outputs, "architecture": "other"}))
+    debian = [entry for entry in document["inputs"] if entry["type"] == "debian"]
+    cross.write_text(json.dumps({"inputs": debian, "outputs": outputs, "architecture": "other"}))
     assert lockfile.compare(cross, lock) == [
         f"golden: {name} differs: none in the lock file, {'9' * 16} now" for name in ("vmlinux", "Image")
     ]
