@@ -288,8 +288,7 @@ def _remove_abandoned(buildah: Buildah) -> None:
     The kernel drops a flock(2) lock when its holder dies, so a lock that can be taken means an
     abandoned container.
     """
-    folder = _lock_path(buildah, "").parent
-    for path in folder.glob("innkeeper-*") if folder.is_dir() else ():
+    for path in _lock_path(buildah, "").glob("innkeeper-*"):
         try:
             lock = files.lock(path, flags=os.O_RDWR, wait=False)
         except (FileNotFoundError, BlockingIOError):
