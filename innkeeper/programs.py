@@ -43,7 +43,8 @@ class Program:
 
 REGISTRY: dict[str, Program] = {
     "qemu-system-x86_64": Program(("qemu-system-x86",), "runs the virtual machine"),
-    "qemu-system-aarch64": Program(("qemu-system-arm",), "runs a kernel for aarch64 in a long test"),
+    "qemu-system-aarch64": Program(("qemu-system-arm",), "runs the virtual machine of a guest for aarch64"),
+    "qemu-aarch64-static": Program(("qemu-user-static",), "runs programs of aarch64 in the builder"),
     "virtiofsd": Program(
         ("virtiofsd",),
         "shares -v folders with the guest",

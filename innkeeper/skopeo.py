@@ -11,21 +11,30 @@ from innkeeper import programs
 from innkeeper.errors import InnkeeperError
 
 
-def inspect_config(source: str, scratch: Path) -> bytes:
+def inspect_config(source: str, scratch: Path, platform: str = "") -> bytes:
     """Return the raw bytes of the config of image `source`. Their sha256 is the image's id.
 
-    Of a manifest list, the entry for this host's platform is used.
+    Of a manifest list, the entry for `platform` (`arm64`) is used, or for this host's if it is empty.
     """
-    return _run(["inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source], scratch, f"image {source} not found")
+    return _run(
+        [*_platform(platform), "inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source],
+        scratch,
+        f"image {source} not found",
+    )
 
 
-def copy_to_dir(source: str, destination: Path, scratch: Path) -> None:
-    """Copy image `source` into the folder `destination`, with uncompressed layers.
+def copy_to_dir(source: str, destination: Path, scratch: Path, platform: str = "") -> None:
+    """Copy image `source`, of `platform` or of this host's, into the folder `destination`, with uncompressed layers.
 
     The transport is `dir:`. skopeo checks the digest of each blob.
     """
     options = ["--quiet", "--remove-signatures", "--dest-decompress", *tls_options(source, "--src-tls-verify")]
-    _run(["copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
+    _run([*_platform(platform), "copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
+
+
+def _platform(name: str) -> list[str]:
+    """Return the options that choose the entry of a manifest list."""
+    return ["--override-arch", name] if name else []
 
 
 def copy_artefact(source: str, destination: str, scratch: Path, failure: str, options: Sequence[str] = ()) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from innkeeper import paths, programs, progress
 from innkeeper.files import hash_file
-from innkeeper.guest import debian
+from innkeeper.guest import archives, debian
 from innkeeper.guest.buildah import Buildah
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE
+from innkeeper.guest.foreign import MACHINES
+from innkeeper.guest.freeze import PACKAGES as BUILDER_PACKAGES
+from innkeeper.guest.pins import Request
 from innkeeper.guest.store import JSON, Store
 
 PACKAGES = ["python3", "redis-server", "nginx-light"]
@@ -40,13 +43,14 @@ class Config:
     port: str = ""
     stop_signal: str = ""
     workdir: str = ""
+    arch: str = ""
 
     def options(self) -> list[str]:
         """As arguments of `buildah config`."""
         listed = [f"--env={entry}" for entry in self.env]
         if self.cmd:
             listed.append("--cmd=" + "[" + ", ".join(f'"{word}"' for word in self.cmd) + "]")
-        named = {"user": self.user, "port": self.port, "stop-signal": self.stop_signal, "workingdir": self.workdir}
+        named = {"user": self.user, "port": self.port, "stop-signal": self.stop_signal, "workingdir": self.workdir, "arch": self.arch}
         return listed + [f"--{name}={value}" for name, value in named.items() if value]
 
 
@@ -78,6 +82,20 @@ def busybox_image() -> str:
         lambda into: _busybox_root(program, into),
         Config(["/bin/sh"]),
     )
+
+
+def foreign_busybox_image(architecture: str) -> str:
+    """The same for another architecture, with the busybox that the lock file has for its builder."""
+    packages = _store().pins.of(Request(SUITE, tuple(sorted(BUILDER_PACKAGES)), architecture=architecture)) or ()
+    (package,) = [one for one in packages if one.name == "busybox-static"]
+
+    def root(into: Path) -> Path:
+        (archive,) = archives.fetch(_store(), [package], into / "fetch.log")
+        subprocess.run(["dpkg-deb", "-x", archive, into / "package"], check=True)
+        return _busybox_root(into / "package/usr/bin/busybox", into)
+
+    inputs: dict[str, JSON] = {"busybox": package.sha256, "applets": APPLETS}
+    return _image("busybox", inputs, root, Config(["/bin/sh"], arch=MACHINES[architecture].debian))
 
 
 def debian_image() -> str:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 RUN = ("qemu-system-x86_64", "setpriv", "skopeo", "mke2fs")
 """Programs that `run` needs to start a container, once the guest is built."""
-SOMETIMES = {"virtiofsd": "run -v", "newuidmap": "build as an ordinary user", "fuse-overlayfs": "build as an ordinary user"}
+SOMETIMES = {
+    "virtiofsd": "run -v",
+    "newuidmap": "build as an ordinary user",
+    "fuse-overlayfs": "build as an ordinary user",
+    "qemu-system-aarch64": "run --guest, a guest for aarch64",
+    "qemu-aarch64-static": "build, a guest for aarch64",
+}
 """Programs that only some uses need, and for each the use."""
 BUILD = ("buildah", "mmdebstrap")
 BUILD_AS_USER = ("newuidmap", "fuse-overlayfs")

@@ -16,6 +16,7 @@ from pathlib import Path
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, VirtualMachine, VmConfig, qemu, template
+from innkeeper.vm.config import VIRT
 from innkeeper.vm.network import PortError
 from innkeeper.wire.pb import guest_pb2
 
@@ -31,7 +32,7 @@ UNUSED_DISK = 4096
 
 def configuration(config: VmConfig) -> VmConfig | None:
     """Return `config` as a clone's, or None if the VM cannot start from a template."""
-    if len(config.shares) > qemu.SHARE_PORTS:
+    if len(config.shares) > qemu.SHARE_PORTS or config.machine_type == VIRT:
         return None
     return replace(config, cloneable=True, gives_memory_back=False, machine_type="q35")
 

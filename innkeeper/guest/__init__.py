@@ -118,6 +118,16 @@ def variant_of(file: Path) -> Variant:
     return "debug" if variant == "debug" else "selinux" if variant == "selinux" else "release"
 
 
+def architecture_of(file: Path | None) -> str:
+    """Return the architecture of the guest that a guest.toml describes, or an empty string if it is this host's. Raises InnkeeperError."""
+    if file is None:
+        return ""
+    from innkeeper.guest import published
+    from innkeeper.guest.config_file import read
+
+    return published.architecture(str(file)) if is_reference(file) else read([file]).foreign
+
+
 def installable(reference: str = "") -> Artifacts:
     """Return a guest for an installation: one in a registry (`oci:NAME@sha256:...`), or the default one, built if needed."""
     from innkeeper.guest import published

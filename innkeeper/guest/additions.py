@@ -54,7 +54,9 @@ class Added:
 
 def builder(store: Store, guest: Guest) -> Builder:
     """Return the builder that has the guest's packages. Without any it is the one that assembles the root."""
-    return Builder(guest.root.packages, store, on=PACKAGES) if guest.root.packages else Builder(PACKAGES, store)
+    if not guest.root.packages:
+        return Builder(PACKAGES, store, architecture=guest.foreign)
+    return Builder(guest.root.packages, store, on=PACKAGES, architecture=guest.foreign)
 
 
 def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
@@ -65,7 +67,8 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
     """
     entries = list(added(guest))
     builds = builder(store, guest)
-    base = sorted(entry["name"] for entry in Builder([], store).package_list())
+    below = Builder([], store, architecture=guest.foreign)
+    base = sorted(entry["name"] for entry in below.package_list())
     try:
         builder_id = builds.id
     except NoPackage as error:
@@ -75,7 +78,7 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
         "rootfs": rootfs.name,
         "files": [entry.described() for entry in entries],
         "packages": [*sorted(set(guest.root.packages))],
-        "base": Builder([], store).id,
+        "base": below.id,
         "scripts": hash_tree(BUILDER_SCRIPTS, SCRIPTS),
         "epoch": SOURCE_DATE_EPOCH,
     }

@@ -18,9 +18,13 @@ from pathlib import Path
 
 from innkeeper import programs
 from innkeeper.errors import InnkeeperError
+from innkeeper.guest.foreign import Emulator
 
 MINIMUM = (1, 28)
 """The oldest buildah version that this wrapper is tested with (Debian 12)."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where a container's programs are looked for, as buildah has it."""
 
 _TAIL = 12
 """Lines of output to show when a command fails."""
@@ -82,12 +86,22 @@ class Buildah:
         mounts: Mapping[Path, str] | None = None,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        emulator: Emulator | None = None,
     ) -> str:
         """Run a program in a container and return its standard output.
 
         With `log`, append all output to that file instead and return "". `mounts` maps host paths
         to paths in the container. They are writable unless the path in the container ends in `:ro`.
+        `emulator` runs the program, for a container of another architecture.
         """
+        if emulator is not None:
+            binds = [(here, there.removesuffix(":ro"), there.endswith(":ro")) for here, there in (mounts or {}).items()]
+            settings = {"PATH": PATH, "HOME": "/root", **(env or {})}
+            storage = self._storage(self.driver)
+            command = emulator.command(
+                argv, settings, root=[*storage, "mount", container], release=[*storage, "umount", container], binds=binds
+            )
+            return self._execute([*_contained(), *command], ["run", container, "--", *argv], log)
         options = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
         for here, there in (mounts or {}).items():
             options += ["--volume", f"{here}:{there}"]
@@ -111,7 +125,10 @@ class Buildah:
         return self._run("containers", "--format", "{{.ContainerName}}").split()
 
     def _run(self, *arguments: str, log: Path | None = None) -> str:
-        command = self._command(self.driver, arguments)
+        return self._execute(self._command(self.driver, arguments), arguments, log)
+
+    def _execute(self, command: Sequence[str], arguments: Sequence[str], log: Path | None) -> str:
+        """Run a command, which `arguments` stand for in messages. Return its output, or append it to `log`."""
         if log is None:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=_environment(), check=False
@@ -133,16 +150,25 @@ class Buildah:
         return ""
 
     def _command(self, driver: str, arguments: Sequence[str]) -> list[str]:
-        prefix = ["setpriv", "--pdeathsig", "KILL"]
-        if os.geteuid() == 0:
-            # The kernel kills every process of the pid namespace when its first process dies, and
-            # unmounts everything in the mount namespace with its last process.
-            prefix += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
+        return [*_contained(), *self._storage(driver), *arguments]
+
+    def _storage(self, driver: str) -> list[str]:
+        """Return buildah's command line up to what it is to do."""
         storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--storage-driver", driver]
         if driver == "overlay":
             # Without this option the driver leaves a bind mount of its own folder behind.
             storage += ["--storage-opt", "overlay.skip_mount_home=true"]
-        return [*prefix, str(programs.require("buildah")), *storage, *arguments]
+        return [str(programs.require("buildah")), *storage]
+
+
+def _contained() -> list[str]:
+    """Return the words before a command with which nothing of it outlives us."""
+    prefix = ["setpriv", "--pdeathsig", "KILL"]
+    if os.geteuid() == 0:
+        # The kernel kills every process of the pid namespace when its first process dies, and
+        # unmounts everything in the mount namespace with its last process.
+        prefix += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
+    return prefix
 
 
 def _environment() -> dict[str, str]:

@@ -16,13 +16,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from innkeeper import files, paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file
-from innkeeper.guest import debian, proxy_and_ca
+from innkeeper.guest import debian, foreign, proxy_and_ca
 from innkeeper.guest.archives import fetch, repository
 from innkeeper.guest.buildah import Buildah
 from innkeeper.guest.pins import NAME, Package, Request, digest
@@ -48,13 +49,17 @@ class Builder:
 
     The container exists inside the `with` block. The same object can be entered again. `suite` is a
     Debian release. With `on`, the image is that of the builder with these packages, to which the
-    others are added: what both have is of the same version.
+    others are added: what both have is of the same version. `architecture` is another one than this
+    machine's, whose programs are emulated, or empty.
     """
 
-    def __init__(self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE, *, on: Sequence[str] = ()) -> None:
+    def __init__(
+        self, packages: Sequence[str], store: Store | None = None, suite: str = SUITE, *, on: Sequence[str] = (), architecture: str = ""
+    ) -> None:
         self.packages = sorted(set(packages))
         self.on = sorted(set(on))
         self.suite = suite
+        self.architecture = architecture
         self.store = store or Store(paths.store_root())
         self.buildah = Buildah((self.store.root.parent / "buildah").resolve())
         self._container: str | None = None
@@ -119,7 +124,12 @@ class Builder:
         if network:
             settings |= proxy_and_ca.environment()
             binds |= proxy_and_ca.mounts()
-        return self.buildah.run(self._container, argv, mounts=binds, env=settings, log=log)
+        return self.buildah.run(self._container, argv, mounts=binds, env=settings, log=log, emulator=self._emulator)
+
+    @cached_property
+    def _emulator(self) -> foreign.Emulator | None:
+        """What runs the programs, or None if they run as any others. Raises InnkeeperError."""
+        return foreign.find(self.architecture) if self.architecture else None
 
     def step(
         self,
@@ -163,7 +173,9 @@ class Builder:
 
     def _image_step(self) -> Path:
         inputs: dict[str, JSON] = {"suite": self.suite, "packages": [*BASE]}
-        base_pins = self.store.pins.of(Request(self.suite))
+        if self.architecture:
+            inputs["architecture"] = self.architecture
+        base_pins = self.store.pins.of(Request(self.suite, architecture=self.architecture))
         if base_pins is not None:
             inputs["pins"] = digest(base_pins)
         if not self.packages:
@@ -178,11 +190,11 @@ class Builder:
     @property
     def request(self) -> Request:
         """Return what the builder asks of Debian, beyond the builder below it."""
-        return Request(self.suite, tuple(self.packages), tuple(self.on))
+        return Request(self.suite, tuple(self.packages), tuple(self.on), architecture=self.architecture)
 
     def _below(self) -> "Builder":
         """Return the builder whose image this one adds packages to: the base has none."""
-        return Builder(self.on, self.store, self.suite)
+        return Builder(self.on, self.store, self.suite, architecture=self.architecture)
 
     def _known_list(self) -> list[dict[str, str]] | None:
         """Return the list of packages as the pins say, or None without pins for this builder and those below."""
@@ -193,12 +205,15 @@ class Builder:
         return None if below is None else _with(below, added)
 
     def _make_base(self, out: Path) -> None:
-        with progress.step(f"making the builder's base (Debian {self.suite})"):
+        what = f"Debian {self.suite}{f' for {self.architecture}, emulated' if self.architecture else ''}"
+        with progress.step(f"making the builder's base ({what})"):
             log = self.store.log_of(out)
             log.unlink(missing_ok=True)
             packages = packages_of(self.store, self.request)
             archive = out / "base.tar"
-            debian.mmdebstrap(archive, self.suite, ["ca-certificates"], SOURCE_DATE_EPOCH, log, packages=fetch(self.store, packages, log))
+            archives = fetch(self.store, packages, log)
+            include, architecture = ["ca-certificates"], self.architecture
+            debian.mmdebstrap(archive, self.suite, include, SOURCE_DATE_EPOCH, log, packages=archives, architecture=architecture)
             with _working_container(self.buildah, "scratch") as container:
                 self.buildah.add(container, archive, "/")
                 archive.unlink()
@@ -226,7 +241,7 @@ class Builder:
 
     def _finish(self, out: Path, container: str, expected: list[dict[str, str]]) -> None:
         """Save the container as the builder's image, with the list of its packages. Raises InnkeeperError if it has others."""
-        found = debian.installed(self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES]))
+        found = debian.installed(self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES], emulator=self._emulator))
         wanted = {(entry["name"], entry["version"], entry["architecture"]) for entry in expected}
         if found != wanted:
             differing = ", ".join(sorted({" ".join(one) for one in found ^ wanted}))
@@ -242,7 +257,7 @@ def packages_of(store: Store, request: Request, status: str = "") -> tuple[Packa
         return pinned
     what = " ".join(request.packages) or f"the base of Debian {request.suite}"
     progress.note(f"{what}: not in {store.pins.file or NAME}, so taken as the mirror has it today")
-    with Resolver(request.suite) as resolver:
+    with Resolver(request.suite, request.architecture) as resolver:
         return tuple(resolver.resolve(request, status))
 
 

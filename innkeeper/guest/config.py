@@ -129,8 +129,8 @@ class Guest:
 
     architecture: str = setting(
         X86_64,
-        "The processor architecture. For `aarch64` only our kernel is built, by Debian's cross compiler: `Image`, `vmlinux` and `config` "
-        'with `outputs = ["kernel"]`.',
+        "The processor architecture. For `aarch64`, our kernel is made by Debian's cross compiler, and the root in a builder whose "
+        "programs are emulated.",
         choices=ARCHITECTURES,
     )
     variant: str = setting(
@@ -144,6 +144,11 @@ class Guest:
     files: tuple[FilePart, ...] = ()
     agent: AgentPart = field(default_factory=AgentPart)
     budgets: BudgetsPart = BudgetsPart()
+
+    @property
+    def foreign(self) -> str:
+        """Return the architecture if its programs do not run on x86-64, else an empty string."""
+        return "" if self.architecture == X86_64 else self.architecture
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -163,8 +168,8 @@ PARTS: dict[str, type] = {"kernel": KernelPart, "root": RootPart, "files": FileP
 def check(guest: Guest) -> Guest:
     """Return `guest`. Raises InnkeeperError for settings that contradict each other."""
     kernel = guest.kernel
-    if guest.architecture != X86_64:
-        _check_cross(guest)
+    if guest.foreign:
+        _check_foreign(guest)
     if kernel.fragments and kernel.use not in ("auto", "ours"):
         raise InnkeeperError(
             f"kernel.fragments cannot be used with kernel.use = {kernel.use!r}: only our own kernel is compiled",
@@ -211,18 +216,13 @@ def _check_uki(guest: Guest) -> None:
         raise InnkeeperError("outputs = 'uki' needs the output disk: a unified kernel image has its root there", hint="add disk to outputs")
 
 
-def _check_cross(guest: Guest) -> None:
-    """Raise InnkeeperError for what is not built for another architecture than x86_64: all but our kernel."""
+def _check_foreign(guest: Guest) -> None:
+    """Raise InnkeeperError for what is made for x86-64 only."""
     where = f"architecture = {guest.architecture!r}"
-    if others := [name for name in guest.outputs if name != "kernel"]:
-        raise InnkeeperError(
-            f"{where} cannot be used with outputs = {others[0]!r}: no builder runs programs of that architecture",
-            hint='outputs = ["kernel"] builds the kernel by a cross compiler',
-        )
     plain = Guest()
-    if guest.is_customised or guest.root != plain.root or guest.variant != plain.variant:
-        raise InnkeeperError(f"{where} cannot be used with variant, root, files and agent: no root is built", hint="leave them out")
     if guest.kernel.use not in ("auto", "ours") or guest.kernel.source != plain.kernel.source:
         raise InnkeeperError(f"{where} cannot be used with kernel.use and kernel.source: ours is the only kernel", hint="leave them out")
-    if guest.budgets != plain.budgets:
-        raise InnkeeperError(f"{where} cannot be used with budgets: they are those of bzImage and rootfs.erofs", hint="leave them out")
+    if guest.budgets.kernel != plain.budgets.kernel:
+        raise InnkeeperError(f"{where} cannot be used with budgets.kernel: it is that of bzImage", hint="leave it out")
+    if "uki" in guest.outputs:
+        raise InnkeeperError(f"{where} cannot be used with outputs = 'uki': its stub is that of x86-64", hint="take uki out of outputs")

@@ -12,25 +12,28 @@ from pathlib import Path
 
 from innkeeper import programs
 from innkeeper.errors import InnkeeperError
-from innkeeper.guest import archives
+from innkeeper.guest import archives, foreign
 from innkeeper.guest.mirror import Mirror, usable_mirrors
 
 LIST_PACKAGES = "dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}|${Architecture}\\n' | grep '^ii'"
 """A shell command that prints the installed packages. `installed` parses its output."""
 
 
-def mmdebstrap(archive: Path, suite: str, include: Sequence[str], epoch: int, log: Path, *, packages: Sequence[Path] = ()) -> None:
+def mmdebstrap(
+    archive: Path, suite: str, include: Sequence[str], epoch: int, log: Path, *, packages: Sequence[Path] = (), architecture: str = ""
+) -> None:
     """Make a minimal Debian system with the packages `include` as a tar archive (mmdebstrap(1)).
 
     It consists of `packages`, which are archives, or without any of what this host's mirror has now. An
     ordinary user needs user namespaces and newuidmap for it. `epoch` is the SOURCE_DATE_EPOCH of the
-    archive. Raises InnkeeperError.
+    archive. `architecture` is another one than this machine's, or empty. Raises InnkeeperError.
     """
     root = os.geteuid() == 0
     program = programs.require_all(["mmdebstrap"] if root else ["mmdebstrap", "newuidmap"])["mmdebstrap"]
     command = [str(program), f"--mode={'root' if root else 'unshare'}", "--variant=apt", "--format=tar", f"--include={','.join(include)}"]
     # mmdebstrap copies the first two files from the host. buildah provides them anew for each run.
     command += ['--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname"; : >"$1/etc/apt/sources.list"', suite, str(archive)]
+    shown = " ".join(command[:4])
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch, open(log, "a") as file:
         # An unprivileged run uses mapped user ids, which must be able to enter the folder and read
         # the packages.
@@ -41,10 +44,15 @@ def mmdebstrap(archive: Path, suite: str, include: Sequence[str], epoch: int, lo
         else:
             command += sources(Path(scratch), suite)
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8", "TMPDIR": scratch}
+        if architecture:
+            # It would ask arch-test whether programs can be emulated.
+            command[1:1] = [f"--arch={foreign.MACHINES[architecture].debian}", "--skip=check/qemu"]
+            emulator = foreign.find(architecture)
+            command = command if emulator is None else emulator.command(command, environment)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode != 0:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-        raise InnkeeperError(f"{' '.join(command[:4])} failed with status {done.returncode}:\n{last}")
+        raise InnkeeperError(f"{shown} failed with status {done.returncode}:\n{last}")
 
 
 def installed(listed: str) -> set[tuple[str, str, str]]:

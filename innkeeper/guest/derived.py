@@ -82,6 +82,8 @@ def outputs(guest: Guest, made: Kernel, root: Path, derived: Derived) -> dict[st
 def facts(guest: Guest, derived: Derived, made: Kernel) -> dict[str, JSON]:
     """Return what the manifest says beside steps, inputs and outputs."""
     found: dict[str, JSON] = {"kernel": dict(made.facts)}
+    if guest.foreign:
+        found["architecture"] = guest.architecture
     if derived.verity:
         found["verity"] = json.loads((derived.verity / "verity.json").read_text())
     if derived.uki:

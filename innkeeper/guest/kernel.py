@@ -28,6 +28,8 @@ class Target:
     * `kbuild`: the kernel's own name for it
     * `image`: path in the kernel's tree of what a boot loader starts
     * `tools`, `cross`: packages with Debian's cross compiler, and the prefix of its programs
+    * `machine_type`: the only machine of QEMU that it boots on, or None
+    * `boots_elf`: QEMU starts its ELF file, in place of `image`
     """
 
     name: str
@@ -35,12 +37,17 @@ class Target:
     image: str
     tools: tuple[str, ...] = ()
     cross: str = ""
+    machine_type: str | None = None
+    boots_elf: bool = True
 
 
 X86_64 = Target("x86_64", "x86_64", "arch/x86/boot/bzImage")
 TARGETS = {
     target.name: target
-    for target in (X86_64, Target("aarch64", "arm64", "arch/arm64/boot/Image", ("gcc-aarch64-linux-gnu",), "aarch64-linux-gnu-"))
+    for target in (
+        X86_64,
+        Target("aarch64", "arm64", "arch/arm64/boot/Image", ("gcc-aarch64-linux-gnu",), "aarch64-linux-gnu-", "virt", boots_elf=False),
+    )
 }
 
 

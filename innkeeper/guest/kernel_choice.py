@@ -87,8 +87,11 @@ def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelP
 def make_kernel(wanted: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> Kernel:
     """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError.
 
-    `part` has the source and further options of ours.
+    `part` has the source and further options of ours. The name of another architecture stands for ours,
+    made by Debian's cross compiler.
     """
+    if wanted in CROSS_SOURCES:
+        return _compiled(CROSS_SOURCES[wanted], store, project, part)
     if wanted in SOURCES:
         part = replace(part, source=wanted)
     if wanted == OURS or wanted in SOURCES:
@@ -115,11 +118,6 @@ def config_changes(architecture: str, part: KernelPart, store: Store, project: P
     return {name: (before.get(name, "n"), after.get(name, "n")) for name in names if before.get(name) != after.get(name)}
 
 
-def cross_kernel(store: Store, project: Path, architecture: str, part: KernelPart) -> Kernel:
-    """Return our kernel for another architecture than this one, made by Debian's cross compiler. Raises InnkeeperError."""
-    return _compiled(CROSS_SOURCES[architecture], store, project, part)
-
-
 def _ours(store: Store, project: Path, part: KernelPart) -> Kernel:
     return _compiled(SOURCES[part.source], store, project, part)
 
@@ -131,10 +129,11 @@ def _compiled(source: Source, store: Store, project: Path, part: KernelPart) -> 
     return Kernel(
         step=step,
         outputs={name: step / name for name in source.files},
-        image=step / "vmlinux",
+        image=step / source.files[0 if source.target.boots_elf else 1],
         facts={"from": OURS, "version": source.version, "source": package},
         description=f"{OURS} ({package})",
         packages=builder.package_list(),
+        machine_type=source.target.machine_type,
     )
 
 

@@ -38,8 +38,10 @@ def examples() -> list[Guest]:
     return [config_file.read([path]) for path in sorted(paths.project_root().glob("examples/*/guest.toml"))]
 
 
-def requests(guests: Sequence[Guest]) -> list[Request]:
+def requests(guests: Sequence[Guest], architectures: Sequence[str] = ()) -> list[Request]:
     """Return all that is asked of Debian: for the guests, each kernel, the runtime command, and programs for the host.
+
+    `architectures` are further ones that guests are made for: each has emulated builders.
 
     A request comes after those that it adds packages to.
     """
@@ -48,17 +50,23 @@ def requests(guests: Sequence[Guest]) -> list[Request]:
     found += [Request(OLDER_SUITE), Request(OLDER_SUITE, tuple(sorted(PACKAGES)))]
     found += [source.builder(Store(Path())).request for source in (*SOURCES.values(), *CROSS_SOURCES.values())]
     found += [Request(SUITE, (package,)) for package in host_programs.DEBIAN_PROGRAMS]
-    more = [tuple(sorted(set(guest.root.packages))) for guest in guests if guest.root.packages]
-    return [*found, *(Request(SUITE, packages, tuple(sorted(PACKAGES))) for packages in dict.fromkeys(more))]
+    found += [
+        one
+        for name in dict.fromkeys((*architectures, *(guest.foreign for guest in guests if guest.foreign)))
+        for one in (Request(SUITE, architecture=name), Request(SUITE, tuple(sorted(PACKAGES)), architecture=name))
+    ]
+    more = [(tuple(sorted(set(guest.root.packages))), guest.foreign) for guest in guests if guest.root.packages]
+    return [*found, *(Request(SUITE, names, tuple(sorted(PACKAGES)), architecture=other) for names, other in dict.fromkeys(more))]
 
 
 def refreshed(guest: Guest, file: Path) -> Pins:
     """Return pins of every builder for what the mirror has now. Nothing is installed or written. Raises InnkeeperError."""
-    wanted = requests([guest, *(examples() if file == paths.project_root() / pins.NAME else ())])
+    is_trees = file == paths.project_root() / pins.NAME
+    wanted = requests([guest, *(examples() if is_trees else ())], list(CROSS_SOURCES) if is_trees else ())
     builders: dict[str, list[Package]] = {}
-    for suite in dict.fromkeys(request.suite for request in wanted):
-        with Resolver(suite) as resolver:
-            for request in (one for one in wanted if one.suite == suite):
+    for suite, architecture in dict.fromkeys((request.suite, request.architecture) for request in wanted):
+        with Resolver(suite, architecture) as resolver:
+            for request in (one for one in wanted if (one.suite, one.architecture) == (suite, architecture)):
                 status = resolver.status(_below(request, builders)) if request.packages and not request.only else ""
                 builders[request.key] = resolver.resolve(request, status)
     return Pins(builders, file)
@@ -66,8 +74,9 @@ def refreshed(guest: Guest, file: Path) -> Pins:
 
 def _below(request: Request, builders: Mapping[str, Sequence[Package]]) -> list[Package]:
     """Return the packages of what a request adds to."""
-    below = list(builders[Request(request.suite).key])
-    return [*below, *builders[Request(request.suite, request.on).key]] if request.on else below
+    below = list(builders[Request(request.suite, architecture=request.architecture).key])
+    on = Request(request.suite, request.on, architecture=request.architecture)
+    return [*below, *builders[on.key]] if request.on else below
 
 
 def package_changes(old: Pins, new: Pins, store: Store | None = None) -> list[str]:
@@ -116,23 +125,36 @@ def write(file: Path, known: Pins, manifest: Path) -> None:
     """
     made = json.loads(manifest.read_text())
     document: dict[str, Any] = pins.document(file) if is_current(file) else {"architectures": {}}
-    same = is_current(file) and Pins.read(file).builders == {name: list(listed) for name, listed in known.builders.items()}
+    before = Pins.read(file) if is_current(file) else Pins()
     parts, here, target = document["architectures"], platform.machine(), _target(made)
-    golden = {name: parts.get(name, {}).get("golden", {}) if same else {} for name in (here, target)}
-    golden[target] = golden[target] | hashes(made)
-    packages = {one.key: one for listed in known.builders.values() for one in listed}
-    if target != here:
-        parts[target] = {**parts.get(target, {}), "golden": golden[target]}
-    parts[here] = {
-        "golden": golden[here],
-        "builders": {key: [one.key for one in listed] for key, listed in sorted(known.builders.items())},
-        "packages": {key: {"sha256": one.sha256, "size": one.size, "path": one.path} for key, one in sorted(packages.items())},
-    }
+    for architecture in dict.fromkeys((here, target, *(key.rpartition("/")[0] or here for key in known.builders))):
+        builders, old = (_of_architecture(one, architecture if architecture != here else "") for one in (known, before))
+        golden = parts.get(architecture, {}).get("golden", {}) if old == builders else {}
+        if architecture == target:
+            golden = golden | hashes(made)
+        if golden or builders:
+            parts[architecture] = _part(golden, builders)
     python = {f"{one['name']} {one['version']}": one["sha256"] for one in made["inputs"] if one["type"] == "python"}
     python = python or document.get("python", {})  # a build of a kernel alone has none
     with files.replaced(file) as fresh:
         fresh.write_text(as_text({"version": pins.VERSION, "python": python, "architectures": document["architectures"]}))
         fresh.chmod(0o644)
+
+
+def _of_architecture(known: Pins, architecture: str) -> dict[str, Sequence[Package]]:
+    """Return the pins of another architecture, or of this machine's if it is empty, by the names of the requests."""
+    split = {key: key.rpartition("/") for key in known.builders}
+    return {split[key][2]: list(listed) for key, listed in known.builders.items() if split[key][0] == architecture}
+
+
+def _part(golden: Mapping[str, str], builders: Mapping[str, Sequence[Package]]) -> dict[str, Any]:
+    """Return the part of an architecture."""
+    packages = {one.key: one for listed in builders.values() for one in listed}
+    return {
+        "golden": golden,
+        "builders": {name: [one.key for one in listed] for name, listed in sorted(builders.items())},
+        "packages": {key: {"sha256": one.sha256, "size": one.size, "path": one.path} for key, one in sorted(packages.items())},
+    }
 
 
 def is_current(file: Path) -> bool:
@@ -178,11 +200,12 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 def compare(manifest: Path, file: Path) -> list[str]:
     """Return what a build has that differs from the lock file, one per line. Raises InnkeeperError if there is no lock file."""
     document, made = pins.document(file), json.loads(manifest.read_text())
-    part = document["architectures"].get(platform.machine(), {})
+    parts = [document["architectures"].get(name, {}) for name in {platform.machine(), _target(made)}]
+    packages = {key: entry for part in parts for key, entry in part.get("packages", {}).items()}
     lines = []
     for one in made["inputs"]:
         key = f"{one['name']} {one['version']}"
-        if one["type"] == "debian" and part.get("packages", {}).get(f"{key} {one['architecture']}", {}).get("sha256") != one.get("sha256"):
+        if one["type"] == "debian" and packages.get(f"{key} {one['architecture']}", {}).get("sha256") != one.get("sha256"):
             lines.append(f"debian: {key} {one['architecture']} is not in the lock file")
         if one["type"] == "python" and document.get("python", {}).get(key) != one["sha256"]:
             lines.append(f"python: {key} is not in the lock file")

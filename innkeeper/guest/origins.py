@@ -28,7 +28,7 @@ def find_origins(store: Store, project: Path, guest: Guest, root: Path, programs
     `programs` has the steps of the frozen programs in it.
     """
     builds = additions.builder(store, guest)
-    site = install_packages(additions.builder(store, Guest()), project)
+    site = install_packages(additions.builder(store, Guest(architecture=guest.architecture)), project)
     inputs: dict[str, JSON] = {
         "builder": builds.id,
         "root": root.name,

@@ -58,18 +58,30 @@ class Request:
     """What is asked of Debian: `packages` with all that they depend on, beyond the base and the packages `on`.
 
     Without `packages` it is the base itself. With `only`, the packages alone, without dependencies.
+    `architecture` is another one than this machine's, by our name for it, or empty.
     """
 
     suite: str
     packages: tuple[str, ...] = ()
     on: tuple[str, ...] = ()
     only: bool = False
+    architecture: str = ""
 
     @property
     def key(self) -> str:
-        """Return the name of the request in a lock file."""
+        """Return the key of the request in `Pins.builders`."""
+        return f"{prefix(self.architecture)}{self.name}"
+
+    @property
+    def name(self) -> str:
+        """Return the name of the request in its architecture's part of a lock file."""
         below = f" on {' '.join(self.on)}:" if self.on else " only" if self.only else ""
         return " ".join([f"{self.suite}{below}", *self.packages])
+
+
+def prefix(architecture: str) -> str:
+    """Return what the keys of an architecture's requests begin with: nothing for this machine's, which is empty."""
+    return f"{architecture}/" if architecture else ""
 
 
 @dataclass(frozen=True)
@@ -96,13 +108,16 @@ class Pins:
 
     @classmethod
     def read(cls, file: Path) -> "Pins":
-        """Return the pins of a lock file for this machine's architecture, none if there is no file. Raises InnkeeperError."""
+        """Return the pins of a lock file, none if there is no file. Raises InnkeeperError."""
         if not file.exists():
             return cls({}, file)
-        part = document(file)["architectures"].get(platform.machine(), {})
+        builders: dict[str, Sequence[Package]] = {}
         try:
-            packages = {key: Package(*key.split(" "), **entry) for key, entry in part.get("packages", {}).items()}
-            return cls({name: [packages[key] for key in keys] for name, keys in part.get("builders", {}).items()}, file)
+            for architecture, part in document(file)["architectures"].items():
+                before = prefix(architecture if architecture != platform.machine() else "")
+                packages = {key: Package(*key.split(" "), **entry) for key, entry in part.get("packages", {}).items()}
+                builders |= {before + name: [packages[key] for key in keys] for name, keys in part.get("builders", {}).items()}
+            return cls(builders, file)
         except (KeyError, TypeError, ValueError) as error:
             raise InnkeeperError(f"{file}: not a lock file: {error}") from None
 

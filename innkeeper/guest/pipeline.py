@@ -10,13 +10,13 @@ from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts, BootFiles, Variant, additions, lsm_policies, sbom, spdx, uki
 from innkeeper.guest.builder import Builder
-from innkeeper.guest.config import X86_64, BudgetsPart, Guest, KernelPart, check
+from innkeeper.guest.config import BudgetsPart, Guest, KernelPart, check
 from innkeeper.guest.config_file import read
 from innkeeper.guest.derived import Derived, facts, of_root, with_kernel
 from innkeeper.guest.derived import outputs as outputs_of
 from innkeeper.guest.freeze import AGENT, GATEWAY, PACKAGES, freeze, install_packages
 from innkeeper.guest.kernel import SOURCES
-from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, cross_kernel, kernel_step, make_kernel
+from innkeeper.guest.kernel_choice import AUTO, OURS, Kernel, choose, kernel_step, make_kernel
 from innkeeper.guest.manifest import make_manifest
 from innkeeper.guest.origins import find_origins
 from innkeeper.guest.pins import Pins, file_of
@@ -85,8 +85,8 @@ def build_guest(
 ) -> dict[str, Path]:
     """Build the outputs that `guest` names. Return the files by name. `key` signs the unified kernel image."""
     store, project = _places(store, project)
-    if guest.architecture != X86_64:
-        outputs = _cross(store, project, guest)
+    if _is_kernel_alone(guest):
+        outputs = _kernel_alone(store, project, guest)
         return outputs if output is None else link(outputs, output)
     part = _kernel_part(guest, project)
     chosen = choose(_kernel_word(guest), guest.variant, store, project, part)
@@ -103,9 +103,14 @@ def build_guest(
     return outputs if output is None else link(outputs, output)
 
 
-def _cross(store: Store, project: Path, guest: Guest) -> dict[str, Path]:
-    """Build what there is for another architecture: the kernel, and a manifest."""
-    made = cross_kernel(store, project, guest.architecture, guest.kernel)
+def _is_kernel_alone(guest: Guest) -> bool:
+    """Return whether no root is made: that of another architecture takes long, since its programs are emulated."""
+    return bool(guest.foreign) and guest.outputs == ("kernel",)
+
+
+def _kernel_alone(store: Store, project: Path, guest: Guest) -> dict[str, Path]:
+    """Build the kernel, and a manifest."""
+    made = make_kernel(_kernel_word(guest), store, project, guest.kernel)
     outputs = dict(made.outputs)
     found: dict[str, JSON] = {"kernel": dict(made.facts), "architecture": guest.architecture, "parameters": list(guest.parameters)}
     manifest = make_manifest(store, guest.variant, [made.step], {"kernel": made.packages}, None, outputs, found)
@@ -145,10 +150,8 @@ def make_boot_files(
     """Run `innkeeper.guest.boot_files` with a store and a source tree of the caller's choice."""
     store, project = _places(store or Store(paths.store_root(), Pins.read(file_of([file] if file else []))), project)
     guest = of_words(variant, kernel, file)
-    if guest.architecture != X86_64:
-        raise InnkeeperError(f"{file}: architecture = {guest.architecture!r}: this guest has no root, it cannot be run")
     part = _kernel_part(guest, project)
-    chosen = choose(guest.kernel.use, guest.variant, store, project, part)
+    chosen = choose(guest.foreign or guest.kernel.use, guest.variant, store, project, part)
     with ThreadPoolExecutor() as pool:
         making = pool.submit(make_kernel, chosen, store, project, part)
         root = _make_root(store, project, guest, pool)
@@ -171,8 +174,8 @@ def make_boot_files(
 def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -> list[PlannedStep]:
     """Return the steps that a build of `guest` consists of, without making one. `plan` is a store that is new."""
     _, project = _places(plan, project)
-    if guest.architecture != X86_64:
-        cross_kernel(plan, project, guest.architecture, guest.kernel)
+    if _is_kernel_alone(guest):
+        kernel_step(_kernel_word(guest), plan, project, guest.kernel)
         return [*plan.steps, PlannedStep("manifest", None, False)]
     part = _kernel_part(guest, project)
     chosen = choose(_kernel_word(guest), guest.variant, plan, project, part)
@@ -193,7 +196,7 @@ def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -
 
 def _kernel_word(guest: Guest) -> str:
     """Return the kernel that a build makes: AUTO is for `run`, which does not wait for a compiler."""
-    return OURS if guest.kernel.use == AUTO else guest.kernel.use
+    return guest.foreign or (OURS if guest.kernel.use == AUTO else guest.kernel.use)
 
 
 def _kernel_part(guest: Guest, project: Path) -> KernelPart:
@@ -223,10 +226,11 @@ def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Ro
     would try it again. Only the builders' base is made by who needs it first, since with everything in
     the store nobody does.
     """
-    builders = {"agent": Builder(PACKAGES, store), "policy": Builder(lsm_policies.PACKAGES, store)}
+    builders = {"agent": Builder(PACKAGES, store, architecture=guest.foreign), "policy": Builder(lsm_policies.PACKAGES, store)}
     policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)
     install_packages(builders["agent"], project)
-    gateway = pool.submit(freeze, store, Builder(PACKAGES, store), project, GATEWAY) if guest.root.gateway else None
+    beside = Builder(PACKAGES, store, architecture=guest.foreign)
+    gateway = pool.submit(freeze, store, beside, project, GATEWAY) if guest.root.gateway else None
     programs = {"agent": freeze(store, builders["agent"], project, AGENT)}
     if gateway is not None:
         programs["gateway"] = gateway.result()

@@ -20,6 +20,7 @@ from innkeeper import paths, progress, skopeo
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file
 from innkeeper.guest import REGISTRY_PREFIX, Artifacts, BootFiles
+from innkeeper.guest.kernel import TARGETS, X86_64
 from innkeeper.guest.kernel_choice import DEBIAN, OURS
 from innkeeper.guest.store import Store
 
@@ -112,19 +113,21 @@ def boot_files(reference: str, store: Store | None = None) -> BootFiles:
     folder = pull(reference, store or Store(paths.store_root()))
     manifest = _manifest(folder)
     kernel = manifest["kernel"]
-    needed = {"rootfs.erofs", "vmlinux" if kernel["from"] == OURS else "bzImage"} - set(manifest["outputs"])
+    target = TARGETS[manifest.get("architecture", X86_64.name)]
+    image = "bzImage" if kernel["from"] != OURS else "vmlinux" if target.boots_elf else Path(target.image).name
+    needed = {"rootfs.erofs", image} - set(manifest["outputs"])
     if needed:
         raise InnkeeperError(f"{reference}: it has no {' and no '.join(sorted(needed))}", hint="build it with the outputs kernel and root")
     is_debians = kernel["from"] == DEBIAN
     return BootFiles(
-        kernel=folder / ("vmlinux" if kernel["from"] == OURS else "bzImage"),
+        kernel=folder / image,
         rootfs=folder / "rootfs.erofs",
         kernel_from=f"{kernel['from']} {kernel.get('version', '')}".strip(),
         kernel_is_ours=kernel["from"] == OURS,
         kernel_lacks=kernel.get("lacks", {}),
         initrd=folder / "modules.initrd" if is_debians else None,
         parameters=(*kernel.get("parameters", ()), *manifest.get("parameters", ())),
-        machine_type="q35" if is_debians else None,
+        machine_type="q35" if is_debians else target.machine_type,
     )
 
 
@@ -141,6 +144,11 @@ def artifacts(reference: str) -> Artifacts:
 def variant(reference: str) -> str:
     """Return the variant of a guest in a registry. Raises InnkeeperError."""
     return str(_manifest(pull(reference, Store(paths.store_root())))["variant"])
+
+
+def architecture(reference: str) -> str:
+    """Return the architecture of a guest in a registry, or an empty string for x86-64. Raises InnkeeperError."""
+    return str(_manifest(pull(reference, Store(paths.store_root()))).get("architecture", ""))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -37,8 +37,10 @@ class NoPackage(InnkeeperError):
 class Resolver:
     """apt with the index of one Debian release, which is fetched on entry."""
 
-    def __init__(self, suite: str) -> None:
+    def __init__(self, suite: str, architecture: str = "") -> None:
+        """Use the index of `architecture`, or of this machine's if it is empty."""
         self.suite = suite
+        self.architecture = ARCHITECTURES[architecture or os.uname().machine]
         self._folder = Path()
         self._kept = ExitStack()
 
@@ -95,7 +97,6 @@ class Resolver:
 
     def _apt(self, program: str, *arguments: str) -> str:
         """Run a program of apt and return its output. The host's settings about the network (proxies) hold."""
-        architecture = ARCHITECTURES[os.uname().machine]
         settings = {
             "Dir::State": self._folder / "state",
             "Dir::State::status": self._folder / "status",
@@ -103,8 +104,8 @@ class Resolver:
             "Dir::Etc::sourcelist": self._folder / "sources.list",
             **dict.fromkeys(("Dir::Etc::sourceparts", "Dir::Etc::preferencesparts"), self._folder / "empty"),
             "Dir::Etc::preferences": "/dev/null",
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
             "APT::Default-Release": "",
             "APT::Sandbox::User": "root",
             "APT::Install-Recommends": "0",

@@ -6,7 +6,7 @@
 
     <store>/.archives/python-SUITE/
 
-Each Debian release has its folder, because its Python needs wheels of its own. pip checks the hashes
+Each Debian release and architecture has its folder, because its Python needs wheels of its own. pip checks the hashes
 when it downloads a file, and when it installs one.
 """
 
@@ -36,7 +36,7 @@ def fetch(builder: Builder, lock: Path, log: Path) -> dict[Path, str]:
 
     `builder` is entered. Raises InnkeeperError, by name, for a file that is not what the lock file names.
     """
-    folder = builder.store.root / FOLDER / f"python-{builder.suite}"
+    folder = builder.store.root / FOLDER / f"python-{builder.suite}{builder.architecture and f'-{builder.architecture}'}"
     folder.mkdir(parents=True, exist_ok=True)
     mounts = {folder: INSIDE}
     with files.locked(folder.with_suffix(".lock")):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from innkeeper.errors import InnkeeperError
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The names of an image's platform by those of uname(2)."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_config(document: object) -> ImageConfig:
-    """Parse an image config.
+def parse_config(document: object, architecture: str = "") -> ImageConfig:
+    """Parse an image config. `architecture` is the guest's, as uname(2) has it, or empty for this host's.
 
     Raises InnkeeperError for an image of another platform and for values of the wrong type.
     """
     top = _mapping(document, "config")
     system, machine = top.get("os", ""), top.get("architecture", "")
-    ours = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    ours = ARCHITECTURES.get(architecture or platform.machine(), platform.machine())
     if system not in ("", "linux") or machine not in ("", ours):
         raise InnkeeperError(f"the image is for {system}/{machine}, the guest is linux/{ours}")
     inner = _mapping(top.get("config"), "config.config")

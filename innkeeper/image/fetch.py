@@ -24,7 +24,7 @@ from innkeeper import files, paths, progress, skopeo
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import archive
 from innkeeper.image import reference as references
-from innkeeper.image.config import ImageConfig, parse_config
+from innkeeper.image.config import ARCHITECTURES, ImageConfig, parse_config
 
 if TYPE_CHECKING:
     from innkeeper.image.tree import Inode
@@ -57,33 +57,33 @@ class Image:
     volumes: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def resolve(reference: str) -> Image:
+def resolve(reference: str, architecture: str = "") -> Image:
     """Find the image `reference`; fetch and convert it unless it is in the cache.
 
-    Raises InnkeeperError, which names the reference.
+    `architecture` is the guest's, as uname(2) has it, or empty for this host's. Raises InnkeeperError, which names the reference.
     """
     root = paths.images_root()
     root.mkdir(parents=True, exist_ok=True)
-    pin = root / f"pin-{files.sha256(reference.encode())}"
+    pin = root / f"pin-{files.sha256(f'{reference}{architecture}'.encode())}"
     if "@sha256:" in reference and pin.exists():
         image_id = pin.read_text()
         if (folder := root / f"{image_id}-{FORMAT}").exists():
-            return _load(reference, image_id, folder)
+            return _load(reference, image_id, folder, architecture)
     source, image_id = _locate_archive(reference)
     if not image_id:
         with _scratch(root) as scratch:
-            source, image_id = _locate(reference, scratch)
+            source, image_id = _locate(reference, scratch, architecture)
     folder = root / f"{image_id}-{FORMAT}"
     if not folder.exists():
         # Another process may be converting the same image: wait for it, then look again.
         with files.locked(root / f"{image_id}.lock", work=f"fetches image {reference}"):
             if not folder.exists():
                 with progress.step(f"fetching image {reference}"):
-                    _build(reference, source, image_id, folder)
+                    _build(reference, source, image_id, folder, architecture)
     if source.startswith("docker://") and "@sha256:" in reference:
         with files.replaced(pin) as part:
             part.write_text(image_id)
-    return _load(reference, image_id, folder)
+    return _load(reference, image_id, folder, architecture)
 
 
 def _locate_archive(reference: str) -> tuple[str, str]:
@@ -92,7 +92,7 @@ def _locate_archive(reference: str) -> tuple[str, str]:
     return (reference, files.sha256(config)) if config else ("", "")
 
 
-def _locate(reference: str, scratch: Path) -> tuple[str, str]:
+def _locate(reference: str, scratch: Path, architecture: str) -> tuple[str, str]:
     """Return (skopeo source, image id).
 
     A name without a transport is looked up in local containers-storage first, then in each
@@ -100,14 +100,14 @@ def _locate(reference: str, scratch: Path) -> tuple[str, str]:
     """
     if references.has_transport(reference):
         source = references.check_transport(reference)
-        return source, files.sha256(skopeo.inspect_config(source, scratch))
+        return source, files.sha256(skopeo.inspect_config(source, scratch, ARCHITECTURES.get(architecture, "")))
     references.check_name(reference)
     if local := skopeo.local_image_id(reference):
         return f"containers-storage:@{local}", local
     failures = []
     for source in references.remote_candidates(reference):
         try:
-            return source, files.sha256(skopeo.inspect_config(source, scratch))
+            return source, files.sha256(skopeo.inspect_config(source, scratch, ARCHITECTURES.get(architecture, "")))
         except InnkeeperError as error:
             failures.append(error)
     if len(failures) == 1:
@@ -115,7 +115,7 @@ def _locate(reference: str, scratch: Path) -> tuple[str, str]:
     raise InnkeeperError(f"image {reference} not found in any configured registry: " + "; ".join(error.message for error in failures))
 
 
-def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
+def _build(reference: str, source: str, image_id: str, folder: Path, architecture: str) -> None:
     """Create the cache entry `folder`.
 
     The caller holds the lock of the entry, so the remains of an interrupted build can be removed.
@@ -129,8 +129,8 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
     partial.mkdir()
     try:
         blobs = partial / "blobs"
-        skopeo.copy_to_dir(source, blobs, partial)
-        config, layers = _read_manifest(reference, blobs, image_id)
+        skopeo.copy_to_dir(source, blobs, partial, ARCHITECTURES.get(architecture, ""))
+        config, layers = _read_manifest(reference, blobs, image_id, architecture)
         root = tree.new_directory()
         for path in layers:
             root = tree.merge(root, layer.read_layer(path, root))
@@ -139,7 +139,7 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
         record: dict[str, object] = {
             "reference": reference,
             "config": config,
-            "volumes": _volume_folders(root, parse_config(config).volumes),
+            "volumes": _volume_folders(root, parse_config(config, architecture).volumes),
         }
         record |= {name: _account_file(root, name) for name in ("passwd", "group")}
         _write_synced(partial / "image.json", json.dumps(record, indent=1).encode())
@@ -152,7 +152,7 @@ def _build(reference: str, source: str, image_id: str, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[str, object], list[Path]]:
+def _read_manifest(reference: str, blobs: Path, image_id: str, architecture: str) -> tuple[Mapping[str, object], list[Path]]:
     """Return the config and the layers, lowest first."""
     try:
         manifest = json.loads((blobs / "manifest.json").read_bytes())
@@ -171,7 +171,7 @@ def _read_manifest(reference: str, blobs: Path, image_id: str) -> tuple[Mapping[
         raise InnkeeperError(f"image {reference} changed while it was fetched", hint="run it again")
     if layers != listed:
         raise InnkeeperError(f"image {reference}: its layers are not those that its config lists")
-    parse_config(config)  # refuses an image that cannot be run before the work is done
+    parse_config(config, architecture)  # refuses an image that cannot be run before the work is done
     return config, [blobs / layer for layer in layers]
 
 
@@ -208,10 +208,10 @@ def _volume_folders(root: "Inode", volumes: Sequence[str]) -> dict[str, str | No
     return {volume: None if path is None else path.decode("utf-8", "surrogateescape") for volume, path in found.items()}
 
 
-def _load(reference: str, image_id: str, folder: Path) -> Image:
+def _load(reference: str, image_id: str, folder: Path, architecture: str) -> Image:
     record = json.loads((folder / "image.json").read_bytes())
     passwd, group = (None if record[name] is None else record[name].encode("utf-8", "surrogateescape") for name in ("passwd", "group"))
-    config = parse_config(record["config"])
+    config = parse_config(record["config"], architecture)
     return Image(
         reference=reference,
         id=f"sha256:{image_id}",

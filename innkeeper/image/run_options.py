@@ -50,7 +50,7 @@ class RunOptions:
     `seccomp` a path, "unconfined" or None for the default profile. `terminal_size` is (rows,
     columns). `add_hosts` are (name, address). `env` entries without `=` take their value from
     `environ`, as in docker. `mac` is the guest's system of mandatory access control: "apparmor",
-    "selinux" or "".
+    "selinux" or "". `architecture` is the guest's, as uname(2) has it, or "" for this host's.
     """
 
     args: Sequence[str] = ()
@@ -79,6 +79,7 @@ class RunOptions:
     apparmor: str | None = None
     label: Sequence[str] = ()
     mac: str = ""
+    architecture: str = ""
     unmask: bool = False
     ulimits: Sequence[Ulimit] = ()
     sysctls: dict[str, str] = field(default_factory=dict)

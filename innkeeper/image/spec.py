@@ -226,7 +226,9 @@ def _linux(options: RunOptions, capabilities: list[str]) -> dict[str, object]:
         linux["maskedPaths"] = list(defaults.MASKED_PATHS)
         linux["readonlyPaths"] = list(defaults.READONLY_PATHS)
     if options.seccomp != "unconfined":
-        linux["seccomp"] = load_profile(Path(options.seccomp) if options.seccomp else None, capabilities)
+        linux["seccomp"] = load_profile(
+            Path(options.seccomp) if options.seccomp else None, capabilities, machine=options.architecture or None
+        )
     return linux
 
 

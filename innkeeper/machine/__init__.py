@@ -11,5 +11,6 @@ class Machine(VirtualMachine):
     """A VM on this host, whose programs it finds, installs or builds by itself."""
 
     def __init__(self, spec: MachineSpec, entry: registry.Entry | None = None) -> None:
-        super().__init__(spec, host.prepare(spec.kernel, accelerator=spec.accel, shares=bool(spec.shares)), entry)
+        shares = bool(spec.shares)
+        super().__init__(spec, host.prepare(spec.kernel, accelerator=spec.accel, shares=shares, machine_type=spec.machine_type), entry)
         self.spec = spec

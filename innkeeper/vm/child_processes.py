@@ -138,7 +138,9 @@ def _own(pids: Sequence[int]) -> list[int]:
 
     A user's shell may have this working directory too.
     """
-    return [pid for pid in pids if _program(pid) in ("qemu-system-x86", "vhost-device-vs", "virtiofsd", "setpriv", "nsenter")]
+    return [
+        pid for pid in pids if _program(pid) in ("qemu-system-x86", "qemu-system-aar", "vhost-device-vs", "virtiofsd", "setpriv", "nsenter")
+    ]
 
 
 def _program(pid: int) -> str:

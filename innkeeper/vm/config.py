@@ -5,6 +5,9 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 
+VIRT = "virt"
+"""QEMU's machine type for a guest for aarch64."""
+
 
 @dataclass(frozen=True)
 class HostPrograms:
@@ -134,7 +137,8 @@ class VmConfig:
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
-    * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides
+    * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides; "virt": a guest for
+      aarch64
     * `cloneable`: its state can be saved and loaded (see `template`): a q35 with a virtio-serial
       channel, a generation id, and slots into which its shares and the card of a `Tap` are plugged
     * `gives_memory_back`: the guest reports free pages, and the host gets them back a few seconds
@@ -175,10 +179,12 @@ class VmConfig:
             raise InnkeeperError(f"a VM needs at least one CPU, not {self.cpus}")
         if self.accel not in (None, "kvm", "tcg"):
             raise InnkeeperError(f"accelerator {self.accel!r} is neither kvm nor tcg")
-        if self.machine_type not in (None, "q35", "microvm"):
-            raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35 nor microvm")
-        if self.cloneable and self.machine_type == "microvm":
-            raise InnkeeperError("a microvm has no slots to plug devices into, so it cannot be cloned")
+        if self.machine_type not in (None, "q35", "microvm", VIRT):
+            raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35, microvm nor virt")
+        if self.machine_type == VIRT and self.accel != "tcg":
+            raise InnkeeperError("a guest for aarch64 is emulated on this host", hint="use --accel tcg, or leave --accel out")
+        if self.cloneable and self.machine_type in ("microvm", VIRT):
+            raise InnkeeperError(f"a VM of machine type {self.machine_type} has no slots to plug devices into, so it cannot be cloned")
         if self.cloneable and self.gives_memory_back:
             raise InnkeeperError("memory of a cloneable VM cannot be given back: a template holds it for all of its clones")
         if self.forwards and not self.network:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.vm.config import VIRT
 
 LIMIT = 2048 - 8 * 48
 """Longest command line in bytes, with the final NUL. The kernel silently truncates longer ones.
@@ -11,17 +12,20 @@ This is COMMAND_LINE_SIZE of x86, minus what QEMU adds for the eight devices of 
 """
 
 ALWAYS = (
-    "console=ttyS0",
     "panic=-1",  # a panic resets at once; QEMU has -no-reboot and ends
-    "reboot=t",  # by triple fault: the shortest way out, and microvm has no other
-    "tsc=reliable",  # no calibration against other clocks
-    "no_timer_check",
     "random.trust_cpu=on",
     "cryptomgr.notests",
     "rcupdate.rcu_expedited=1",  # grace periods cost latency in namespace and mount calls
     "cgroup_no_v1=all",
     "net.ifnames=0",
 )
+X86 = (
+    "console=ttyS0",
+    "reboot=t",  # by triple fault: the shortest way out, and microvm has no other
+    "tsc=reliable",  # no calibration against other clocks
+    "no_timer_check",
+)
+AARCH64 = ("console=ttyAMA0",)
 LEGACY_HARDWARE = ("i8042.noaux", "i8042.nokbd")
 NO_PCI_BRIDGES = ("pci=lastbus=0",)
 BARE = ("acpi=off",)
@@ -92,10 +96,10 @@ def build(
     ports if that is not vsock. For `tsc_khz` see `tsc`. `bridges`: a q35 has other PCI buses than
     the root's.
     """
-    words = [*ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
+    words = [*(AARCH64 if machine_type == VIRT else X86), *ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
     if machine_type == "microvm":
         words.extend(BARE)
-    else:
+    elif machine_type != VIRT:
         words.extend(LEGACY_HARDWARE)
         if not bridges:
             words.extend(NO_PCI_BRIDGES)

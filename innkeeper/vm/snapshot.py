@@ -15,7 +15,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.paths import program_name
 from innkeeper.vm import qemu, saved_state
 from innkeeper.vm.clone import CloneableVm
-from innkeeper.vm.config import Disk, Forward, HostPrograms, VmConfig
+from innkeeper.vm.config import VIRT, Disk, Forward, HostPrograms, VmConfig
 from innkeeper.vm.pooled import PooledVm
 from innkeeper.vm.qmp import QmpError
 from innkeeper.vm.registry import Entry
@@ -37,6 +37,8 @@ def check(vm: VirtualMachine | PooledVm) -> VirtualMachine:
         )
     if vm.config.shares:
         raise InnkeeperError("a container with -v cannot be saved: its files are open on the host", hint="run it without -v")
+    if vm.config.machine_type == VIRT:
+        raise InnkeeperError("a guest for aarch64 cannot be saved", hint="run it with a guest for x86_64")
     if not isinstance(vm.channel, VirtioSerial):
         raise InnkeeperError(
             "a VM with a vsock device cannot be saved", hint=f"start it from a template: {program_name()} run --start template"

@@ -31,7 +31,7 @@ from innkeeper.vm import (
     virtio_serial,
     vsock,
 )
-from innkeeper.vm.config import Forward, HostPrograms, VmConfig
+from innkeeper.vm.config import VIRT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.port_forward_ipv6 import Relay
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.scsi import ScsiBus
@@ -139,7 +139,7 @@ class VirtualMachine:
     def _choose(self) -> None:
         """Choose accelerator and machine type."""
         self.accel = accel.choose(self.config.accel)
-        self._tsc_khz = tsc.khz() if self.accel == "tcg" else None
+        self._tsc_khz = tsc.khz() if self.accel == "tcg" and self.config.machine_type != VIRT else None
         self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
 
     def _open_channel(self) -> vsock.Backend:

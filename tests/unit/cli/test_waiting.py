@@ -126,7 +126,7 @@ def test_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(paths, "images_root", lambda: tmp_path)
-    monkeypatch.setattr(fetch, "_locate", lambda reference, _: (reference, "1234"))
+    monkeypatch.setattr(fetch, "_locate", lambda reference, *_: (reference, "1234"))
     monkeypatch.setattr(fetch, "_build", lambda *_: None)
     monkeypatch.setattr(fetch, "_load", lambda *_: None)
     monkeypatch.setattr(progress, "step", lambda _: nullcontext())

@@ -12,6 +12,7 @@ from innkeeper.cli import build
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import lockfile, pins
 from innkeeper.guest.config import Guest, RootPart
+from innkeeper.guest.kernel import CROSS_SOURCES
 from innkeeper.guest.pins import Package, Pins, Request
 from tests.paths import ROOT
 
@@ -72,11 +73,15 @@ def test_hashes_of_results_that_were_not_built_stay_with_the_same_packages_only(
 
 def test_the_part_of_another_architecture_stays(tmp_path: Path) -> None:
     lock = tmp_path / "guest.lock"
-    other = {"golden": {}, "builders": {"trixie": ["a 1 arm64"]}, "packages": {}}
+    packages = {"a 1 arm64": {"sha256": "a" * 64, "size": 1, "path": "pool/main/a/a.deb"}}
+    other = {"golden": {"Image": "1" * 64}, "builders": {"trixie": ["a 1 arm64"]}, "packages": packages}
     lock.write_text(json.dumps({"version": pins.VERSION, "architectures": {"other": other}}))
-    assert Pins.read(lock).builders == {}
-    lockfile.write(lock, known(LIBRARY), manifest(tmp_path))
-    assert json.loads(lock.read_text())["architectures"]["other"] == other
+    pinned = Pins.read(lock)
+    foreign = pinned.of(Request("trixie", architecture="other"))
+    assert foreign is not None and [one.key for one in foreign] == ["a 1 arm64"] and pinned.of(Request("trixie")) is None
+    for builders in (known(LIBRARY).builders, {**known(LIBRARY).builders, **pinned.builders}):
+        lockfile.write(lock, Pins(builders), manifest(tmp_path))
+        assert json.loads(lock.read_text())["architectures"]["other"] == other
 
 
 def test_hashes_of_another_architecture_are_in_its_part(tmp_path: Path) -> None:
@@ -133,7 +138,9 @@ def test_the_lock_file_of_a_guest_is_beside_it(tmp_path: Path) -> None:
 
 def test_the_lock_of_the_tree_has_every_builder_and_the_hashes_of_every_result() -> None:
     tree = Pins.read(ROOT / "guest.lock")
-    assert {request.key for request in lockfile.requests(lockfile.examples())} == set(tree.builders), "run: build --refresh"
+    assert {request.key for request in lockfile.requests(lockfile.examples(), list(CROSS_SOURCES))} == set(tree.builders), (
+        "run: build --refresh"
+    )
     golden = pins.document(ROOT / "guest.lock")["architectures"]["x86_64"]["golden"]
     assert set(golden) == {*lockfile.GOLDEN, "root_hash"}
     assert "://" not in (ROOT / "guest.lock").read_text(), "it names no mirror"

@@ -118,6 +118,16 @@ def test_a_kernel_for_another_architecture_is_the_only_step(tmp_path: Path) -> N
     assert ids["kernel"] not in (None, {step.name: step.id for step in plan_steps(Guest(), PlanningStore(tmp_path))}["kernel"])
 
 
+def test_a_root_for_another_architecture_has_builders_of_its_own(tmp_path: Path) -> None:
+    def ids(guest: Guest) -> dict[str, str | None]:
+        return {step.name: step.id for step in plan_steps(guest, PlanningStore(tmp_path))}
+
+    ours, other = ids(Guest()), ids(Guest(architecture="aarch64"))
+    assert ours.keys() == other.keys()
+    # The policies are no programs: they are compiled on x86-64. The steps after the root differ since it does.
+    assert {name for name in ours if ours[name] == other[name]} == {"policy", "manifest"}
+
+
 def test_outputs_that_are_not_wanted_need_no_steps(tmp_path: Path) -> None:
     guest = Guest(outputs=("root",), root=RootPart(gateway=False), kernel=KernelPart(use="debian"))
     assert {*with_builders(guest, tmp_path)}.isdisjoint({"gateway", "verity", "disk", "initrd", "kernel"})

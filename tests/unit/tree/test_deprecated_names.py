@@ -42,4 +42,4 @@ def test_the_old_machine_finds_the_programs_of_the_host(tmp_path: Path, monkeypa
         assert isinstance(old, vm.VirtualMachine)
         assert old.host == programs
         assert old.spec is old.config
-    assert asked == [(kernel, {"accelerator": "tcg", "shares": False})]
+    assert asked == [(kernel, {"accelerator": "tcg", "shares": False, "machine_type": None})]

@@ -126,6 +126,7 @@ def test_a_tap_takes_the_place_of_the_user_network(files: dict[str, Path]) -> No
         ({"cpus": 0}, "one CPU"),
         ({"accel": "hvf"}, "hvf"),
         ({"machine_type": "pc"}, "pc"),
+        ({"machine_type": "virt", "accel": "kvm"}, "emulated on this host"),
         ({"disks": (Disk(Path("/nowhere")),)}, "disk 0.*/nowhere"),
     ],
 )
@@ -172,6 +173,18 @@ def test_the_command_line_tells_what_the_machine_is() -> None:
     assert not [w for w in line("microvm", None) if w.startswith("tsc_early_khz")]
     assert line("q35", None)[-1] == "last=1"
     assert {"root=/dev/vda", "rootfstype=erofs", "ro", "panic=-1"} <= set(line("q35", None))
+
+
+def test_a_guest_for_aarch64_has_its_machine_and_console(files: dict[str, Path]) -> None:
+    spec = spec_of(files, machine_type="virt", accel="tcg")
+    assert qemu.choose_machine_type(spec) == "virt"
+    argv = argv_of(spec, "virt", vsock_device="virtio-serial,max_ports=2")
+    assert [value.split(",")[0] for value in values(argv, "-machine")] == ["virt"]
+    assert values(argv, "-cpu") == ["max,pauth-impdef=on"]
+    assert all("-pci" in device or device.startswith("virtserialport") for device in values(argv, "-device"))
+    line = kernel_cmdline.build(machine_type="virt", quiet=False, root_device="/dev/vda", root_type="erofs").split()
+    assert "console=ttyAMA0" in line
+    assert not {"console=ttyS0", "tsc=reliable", "reboot=t", "acpi=off", *kernel_cmdline.LEGACY_HARDWARE} & set(line)
 
 
 def test_a_free_port_is_found_and_a_used_one_is_named() -> None:
