@@ -67,13 +67,13 @@ def _rolled(cluster: Cluster) -> str:
     cluster.kubectl("rollout", "status", "deployment/rolls", f"--timeout={DEADLINE:g}s")
     ready = [pod for pod in cluster.get("pods", "-l", "app=rolls")["items"] if "deletionTimestamp" not in pod["metadata"]]
     assert len(ready) == 1
-    return cluster.page(f"http://{ready[0]['status']['podIP']}:8080/").strip()
+    return eventually(lambda: cluster.page(f"http://{ready[0]['status']['podIP']}:8080/")).strip()
 
 
 def test_pods_go_on_while_kubelet_and_containerd_are_started_again(cluster: Cluster) -> None:
     with running(cluster, document("goes-on", container("serves", WEB))) as pod:
         url, before = f"http://{pod.address}:8080/", pod.status("serves")["containerID"]
-        assert cluster.page(url) == "from the pod\n"
+        assert eventually(lambda: cluster.page(url)) == "from the pod\n"  # it is ready once it runs, and may not listen yet
         cluster.stop_kubelet()
         assert cluster.page(url) == "from the pod\n"
         cluster.start_kubelet()
