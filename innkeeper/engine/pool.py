@@ -34,6 +34,8 @@ RETRY_SECONDS = 10.0
 """Seconds from a VM that could not be prepared to the next attempt."""
 CLOSE_SECONDS = 10.0
 """Seconds that the end of all VMs may take."""
+HEAD_START_SECONDS = 0.5
+"""Seconds that whoever has claimed a VM has the processors before the next one is prepared."""
 EXPECTED_BYTES = 160 << 20
 """Bytes of the host's memory that a VM is expected to take, until one is known."""
 
@@ -71,6 +73,7 @@ class Pool:
         self._idle: list[Vm] = []
         self._all: set[Vm] = set()
         self._claimed = 0
+        self._just_taken = False
         self._largest = EXPECTED_BYTES
         self._failure = ""
         self._closing = False
@@ -117,11 +120,20 @@ class Pool:
                 self._drop_ended()
                 if not self._room():
                     self._wait(CHECK_SECONDS)
-                elif not self._prepare():
+                    continue
+                self._give_head_start()
+                if not self._prepare():
                     self._wait(RETRY_SECONDS)
         finally:
             while (vm := self._take()) is not None:
                 self._close(vm)
+
+    def _give_head_start(self) -> None:
+        """Let a short run that has just claimed a VM end first."""
+        deadline = time.monotonic() + HEAD_START_SECONDS
+        while self._just_taken and (left := deadline - time.monotonic()) > 0 and not self._closing:
+            self._wait(left)  # each claim wakes us
+        self._just_taken = False
 
     def _wait(self, seconds: float) -> None:
         with self._changed:
@@ -174,6 +186,7 @@ class Pool:
         """Return an idle VM, which is the caller's from here on, or None. The oldest is first."""
         with self._changed:
             vm = self._idle.pop(0) if self._idle else None
+            self._just_taken = self._just_taken or vm is not None
             self._changed.notify_all()
         return vm
 

@@ -23,7 +23,7 @@ from innkeeper.paths import pool_socket
 from innkeeper.vm import Disk, Forward, Share, SharedPath, VmConfig, pooled, registry
 from innkeeper.vm.network import PortError
 from innkeeper.vm.pooled import Claim, PoolBusy, PooledVm
-from tests.eventually import eventually
+from tests.eventually import eventually, pause
 
 KEY = "0123abcd"
 MIB = 1 << 20
@@ -113,6 +113,7 @@ def serving(folder: Path, size: int = 1, memory: int = 10_000 * MIB) -> Iterator
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pool, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(pool, "HEAD_START_SECONDS", 0.0)
     return tmp_path / "cache"
 
 
@@ -132,6 +133,16 @@ def claimed(config: VmConfig, key: str = KEY) -> Iterator[PooledVm]:
             yield vm
     finally:
         entry.release()
+
+
+def test_a_claimer_has_the_processors_first(tmp_path: Path, config: VmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No VM is prepared while a short run may still go on, and that does not hold up the end of the pool."""
+    monkeypatch.setattr(pool, "HEAD_START_SECONDS", 3600.0)
+    with serving(tmp_path) as running:
+        running.idle(1)
+        with claimed(config):
+            pause(10 * pool.CHECK_SECONDS, "the pool would prepare the next VM meanwhile")
+            assert len(running.vms) == 1
 
 
 def refusal(config: VmConfig, key: str = KEY) -> InnkeeperError:
