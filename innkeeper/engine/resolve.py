@@ -16,7 +16,6 @@ from innkeeper.guest import BootFiles, Variant
 from innkeeper.image import Image, RunOptions, resolve
 from innkeeper.paths import program_name
 from innkeeper.vm import HostPrograms, VmConfig, registry
-from innkeeper.vm.config import VIRT
 
 DEFAULT_MEMORY_MIB = 2048
 """Memory of the VM in MiB. The host allocates only the pages that the guest touches."""
@@ -67,7 +66,7 @@ def vm_config(request: RunRequest, options: RunOptions, boot: BootFiles) -> VmCo
         memory_mib=memory_mib(request, options),
         cpus=cpus(options),
         network=request.network,
-        accel=request.accel or ("tcg" if boot.machine_type == VIRT else None),
+        accel=request.accel,
         cmdline=(*boot.parameters, *kernel_parameters(request.guest)),
     )
 
@@ -101,8 +100,8 @@ def resolve_run(request: RunRequest, options: RunOptions) -> ResolvedRun:
         raise InnkeeperError("-p and -P cannot be used with --network none", hint="leave out --network none")
     if options.tty:
         options.terminal_size = options.terminal_size or terminal.size()
-    architecture = guest.architecture_of(request.guest_file)
-    image, options.architecture = resolve(request.reference, architecture), architecture
+    options.architecture = guest.architecture_of(request.guest_file)
+    image = resolve(request.reference, options.architecture)
     boot_files = guest.boot_files(request.guest, request.kernel, request.guest_file)
     if request.kernel == "auto" and request.guest_file is None and not boot_files.kernel_is_ours:
         progress.note(f"no kernel of ours is built: booting the one of {boot_files.kernel_from} (`{program_name()} build` makes ours)")

@@ -17,7 +17,6 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.guest import BootFiles
 from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
-from innkeeper.vm.config import VIRT
 from innkeeper.vm.pooled import PooledVm
 
 POWER_OFF = 10.0
@@ -233,15 +232,7 @@ def _scratch_disk(folder: Path, size: int) -> Path:
 @contextmanager
 def bare_guest(boot: BootFiles) -> Iterator[Agent]:
     """Context manager: boot a VM without a container, for `doctor`, and connect to its agent."""
-    config = VmConfig(
-        boot.kernel,
-        boot.rootfs,
-        initrd=boot.initrd,
-        machine_type=boot.machine_type,
-        cmdline=boot.parameters,
-        network=False,
-        accel="tcg" if boot.machine_type == VIRT else None,
-    )
+    config = VmConfig(boot.kernel, boot.rootfs, initrd=boot.initrd, machine_type=boot.machine_type, cmdline=boot.parameters, network=False)
     with host.virtual_machine(config) as vm:
         with _booted(vm, 120) as client:
             yield Agent(client)

@@ -6,6 +6,7 @@ resolver) belong to nobody else, and the message that a container leaves for kub
 when it ends.
 """
 
+import errno
 import os
 import re
 import stat
@@ -64,7 +65,7 @@ def write_message(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "wb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(22, "not a regular file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         file.write(text.encode())
 
 

@@ -54,11 +54,11 @@ def of_disk(source: Path) -> MemoryVolume | None:
     if PLUGIN not in parts[:-1] or not source.is_dir():
         return None
     name = parts.index(PLUGIN) + 1
-    inside = "/".join(parts[name + 1 :])
+    volume, inside = Path(*parts[: name + 1]), "/".join(parts[name + 1 :])
     for mount in found:
-        if mount.device == mounted.device and path.is_relative_to(mount.root):
-            whole = mount.point / Path(*parts[: name + 1]).relative_to(mount.root) if len(Path(mount.root).parts) <= name + 1 else None
-            if whole is not None and whole.is_dir():
+        if mount.device == mounted.device and volume.is_relative_to(mount.root):
+            whole = mount.point / volume.relative_to(mount.root)
+            if whole.is_dir():
                 return _volume(whole, inside, [], point)
     return None
 

@@ -111,12 +111,12 @@ class Pod:
         return container
 
     def _create(self, request: pb.CreateTaskRequest, document: spec.Document, state: State) -> Container:
+        hooks = Hooks(document, request.id, state)
         if self._machine is not None:
-            hooks = Hooks(document, request.id, state)
             return self._create_in_guest(request, document, state, self._machine, hooks, owns_machine=False)
         if (document.get("annotations") or {}).get(spec.CONTAINER_TYPE) == "container":
             raise wrong_state("the VM of the pod has ended")
-        sandbox, hooks = spec.is_sandbox(document), Hooks(document, request.id, state)
+        sandbox = spec.is_sandbox(document)
         # What a VM cannot do is refused before one is booted.
         spec.check(document)
         if not sandbox:

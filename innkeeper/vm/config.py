@@ -133,7 +133,7 @@ class VmConfig:
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
     * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
       name server 10.0.2.3); a tuple of `Tap`: one on each of these devices, which are eth0, eth1, ...
-    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`)
+    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`), never for aarch64
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
@@ -181,7 +181,7 @@ class VmConfig:
             raise InnkeeperError(f"accelerator {self.accel!r} is neither kvm nor tcg")
         if self.machine_type not in (None, "q35", "microvm", VIRT):
             raise InnkeeperError(f"machine type {self.machine_type!r} is neither q35, microvm nor virt")
-        if self.machine_type == VIRT and self.accel != "tcg":
+        if self.machine_type == VIRT and self.accel == "kvm":
             raise InnkeeperError("a guest for aarch64 is emulated on this host", hint="use --accel tcg, or leave --accel out")
         if self.cloneable and self.machine_type in ("microvm", VIRT):
             raise InnkeeperError(f"a VM of machine type {self.machine_type} has no slots to plug devices into, so it cannot be cloned")

@@ -138,8 +138,9 @@ class VirtualMachine:
 
     def _choose(self) -> None:
         """Choose accelerator and machine type."""
-        self.accel = accel.choose(self.config.accel)
-        self._tsc_khz = tsc.khz() if self.accel == "tcg" and self.config.machine_type != VIRT else None
+        foreign = self.config.machine_type == VIRT
+        self.accel = "tcg" if foreign else accel.choose(self.config.accel)
+        self._tsc_khz = tsc.khz() if self.accel == "tcg" and not foreign else None
         self.machine_type = qemu.choose_machine_type(self.config, clock=self.accel == "kvm" or self._tsc_khz is not None)
 
     def _open_channel(self) -> vsock.Backend:
