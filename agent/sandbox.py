@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import events, log, loop
+from agent import event_log, log, loop
 from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host_context import HostContext
@@ -22,7 +22,7 @@ from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
-from agent.life_events import LifeEvents
+from agent.container_events import ContainerEvents
 from agent.linux.swap import swapoff, swapon
 from agent.pod.namespaces import SharedNamespaces, ends_now, pid_namespace_of, without_container
 from agent.pod.shell import Shells
@@ -71,8 +71,8 @@ class Sandbox:
         self.devices = DeviceWatch(settings.hotplug_timeout)
         self.storages = StorageManager(self.devices)
         self.oom_events: loop.Queue[str] = loop.Queue()
-        self.events = events.Events()
-        self._life = LifeEvents(self.events, self.oom_events)
+        self.events = event_log.Events()
+        self._life = ContainerEvents(self.events, self.oom_events)
         self.ended = loop.Event()
         """Set when the sandbox is destroyed. The agent then exits once its answers are sent."""
         self._containers: dict[str, Container] = {}
@@ -283,7 +283,7 @@ class Sandbox:
             self._created[container_id] = time.time()
             self.storages.commit(points)
             self._mount_points[container_id] = points
-            self._life.follow(events.CREATED, container_id, "", container.init)
+            self._life.follow(event_log.CREATED, container_id, "", container.init)
             return container.init
         except BaseException:
             self._translator.forget(container_id)
@@ -345,7 +345,7 @@ class Sandbox:
         process = parse_process(self._translator.process(container_id, document))
         # Not looked up by its id afterwards: a caller of `wait` may have taken it out of the table.
         started = await container.exec(exec_id, process, self._io(process))
-        self._life.follow(events.STARTED, container_id, exec_id, started)
+        self._life.follow(event_log.STARTED, container_id, exec_id, started)
         return started
 
     async def wait(self, container_id: str, exec_id: str) -> int:
@@ -413,7 +413,7 @@ class Sandbox:
             self._namespaces.removed(container)
             self._containers.pop(container.id, None)
             self._created.pop(container.id, None)
-            self.events.publish(events.REMOVED, container.id)
+            self.events.publish(event_log.REMOVED, container.id)
             self._translator.forget(container.id)
             await self.storages.release(self._mount_points.pop(container.id, []))
             step_times.finished()

@@ -17,7 +17,7 @@ from typing import Any
 from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest.host_programs import debian_program, vhost_device_vsock
-from innkeeper.vm.shares import is_rust
+from innkeeper.vm.virtiofsd import is_rust
 
 IMAGE = "localhost/busybox:1"
 """The image that the harness imports into its containerd."""

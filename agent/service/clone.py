@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from agent import log
 from agent.errors import Refused, WrongState
-from agent.events import RESUMED
+from agent.event_log import RESUMED
 from agent.linux.libc import trim_heap
 from agent.network.link import check_hardware_address, check_name
 from agent.service.guest import add_entropy

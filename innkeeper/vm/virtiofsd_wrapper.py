@@ -1,6 +1,6 @@
 """Make a mount namespace, bind the sources into it, then become virtiofsd.
 
-`shares` runs this file as a program of its own:
+`virtiofsd` runs this file as a program of its own:
 
     virtiofsd_wrapper.py OWNER-PID NAMESPACE MOUNTPOINT COUNT [ro|rw NAME SOURCE]... COMMAND...
 

@@ -35,7 +35,7 @@ from innkeeper.vm.config import VIRT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.port_forward_ipv6 import Relay
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.scsi import ScsiBus
-from innkeeper.vm.shares import RunningShare
+from innkeeper.vm.virtiofsd import RunningShare
 from innkeeper.wire import status
 from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
 from innkeeper.wire.envelope import Request

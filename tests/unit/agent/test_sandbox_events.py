@@ -4,9 +4,9 @@ import errno
 
 import pytest
 
-from agent import events, loop
+from agent import event_log, loop
 from agent.errors import StepFailed, WrongState
-from agent.life_events import MAX_EVENTS
+from agent.container_events import MAX_EVENTS
 from tests.unit.agent.fake_guest import KILLED, Guest, cancelled, start
 
 
@@ -21,12 +21,12 @@ def test_the_life_of_a_container_is_published(guest: Guest) -> None:
         await loop.sleep(0)
         await guest.sandbox.remove("box")
         assert await guest.published() == [
-            (events.CREATED, "box", "", 0),
-            (events.STARTED, "box", "", 0),
-            (events.STARTED, "box", "more", 0),
-            (events.EXITED, "box", "more", 3),
-            (events.EXITED, "box", "", 4),
-            (events.REMOVED, "box", "", 0),
+            (event_log.CREATED, "box", "", 0),
+            (event_log.STARTED, "box", "", 0),
+            (event_log.STARTED, "box", "more", 0),
+            (event_log.EXITED, "box", "more", 3),
+            (event_log.EXITED, "box", "", 4),
+            (event_log.REMOVED, "box", "", 0),
         ]
 
     guest.run(body)
@@ -41,10 +41,10 @@ def test_a_program_that_ends_before_its_start_is_answered_has_started_first(gues
         starting = start(guest.sandbox.start("box"))
         await guest.steps.reached("start box")
         init.end(0)
-        assert [kind for kind, *_ in await guest.published()] == [events.CREATED]
+        assert [kind for kind, *_ in await guest.published()] == [event_log.CREATED]
         held.set()
         await starting.wait()
-        assert [kind for kind, *_ in await guest.published()] == [events.CREATED, events.STARTED, events.EXITED]
+        assert [kind for kind, *_ in await guest.published()] == [event_log.CREATED, event_log.STARTED, event_log.EXITED]
 
     guest.run(body)
 
@@ -75,15 +75,15 @@ def test_the_removal_is_published_last(guest: Guest) -> None:
         await removing.wait()
         published = await guest.published()
         assert [event for event in published if event[1] == "box"] == [
-            (events.CREATED, "box", "", 0),
-            (events.EXITED, "box", "", KILLED),
-            (events.REMOVED, "box", "", 0),
+            (event_log.CREATED, "box", "", 0),
+            (event_log.EXITED, "box", "", KILLED),
+            (event_log.REMOVED, "box", "", 0),
         ]
         assert [event for event in published if event[1:3] == ("other", "more")] == [
-            (events.STARTED, "other", "more", 0),
-            (events.EXITED, "other", "more", KILLED),
+            (event_log.STARTED, "other", "more", 0),
+            (event_log.EXITED, "other", "more", KILLED),
         ]
-        assert published[-1] == (events.REMOVED, "other", "", 0)
+        assert published[-1] == (event_log.REMOVED, "other", "", 0)
 
     guest.run(body)
 
@@ -94,7 +94,7 @@ def test_a_failed_start_is_an_exit_without_a_start(guest: Guest) -> None:
         guest.steps.fails["start box"] = StepFailed("execve", "no such file", errno.ENOENT)
         with pytest.raises(StepFailed, match="no such file"):
             await guest.sandbox.start("box")
-        assert await guest.published() == [(events.CREATED, "box", "", 0), (events.EXITED, "box", "", KILLED)]
+        assert await guest.published() == [(event_log.CREATED, "box", "", 0), (event_log.EXITED, "box", "", KILLED)]
 
     guest.run(body)
 
@@ -107,7 +107,7 @@ def test_a_start_goes_on_when_its_client_goes(guest: Guest) -> None:
         await guest.steps.reached("start box")
         await cancelled(starting)
         held.set()
-        assert [kind for kind, *_ in await guest.published()] == [events.CREATED, events.STARTED]
+        assert [kind for kind, *_ in await guest.published()] == [event_log.CREATED, event_log.STARTED]
         with pytest.raises(WrongState, match="is running: cannot start"):
             await guest.sandbox.start("box")
 
@@ -127,7 +127,7 @@ def test_each_kill_for_lack_of_memory_is_an_event(guest: Guest) -> None:
         await guest.sandbox.start("box")
         await told(guest, 2, 1)
         assert [await guest.sandbox.oom_events.get() for _ in range(3)] == ["box"] * 3
-        assert [kind for kind, *_ in await guest.published()][2:] == [events.OOM] * 3
+        assert [kind for kind, *_ in await guest.published()][2:] == [event_log.OOM] * 3
         assert not any("dropped" in line for line in guest.log)
 
     guest.run(body)
@@ -140,7 +140,7 @@ def test_kills_beyond_the_limit_are_dropped_and_logged(guest: Guest, kills: tupl
         await guest.sandbox.start("box")
         await told(guest, *kills)
         assert len(guest.sandbox.oom_events) == MAX_EVENTS
-        published = [kind for kind, *_ in await guest.published()].count(events.OOM)
+        published = [kind for kind, *_ in await guest.published()].count(event_log.OOM)
         assert published == sum(min(number, MAX_EVENTS) for number in kills)
         (line,) = [line for line in guest.log if "dropped" in line]
         assert f"{dropped} events dropped, {MAX_EVENTS} are not fetched" in line

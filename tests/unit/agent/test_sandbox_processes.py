@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent import events, loop
+from agent import event_log, loop
 from agent import sandbox as sandbox_module
 from agent.container.process import DEFAULT_IO
 from agent.errors import NotFound, Refused
@@ -128,7 +128,7 @@ def test_an_exec_is_answered_also_if_its_status_is_told_first(guest: Guest) -> N
         assert await waiting.wait() == 0
         held.set()
         assert (await starting.wait()).exec_id == "more"
-        assert (await guest.published())[1:] == [(events.STARTED, "box", "more", 0), (events.EXITED, "box", "more", 0)]
+        assert (await guest.published())[1:] == [(event_log.STARTED, "box", "more", 0), (event_log.EXITED, "box", "more", 0)]
 
     guest.run(body)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.errors import Refused, WrongState
-from agent.events import RESUMED, Events
+from agent.event_log import RESUMED, Events
 from agent.loop import run
 from agent.service import clone
 from innkeeper.wire.pb.empty_pb2 import Empty

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import kernel_cmdline, network, qemu, shares, tsc
+from innkeeper.vm import kernel_cmdline, network, qemu, tsc, virtiofsd
 from innkeeper.vm.config import Disk, Forward, Share, SharedPath, Tap, VmConfig
 
 
@@ -215,8 +215,8 @@ def test_forwards_reach_qemu_and_its_complaint_comes_back_in_words() -> None:
 
 def test_both_virtiofsd_take_a_path_with_a_comma(tmp_path: Path) -> None:
     stand = tmp_path / "a,b"
-    assert f"source={tmp_path}/a\\,b," in shares.command(Path("/x/virtiofsd"), stand, "s.sock", rust=False)[-1]
-    assert f"--shared-dir={stand}" in shares.command(Path("/x/virtiofsd"), stand, "s.sock", rust=True)
+    assert f"source={tmp_path}/a\\,b," in virtiofsd.command(Path("/x/virtiofsd"), stand, "s.sock", rust=False)[-1]
+    assert f"--shared-dir={stand}" in virtiofsd.command(Path("/x/virtiofsd"), stand, "s.sock", rust=True)
 
 
 def test_the_time_stamp_counter_is_measured_or_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from agent import events, loop
+from agent import event_log, loop
 from agent.errors import Refused
 from innkeeper.wire.pb.guest_pb2 import Event
 
 
-def numbers(found: "list[events.Event]") -> list[int]:
+def numbers(found: "list[event_log.Event]") -> list[int]:
     return [event.number for event in found]
 
 
@@ -17,12 +17,12 @@ def test_the_kinds_are_those_of_the_interface() -> None:
 
 def test_what_came_after_a_number() -> None:
     async def main() -> None:
-        kept = events.Events()
+        kept = event_log.Events()
         for number in range(5):
-            kept.publish(events.EXITED, "box", "exec", number)
+            kept.publish(event_log.EXITED, "box", "exec", number)
         assert numbers(await kept.after(0)) == [1, 2, 3, 4, 5]
         (last,) = await kept.after(4)
-        assert (last.kind, last.container_id, last.exec_id, last.exit_status) == (events.EXITED, "box", "exec", 4)
+        assert (last.kind, last.container_id, last.exec_id, last.exit_status) == (event_log.EXITED, "box", "exec", 4)
         with pytest.raises(Refused, match="after: 6 is beyond the latest event, 5"):
             await kept.after(6)
 
@@ -31,11 +31,11 @@ def test_what_came_after_a_number() -> None:
 
 def test_everybody_who_waits_gets_it() -> None:
     async def main() -> None:
-        kept = events.Events()
+        kept = event_log.Events()
         waiting = [loop.spawn(kept.after(0), name="follower") for _ in range(3)]
         await loop.sleep(0)
-        kept.publish(events.CREATED, "box")
-        kept.publish(events.STARTED, "box")
+        kept.publish(event_log.CREATED, "box")
+        kept.publish(event_log.STARTED, "box")
         for task in waiting:
             assert numbers(await task.wait()) == [1, 2]
 
@@ -44,11 +44,11 @@ def test_everybody_who_waits_gets_it() -> None:
 
 def test_only_the_last_are_kept() -> None:
     async def main() -> None:
-        kept = events.Events()
-        for _ in range(events.KEPT + 10):
-            kept.publish(events.OOM, "box")
+        kept = event_log.Events()
+        for _ in range(event_log.KEPT + 10):
+            kept.publish(event_log.OOM, "box")
         found = numbers(await kept.after(0))
-        assert (found[0], found[-1], len(found)) == (11, events.KEPT + 10, events.KEPT)
-        assert numbers(await kept.after(events.KEPT + 8)) == [events.KEPT + 9, events.KEPT + 10]
+        assert (found[0], found[-1], len(found)) == (11, event_log.KEPT + 10, event_log.KEPT)
+        assert numbers(await kept.after(event_log.KEPT + 8)) == [event_log.KEPT + 9, event_log.KEPT + 10]
 
     loop.run(main())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.vm import Share, SharedPath, shares
+from innkeeper.vm import Share, SharedPath, virtiofsd
 from tests.mounts import mounts
 from tests.needs import needs
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 def run(mode: str, source: Path, stand: Path, script: str) -> "subprocess.CompletedProcess[str]":
     stand.mkdir(exist_ok=True)
-    argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), "", str(stand), "1", mode, "", str(source)]
+    argv = [sys.executable, "-I", "-S", str(virtiofsd.WRAPPER), str(os.getpid()), "", str(stand), "1", mode, "", str(source)]
     return subprocess.run([*argv, "/bin/sh", "-c", f"cd {stand} && {script}"], capture_output=True, text=True, check=False)
 
 
@@ -82,8 +82,8 @@ def test_several_paths_lie_below_a_root_that_cannot_be_written(source: Path, tmp
         SharedPath("3", source / "file"),
     )
     script = "ls; ls 2; echo a > 0/made; echo changed > 3/file; cat 2/file; for f in x 1/x 2/x 3/x 2/file; do echo x > $f; done"
-    arguments = shares.wrapper_arguments(Share("tag", paths), stand)
-    argv = [sys.executable, "-I", "-S", str(shares.WRAPPER), str(os.getpid()), *arguments, "/bin/sh", "-c", f"cd {stand} && {script}"]
+    arguments = virtiofsd.wrapper_arguments(Share("tag", paths), stand)
+    argv = [sys.executable, "-I", "-S", str(virtiofsd.WRAPPER), str(os.getpid()), *arguments, "/bin/sh", "-c", f"cd {stand} && {script}"]
     before = mounts(tmp_path.parent)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["0", "1", "2", "3", "file", "changed"]
@@ -107,7 +107,7 @@ def test_it_does_not_start_for_an_owner_that_has_gone(source: Path, tmp_path: Pa
         sys.executable,
         "-I",
         "-S",
-        str(shares.WRAPPER),
+        str(virtiofsd.WRAPPER),
         "1",
         "",
         str(tmp_path / "stand"),
@@ -131,7 +131,7 @@ def test_an_ordinary_user_can_too() -> None:
         for made in ("source", "stand"):
             (folder / made).mkdir()
         (folder / "source" / "file").write_text("content\n")
-        entry = Path(shutil.copy(shares.WRAPPER, folder))  # the source tree may be closed to others
+        entry = Path(shutil.copy(virtiofsd.WRAPPER, folder))  # the source tree may be closed to others
         script = f"/usr/bin/python3 -I -S {entry} $$ '' stand 1 ro '' source /bin/sh -c 'cat stand/file; touch stand/x'; true"
         argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "/bin/sh", "-c", script]
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ an exit is published after the start, and a removal waits until the exits are pu
 
 from typing import TYPE_CHECKING
 
-from agent import events, log, loop
+from agent import event_log, log, loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -17,10 +17,10 @@ MAX_EVENTS = 100
 """The number of out-of-memory events that are kept until a client fetches them."""
 
 
-class LifeEvents:
+class ContainerEvents:
     """What becomes an event of `published`, and an out-of-memory kill one of `oom_events` too."""
 
-    def __init__(self, published: events.Events, oom_events: "loop.Queue[str]") -> None:
+    def __init__(self, published: event_log.Events, oom_events: "loop.Queue[str]") -> None:
         self._published = published
         self._oom_events = oom_events
         self._starting: dict[str, loop.Event] = {}
@@ -33,7 +33,7 @@ class LifeEvents:
         over = self._starting[container_id] = loop.Event()
         try:
             await work
-            self._published.publish(events.STARTED, container_id)
+            self._published.publish(event_log.STARTED, container_id)
         finally:
             self._starting.pop(container_id, None)  # a second start, which fails, has put its own there
             over.set()
@@ -45,7 +45,7 @@ class LifeEvents:
             status = await process.wait()
             if not exec_id and container_id in self._starting:
                 await self._starting[container_id].wait()
-            self._published.publish(events.EXITED, container_id, exec_id, status)
+            self._published.publish(event_log.EXITED, container_id, exec_id, status)
 
         self._published.publish(kind, container_id, exec_id)
         exits = self._exits.setdefault(container_id, [])
@@ -62,7 +62,7 @@ class LifeEvents:
         reported = min(kills, MAX_EVENTS)
         dropped = kills - reported
         for _ in range(reported):
-            self._published.publish(events.OOM, container_id)
+            self._published.publish(event_log.OOM, container_id)
             if len(self._oom_events) < MAX_EVENTS and not self._oom_events.closed:
                 self._oom_events.put_nowait(container_id)
             else:
