@@ -20,9 +20,9 @@ from agent.container.host_context import HostContext
 from agent.container.process import DEFAULT_IO, ProcessIO
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
+from agent.container_events import ContainerEvents
 from agent.device.watch import DeviceWatch
 from agent.errors import AgentError, AlreadyExists, NotFound, Refused, StepFailed, WrongState
-from agent.container_events import ContainerEvents
 from agent.linux.swap import swapoff, swapon
 from agent.pod.namespaces import SharedNamespaces, ends_now, pid_namespace_of, without_container
 from agent.pod.shell import Shells

@@ -12,16 +12,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from innkeeper.image.block_device import Image, resolve
     from innkeeper.image.config import ImageConfig
-    from innkeeper.image.fetch import Image, resolve
     from innkeeper.image.proto import process_to_proto, to_proto
     from innkeeper.image.run_options import Port, RunOptions, Tmpfs, Ulimit, Volume
     from innkeeper.image.spec import build_spec
 
 _MODULES = {
     "ImageConfig": "config",
-    "Image": "fetch",
-    "resolve": "fetch",
+    "Image": "block_device",
+    "resolve": "block_device",
     "process_to_proto": "proto",
     "to_proto": "proto",
     "Port": "run_options",

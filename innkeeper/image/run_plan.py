@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.image.fetch import Image
+from innkeeper.image.block_device import Image
 from innkeeper.image.option_values import parse_ports
 from innkeeper.image.run_options import Port, RunOptions, Volume
 from innkeeper.image.security_opt import mount_context

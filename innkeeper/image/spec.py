@@ -9,7 +9,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import defaults
-from innkeeper.image.fetch import Image
+from innkeeper.image.block_device import Image
 from innkeeper.image.option_values import resolve_env
 from innkeeper.image.run_options import RunOptions
 from innkeeper.image.seccomp import load_profile

@@ -178,12 +178,12 @@ def test_two_at_once_make_it_once(archive: str, cache: Path) -> None:
 def test_killed_while_making_leaves_nothing_finished(archive: str, cache: Path) -> None:
     program = f"""
 import sys
-from innkeeper.image import erofs, fetch
+from innkeeper.image import block_device, erofs
 def stop(*_, **__):
     print("here", flush=True)
     sys.stdin.read()
 erofs.write_erofs = stop
-fetch.resolve({archive!r})
+block_device.resolve({archive!r})
 """
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -198,8 +198,9 @@ fetch.resolve({archive!r})
 
 def test_scratch_of_another_pid_namespace_is_left_alone(cache: Path) -> None:
     """Containers that share a cache have the same process ids: a folder is another's as long as it is locked, and no longer."""
-    hold = "import sys, innkeeper.image.fetch as f\nwith f._scratch(f.paths.images_root()) as p: print(p, flush=True); sys.stdin.read()"
-    pass_by = "import innkeeper.image.fetch as f\nwith f._scratch(f.paths.images_root()) as p: print(p)"
+    scratch = "import sys, innkeeper.image.block_device as f\nwith f._scratch(f.paths.images_root()) as p: "
+    hold = scratch + "print(p, flush=True); sys.stdin.read()"
+    pass_by = scratch + "print(p)"
     (cache / "images").mkdir(parents=True)
 
     def argv(program: str) -> list[str]:

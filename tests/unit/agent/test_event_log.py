@@ -12,7 +12,7 @@ def numbers(found: "list[event_log.Event]") -> list[int]:
 
 
 def test_the_kinds_are_those_of_the_interface() -> None:
-    assert {name: getattr(events, name) for name in Event.Kind.keys()} == dict(Event.Kind.items())  # noqa: SIM118 - an enumeration of protobuf's
+    assert {name: getattr(event_log, name) for name in Event.Kind.keys()} == dict(Event.Kind.items())  # noqa: SIM118 - an enumeration of protobuf's
 
 
 def test_what_came_after_a_number() -> None:

@@ -5,8 +5,8 @@ import errno
 import pytest
 
 from agent import event_log, loop
-from agent.errors import StepFailed, WrongState
 from agent.container_events import MAX_EVENTS
+from agent.errors import StepFailed, WrongState
 from tests.unit.agent.fake_guest import KILLED, Guest, cancelled, start
 
 

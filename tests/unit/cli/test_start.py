@@ -130,7 +130,7 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {sysconfig.get_path("purelib")!r}]
 from innkeeper.cli import run
 from innkeeper.engine import attach, host, resolve, session
-from innkeeper.image import fetch
+from innkeeper.image import block_device
 print(*sorted(set({unwanted}) & set(sys.modules)))
 """
     done = subprocess.run([os.path.realpath(sys.executable), "-S", "-c", program], capture_output=True, text=True, timeout=60, check=True)

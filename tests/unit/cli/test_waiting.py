@@ -17,7 +17,7 @@ import build
 from innkeeper import files, paths, progress
 from innkeeper.engine import templates
 from innkeeper.guest.store import Store
-from innkeeper.image import fetch
+from innkeeper.image import block_device
 from innkeeper.vm import HostPrograms, VmConfig, template
 from tests.eventually import eventually, pause
 from tests.paths import ROOT
@@ -126,11 +126,11 @@ def test_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(paths, "images_root", lambda: tmp_path)
-    monkeypatch.setattr(fetch, "_locate", lambda reference, *_: (reference, "1234"))
-    monkeypatch.setattr(fetch, "_build", lambda *_: None)
-    monkeypatch.setattr(fetch, "_load", lambda *_: None)
+    monkeypatch.setattr(block_device, "_locate", lambda reference, *_: (reference, "1234"))
+    monkeypatch.setattr(block_device, "_build", lambda *_: None)
+    monkeypatch.setattr(block_device, "_load", lambda *_: None)
     monkeypatch.setattr(progress, "step", lambda _: nullcontext())
-    said, _ = said_while_held(tmp_path / "1234.lock", lambda: fetch.resolve("oci:image"), capsys)
+    said, _ = said_while_held(tmp_path / "1234.lock", lambda: block_device.resolve("oci:image"), capsys)
     assert said.endswith("that fetches image oci:image ...\n")
 
 

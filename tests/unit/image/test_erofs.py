@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import erofs
-from innkeeper.image.fetch import ACCOUNTS_MAX, _account_file
+from innkeeper.image.block_device import ACCOUNTS_MAX, _account_file
 from innkeeper.image.tree import Extent, Inode, new_directory
 from tests.needs import needs
 

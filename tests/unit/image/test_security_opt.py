@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.image.block_device import Image
 from innkeeper.image.config import ImageConfig
-from innkeeper.image.fetch import Image
 from innkeeper.image.run_options import RunOptions, Volume
 from innkeeper.image.run_plan import plan_run
 from innkeeper.image.security_opt import CATEGORIES, categories, selinux_labels
