@@ -4,20 +4,18 @@ Paths in the guest are those that Kata's shim uses, so that the agent has a sing
 """
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.image.block_device import Image
 from innkeeper.image.option_values import parse_ports
-from innkeeper.image.run_options import Port, RunOptions, Volume
+from innkeeper.image.run_options import Port, RunOptions
 from innkeeper.image.security_opt import mount_context
 from innkeeper.image.spec import build_spec
+from innkeeper.image.volume_shares import SANDBOX, VolumeShare, plan_volumes, share_storage
 from innkeeper.wire.pb import agent_pb2
 
-SANDBOX = "/run/kata-containers/sandbox"
 CONTAINERS = "/run/kata-containers"
 COPIED_FILES = "/run/kata-containers/shared/containers"
 """The directory that CopyFile may write to."""
@@ -27,30 +25,6 @@ ANONYMOUS = f"{SANDBOX}/image-volumes"
 A container with a read-only root gets the image's own volumes from it.
 """
 ETC_FILES = ("resolv.conf", "hosts", "hostname")
-
-
-SHARES_MAX = 20
-"""The number of the host's file systems that volumes may be on.
-
-Each takes a device, and the VM has 30 slots for all of its devices.
-"""
-
-
-@dataclass(frozen=True)
-class VolumeShare:
-    """Folders and files of one file system of the host, to be shared by one virtio-fs device (`vm.Share`).
-
-    `tag` names the device. `paths` maps (path on the host, read-only) to the name of its folder in
-    the share.
-    """
-
-    tag: str
-    paths: Mapping[tuple[Path, bool], str]
-
-    @property
-    def read_only(self) -> bool:
-        """True if every path is read-only."""
-        return all(read_only for _, read_only in self.paths)
 
 
 @dataclass(frozen=True)
@@ -78,7 +52,7 @@ def plan_run(
     """
     shares, sources = plan_volumes(options.volumes)
     context = mount_context(options, container_id)
-    storages = [*_root_storages(container_id, image_disk, scratch_disk, context), *[_share_storage(share, context) for share in shares]]
+    storages = [*_root_storages(container_id, image_disk, scratch_disk, context), *[share_storage(share, context) for share in shares]]
     anonymous = _anonymous_volumes(image, options)
     if anonymous:
         storages.append(_anonymous_storage(container_id, [source for source, exists in anonymous.values() if not exists], context))
@@ -113,41 +87,6 @@ def _published(image: Image, options: RunOptions) -> list[Port]:
             raise InnkeeperError(f"image {image.reference}, ExposedPorts {text}: must be PORT[/tcp|udp]")
     exposed = [port for text in image.config.exposed_ports for port in parse_ports(text, f"image {image.reference}, ExposedPorts")]
     return [*options.ports, *(port for port in exposed if (port.container_port, port.protocol) not in published)]
-
-
-def plan_volumes(volumes: Sequence[Volume]) -> tuple[list[VolumeShare], list[str]]:
-    """Return the shares for `volumes`, and the source in the guest of each volume.
-
-    virtio-fs shares only folders, so a single file is shared as a folder with only this file in it,
-    and the guest sees no other files. The same folder or file with the same access is shared once.
-    All paths on one file system use one device, so the number of volumes is not limited. Other file
-    systems have devices of their own, so that two files never have the same device and inode number
-    in the guest.
-    """
-    groups: dict[int, dict[tuple[Path, bool], str]] = {}
-    places = []
-    for volume in volumes:
-        mode = volume.host.stat().st_mode
-        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-            raise InnkeeperError(f"-v {volume.host}: only folders and regular files can be shared with a virtual machine")
-        host = volume.host.resolve()
-        device = host.stat().st_dev
-        paths = groups.setdefault(device, {})
-        name = paths.setdefault((host, volume.read_only), str(len(paths)))
-        places.append((device, name if stat.S_ISDIR(mode) else f"{name}/{host.name}"))
-    if len(groups) > SHARES_MAX:
-        raise InnkeeperError(f"-v: the volumes are on {len(groups)} file systems of the host, a VM can share at most {SHARES_MAX}")
-    shares = {device: VolumeShare(f"volume{index}", paths) for index, (device, paths) in enumerate(groups.items())}
-    return list(shares.values()), [f"{_share_place(shares[device])}/{name}" for device, name in places]
-
-
-def _share_place(share: VolumeShare) -> str:
-    return f"{SANDBOX}/volumes/{share.tag.removeprefix('volume')}"
-
-
-def _share_storage(share: VolumeShare, context: Sequence[str]) -> agent_pb2.Storage:
-    options = [*(["ro"] if share.read_only else []), *context]
-    return agent_pb2.Storage(driver="virtio-fs", source=share.tag, fstype="virtiofs", mount_point=_share_place(share), options=options)
 
 
 def _anonymous_volumes(image: Image, options: RunOptions) -> dict[str, tuple[str, bool]]:

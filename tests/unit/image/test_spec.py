@@ -12,8 +12,9 @@ from agent.service.spec_from_proto import spec_document
 from innkeeper.errors import InnkeeperError
 from innkeeper.image import Image, ImageConfig, Port, RunOptions, Tmpfs, Ulimit, Volume, build_spec, defaults, to_proto
 from innkeeper.image.config import parse_config
-from innkeeper.image.run_plan import SHARES_MAX, plan_run, plan_volumes
+from innkeeper.image.run_plan import plan_run
 from innkeeper.image.spec import INIT_SOURCE, command_line, select_capabilities
+from innkeeper.image.volume_shares import SHARES_MAX, plan_volumes
 
 DOCKER_MASK = 0xA80425FB
 PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
