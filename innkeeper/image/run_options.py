@@ -44,7 +44,7 @@ class Tmpfs:
 
 @dataclass
 class RunOptions:
-    """The flags of `run`, parsed (see `parse.py`).
+    """The flags of `run`, parsed (see `option_values.py`).
 
     A field left at its default means docker's default. `memory` is in bytes, `cpus` in CPUs,
     `seccomp` a path, "unconfined" or None for the default profile. `terminal_size` is (rows,

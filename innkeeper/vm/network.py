@@ -1,7 +1,7 @@
 """QEMU's user network, which needs no root and forwards TCP and UDP ports of the host.
 
 The guest has 10.0.2.15/24. Its gateway, which is also the host, is 10.0.2.2, and its name server is
-10.0.2.3. Ports in IPv6 are forwarded by `relays`.
+10.0.2.3. Ports in IPv6 are forwarded by `port_forward_ipv6`.
 """
 
 import errno
@@ -33,7 +33,7 @@ class ResolvedPorts:
 
     `forwards` are those asked for, with a free port in place of each 0. `rules` are what QEMU
     forwards, all in IPv4. `listeners` are pairs of a bound IPv6 socket, which the caller has to
-    close, and the port of QEMU to relay it to (see `relays`).
+    close, and the port of QEMU to relay it to (see `port_forward_ipv6`).
     """
 
     forwards: tuple[Forward, ...] = ()
