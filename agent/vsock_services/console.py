@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONSOLE = "/dev/console"
 RESTART_SECONDS = 1.0
 """Seconds until the shell on the console of the VM is started again."""
-NO_SHELL = "This guest is a release image: it has no shell. Build one that has: ./build.py build --debug"
+NO_SHELL = "This guest is a release image: it has no shell. Build one that has: ./build.py build --variant debug"
 """Text that a client gets from a release image."""
 MAX_SHELLS = 16
 """Number of shells at one time, those of StartShell included."""

@@ -103,7 +103,7 @@ def test_debug_console(tmp_path: Path, dial: Dial) -> None:
 
 def test_debug_console_without_a_shell(tmp_path: Path, dial: Dial) -> None:
     """A release image says what it lacks, and where a shell is to be had."""
-    sentence = "This guest is a release image: it has no shell. Build one that has: ./build.py build --debug"
+    sentence = "This guest is a release image: it has no shell. Build one that has: ./build.py build --variant debug"
     patch = tmp_path / "sitecustomize.py"
     patch.write_text("import os\nreal = os.path.exists\nos.path.exists = lambda path: path != '/bin/sh' and real(path)\n")
     file = tmp_path / "agent.toml"
