@@ -1,6 +1,7 @@
 """What a user waits for: `run`, `exec` and `ps` as commands, with `podman run` of the same image by turns."""
 
 import os
+import re
 import resource
 import subprocess
 import time
@@ -9,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench.figures import Section, figure, ratio
-from bench.interleave import shuffled, timed
+from bench.interleave import T, shuffled, timed
 from innkeeper import paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import pooled
@@ -20,6 +21,13 @@ POLL_SECONDS = 0.1
 TEMPLATE_BUDGET, POOL_BUDGET, PODMAN_BUDGET = 0.3, 0.15, 3.0
 CPU_BUDGET, EXEC_BUDGET = 0.15, 0.5
 BOOTED, CLONED, POOLED, PODMAN = "run --rm, booted", "run --rm, from a template", "run --rm, from the pool", "podman run --rm"
+
+STAGES = {
+    "until the agent answers": "the guest .*",
+    "creating the container": "the container was created",
+    "running it to its end": "the container started and ended",
+}
+REST = "the command's own start and end"
 
 GROUP = "libpod_parent"
 
@@ -54,6 +62,13 @@ class Ours:
         """Run a container, with `arguments` as those of `run`."""
         return self("run", *self.accel, *arguments)
 
+    def debugged(self, *arguments: str) -> str:
+        """Return what a command prints on standard error with `--debug`."""
+        argv = [str(self.program), *arguments]
+        environment = {**os.environ, "INNKEEPER_DEBUG": "1"}
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=SECONDS, check=True)
+        return done.stderr
+
     def __call__(self, *arguments: str) -> str:
         return _command([str(self.program), *arguments])
 
@@ -67,9 +82,13 @@ def _runs(ours: Ours, reference: str, folder: Path, rounds: int) -> Section:
         beside, left_out = stack.enter_context(podman(reference, folder))
         if beside is not None:
             subjects[PODMAN] = timed(beside)
+        stages = {CLONED: lambda: _stages(ours, reference, "template")}
         if pooled.status() is None and not ours.accel:  # a pool has the default accelerator
-            subjects[POOLED] = stack.enter_context(_pool(ours, reference))
+            await_idle = stack.enter_context(_pool(ours))
+            subjects[POOLED] = _then(timed(lambda: ours.run("--rm", "--start", "pool", reference, "true")), await_idle)
+            stages[POOLED] = _then(lambda: _stages(ours, reference, "pool"), await_idle)
         times = shuffled(subjects, rounds)
+        taken = shuffled(stages, rounds)
     note = left_out or "podman's container has no network"
     result = Section("a container by the command line, end to end", note=f"by turns; {note}")
     result.figures = [figure(name, "s", times[name]) for name in (BOOTED, CLONED, POOLED, PODMAN) if name in times]
@@ -78,14 +97,43 @@ def _runs(ours: Ours, reference: str, folder: Path, rounds: int) -> Section:
             result.figures.append(ratio(f"{short} / booted", times[name], times[BOOTED], budget))
             if PODMAN in times:
                 result.figures.append(ratio(f"{short} / podman", times[name], times[PODMAN], PODMAN_BUDGET))
+    for name, samples in taken.items():
+        result.figures += [figure(f"{name}: {stage}", "s", [sample[stage] for sample in samples]) for stage in (*STAGES, REST)]
     return result
 
 
-@contextmanager
-def _pool(ours: "Ours", reference: str) -> Iterator[Callable[[], float]]:
-    """Context manager: start a pool of one VM, and yield what measures a run that takes it.
+def _stages(ours: "Ours", reference: str, start: str) -> dict[str, float]:
+    """Return the seconds of each stage of a run, as the command itself prints them with `--debug`.
 
-    Between two measurements the pool prepares the next one, which nothing else is to pay for.
+    What is left of the run's time is the start of the command and its end.
+    """
+    begun = time.perf_counter()
+    printed = ours.debugged("run", *ours.accel, "--rm", "--start", start, reference, "true")
+    whole = time.perf_counter() - begun
+    stages = {}
+    for stage, pattern in STAGES.items():
+        if not (found := re.search(rf"{pattern} in (\d+) ms", printed)):
+            raise InnkeeperError(f"run --start {start}: no time of the stage {stage!r} in its output")
+        stages[stage] = int(found[1]) / 1000
+    return {**stages, REST: whole - sum(stages.values())}
+
+
+def _then(measure: Callable[[], T], wait: Callable[[], None]) -> Callable[[], T]:
+    """Return a subject that measures, then waits for what the next measurement needs."""
+
+    def measure_and_wait() -> T:
+        taken = measure()
+        wait()
+        return taken
+
+    return measure_and_wait
+
+
+@contextmanager
+def _pool(ours: "Ours") -> Iterator[Callable[[], None]]:
+    """Context manager: start a pool of one VM, and yield what waits until it has prepared the next one.
+
+    Nothing else that is measured is to pay for the preparation.
     """
     null = subprocess.DEVNULL
     process = subprocess.Popen([str(ours.program), "pool", "-n", "1"], stdin=null, stdout=null, stderr=null)
@@ -97,14 +145,9 @@ def _pool(ours: "Ours", reference: str) -> Iterator[Callable[[], float]]:
                 raise InnkeeperError(f"the pool has prepared no VM: {(known or {}).get('failure') or 'it has ended'}")
             time.sleep(POLL_SECONDS)
 
-    def measure() -> float:
-        taken = timed(lambda: ours.run("--rm", "--start", "pool", reference, "true"))()
-        await_idle()
-        return taken
-
     try:
         await_idle()
-        yield measure
+        yield await_idle
     finally:
         process.terminate()
         process.wait(SECONDS)

@@ -101,7 +101,9 @@ def opened(resolved: ResolvedRun) -> Iterator[Session]:
                 with clone[1] if clone else _booted(vm, resolved.request.timeout) as client:
                     _note_start(entry, clone[0] if clone else None, begun)
                     agent = Agent(client)
+                    created = time.monotonic()
                     guest_setup.prepare(agent, resolved, run, entry.id, booted=clone is None)
+                    progress.debug(f"the container was created in {_milliseconds_since(created)} ms")
                     if clone is None:
                         templates.make_later(resolved, config, entry)
                     session = Session(entry, vm, agent, interactive=resolved.options.interactive)
@@ -130,10 +132,16 @@ def run(resolved: ResolvedRun) -> int:
     This process owns the VM and connects its standard streams to the container.
     """
     with opened(resolved) as session:
+        started = time.monotonic()
         session.start()
         status = attach.attach_streams(session.process, interactive=resolved.options.interactive, tty=resolved.options.tty)
         session.finish(status)
+        progress.debug(f"the container started and ended in {_milliseconds_since(started)} ms")
         return status
+
+
+def _milliseconds_since(start: float) -> int:
+    return round(1000 * (time.monotonic() - start))
 
 
 def _note_start(entry: registry.Entry, clone: CloneableVm | PooledVm | None, begun: float) -> None:
@@ -143,7 +151,7 @@ def _note_start(entry: registry.Entry, clone: CloneableVm | PooledVm | None, beg
         key, how, done = clone.key, "pool", "came from the pool"
     elif clone is not None and clone.template is not None:
         key, how, done = clone.template.key, "template", f"started from template {clone.template.key}"
-    milliseconds = round(1000 * (time.monotonic() - begun))
+    milliseconds = _milliseconds_since(begun)
     entry.update(start={"from": how, "template": key, "milliseconds": milliseconds})
     progress.debug(f"the guest {done} in {milliseconds} ms")
 

@@ -71,6 +71,9 @@ def test_commands_are_measured(tmp_path: Path) -> None:
         "run --rm, from the pool",
         "from a template / booted",
         "from the pool / booted",
+        "run --rm, from a template: until the agent answers",
+        "run --rm, from a template: creating the container",
+        "run --rm, from the pool: running it to its end",
     } <= set(ends)
     assert all(row["median"] > 0 for row in ends.values())
     names = ["ps: processor time", "exec NAME true: processor time", "exec NAME true: end to end"]
