@@ -12,15 +12,14 @@ later steps. The image itself is in buildah's storage, under the same name.
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from innkeeper import files, paths, progress
+from innkeeper import paths, progress
 from innkeeper.errors import InnkeeperError
 from innkeeper.files import hash_file
 from innkeeper.guest import debian, foreign, proxy_and_ca
@@ -29,6 +28,7 @@ from innkeeper.guest.buildah import Buildah
 from innkeeper.guest.pins import NAME, Package, Request, digest
 from innkeeper.guest.resolve import BASE, Resolver
 from innkeeper.guest.store import JSON, Store, unknown
+from innkeeper.guest.working_container import remove_abandoned, working_container
 
 SUITE = "trixie"
 OLDER_SUITE = "bookworm"
@@ -163,8 +163,8 @@ class Builder:
             # again.
             self.store.discard(self._image_step())
             image = self._image_step().name
-        _remove_abandoned(self.buildah)
-        self._container = self._working.enter_context(_working_container(self.buildah, _image_name(image)))
+        remove_abandoned(self.buildah)
+        self._container = self._working.enter_context(working_container(self.buildah, _image_name(image)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -214,7 +214,7 @@ class Builder:
             archives = fetch(self.store, packages, log)
             include, architecture = ["ca-certificates"], self.architecture
             debian.mmdebstrap(archive, self.suite, include, SOURCE_DATE_EPOCH, log, packages=archives, architecture=architecture)
-            with _working_container(self.buildah, "scratch") as container:
+            with working_container(self.buildah, "scratch") as container:
                 self.buildah.add(container, archive, "/")
                 archive.unlink()
                 self._finish(out, container, _with([], packages))
@@ -273,48 +273,3 @@ def _as_json(packages: list[dict[str, str]]) -> str:
 
 def _image_name(step: str) -> str:
     return f"localhost/innkeeper-{step}:latest"
-
-
-@contextmanager
-def _working_container(buildah: Buildah, image: str) -> Iterator[str]:
-    """Context manager: yield the name of a working container of `image`.
-
-    It is locked, so that other builds see that it is in use.
-    """
-    name = f"innkeeper-{os.getpid()}-{os.urandom(4).hex()}"
-    path = _lock_path(buildah, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(path):
-        try:
-            buildah.from_(image, name)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        try:
-            yield name
-        finally:
-            buildah.rm(name)
-            path.unlink(missing_ok=True)
-
-
-def _remove_abandoned(buildah: Buildah) -> None:
-    """Remove working containers whose owner was killed.
-
-    The kernel drops a flock(2) lock when its holder dies, so a lock that can be taken means an
-    abandoned container.
-    """
-    for path in _lock_path(buildah, "").glob("innkeeper-*"):
-        try:
-            lock = files.lock(path, flags=os.O_RDWR, wait=False)
-        except (FileNotFoundError, BlockingIOError):
-            continue
-        try:
-            if path.name in buildah.containers():
-                buildah.rm(path.name)
-            path.unlink(missing_ok=True)
-        finally:
-            os.close(lock)
-
-
-def _lock_path(buildah: Buildah, name: str) -> Path:
-    return buildah.folder / "locks" / name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from innkeeper import files
 from innkeeper.guest.buildah import Buildah
-from innkeeper.guest.builder import _lock_path, _remove_abandoned
+from innkeeper.guest.working_container import _lock_path, remove_abandoned
 
 
 class Listed(Buildah):
@@ -27,11 +27,11 @@ def test_containers_without_an_owner_are_removed(tmp_path: Path) -> None:
         _lock_path(buildah, name).parent.mkdir(exist_ok=True)
         _lock_path(buildah, name).touch()
     with files.locked(_lock_path(buildah, "innkeeper-2-alive")):
-        _remove_abandoned(buildah)
+        remove_abandoned(buildah)
     assert buildah.names == ["innkeeper-2-alive", "of-somebody-else"]
     assert [path.name for path in (tmp_path / "locks").iterdir()] == ["innkeeper-2-alive"]
 
 
 def test_a_first_build_finds_nothing(tmp_path: Path) -> None:
-    _remove_abandoned(Listed(tmp_path))
+    remove_abandoned(Listed(tmp_path))
     assert not list(tmp_path.iterdir())
