@@ -1,17 +1,18 @@
 """A container's cgroup (v2), created with its limits before any process joins it.
 
-It is removed when no process is left. All its files are opened relative to a descriptor of its
-directory. The parser of the specification has already normalised `cgroupsPath`.
+It is removed when no process is left. The parser of the specification has already normalised
+`cgroupsPath`.
 """
 
-import errno
 import os
 import signal
 from pathlib import Path
 
 from agent import loop
+from agent.container.cgroup import files
 from agent.container.cgroup.device_program import DeviceFilter
-from agent.container.cgroup.plan import Write, writes
+from agent.container.cgroup.limits import change_limits, write_limits
+from agent.container.cgroup.plan import writes
 from agent.container.cgroup.stats import ContainerStats, flat, read_stats
 from agent.container.cgroup.tree import delegate, enable_missing, make_directories, remove_directories, remove_directory, remove_parents
 from agent.container.spec.resources import DeviceRule, Resources
@@ -58,7 +59,7 @@ class Cgroup:
             raise StepFailed("make cgroup", f"{root / name}: {error.strerror}", error.errno or 0) from error
         try:
             cgroup._check_unused()
-            cgroup._write(limits)
+            write_limits(cgroup.fd, limits)
         except BaseException:
             cgroup.close()
             remove_directories(made)
@@ -100,69 +101,12 @@ class Cgroup:
             self.devices.bind(resources.devices)
         try:
             if limits:
-                refused = await run_in_worker(lambda: self._change(limits), "update cgroup", keep=(self.fd,))
+                refused = await run_in_worker(lambda: change_limits(self.fd, limits), "update cgroup", keep=(self.fd,))
                 if refused:
                     raise Refused(*refused.decode().split("\0", 1))
         except BaseException:
             self.devices.replace(rules)
             raise
-
-    def _change(self, limits: list[Write]) -> bytes:
-        """Write all limits or none, in the worker.
-
-        Returns b"" on success. If one is refused the others are restored and the bytes
-        `field NUL reason` are returned.
-        """
-        before: list[Write] = []
-        try:
-            self._write(limits, before)
-        except Refused as error:
-            for write in reversed(before):
-                try:
-                    self._write_file(write.file, write.value)
-                except OSError:
-                    continue  # best effort: the other limits are restored nevertheless
-            return f"{error.field}\0{error.reason}".encode()
-        return b""
-
-    def _write(self, limits: list[Write], before: "list[Write] | None" = None) -> None:
-        """Write limits, appending to `before` what would restore the old values. Raises Refused.
-
-        Only values of one line are recorded: a file with a line per device cannot be restored by a
-        single write.
-        """
-        if not limits:
-            return
-        controllers = self.read("cgroup.controllers").split()
-        for write in limits:
-            if write.controller not in controllers and write.controller != "cgroup":
-                raise Refused(write.field, f"the cgroup v2 hierarchy has no {write.controller} controller here")
-        later: list[Write] = []
-        for write in limits:
-            if before is not None:
-                old = self.read(write.file).strip()
-                if old and "\n" not in old:
-                    before.append(Write(write.field, write.controller, write.file, old))
-            self._write_one(write, later)
-        for write in later:
-            self._write_one(write, None)
-
-    def _write_one(self, write: Write, later: "list[Write] | None") -> None:
-        """Write one limit. Appends it to `later` if it must be written again after the others."""
-        try:
-            self._write_file(write.file, write.value)
-        except FileNotFoundError:
-            if write.fallback is not None:
-                self._write_one(write.fallback, later)
-                return
-            if not write.optional:
-                raise Refused(write.field, f"this kernel has no {write.file}") from None
-        except OSError as error:
-            # cpu.max.burst is checked against cpu.max, which may come after it.
-            if later is not None and error.errno == errno.EINVAL and write.file == "cpu.max.burst":
-                later.append(write)
-                return
-            raise Refused(write.field, f"{write.file} does not take {write.value!r}: {error.strerror}") from error
 
     def delegate(self, owner: int) -> None:
         """Let a user manage cgroups below this one. Raises StepFailed.
@@ -177,35 +121,8 @@ class Cgroup:
     # files
 
     def read(self, name: str) -> str:
-        """Return the content of one of the cgroup's files.
-
-        Returns "" if the file does not exist, the cgroup was removed (ENODEV) or the file does not
-        apply to it (EOPNOTSUPP).
-        """
-        if self.fd < 0:
-            return ""
-        try:
-            fd = os.open(name, os.O_RDONLY, dir_fd=self.fd)
-        except FileNotFoundError:
-            return ""
-        try:
-            parts = []
-            while part := os.read(fd, 1 << 16):
-                parts.append(part)
-            return b"".join(parts).decode()
-        except OSError as error:
-            if error.errno in (errno.ENODEV, errno.EOPNOTSUPP):
-                return ""
-            raise
-        finally:
-            os.close(fd)
-
-    def _write_file(self, name: str, value: str) -> None:
-        fd = os.open(name, os.O_WRONLY, dir_fd=self.fd)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        """Return the content of one of the cgroup's files, or "" as `files.read` does and once the cgroup is closed."""
+        return files.read(self.fd, name) if self.fd >= 0 else ""
 
     # processes
 
@@ -235,7 +152,7 @@ class Cgroup:
         kernels without it, one kill per process, may miss them.
         """
         try:
-            self._write_file("cgroup.kill", "1")
+            files.write(self.fd, "cgroup.kill", "1")
         except FileNotFoundError:
             for pid in self.pids():
                 try:
@@ -249,13 +166,13 @@ class Cgroup:
         Raises StepFailed after FREEZE_SECONDS. If freezing fails or is cancelled the cgroup is
         thawed again. If thawing fails or is cancelled the request to thaw stands.
         """
-        self._write_file("cgroup.freeze", str(int(frozen)))
+        files.write(self.fd, "cgroup.freeze", str(int(frozen)))
         try:
             with loop.timeout(FREEZE_SECONDS):
                 await self._until(f"frozen {int(frozen)}")
         except BaseException as error:
             if frozen:
-                self._write_file("cgroup.freeze", "0")
+                files.write(self.fd, "cgroup.freeze", "0")
             if not isinstance(error, TimeoutError):
                 raise
             raise StepFailed("freeze cgroup", f"{self.path} is not {'frozen' if frozen else 'thawed'} after {FREEZE_SECONDS} s") from None

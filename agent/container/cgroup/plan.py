@@ -1,6 +1,6 @@
 """Converting the specification's limits (in cgroup v1 units) to writes of cgroup v2 files.
 
-This module only computes the writes. manager.py carries them out.
+This module only computes the writes. limits.py carries them out.
 """
 
 import math

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agent import loop
+from agent.container.cgroup import files
 from agent.container.cgroup.manager import Cgroup
 from agent.container.container import Container
 from agent.container.lifecycle import Status
@@ -228,15 +229,15 @@ def test_a_limit_that_the_kernel_takes_its_time_for(box: Box, tmp_path: Path, mo
     """Lowering memory.max reclaims memory within write(2): meanwhile the loop goes round, and a removal ends the wait."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    write = Cgroup._write_file
+    write = files.write
 
-    def slow(self: Cgroup, name: str, value: str) -> None:
+    def slow(cgroup: int, name: str, value: str) -> None:
         if name == "cgroup.max.depth":
             held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             select.select([held], [], [], 20)
-        write(self, name, value)
+        write(cgroup, name, value)
 
-    monkeypatch.setattr(Cgroup, "_write_file", slow)
+    monkeypatch.setattr(files, "write", slow)
 
     async def use(container: Container) -> None:
         update = loop.spawn(container.update(depth("7")), name="update")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.container.cgroup import manager
+from agent.container.cgroup import files, manager
 from agent.container.cgroup.manager import Cgroup
 from agent.container.spec.document import parse_resources
 from agent.errors import Refused, StepFailed, WrongState
@@ -93,14 +93,14 @@ def test_a_refused_change_restores_the_earlier_limits(root: Path, monkeypatch: p
     """Written in a worker, whose answer names the field that was refused."""
     box = fill(root / "box")
     cgroup = create(root)
-    written = Cgroup._write_file
+    written = files.write
 
-    def refuse_pids(self: Cgroup, name: str, value: str) -> None:
+    def refuse_pids(cgroup: int, name: str, value: str) -> None:
         if name == "pids.max":
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        written(self, name, value)
+        written(cgroup, name, value)
 
-    monkeypatch.setattr(Cgroup, "_write_file", refuse_pids)
+    monkeypatch.setattr(files, "write", refuse_pids)
 
     async def change() -> None:
         await cgroup.apply(parse_resources({"memory": {"limit": 123}, "pids": {"limit": 5}}))
