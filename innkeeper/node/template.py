@@ -11,8 +11,8 @@ from innkeeper import paths, programs
 from innkeeper.engine import clones, template_maker
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import settings
-from innkeeper.shim.machine import configuration
 from innkeeper.shim.spec import Size
+from innkeeper.shim.vm_config import configuration
 from innkeeper.vm import template
 
 

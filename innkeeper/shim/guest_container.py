@@ -60,7 +60,7 @@ class GuestContainer(Container):
         try:
             init.open_streams(hold_stdin=hold_stdin)
             if not self.owns_machine:
-                self.pid, self._has_thread = self.machine.add_thread(self.agent_id), True
+                self.pid, self._has_thread = self.machine.monitor.add_thread(self.agent_id), True
             if isinstance(root, DiskRoot):
                 storages += root.storages(self.agent_id, [self._plug(path, read_only) for path, read_only in root.files])
                 document = {**document, "root": {**document["root"], "path": root.path(self.agent_id)}}
@@ -118,7 +118,7 @@ class GuestContainer(Container):
 
     def _plug(self, path: Path, read_only: bool) -> str:
         """Give the VM a disk until the container is removed. Return its address."""
-        self._disks.append(self.machine.plug(path, read_only=read_only))
+        self._disks.append(self.machine.monitor.plug(path, read_only=read_only))
         return self._disks[-1]
 
     def remove(self) -> None:
@@ -143,9 +143,9 @@ class GuestContainer(Container):
             for source in copies:
                 self.machine.copies.release(source)
             for disk in disks:
-                self.machine.unplug(disk)
+                self.machine.monitor.unplug(disk)
             if has_thread:
-                self.machine.remove_thread(self.agent_id)
+                self.machine.monitor.remove_thread(self.agent_id)
         except (InnkeeperError, RpcError) as error:
             log.info(f"container {self.id}: {error}")  # its VM has ended
 

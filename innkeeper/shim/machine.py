@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
@@ -22,12 +21,14 @@ from innkeeper.shim import clone, log, mounts, port_forward, spec
 from innkeeper.shim.cgroups import Group
 from innkeeper.shim.copies import Copies
 from innkeeper.shim.hooks import Hooks
+from innkeeper.shim.monitor import Monitor
 from innkeeper.shim.network import PodNetwork, configure
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.shared_folder import SharedFolder
 from innkeeper.shim.spec import Document, Size
-from innkeeper.shim.volumes import SHARE, SHM
-from innkeeper.vm import AGENT_PORT, Disk, Share, VirtualMachine, VmConfig, qemu, registry
+from innkeeper.shim.vm_config import configuration, memory_mib
+from innkeeper.shim.volumes import SHARE
+from innkeeper.vm import AGENT_PORT, Share, VirtualMachine, VmConfig, qemu, registry
 from innkeeper.vm.boot import boot
 from innkeeper.wire.pb import agent_pb2
 
@@ -35,7 +36,6 @@ TAG = "shared"
 CONNECT_SECONDS = 15.0
 END_SECONDS = 10.0
 """Seconds for the guest to remove its containers, or to power off."""
-SHM_SIZE = 64 << 20
 OOM_SCORE_MIN = -998
 """A VM is killed before kubelet and containerd, which have -999, whatever its containers ask for."""
 
@@ -50,13 +50,12 @@ class Machine:
         self._copies: Copies | None = None
         self._group = group
         self._vm: VirtualMachine | None = None
+        self._monitor: Monitor | None = None
         self._client: Client | None = None
         self._network: PodNetwork | None = None
         self._oom_scores: list[int] = []
         self._bound: dict[str, tuple[str, str]] = {}
         self._binding = threading.Lock()
-        self._monitor = threading.Lock()
-        """Held for a command of QEMU's monitor, which has one client."""
         self._reporting = threading.Lock()
         self._reports: list[Callable[[], None]] = []
         self._gone = False
@@ -82,6 +81,12 @@ class Machine:
         return self._copies
 
     @property
+    def monitor(self) -> Monitor:
+        """What changes the running VM."""
+        assert self._monitor is not None, "boot() comes first"
+        return self._monitor
+
+    @property
     def pid(self) -> int:
         """The id of QEMU's process, which stands for all processes in the guest."""
         assert self._vm is not None, "boot() comes first"
@@ -103,6 +108,7 @@ class Machine:
         started = clone.start(config, self.settings, self.folder)
         if started is not None:
             self._vm, self._client = started
+            self._monitor = Monitor(self._vm)
             self._watch(self._vm.processes)
             self._set_oom_score(0)
         else:
@@ -130,6 +136,7 @@ class Machine:
     def _boot(self, config: VmConfig) -> None:
         """Boot the VM. Raises InnkeeperError, OSError and RpcError."""
         self._vm = VirtualMachine(config, self.settings.host, registry.outside(self.folder.name, self.folder))
+        self._monitor = Monitor(self._vm)
         boot(self._vm, self.settings.boot_seconds, started=lambda: self._set_oom_score(0))
         self._watch(self._vm.processes)
         self._client = connect(self._vm.address(AGENT_PORT), CONNECT_SECONDS)
@@ -147,38 +154,6 @@ class Machine:
     def _set_oom_score(self, score: int) -> None:
         """Set that of QEMU, which has inherited the one of this process, which may be protected."""
         Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(max(score, OOM_SCORE_MIN)))
-
-    def plug(self, path: Path, *, read_only: bool) -> str:
-        """Give the running VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
-        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
-        with self._monitor:
-            return self._vm.scsi.plug(Disk(path, read_only=read_only))
-
-    def unplug(self, address: str) -> None:
-        """Take a disk out, which the guest does not use any more. Raises InnkeeperError."""
-        assert self._vm is not None and self._vm.scsi is not None, "boot() comes first"
-        with self._monitor:
-            self._vm.scsi.unplug(address)
-
-    def add_thread(self, name: str) -> int:
-        """Start a thread in QEMU that does nothing. Return its id, for which /proc has a folder. Raises InnkeeperError.
-
-        It stands for a container of a pod. Whoever wants to join a namespace of a container names it by
-        a process id alone: CRI asks for the pid namespace of one as /proc/PID/ns/pid. QEMU's own would
-        be that of all. As that, it is in the pod's network namespace, and to kill it is to end the VM.
-        """
-        assert self._vm is not None and self._vm.qmp is not None, "boot() comes first"
-        with self._monitor:
-            self._vm.qmp.execute("object-add", {"qom-type": "iothread", "id": name})
-            threads: list[dict[str, Any]] = self._vm.qmp.execute("query-iothreads")
-        return next(int(thread["thread-id"]) for thread in threads if thread["id"] == name)
-
-    def remove_thread(self, name: str) -> None:
-        """End a thread of `add_thread`. Raises InnkeeperError, also if the VM has ended."""
-        assert self._vm is not None, "boot() comes first"
-        with self._monitor:
-            if self._vm.qmp is not None:  # not once the VM has ended
-                self._vm.qmp.execute("object-del", {"id": name})
 
     def _enter_group(self, size: Size) -> None:
         """Enter the VM's control group with this process, and so with all that it starts. Raises OSError."""
@@ -311,34 +286,3 @@ class Machine:
     def failure(self) -> InnkeeperError | None:
         """Return why the VM has ended, or None."""
         return self._vm.failure() if self._vm is not None else None
-
-
-def memory_mib(settings: Settings, size: Size) -> int:
-    """Return the memory in MiB of a VM for containers of this size."""
-    return max(settings.memory_mib, settings.overhead_mib + (size.memory >> 20)) if size.memory else settings.memory_mib
-
-
-def configuration(settings: Settings, size: Size) -> VmConfig:
-    """Return the configuration of a VM for containers of this size, without its share and its network.
-
-    It is also that of the template that such a VM starts from.
-    """
-    return VmConfig(
-        kernel=settings.kernel,
-        root=settings.root,
-        initrd=settings.initrd,
-        memory_mib=memory_mib(settings, size),
-        cpus=min(max(settings.cpus, size.cpus), os.cpu_count() or 1),
-        network=False,
-        accel=settings.accelerator,
-        machine_type=settings.machine_type,
-        cmdline=(port_forward.PARAMETER, *settings.kernel_parameters),
-        plugs_disks=True,
-    )
-
-
-def sandbox_request(sandbox_id: str, hostname: str, shm_size: int = SHM_SIZE) -> agent_pb2.CreateSandboxRequest:
-    """Return what the guest is asked for before its containers: host name, and a /dev/shm for a pod to share."""
-    options = ["noexec", "nosuid", "nodev", "mode=1777", f"size={shm_size}"]
-    shm = agent_pb2.Storage(driver="ephemeral", source="shm", fstype="tmpfs", options=options, mount_point=SHM)
-    return agent_pb2.CreateSandboxRequest(sandbox_id=sandbox_id, hostname=hostname, storages=[shm])

@@ -20,13 +20,16 @@ from innkeeper.shim.errors import already_exists, not_found, unimplemented, wron
 from innkeeper.shim.events import Publisher
 from innkeeper.shim.guest_container import GuestContainer, agent_id
 from innkeeper.shim.hooks import Hooks
-from innkeeper.shim.machine import SHM_SIZE, Machine, sandbox_request
+from innkeeper.shim.machine import Machine
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.shim.process import Stdio
 from innkeeper.shim.state import State
+from innkeeper.shim.volumes import SHM
+from innkeeper.wire.pb import agent_pb2
 
 CRI_NAMESPACE = "k8s.io"
 """containerd's namespace of CRI. Its client says when a standard input ends; others may not."""
+SHM_SIZE = 64 << 20
 
 
 class Pod:
@@ -143,9 +146,8 @@ class Pod:
         machine = Machine(found, found.state / self._namespace / request.id, group)
         state.add_folder(machine.folder)
         state.own_vm(self._socket, group.folders)
-        sandbox = sandbox_request(agent_id(request.id), str(document.get("hostname") or ""), _shm_size(document))
         try:
-            machine.boot(sandbox, spec.size(document), spec.network_namespace(document), hooks)
+            machine.boot(_sandbox_request(request.id, document), spec.size(document), spec.network_namespace(document), hooks)
             machine.watch_memory(self._report_oom)
         except BaseException:
             _undo(machine, state, hooks)
@@ -217,6 +219,13 @@ def _undo(machine: Machine, state: State, hooks: Hooks) -> None:
     if machine.end():
         hooks.stopped()
         state.clear()
+
+
+def _sandbox_request(id: str, document: spec.Document) -> agent_pb2.CreateSandboxRequest:
+    """Return what the guest is asked for before its containers: host name, and a /dev/shm for a pod to share."""
+    options = ["noexec", "nosuid", "nodev", "mode=1777", f"size={_shm_size(document)}"]
+    shm = agent_pb2.Storage(driver="ephemeral", source="shm", fstype="tmpfs", options=options, mount_point=SHM)
+    return agent_pb2.CreateSandboxRequest(sandbox_id=agent_id(id), hostname=str(document.get("hostname") or ""), storages=[shm])
 
 
 def _shm_size(document: spec.Document) -> int:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from innkeeper import paths
-from innkeeper.shim import clone, machine
+from innkeeper.shim import clone
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import Size
+from innkeeper.shim.vm_config import configuration
 from innkeeper.vm import CloneableVm, Share, Tap, VmConfig
 
 
@@ -24,7 +25,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def config_of(settings: Settings, taps: int = 0, size: Size | None = None) -> VmConfig:
     cards = tuple(Tap(fd=9 + index, mac=f"02:00:00:00:00:0{index}", namespace=Path("/proc/self/ns/net")) for index in range(taps))
     share = Share.of("shared", settings.root.parent)
-    return replace(machine.configuration(settings, size or Size()), network=cards or False, shares=(share,))
+    return replace(configuration(settings, size or Size()), network=cards or False, shares=(share,))
 
 
 def asked_for(settings: Settings, config: VmConfig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
