@@ -17,7 +17,7 @@ from agent import event_log, log, loop
 from agent.container import step_times
 from agent.container.container import Container
 from agent.container.host_context import HostContext
-from agent.container.process import DEFAULT_IO, ProcessIO
+from agent.container.process_io import DEFAULT_IO, ProcessIO
 from agent.container.spec.document import parse_process, parse_spec
 from agent.container.stdio import Stdio
 from agent.container_events import ContainerEvents

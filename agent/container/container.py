@@ -13,7 +13,8 @@ from agent.container.create import ContainerBuilder
 from agent.container.exec_ import ExecBuilder
 from agent.container.host_context import HostContext
 from agent.container.lifecycle import LEGAL, Status
-from agent.container.process import DEFAULT_IO, ContainerProcess, ProcessIO
+from agent.container.process import ContainerProcess
+from agent.container.process_io import DEFAULT_IO, ProcessIO
 from agent.container.rootfs.idmap import Mappings, mappings_of
 from agent.container.spec.document import Spec, check_id
 from agent.container.spec.hooks import Hook

@@ -87,14 +87,14 @@ class ExecBuilder:
         fds = [*self._fd_set.fds, init.pidfd]
         affinity = self._process.cpu_affinity[0] if self._process.cpu_affinity else ()
         pid_namespace = [(init.pidfd, p.CLONE_NEWPID)] if "pid" in container.spec.linux.namespaces else []
-        with TemporaryNamespaces(pid_namespace):
+        with TemporaryNamespaces(pid_namespace), _Affinity(affinity):
             try:
-                self._added.fork(plan, fds, affinity)
+                self._added.fork(plan, fds)
             except OSError as error:
                 if error.errno != errno.EBUSY or self._cgroup is not None:
                     raise
                 plan.cgroup = self._fd_set.add(container.cgroup.open_cgroup_of(init.pid))
-                self._added.fork(plan, fds, affinity)
+                self._added.fork(plan, fds)
 
 
 def _open_cgroup_below(cgroup: int, path: str) -> int:
@@ -103,3 +103,28 @@ def _open_cgroup_below(cgroup: int, path: str) -> int:
         return openat2(cgroup, path, os.O_RDONLY | os.O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     except OSError as error:
         raise Refused("cgroup", f"{path[:64]!r} is no group below the container's: {error.strerror}") from error
+
+
+class _Affinity:
+    """Context manager: run on these processors, if any are given. Raises Refused.
+
+    A child that is forked meanwhile inherits them, and so starts there before its cgroup applies.
+    """
+
+    def __init__(self, cpus: tuple[int, ...]) -> None:
+        self._cpus = cpus
+        self._own: set[int] = set()
+
+    def __enter__(self) -> None:
+        if not self._cpus:
+            return
+        own = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, self._cpus)
+        except OSError as error:
+            raise Refused("process.execCPUAffinity.initial", f"none of these processors is here: {error.strerror}") from error
+        self._own = own
+
+    def __exit__(self, *error: object) -> None:
+        if self._own:
+            os.sched_setaffinity(0, self._own)

@@ -1,35 +1,22 @@
-"""One process of a container, from the fork to its exit status, as the parent sees it.
-
-Until the program runs, parent and child talk over a pair of SOCK_SEQPACKET sockets, one record per
-message. The child sends
-
-* `created` when it is contained, and then waits for `start` (or for a connection to its start
-  socket),
-* `terminal` with the master of its terminal as a descriptor,
-* requests, such as `mounted`, which block it until a handler in `request_handlers` has answered,
-* `hooked` when the startContainer hooks are done,
-* an error record (agent.container.init.child_error) if a step fails.
-
-The child's end is close-on-exec. So end of file without an error record means that the program has
-been executed, or that the child has died.
-"""
+"""One process of a container, from the fork to its exit status, as the parent sees it."""
 
 import errno
 import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from agent import loop
+from agent.container.control_socket import ControlSocket
 from agent.container.hooks import reap
 from agent.container.init import child, child_error
 from agent.container.init.plan import ChildPlan
+from agent.container.process_io import DEFAULT_IO, ProcessIO
 from agent.container.stdio import Stdio
 from agent.container.step_times import mark
-from agent.errors import Refused, StepFailed, WrongState
-from agent.linux import passed_fds, procfs
+from agent.errors import StepFailed, WrongState
 from agent.linux import process as p
+from agent.linux import procfs
 from agent.linux.reaper import Child, reaper
 
 KILL_SECONDS = 30.0
@@ -37,24 +24,6 @@ ENDING_SECONDS = 1.0
 TRACED_SECONDS = 0.02
 # A child that is stopped, or hangs in its set-up, must not block its caller forever.
 SETUP_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessIO:
-    """What a process inherits from its creator.
-
-    Streams in place of new pipes, descriptors that stay open in the program, and the listening
-    socket on which the process awaits its start if another process than the creator starts it.
-    """
-
-    stdio: Stdio | None = None
-    preserved: tuple[int, ...] = ()
-    start_socket: int = -1
-    detached: bool = False
-    """Detached: it will be reparented when this process exits, so it is not reaped here."""
-
-
-DEFAULT_IO = ProcessIO()
 UNKNOWN_STATUS = -1
 """The exit status of a process that another process reaps."""
 
@@ -75,7 +44,7 @@ class ContainerProcess:
         self.stdio = io.stdio or Stdio(terminal)
         self._io = io
         self._ended = loop.Event()
-        self._control: loop.Socket | None = None
+        self._control: ControlSocket | None = None
         self._child: Child | None = None
         self.request_handlers: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {}
         """Handlers of the child's requests, by the first word of the record.
@@ -107,33 +76,25 @@ class ContainerProcess:
 
     def use_start_connection(self, control: socket.socket) -> None:
         """Take over a connection to the start socket of an attached process."""
-        self._control = loop.Socket.of(control)
+        self._control = ControlSocket(control)
 
     def control_pair(self) -> int:
         """Make the control socket and return the descriptor of the child's end of it."""
-        ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = loop.Socket.of(ours)
-        return other.detach()
+        self._control, other = ControlSocket.pair()
+        return other
 
-    def fork(self, plan: ChildPlan, fds: list[int], affinity: tuple[int, ...] = ()) -> None:
+    def fork(self, plan: ChildPlan, fds: list[int]) -> None:
         """Fork the child, which runs the plan.
 
-        `fds` are descriptors that the plan uses and the child must keep until exec. `affinity` are
-        the processors on which the child starts, in force before its cgroup applies. The child
-        inherits them from the caller, which changes its own for the moment of the fork.
+        `fds` are descriptors that the plan uses and the child must keep until exec.
         """
         self._prepare(plan, fds)
         if plan.owner:
             self.stdio.chown(plan.owner)
-        own = _change_affinity(affinity) if affinity else ()
-        try:
-            with p.SignalsBlocked():
-                self.pid, pidfd = p.clone3(plan.clone_flags, plan.cgroup)
-                if self.pid == 0:
-                    child.run(plan)
-        finally:
-            if own:
-                os.sched_setaffinity(0, own)
+        with p.SignalsBlocked():
+            self.pid, pidfd = p.clone3(plan.clone_flags, plan.cgroup)
+            if self.pid == 0:
+                child.run(plan)
         self._adopt(pidfd)
         self.stdio.close_child_ends()
 
@@ -158,7 +119,8 @@ class ContainerProcess:
         os.close(plan.control)
         fds.remove(plan.control)
         try:
-            record, fds = await self._receive(SETUP_SECONDS)
+            assert self._control is not None
+            record, fds = await self._control.receive(SETUP_SECONDS)
         finally:
             _kill(pidfd)
             await reap(intermediate)
@@ -192,11 +154,7 @@ class ContainerProcess:
     def send(self, word: bytes) -> None:
         """Send the child one word."""
         assert self._control is not None
-        try:
-            self._control.send(word)
-        except (BrokenPipeError, ConnectionResetError):
-            # The child has ended. Its last record is still to be read.
-            pass
+        self._control.send(word)
 
     async def wait_created(self, hooks_timeout: float | None = 0.0) -> None:
         """Wait until the child is contained and waits for its start. Raises StepFailed.
@@ -220,9 +178,7 @@ class ContainerProcess:
             record = await self._next(0.0)
         elif hooks and not record:
             raise StepFailed("run startContainer hooks", f"the child has ended (status {await self._status()})")
-        assert self._control is not None
-        self._control.close()
-        self._control = None
+        self._close_control()
         if record:
             raise await self._failure(record)
         self.started = True
@@ -232,8 +188,9 @@ class ContainerProcess:
 
         Returns b"" when the child has executed its program, or died.
         """
+        assert self._control is not None
         while True:
-            record, fds = await self._receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
+            record, fds = await self._control.receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
             for fd in fds:
                 self.stdio.set_pty_master(fd)
             handler = self.request_handlers.get(record.partition(b" ")[0])
@@ -241,21 +198,6 @@ class ContainerProcess:
                 self.send(await handler(record))
             elif record != b"terminal":
                 return record
-
-    async def _receive(self, seconds: float | None) -> tuple[bytes, list[int]]:
-        control = self._control
-        assert control is not None
-        while True:
-            try:
-                return passed_fds.receive_fds(control, child_error.RECORD_MAX, 1)
-            except BlockingIOError:
-                try:
-                    with loop.timeout(seconds):
-                        await loop.readable(control)
-                except TimeoutError as error:
-                    raise StepFailed("contain", f"the child is not done within {seconds} s", errno.ETIMEDOUT) from error
-            except (ConnectionResetError, loop.DescriptorClosed):
-                return b"", []
 
     async def _failure(self, record: bytes) -> StepFailed:
         return child_error.decode(record, None if record else await self._status())
@@ -333,12 +275,15 @@ class ContainerProcess:
     def close(self) -> None:
         """Close all descriptors, after the process has ended."""
         self.stdio.close()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        self._close_control()
         if self._pidfd is not None:
             self._pidfd.close()
             self._pidfd = None
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
 
 def _kill(pidfd: int) -> None:
@@ -346,13 +291,3 @@ def _kill(pidfd: int) -> None:
         p.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def _change_affinity(cpus: tuple[int, ...]) -> set[int]:
-    """Change this process's CPU affinity and return the previous one. Raises Refused."""
-    own = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as error:
-        raise Refused("process.execCPUAffinity.initial", f"none of these processors is here: {error.strerror}") from error
-    return own

@@ -15,7 +15,7 @@ from pathlib import Path
 from agent import loop
 from agent.container.container import Container
 from agent.container.host_context import HostContext
-from agent.container.process import ProcessIO
+from agent.container.process_io import ProcessIO
 from agent.container.spec.document import Spec, check_id, parse_spec
 from agent.container.spec.reader import Document
 from agent.errors import WrongState

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent import loop
 from agent.container.lifecycle import Status
-from agent.container.process import ProcessIO
+from agent.container.process_io import ProcessIO
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, WrongState
 from agent.oci import console, descriptors

@@ -21,7 +21,8 @@ from agent.container import container as container_module
 from agent.container.cgroup.manager import Cgroup
 from agent.container.create import ContainerBuilder
 from agent.container.exec_ import ExecBuilder
-from agent.container.process import DEFAULT_IO, ContainerProcess, ProcessIO
+from agent.container.process import ContainerProcess
+from agent.container.process_io import DEFAULT_IO, ProcessIO
 from agent.errors import WrongState
 from agent.network import dns
 from agent.pod import namespaces

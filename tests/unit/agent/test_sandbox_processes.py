@@ -7,7 +7,7 @@ import pytest
 
 from agent import event_log, loop
 from agent import sandbox as sandbox_module
-from agent.container.process import DEFAULT_IO
+from agent.container.process_io import DEFAULT_IO
 from agent.errors import NotFound, Refused
 from agent.pod.streams import Streams
 from innkeeper.wire.pb.agent_pb2 import ExecProcessRequest

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from agent import loop
+from agent.container import exec_
 from agent.container import process as process_module
 from agent.container.init import child_error
-from agent.container.process import UNKNOWN_STATUS, ContainerProcess, ProcessIO
+from agent.container.process import UNKNOWN_STATUS, ContainerProcess
+from agent.container.process_io import ProcessIO
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import procfs
 from agent.linux.reaper import reaper
@@ -186,10 +188,13 @@ def test_the_child_keeps_what_its_plan_uses() -> None:
 
 def test_processors_that_are_not_here_are_refused() -> None:
     own = os.sched_getaffinity(0)
-    with pytest.raises(Refused, match="none of these processors is here"):
-        process_module._change_affinity((1023,))
+    with pytest.raises(Refused, match="none of these processors is here"), exec_._Affinity((1023,)):
+        pass
     assert os.sched_getaffinity(0) == own
-    assert process_module._change_affinity(tuple(own)) == own
+    one = min(own)
+    with exec_._Affinity((one,)):
+        assert os.sched_getaffinity(0) == {one}
+    assert os.sched_getaffinity(0) == own
 
 
 def test_a_process_that_never_began_keeps_nobody_waiting() -> None:
