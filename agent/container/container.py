@@ -1,31 +1,28 @@
 """A container: its life cycle, its processes and its cgroup."""
 
-import os
-import signal
 from collections.abc import Callable
 from functools import partial
 
 from agent import loop
-from agent.container import hooks, seccomp_notify
+from agent.container import seccomp_notify
 from agent.container.cgroup.manager import Cgroup
 from agent.container.cgroup.stats import ContainerStats
 from agent.container.create import ContainerBuilder
 from agent.container.exec_ import ExecBuilder
+from agent.container.hooks import StatusHooks, total_timeout
 from agent.container.host_context import HostContext
 from agent.container.lifecycle import LEGAL, Status
+from agent.container.oom_watches import OomWatches
 from agent.container.process import ContainerProcess
 from agent.container.process_io import DEFAULT_IO, ProcessIO
 from agent.container.rootfs.idmap import Mappings, mappings_of
 from agent.container.spec.document import Spec, check_id
-from agent.container.spec.hooks import Hook
 from agent.container.spec.process import Process
 from agent.container.spec.resources import Resources
 from agent.container.state import State
 from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.run_to_completion import run_to_completion
-
-LAST_OOM_SECONDS = 1.0
 
 
 class Container:
@@ -46,8 +43,8 @@ class Container:
         self._paused = False
         self._created = False
         self._poststop_due = False
-        self._hook: loop.Task[None] | None = None
-        self._watches: list[loop.Task[None]] = []
+        self._hooks = StatusHooks(self._state)
+        self._oom_watches = OomWatches(id)
         self._init: ContainerProcess | None = None
 
     @property
@@ -100,17 +97,14 @@ class Container:
         `cgroup` is None if it no longer exists.
         """
         container = cls(init.exec_id, spec, host)
-        container.cgroup, container._init = cgroup, init
-        container.processes[init.exec_id] = init
+        container.cgroup, container._init = cgroup, container._add(init)
         container._paused = cgroup is not None and cgroup.frozen()
         container._created = container._poststop_due = True
-        init.request_handlers = {b"listener": partial(container.send_listener, init)}
         return container
 
     async def _create(self, exec_id: str, io: ProcessIO) -> None:
-        self._init = init = ContainerProcess(exec_id, self.spec.process is not None and self.spec.process.terminal, io)
-        self.processes[exec_id] = init
-        init.request_handlers = {b"listener": partial(self.send_listener, init)}
+        terminal = self.spec.process is not None and self.spec.process.terminal
+        self._init = init = self._add(ContainerProcess(exec_id, terminal, io))
         builder = ContainerBuilder(self.id, self.spec, self.host, init, self._state)
         try:
             await builder.run()
@@ -120,7 +114,13 @@ class Container:
             self._poststop_due = builder.hooks_ran
         self._created = True
 
-    async def send_listener(self, process: ContainerProcess, record: bytes) -> bytes:
+    def _add(self, process: ContainerProcess) -> ContainerProcess:
+        """Enter a process of the container, and return it."""
+        process.request_handlers = {b"listener": partial(self._send_listener, process)}
+        self.processes[process.exec_id] = process
+        return process
+
+    async def _send_listener(self, process: ContainerProcess, record: bytes) -> bytes:
         """Send the listener of a filter that one of our processes has installed. Raises StepFailed.
 
         `record` is the process's request. Returns the answer to it.
@@ -147,29 +147,14 @@ class Container:
                 raise Refused("process", "missing: there is nothing to start")
             try:
                 listed = self.spec.hooks.start_container
-                await self.init.start(bool(listed), hooks.total_timeout(listed))
+                await self.init.start(bool(listed), total_timeout(listed))
                 mark("agent: execve seen")
-                await self._run_hooks(self.spec.hooks.poststart, "running", self.init.pid)
+                await self._hooks.run(self.spec.hooks.poststart, "running", self.init.pid)
             except StepFailed:
-                await self._end()
+                if self.cgroup is not None:
+                    self.cgroup.kill()
+                await self.init.kill()
                 raise
-
-    async def _run_hooks(self, listed: tuple[Hook, ...], status: str, pid: int) -> None:
-        """Run the hooks that follow a change of status. Raises StepFailed.
-
-        `remove` cancels them.
-        """
-        if not listed:
-            return
-        running = hooks.run(listed, self._state.encode(status, pid), self._state.bundle)
-        self._hook = task = loop.spawn(running, name=f"hooks {self.id}")
-        try:
-            await task.wait()
-        except loop.TaskCancelled:
-            raise StepFailed("run hook", "the container has been removed meanwhile") from None
-        finally:
-            self._hook = None
-            await task.stop()
 
     async def exec(
         self, exec_id: str, process: Process, io: ProcessIO = DEFAULT_IO, cgroup: str | None = None, paused: bool = False
@@ -186,7 +171,7 @@ class Container:
                 self._check("exec")
             if exec_id in self.processes:
                 raise AlreadyExists(f"process {exec_id!r} exists in container {self.id!r}")
-            added = self.processes[exec_id] = ContainerProcess(exec_id, process.terminal, io)
+            added = self._add(ContainerProcess(exec_id, process.terminal, io))
             try:
                 await ExecBuilder(self, added, process, cgroup, self.status is Status.PAUSED).run()
             except BaseException:
@@ -220,19 +205,8 @@ class Container:
         process.signal(signum)
 
     def signal_all(self, signum: int) -> None:
-        """Send a signal to every process of the cgroup. Raises WrongState.
-
-        SIGKILL goes by cgroup.kill, which also reaches processes that are forked meanwhile.
-        """
-        cgroup = self._live_cgroup()
-        if signum == signal.SIGKILL:
-            cgroup.kill()
-            return
-        for pid in cgroup.pids():
-            try:
-                os.kill(pid, signum)
-            except ProcessLookupError:
-                continue
+        """Send a signal to every process of the cgroup. Raises WrongState."""
+        self._live_cgroup().signal(signum)
 
     def _live_cgroup(self) -> Cgroup:
         if self.cgroup is None:
@@ -277,17 +251,8 @@ class Container:
 
         Returns when the container has no process left or is removed.
         """
-        if self.cgroup is None:
-            return
-        watch = loop.spawn(_follow_oom(self.cgroup, killed), name=f"oom {self.id}")
-        self._watches.append(watch)
-        try:
-            await watch.wait()
-        except loop.TaskCancelled:
-            return  # by removal
-        finally:
-            self._watches.remove(watch)
-            await watch.stop()
+        if self.cgroup is not None:
+            await self._oom_watches.watch(self.cgroup, killed)
 
     def pids(self) -> list[int]:
         """Return the pids of the cgroup's processes, as the agent sees them."""
@@ -308,17 +273,10 @@ class Container:
         # Before the lock: its holder may be waiting for one of these processes or hooks to end.
         if self.cgroup is not None:
             self.cgroup.kill()
-        if self._hook is not None:
-            self._hook.cancel()
+        self._hooks.cancel()
         async with self._lock:
             mark("caller, until remove")
             await self._undo()
-
-    async def _end(self) -> None:
-        """Stop the program after a failed start. Only `remove` is possible then."""
-        if self.cgroup is not None:
-            self.cgroup.kill()
-        await self.init.kill()
 
     async def _undo(self) -> None:
         if self.cgroup is not None:
@@ -329,41 +287,11 @@ class Container:
         mark("agent: end and close processes")
         if self.cgroup is not None:
             await self.cgroup.emptied()
-            await self._last_oom_kills()
+            await self._oom_watches.end()
             await self.cgroup.remove()
             self.cgroup = None
         mark("agent: remove cgroup")
         if self._poststop_due:
             self._poststop_due = False
-            await self._run_last_hooks()
+            self.warnings += await self._hooks.run_last(self.spec.hooks.poststop)
         self.processes.clear()
-
-    async def _last_oom_kills(self) -> None:
-        """Let `watch_oom` callers see the last OOM kills. The counter is removed with the cgroup.
-
-        The watches end on their own, because no process is left.
-        """
-        for watch in list(self._watches):
-            try:
-                with loop.timeout(LAST_OOM_SECONDS):
-                    await watch.wait()
-            except TimeoutError:
-                watch.cancel()
-
-    async def _run_last_hooks(self) -> None:
-        """Run the poststop hooks. A failure becomes a warning, and the next hook runs."""
-        for hook in self.spec.hooks.poststop:
-            try:
-                await self._run_hooks((hook,), "stopped", 0)
-            except StepFailed as error:
-                self.warnings.append(str(error))
-
-
-async def _follow_oom(cgroup: Cgroup, killed: Callable[[int], None]) -> None:
-    seen = cgroup.earlier_oom_kills
-    while (count := await cgroup.oom_kills_after(seen)) is not None:
-        killed(count - seen)
-        seen = count
-
-
-__all__ = ["Container", "HostContext", "Status"]

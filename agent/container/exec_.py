@@ -9,7 +9,6 @@ unless the caller chose one.
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.container.fd_set import FdSet
@@ -47,9 +46,7 @@ class ExecBuilder:
     async def run(self) -> None:
         """Contain and run the process. Raises Refused, StepFailed: the caller then ends it."""
         try:
-            plan = self._plan()
-            self._added.request_handlers = {b"listener": partial(self._container.send_listener, self._added)}
-            self._fork(plan)
+            self._fork(self._plan())
         except OSError as error:
             raise StepFailed("fork", str(error), error.errno or 0) from error
         finally:

@@ -20,6 +20,7 @@ from typing import Never
 from agent import loop
 from agent.container.spec.hooks import Hook
 from agent.container.spec.process import encode
+from agent.container.state import State
 from agent.errors import StepFailed
 from agent.linux import process as p
 from agent.linux.reaper import Child, reaper
@@ -65,6 +66,43 @@ def total_timeout(hooks: tuple[Hook, ...]) -> float | None:
             return None
         total += hook.timeout
     return total
+
+
+class StatusHooks:
+    """The hooks of a container that follow a change of its status: poststart and poststop."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._running: loop.Task[None] | None = None
+
+    async def run(self, hooks: tuple[Hook, ...], status: str, pid: int) -> None:
+        """Run hooks after a change to `status`. Raises StepFailed, also if they are cancelled."""
+        if not hooks:
+            return
+        running = run(hooks, self._state.encode(status, pid), self._state.bundle)
+        self._running = task = loop.spawn(running, name=f"hooks {self._state.id}")
+        try:
+            await task.wait()
+        except loop.TaskCancelled:
+            raise StepFailed("run hook", "the container has been removed meanwhile") from None
+        finally:
+            self._running = None
+            await task.stop()
+
+    async def run_last(self, hooks: tuple[Hook, ...]) -> list[str]:
+        """Run the poststop hooks. Return a warning for each that fails: the next one runs all the same."""
+        warnings = []
+        for hook in hooks:
+            try:
+                await self.run((hook,), "stopped", 0)
+            except StepFailed as error:
+                warnings.append(str(error))
+        return warnings
+
+    def cancel(self) -> None:
+        """Cancel what runs, because the container is removed."""
+        if self._running is not None:
+            self._running.cancel()
 
 
 async def run(hooks: tuple[Hook, ...], state: bytes, directory: str) -> None:

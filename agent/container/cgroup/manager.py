@@ -154,11 +154,21 @@ class Cgroup:
         try:
             files.write(self.fd, "cgroup.kill", "1")
         except FileNotFoundError:
-            for pid in self.pids():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            self._signal_each(signal.SIGKILL)
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to all processes of the cgroup and below. SIGKILL goes by `kill`."""
+        if signum == signal.SIGKILL:
+            self.kill()
+        else:
+            self._signal_each(signum)
+
+    def _signal_each(self, signum: int) -> None:
+        for pid in self.pids():
+            try:
+                os.kill(pid, signum)
+            except ProcessLookupError:
+                continue
 
     async def freeze(self, frozen: bool) -> None:
         """Freeze or thaw the cgroup and wait for the kernel to finish.

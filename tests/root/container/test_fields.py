@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.container.container import Container, Status
+from agent.container.container import Container
 from agent.container.host_context import HostContext
+from agent.container.lifecycle import Status
 from agent.container.spec.document import parse_process
 from agent.errors import Refused, StepFailed, WrongState
 from agent.linux import numa

@@ -11,8 +11,9 @@ import pytest
 from agent import loop
 from agent.container import create
 from agent.container import process as process_module
-from agent.container.container import Container, Status
+from agent.container.container import Container
 from agent.container.init import child
+from agent.container.lifecycle import Status
 from agent.container.spec.document import parse_process, parse_resources
 from agent.errors import AgentError, Refused, StepFailed, WrongState
 from tests.root.container_helpers import PATH, Box, Document, execute, failing_at, whole_life, with_users
