@@ -53,8 +53,8 @@ directly. The public ones import `enum`, `re` and `collections`, and those impor
 the start-up time in an emulated guest.
 """
 
-from agent.loop.descriptors import Fd, Socket, pipe, socket_pair
-from agent.loop.reactor import DescriptorClosed, on_signal, run
+from agent.loop.descriptors import DescriptorClosed, Fd, Socket, pipe, socket_pair
+from agent.loop.reactor import on_signal, run
 from agent.loop.task import Cancelled, Task, TaskCancelled, current_task, spawn
 from agent.loop.waits import (
     Event,

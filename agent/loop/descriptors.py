@@ -1,17 +1,163 @@
-"""Descriptors as objects with one owner each.
+"""Descriptors: the tasks that wait for them, and objects that own one each.
 
-Closing one of them removes it from the loop first. The docstring of the package says why.
+Closing an object removes its descriptor from the loop first. The docstring of the package says why.
 """
 
 import _socket as socket  # the public module imports enum and selectors: too slow at start-up
 import os
+import select
 
-from agent.loop.reactor import DescriptorClosed
-from agent.loop.task import forget, look_again
+from agent.loop.task import PARK, forget, look_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Final, Self
+
+    from agent.loop.reactor import Loop
+    from agent.loop.task import Task
+
+READ: "Final" = select.EPOLLIN | select.EPOLLPRI
+WRITE: "Final" = select.EPOLLOUT
+EBADF: "Final" = 9
+
+
+class DescriptorClosed(OSError):
+    """Raised in a task that waits for a descriptor, or uses one, after its owner has closed it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(EBADF, f"descriptor {fd} was closed by its owner")
+
+
+class Watched:
+    """The tasks that wait for one descriptor.
+
+    `closed` is set when the descriptor was closed meanwhile. Its number may be reused by then, so
+    the waiters must not touch the epoll registration of that number.
+    """
+
+    __slots__ = ("closed", "readers", "writers")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.readers: list[Task[Any]] = []
+        self.writers: list[Task[Any]] = []
+
+
+class WatchedDescriptors:
+    """The descriptors that tasks of a loop wait for, as epoll watches them."""
+
+    def __init__(self, loop: "Loop") -> None:
+        self.epoll = select.epoll()
+        self._loop = loop
+        self._wake = loop.wake
+        self._pid = os.getpid()
+        self._fds: dict[int, Watched] = {}
+
+    async def wait(self, fd: int, events: int) -> None:
+        """Park until the descriptor is ready for `events` (READ or WRITE).
+
+        Returns at once for a regular file. Raises DescriptorClosed if the owner of the descriptor
+        closes it meanwhile.
+        """
+        task = self._loop.running()
+        watched = self._fds.get(fd) or Watched()
+        waiting = watched.readers if events == READ else watched.writers
+        waiting.append(task)
+        try:
+            if not self._arm(fd, watched):
+                waiting.clear()
+                return
+            while task in waiting:
+                await PARK
+        except BaseException:
+            if task in waiting:
+                waiting.remove(task)
+                self._arm(fd, watched)
+            raise
+        if watched.closed:
+            raise DescriptorClosed(fd)
+
+    def _arm(self, fd: int, watched: "Watched") -> bool:
+        """Make epoll watch what the tasks in `watched` wait for.
+
+        Returns False for a regular file, which epoll refuses (EPERM) because it is always ready.
+        """
+        if watched.closed:
+            return True
+        mask = (READ if watched.readers else 0) | (WRITE if watched.writers else 0)
+        if mask and fd not in self._fds:
+            try:
+                self.epoll.register(fd, mask)
+            except PermissionError:
+                return False
+            self._fds[fd] = watched
+        elif fd in self._fds:
+            self._change(fd, mask)
+        return True
+
+    def _change(self, fd: int, mask: int) -> None:
+        """Change what epoll watches, or end it if `mask` is 0.
+
+        ENOENT means that the descriptor was closed without the loop, so epoll has dropped it. The
+        number may belong to another file by now: it is registered anew if a task waits for it.
+        """
+        try:
+            if mask:
+                self.epoll.modify(fd, mask)
+            else:
+                del self._fds[fd]
+                self.epoll.unregister(fd)
+        except FileNotFoundError:
+            if mask:
+                self.epoll.register(fd, mask)
+        except OSError:
+            self.forget(fd)
+
+    def forget(self, fd: int) -> None:
+        """Remove a descriptor from epoll before it is closed, and wake the tasks that wait for it.
+
+        Leaves epoll alone in a forked child. The child has a copy of the table, but the epoll
+        instance is shared with the parent: removing the number there would end the parent's wait.
+        """
+        watched = self._fds.pop(fd, None)
+        if watched is None or os.getpid() != self._pid:
+            return
+        try:
+            self.epoll.unregister(fd)
+        except OSError:
+            pass  # it has been closed already, without the loop
+        watched.closed = True
+        self._wake_all(watched.readers)
+        self._wake_all(watched.writers)
+
+    def look_again(self, fd: int) -> None:
+        """Wake the tasks that wait to read, as if there were data.
+
+        They try to read, and then notice what else has changed.
+        """
+        if fd in self._fds:
+            self.ready(fd, READ)
+
+    def ready(self, fd: int, events: int) -> None:
+        """Wake the tasks that wait for one of `events`, and watch only for the others from now on.
+
+        An error or a hang-up wakes readers and writers: each of them gets the error from its own
+        system call. epoll reports both whether or not they are asked for.
+        """
+        watched = self._fds.get(fd)
+        if watched is None:
+            return
+        ended = events & (select.EPOLLERR | select.EPOLLHUP)
+        if events & READ or ended:
+            self._wake_all(watched.readers)
+        if events & WRITE or ended:
+            self._wake_all(watched.writers)
+        self._arm(fd, watched)
+
+    def _wake_all(self, tasks: "list[Task[Any]]") -> None:
+        for task in tasks:
+            self._wake(task)
+        tasks.clear()
 
 
 class Fd:

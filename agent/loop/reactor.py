@@ -7,12 +7,12 @@ epoll only while a task waits for it, so data that no task wants does not make t
 """
 
 import os
-import select
 import sys
 import time
 from _heapq import heapify, heappop, heappush
 
-from agent.loop.task import PARK, Task, running_loop, set_loop
+from agent.loop.descriptors import READ, WatchedDescriptors
+from agent.loop.task import Task, running_loop, set_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-READ: "Final" = select.EPOLLIN | select.EPOLLPRI
-WRITE: "Final" = select.EPOLLOUT
 LONGEST_WAIT: "Final" = 3600.0
 """Seconds that one epoll_wait(2) may last.
 
@@ -35,7 +33,6 @@ FEW_TIMERS: "Final" = 64
 """Number of cancelled timers that are left in the heap in any case."""
 ENDING_SECONDS: "Final" = 10.0
 """Seconds that `run` waits at its end for the tasks that it has cancelled."""
-EBADF: "Final" = 9
 
 
 class Timer:
@@ -52,42 +49,19 @@ class Timer:
         return (self.when, self.order) < (other.when, other.order)
 
 
-class DescriptorClosed(OSError):
-    """Raised in a task that waits for a descriptor, or uses one, after its owner has closed it."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(EBADF, f"descriptor {fd} was closed by its owner")
-
-
-class Watched:
-    """The tasks that wait for one descriptor.
-
-    `closed` is set when the descriptor was closed meanwhile. Its number may be reused by then, so
-    the waiters must not touch the epoll registration of that number.
-    """
-
-    __slots__ = ("closed", "readers", "writers")
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.readers: list[Task[Any]] = []
-        self.writers: list[Task[Any]] = []
-
-
 class Loop:
     """The state of one call of `run`."""
 
     def __init__(self) -> None:
-        self.epoll = select.epoll()
+        self.descriptors = WatchedDescriptors(self)
         self.ready: list[Task[Any]] = []
         self.tasks: set[Task[Any]] = set()
         self.current: Task[Any] | None = None
-        self._pid = os.getpid()
-        self._fds: dict[int, Watched] = {}
         self._timers: list[Timer] = []
         self._cancelled = 0
         self._order = 0
-        self._signal_pipe: tuple[int, int] | None = None
+        self._signal_fd = self._signal_write_end = -1
+        """The two ends of the pipe by which signals arrive."""
         self._signal_hooks: dict[int, Callable[[], None]] = {}
 
     # tasks
@@ -151,130 +125,23 @@ class Loop:
     def _collect(self) -> None:
         """Wait for descriptors and timers, and make the tasks that wait for them ready."""
         wait = 0.0 if self.ready else self._until_next_timer()
-        for fd, events in self.epoll.poll(wait):
-            self._descriptor_ready(fd, events)
+        descriptors, signal_fd = self.descriptors, self._signal_fd
+        for fd, events in descriptors.epoll.poll(wait):
+            if fd == signal_fd:
+                self._signals_arrived()
+            else:
+                descriptors.ready(fd, events)
         self._run_timers()
 
     def close(self) -> None:
         """Restore the default signal handlers and close the descriptors of the loop."""
-        if self._signal_pipe is not None:
+        if self._signal_fd >= 0:
             signal.set_wakeup_fd(-1)
             for signum in self._signal_hooks:
                 signal.signal(signum, signal.SIG_DFL)
-            for fd in self._signal_pipe:
-                os.close(fd)
-        self.epoll.close()
-
-    # descriptors
-
-    async def wait_fd(self, fd: int, events: int) -> None:
-        """Park until the descriptor is ready for `events` (READ or WRITE).
-
-        Returns at once for a regular file. Raises DescriptorClosed if the owner of the descriptor
-        closes it meanwhile.
-        """
-        task = self.running()
-        watched = self._fds.get(fd) or Watched()
-        waiting = watched.readers if events == READ else watched.writers
-        waiting.append(task)
-        try:
-            if not self._arm(fd, watched):
-                waiting.clear()
-                return
-            while task in waiting:
-                await PARK
-        except BaseException:
-            if task in waiting:
-                waiting.remove(task)
-                self._arm(fd, watched)
-            raise
-        if watched.closed:
-            raise DescriptorClosed(fd)
-
-    def _arm(self, fd: int, watched: "Watched") -> bool:
-        """Make epoll watch what the tasks in `watched` wait for.
-
-        Returns False for a regular file, which epoll refuses (EPERM) because it is always ready.
-        """
-        if watched.closed:
-            return True
-        mask = (READ if watched.readers else 0) | (WRITE if watched.writers else 0)
-        if mask and fd not in self._fds:
-            try:
-                self.epoll.register(fd, mask)
-            except PermissionError:
-                return False
-            self._fds[fd] = watched
-        elif fd in self._fds:
-            self._change(fd, mask)
-        return True
-
-    def _change(self, fd: int, mask: int) -> None:
-        """Change what epoll watches, or end it if `mask` is 0.
-
-        ENOENT means that the descriptor was closed without the loop, so epoll has dropped it. The
-        number may belong to another file by now: it is registered anew if a task waits for it.
-        """
-        try:
-            if mask:
-                self.epoll.modify(fd, mask)
-            else:
-                del self._fds[fd]
-                self.epoll.unregister(fd)
-        except FileNotFoundError:
-            if mask:
-                self.epoll.register(fd, mask)
-        except OSError:
-            self.forget(fd)
-
-    def forget(self, fd: int) -> None:
-        """Remove a descriptor from epoll before it is closed, and wake the tasks that wait for it.
-
-        Leaves epoll alone in a forked child. The child has a copy of the table, but the epoll
-        instance is shared with the parent: removing the number there would end the parent's wait.
-        """
-        watched = self._fds.pop(fd, None)
-        if watched is None or os.getpid() != self._pid:
-            return
-        try:
-            self.epoll.unregister(fd)
-        except OSError:
-            pass  # it has been closed already, without the loop
-        watched.closed = True
-        self._wake_all(watched.readers)
-        self._wake_all(watched.writers)
-
-    def look_again(self, fd: int) -> None:
-        """Wake the tasks that wait to read, as if there were data.
-
-        They try to read, and then notice what else has changed.
-        """
-        if fd in self._fds:
-            self._descriptor_ready(fd, READ)
-
-    def _descriptor_ready(self, fd: int, events: int) -> None:
-        """Wake the tasks that wait for one of `events`, and watch only for the others from now on.
-
-        An error or a hang-up wakes readers and writers: each of them gets the error from its own
-        system call. epoll reports both whether or not they are asked for.
-        """
-        if self._signal_pipe is not None and fd == self._signal_pipe[0]:
-            self._signals_arrived(fd)
-            return
-        watched = self._fds.get(fd)
-        if watched is None:
-            return
-        ended = events & (select.EPOLLERR | select.EPOLLHUP)
-        if events & READ or ended:
-            self._wake_all(watched.readers)
-        if events & WRITE or ended:
-            self._wake_all(watched.writers)
-        self._arm(fd, watched)
-
-    def _wake_all(self, tasks: "list[Task[Any]]") -> None:
-        for task in tasks:
-            self.wake(task)
-        tasks.clear()
+            os.close(self._signal_fd)
+            os.close(self._signal_write_end)
+        self.descriptors.epoll.close()
 
     # timers
 
@@ -336,17 +203,17 @@ class Loop:
         The interpreter's C handler writes the signal's number to a pipe that epoll watches
         (signal.set_wakeup_fd), so a signal that arrives before epoll_wait(2) begins is not missed.
         """
-        if self._signal_pipe is None:
-            self._signal_pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
-            self.epoll.register(self._signal_pipe[0], READ)
+        if self._signal_fd < 0:
+            self._signal_fd, self._signal_write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            signal.set_wakeup_fd(self._signal_write_end, warn_on_full_buffer=False)
+            self.descriptors.epoll.register(self._signal_fd, READ)
         self._signal_hooks[signum] = hook
         signal.signal(signum, _no_work)
 
-    def _signals_arrived(self, fd: int) -> None:
+    def _signals_arrived(self) -> None:
         """Call the hook of each signal in the pipe, once per signal number."""
         try:
-            arrived = set(os.read(fd, 512))
+            arrived = set(os.read(self._signal_fd, 512))
         except BlockingIOError:
             return
         for signum in arrived:

@@ -252,13 +252,13 @@ def forget(fd: int) -> None:
     Wakes the tasks that wait for it with DescriptorClosed. Does nothing if no loop runs.
     """
     if _the_loop is not None:
-        _the_loop.forget(fd)
+        _the_loop.descriptors.forget(fd)
 
 
 def look_again(fd: int) -> None:
     """Wake the tasks that wait to read from a descriptor, as if there were data."""
     if _the_loop is not None:
-        _the_loop.look_again(fd)
+        _the_loop.descriptors.look_again(fd)
 
 
 def current_task() -> "Task[Any]":

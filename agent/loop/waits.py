@@ -2,7 +2,7 @@
 
 import time
 
-from agent.loop.reactor import READ, WRITE
+from agent.loop.descriptors import READ, WRITE
 from agent.loop.task import PARK, Cancelled, Task, Waiters, running_loop, spawn, until_ended
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ async def readable(fd: "int | Fd | Socket") -> None:
 
     Raises DescriptorClosed if the owner of the descriptor closes it meanwhile.
     """
-    await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), READ)
+    await running_loop().descriptors.wait(fd if isinstance(fd, int) else fd.fileno(), READ)
 
 
 async def writable(fd: "int | Fd | Socket") -> None:
@@ -32,7 +32,7 @@ async def writable(fd: "int | Fd | Socket") -> None:
 
     Raises DescriptorClosed if the owner of the descriptor closes it meanwhile.
     """
-    await running_loop().wait_fd(fd if isinstance(fd, int) else fd.fileno(), WRITE)
+    await running_loop().descriptors.wait(fd if isinstance(fd, int) else fd.fileno(), WRITE)
 
 
 async def exited(pidfd: "int | Fd") -> None:

@@ -40,7 +40,7 @@ def test_closing_standard_input_ends_a_write_that_waits() -> None:
         for sock in sockets:
             sock.close()
         stdio.close()
-        assert running_loop()._fds == {}
+        assert running_loop().descriptors._fds == {}
 
     before = os.listdir("/proc/self/fd")
     loop.run(main())

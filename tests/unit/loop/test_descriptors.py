@@ -53,7 +53,7 @@ def test_all_readers_of_one_descriptor_are_woken() -> None:
             other.send(b"x")
             for task in tasks:
                 await task.wait()
-            assert running_loop()._fds == {}
+            assert running_loop().descriptors._fds == {}
         return woken
 
     assert run(main()) == ["a", "b", "c"]
@@ -133,7 +133,7 @@ def test_waiters_that_give_up_leave_nothing_behind() -> None:
             other_task.cancel()
             with pytest.raises(TaskCancelled):
                 await other_task.wait()
-            assert running_loop()._fds == {}
+            assert running_loop().descriptors._fds == {}
         with pair() as (again, other):  # the number may be the same; it is a new descriptor
             other.send(b"x")
             await readable(again.fileno())
@@ -148,7 +148,7 @@ def test_a_number_that_is_no_descriptor_is_an_error() -> None:
         os.close(w)
         with pytest.raises(OSError):
             await readable(r)
-        assert running_loop()._fds == {}
+        assert running_loop().descriptors._fds == {}
 
     run(main())
 

@@ -81,7 +81,7 @@ def test_closing_under_those_who_wait_wakes_them(make: Callable[[], tuple[Fd, Fd
             for task in tasks:
                 with timeout(20), pytest.raises(DescriptorClosed):
                     await task.wait()
-            assert running_loop()._fds == {}
+            assert running_loop().descriptors._fds == {}
             with pytest.raises(DescriptorClosed):
                 await wait(ours)  # type: ignore[misc]
 
@@ -115,7 +115,7 @@ def test_a_number_that_is_closed_and_opened_again_in_one_round(make: Callable[[]
                         drain(far)
                     with timeout(20):
                         await new.wait()
-        assert running_loop()._fds == {}
+        assert running_loop().descriptors._fds == {}
 
     run(main())
 
