@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from innkeeper.vm import network, qemu, saved_state, template
+from innkeeper.vm import failures, network, qemu, saved_state, template
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.qmp import Qmp, QmpError
 from innkeeper.vm.registry import Entry
@@ -98,7 +98,7 @@ class CloneableVm(VirtualMachine):
                 qmp.execute("device_add", qemu.card_device(tap))
             saved_state.resume(qmp)
         except QmpError as error:
-            raise self.load_failure(error) from error
+            raise failures.of_load(error, self.qemu_log) from error
 
     def exchange(self, paths: Sequence[Path], rules: Sequence[Forward]) -> None:
         """Put other files behind the disks of a running VM, and forward ports to it.

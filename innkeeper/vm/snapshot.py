@@ -13,7 +13,7 @@ from typing import Any
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.paths import program_name
-from innkeeper.vm import qemu, saved_state
+from innkeeper.vm import failures, qemu, saved_state
 from innkeeper.vm.clone import CloneableVm
 from innkeeper.vm.config import VIRT, Disk, Forward, HostPrograms, VmConfig
 from innkeeper.vm.pooled import PooledVm
@@ -120,5 +120,5 @@ class RestoredVm(VirtualMachine):
             saved_state.finish_loading(self.qmp, with_memory=True)
             saved_state.resume(self.qmp)
         except QmpError as error:
-            raise self.load_failure(error) from error
+            raise failures.of_load(error, self.qemu_log) from error
         return command

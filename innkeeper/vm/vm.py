@@ -4,10 +4,7 @@ Whatever happens, it leaves nothing behind.
 """
 
 import os
-import select
 import shlex
-import signal
-import socket
 import subprocess
 import time
 from dataclasses import replace
@@ -15,39 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from innkeeper.dial import dial
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import (
-    AGENT_PORT,
-    accel,
-    child_processes,
-    console,
-    kernel_cmdline,
-    network,
-    qemu,
-    registry,
-    template,
-    tsc,
-    virtio_serial,
-    vsock,
-)
+from innkeeper.vm import accel, child_processes, failures, kernel_cmdline, network, qemu, registry, template, tsc, virtio_serial, vsock
 from innkeeper.vm.config import VIRT, Forward, HostPrograms, VmConfig
 from innkeeper.vm.port_forward_ipv6 import Relay
-from innkeeper.vm.qmp import Qmp, QmpError
+from innkeeper.vm.qmp import Qmp
+from innkeeper.vm.readiness import Readiness
 from innkeeper.vm.scsi import ScsiBus
 from innkeeper.vm.virtiofsd import RunningShare
-from innkeeper.wire import status
-from innkeeper.wire.connection import CLIENT, Connection, ResponseReceived
-from innkeeper.wire.envelope import Request
 
-CONSOLE_LINES = 15
-"""Lines of the console that an error shows."""
-LOAD_LINES = 6
-"""Lines of QEMU's log that the error of a state that cannot be loaded shows."""
 DIAL_ANYWAY = 20.0
 """Seconds after which a guest that should call is dialled all the same: its call may be lost."""
-REDIAL_SECONDS = 0.02
-"""Seconds between two attempts to dial."""
 
 
 class VirtualMachine:
@@ -73,7 +48,7 @@ class VirtualMachine:
         self._relays: list[Relay] = []
         self._rules: tuple[Forward, ...] | None = None
         self._qemu: subprocess.Popen[bytes] | None = None
-        self._ready = False
+        self._readiness: Readiness | None = None
         self._stopping = False
 
     def __enter__(self) -> Self:
@@ -107,7 +82,7 @@ class VirtualMachine:
 
         Raises InnkeeperError, and `close` must still be called then. May be called again after `end`.
         """
-        self._ready = self._stopping = False
+        self._stopping = False
         self._choose()
         rules = self.take_ports()
         self._vsock = self._open_channel()
@@ -122,6 +97,7 @@ class VirtualMachine:
         self.qmp = Qmp()
         command = self._start_qemu(replace(self._launch(self._vsock, rules), qmp_fd=self.qmp.fd))
         assert self._qemu is not None
+        self._readiness = Readiness(self._vsock, self._qemu, self._raise_if_ended)
         self.scsi = ScsiBus(self.qmp) if self.config.plugs_disks else None
         self.entry.update(
             status="running",
@@ -200,59 +176,18 @@ class VirtualMachine:
         Raises InnkeeperError with the console's last lines after `timeout` seconds, or as soon as
         the guest or a helper process has ended.
         """
+        assert self._readiness is not None, "start() comes first"
         deadline = time.monotonic() + timeout
-        if self.config.calls_out and not self._ready:
-            self._await_ready(min(deadline, time.monotonic() + DIAL_ANYWAY))
-        while True:
-            self._raise_if_ended()
-            try:
-                self._check(deadline)
-                return
-            except OSError:
-                self._raise_if_ended()
-                if time.monotonic() >= deadline:
-                    raise self._failure(f"the guest did not answer within {timeout:.0f} s") from None
-                time.sleep(REDIAL_SECONDS)
+        if self.config.calls_out:
+            self._readiness.wait_call(min(deadline, time.monotonic() + DIAL_ANYWAY))
+        if not self._readiness.wait_answer(deadline):
+            raise failures.with_console(f"the guest did not answer within {timeout:.0f} s", self.console_path)
 
     def wait_channel(self, timeout: float) -> None:
         """Wait until the loaded guest has answered on its channel. Raises InnkeeperError."""
-        self._await_ready(time.monotonic() + timeout)
-        if not self._ready:
+        assert self._readiness is not None, "start() comes first"
+        if not self._readiness.wait_call(time.monotonic() + timeout):
             raise InnkeeperError(f"the loaded guest did not answer within {timeout:.0f} s")
-
-    def _await_ready(self, deadline: float) -> None:
-        """Wait for the guest's call, which reports that its agent listens.
-
-        Dialling earlier would be unsafe: an unpatched vhost-device-vsock silently exits if the host
-        connects before the guest's driver has set up its queues.
-        """
-        assert self._vsock is not None and self._qemu is not None, "start() comes first"
-        listener = self._vsock.listener.fileno()
-        gone = os.pidfd_open(self._qemu.pid)
-        try:
-            while (left := deadline - time.monotonic()) > 0:
-                readable, _, _ = select.select([listener, gone], [], [], min(left, 0.5))
-                if gone in readable:
-                    self._raise_if_ended()
-                if listener in readable and self._vsock.accept_ready():
-                    self._ready = True
-                    self._vsock.stop_listening()
-                    return
-                self._raise_if_ended()
-        finally:
-            os.close(gone)
-
-    def _check(self, deadline: float) -> None:
-        with self.connect(AGENT_PORT, deadline) as sock:
-            sock.settimeout(max(0.05, deadline - time.monotonic()))
-            check_health(sock)
-
-    def connect(self, port: int, deadline: float) -> socket.socket:
-        """Return a socket connected to the guest's vsock `port`. Raises OSError.
-
-        `deadline` is a time of time.monotonic().
-        """
-        return dial(self.address(port), max(0.05, deadline - time.monotonic()))
 
     @property
     def channel(self) -> vsock.Backend | None:
@@ -291,56 +226,23 @@ class VirtualMachine:
         assert self.qmp is not None, "start() comes first"
         self.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})
 
-    def console_tail(self, lines: int = CONSOLE_LINES) -> list[str]:
-        """Return the console's last lines."""
-        return console.tail(self.console_path, lines)
-
     def failure(self) -> InnkeeperError | None:
         """Return the error of a failed VM, or None.
 
         A VM has failed if the guest's kernel panicked, or if QEMU or a helper ended unexpectedly.
         """
-        if (reason := console.panic(self.console_path)) is not None:
-            memory = ", it ran out of memory" if console.ran_out_of_memory(self.console_path) else ""
-            return self._failure(f"the guest's kernel panicked{memory}: {reason}")
+        if (panic := failures.of_panic(self.console_path)) is not None:
+            return panic
         if (code := self.poll()) is not None and not self._stopping:
-            return self._qemu_failure(code)
+            return failures.of_qemu(code, self.qemu_log, self.console_path)
         for part in (self._vsock, *self._shares):
             if part is not None and not self._stopping and (reason := part.failure()) is not None:
-                return self._failure(reason)
+                return failures.with_console(reason, self.console_path)
         return None
 
     def _raise_if_ended(self) -> None:
         if self.poll() is not None or any(p is not None and p.failure() for p in (self._vsock, *self._shares)):
-            raise self.failure() or self._failure("the VM has ended")
-
-    def _qemu_failure(self, code: int) -> InnkeeperError:
-        stderr = self.qemu_log.read_text(errors="replace").strip() if self.qemu_log.exists() else ""
-        if (port := network.explain(stderr)) is not None:
-            return network.PortError(port, hint="choose another with -p, or stop what uses it: ss -lntup")
-        if code == -signal.SIGBUS:
-            return self._failure("QEMU was killed by SIGBUS: no space is left for the guest's memory")
-        if code < 0:
-            return self._failure(f"QEMU was killed by signal {-code}")
-        if code > 0:
-            return InnkeeperError(f"QEMU ended with status {code}: {stderr.splitlines()[-1] if stderr else 'it said nothing'}")
-        return self._failure("the guest ended before it was asked to")
-
-    def load_failure(self, error: QmpError) -> InnkeeperError:
-        """Return the error of a QEMU that could not load its state, with what it said about it.
-
-        Its last line only repeats that it failed; the reason is in those before it.
-        """
-        lines = self.qemu_log.read_text(errors="replace").strip().splitlines()[-LOAD_LINES:]
-        return InnkeeperError(f"{error.message} ({'; '.join(lines)})" if lines else error.message)
-
-    def _failure(self, message: str) -> InnkeeperError:
-        lines = self.console_tail()
-        if lines:
-            message += "; its console's last lines:\n" + "\n".join(f"  {line}" for line in lines)
-        else:
-            message += "; nothing came on its console"
-        return InnkeeperError(message)
+            raise self.failure() or failures.with_console("the VM has ended", self.console_path)
 
     def stop(self, timeout: float) -> int:
         """Wait `timeout` seconds for the guest to power off, as requested, then end QEMU.
@@ -383,19 +285,3 @@ class VirtualMachine:
         if self.qmp is not None:
             self.qmp.close()
             self.qmp = None
-
-
-def check_health(sock: socket.socket) -> None:
-    """Call the agent's Health.Check on a connected socket, without message classes or threads.
-
-    Raises OSError (TimeoutError, ConnectionError) unless the answer is OK.
-    """
-    connection = Connection(CLIENT)
-    connection.send_request(Request("grpc.Health", "Check"))
-    sock.sendall(connection.data_to_send())
-    while data := sock.recv(4096):
-        for event in connection.receive_data(data):
-            if isinstance(event, ResponseReceived) and event.response.code != status.OK:
-                raise ConnectionError(f"Health.Check answered {status.name(event.response.code)}: {event.response.message}")
-            return
-    raise ConnectionResetError("the connection ended")

@@ -11,8 +11,8 @@ from tests.paths import ROOT
 
 FOLDERS = ("build.py", "innkeeper", "bench")
 LIST = Path(__file__).with_name("messages.txt")
-CALLS = ("InnkeeperError", "BuildahError", "PortError", "QmpError", "PoolBusy", "_failure")
-"""What is called with a message: the exceptions, and methods that return one."""
+CALLS = ("InnkeeperError", "BuildahError", "PortError", "QmpError", "PoolBusy", "with_console")
+"""What is called with a message: the exceptions, and a function that returns one."""
 ARROW = " -> "
 HEAD = """\
 # Every message of the host's side that a user may see, then after " -> " the hint, if it has one.

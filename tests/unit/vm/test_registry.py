@@ -15,7 +15,7 @@ from innkeeper import programs
 from innkeeper.dial import connect_unix, listen_unix, short_path
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import HostPrograms, accel, bootfacts, child_processes, console, registry
-from innkeeper.vm.vm import check_health
+from innkeeper.vm.readiness import check_health
 
 
 @pytest.fixture(autouse=True)

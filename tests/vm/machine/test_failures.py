@@ -5,17 +5,17 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from innkeeper.dial import dial
 from innkeeper.engine.host import virtual_machine
 from innkeeper.errors import InnkeeperError
 from innkeeper.vm import AGENT_PORT, Forward, child_processes, network, registry
 from innkeeper.vm.boot import boot
-from innkeeper.vm.vm import check_health
+from innkeeper.vm.readiness import check_health
 from tests.eventually import eventually
 from tests.vm.guest import vm_config
 from tests.vm.machine.test_boot import TIMEOUT, everything_below, machines
@@ -60,7 +60,7 @@ def test_a_guest_that_the_emulator_broke_is_booted_once_more(tmp_path: Path, cap
             return
         pids = []
         boot(vm, TIMEOUT, started=lambda: pids.append(vm.entry.get("pid")))
-        with vm.connect(AGENT_PORT, time.monotonic() + TIMEOUT) as sock:
+        with dial(vm.address(AGENT_PORT), TIMEOUT) as sock:
             check_health(sock)
         assert vm.failure() is None and len(set(pids)) == 2
     assert "booting it once more" in capsys.readouterr().err
@@ -123,6 +123,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from innkeeper.dial import dial
 from innkeeper.engine.host import virtual_machine
 from innkeeper.vm import Share, registry
 root = Path(sys.argv[1])
