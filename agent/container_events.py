@@ -57,6 +57,10 @@ class ContainerEvents:
         for task in self._exits.pop(container_id, [])[:]:
             await task.wait()
 
+    def removed(self, container_id: str) -> None:
+        """Publish the removal of a container."""
+        self._published.publish(event_log.REMOVED, container_id)
+
     def out_of_memory(self, container_id: str, kills: int) -> None:
         """Record one event per killed process. Events beyond MAX_EVENTS are dropped and logged."""
         reported = min(kills, MAX_EVENTS)

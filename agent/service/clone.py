@@ -70,7 +70,7 @@ async def prepare_template(sandbox: "Sandbox", request: Empty) -> Empty:
 
     Raises WrongState if there is a sandbox or a container.
     """
-    if sandbox.id or sandbox.list_containers():
+    if sandbox.id or sandbox.containers.by_id:
         raise WrongState("a guest with a sandbox or a container is no template")
     for name in LATE_MODULES:
         __import__(name)

@@ -23,12 +23,12 @@ async def create_container(sandbox: "Sandbox", request: "agent_pb2.CreateContain
     _refuse(request, "string_user", "shared_mounts")
     document = spec_from_proto.spec_document(request.OCI)
     terminal = request.OCI.Process.Terminal
-    return await _with_streams(sandbox, request, terminal, lambda: sandbox.create_container(request, document))
+    return await _with_streams(sandbox, request, terminal, lambda: sandbox.containers.create(request, document))
 
 
 async def start_container(sandbox: "Sandbox", request: "agent_pb2.StartContainerRequest") -> Empty:
     """Start the program of a container. Raises AgentError."""
-    await sandbox.start(request.container_id)
+    await sandbox.containers.start(request.container_id)
     return Empty()
 
 
@@ -41,9 +41,9 @@ async def exec_process(sandbox: "Sandbox", request: "agent_pb2.ExecProcessReques
     if request.HasField("string_user"):
         from agent.pod import users
 
-        document = {**document, "user": await users.resolve(sandbox.container(request.container_id), request.string_user)}
+        document = {**document, "user": await users.resolve(sandbox.containers.get(request.container_id), request.string_user)}
     terminal = request.process.Terminal
-    return await _with_streams(sandbox, request, terminal, lambda: sandbox.exec(request.container_id, request.exec_id, document))
+    return await _with_streams(sandbox, request, terminal, lambda: sandbox.containers.exec(request.container_id, request.exec_id, document))
 
 
 async def _with_streams(
@@ -70,13 +70,13 @@ async def _with_streams(
 
 async def signal_process(sandbox: "Sandbox", request: "agent_pb2.SignalProcessRequest") -> Empty:
     """Send a signal to a process, or to the whole container. Raises NotFound, Refused."""
-    sandbox.signal(request.container_id, request.exec_id, request.signal)
+    sandbox.containers.signal(request.container_id, request.exec_id, request.signal)
     return Empty()
 
 
 async def wait_process(sandbox: "Sandbox", request: "agent_pb2.WaitProcessRequest") -> WaitProcessResponse:
     """Wait for a process and return its exit status. Raises NotFound."""
-    return WaitProcessResponse(status=await sandbox.wait(request.container_id, request.exec_id))
+    return WaitProcessResponse(status=await sandbox.containers.wait(request.container_id, request.exec_id))
 
 
 async def remove_container(sandbox: "Sandbox", request: "agent_pb2.RemoveContainerRequest") -> Empty:
@@ -86,25 +86,25 @@ async def remove_container(sandbox: "Sandbox", request: "agent_pb2.RemoveContain
     goes on nevertheless. Raises AgentError.
     """
     with loop.timeout(request.timeout or None):
-        await sandbox.remove(request.container_id)
+        await sandbox.containers.remove(request.container_id)
     return Empty()
 
 
 async def update_container(sandbox: "Sandbox", request: "agent_pb2.UpdateContainerRequest") -> Empty:
     """Set new resource limits. Raises Refused, WrongState or StepFailed."""
-    await sandbox.container(request.container_id).update(parse_resources(spec_from_proto.resources_document(request.resources)))
+    await sandbox.containers.get(request.container_id).update(parse_resources(spec_from_proto.resources_document(request.resources)))
     return Empty()
 
 
 async def pause_container(sandbox: "Sandbox", request: "agent_pb2.PauseContainerRequest") -> Empty:
     """Freeze the processes of a container. Raises WrongState or StepFailed."""
-    await sandbox.container(request.container_id).pause()
+    await sandbox.containers.get(request.container_id).pause()
     return Empty()
 
 
 async def resume_container(sandbox: "Sandbox", request: "agent_pb2.ResumeContainerRequest") -> Empty:
     """Thaw the processes of a container. Raises WrongState or StepFailed."""
-    await sandbox.container(request.container_id).resume()
+    await sandbox.containers.get(request.container_id).resume()
     return Empty()
 
 
@@ -112,7 +112,7 @@ async def stats_container(sandbox: "Sandbox", request: "agent_pb2.StatsContainer
     """Return the resource usage of a container. Raises WrongState."""
     from agent.service import stats
 
-    return stats.response(sandbox.container(request.container_id).stats())
+    return stats.response(sandbox.containers.get(request.container_id).stats())
 
 
 def _refuse(request: "agent_pb2.CreateContainerRequest | agent_pb2.ExecProcessRequest", *fields: str) -> None:

@@ -34,7 +34,7 @@ async def get_diagnostic_data(sandbox: "Sandbox", request: "agent_pb2.GetDiagnos
     """
     if request.log_type != TERMINATION_LOG:
         raise Refused("log_type", f"{request.log_type[:64]!r} is not {TERMINATION_LOG!r}")
-    container = sandbox.container(request.container_id)
+    container = sandbox.containers.get(request.container_id)
     text = await run_in_worker(lambda: _termination_log(container), "termination log")
     return GetDiagnosticDataResponse(data=text.decode(errors="replace"))
 

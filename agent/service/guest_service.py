@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agent import timeline
 from agent.container.lifecycle import Status
 from agent.linux.reaper import reaper
-from agent.sandbox import check_id
+from agent.pod.containers import check_id
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import (
     BootTimelineResponse,
@@ -57,7 +57,7 @@ async def features(sandbox: "Sandbox", request: Empty) -> FeaturesResponse:
 
 async def list_containers(sandbox: "Sandbox", request: Empty) -> ListContainersResponse:
     """Return the containers of the sandbox."""
-    return ListContainersResponse(containers=[_container(*each) for each in sandbox.list_containers()])
+    return ListContainersResponse(containers=[_container(*each) for each in sandbox.containers.with_creation_times()])
 
 
 def _container(container: "Container", created: float) -> ListContainersResponse.Container:
@@ -75,7 +75,7 @@ def _container(container: "Container", created: float) -> ListContainersResponse
 
 async def list_processes(sandbox: "Sandbox", request: "guest_pb2.ListProcessesRequest") -> ListProcessesResponse:
     """Return the processes of a container, with their exec ids. Raises NotFound."""
-    container = sandbox.container(request.container_id)
+    container = sandbox.containers.get(request.container_id)
     exec_ids = {process.pid: exec_id for exec_id, process in container.processes.items() if process.exit_status is None}
     boot = _boot_time()
     processes = []
@@ -124,7 +124,7 @@ async def start_shell(sandbox: "Sandbox", request: "guest_pb2.StartShellRequest"
     """Start a process with all rights of the guest; see `Shells.start`."""
     check_id("exec_id", request.exec_id)
     size = request.rows, request.columns
-    await sandbox.shells.start(request.exec_id, request.args, request.env, request.cwd, terminal=request.terminal, size=size)
+    await sandbox.containers.shells.start(request.exec_id, request.args, request.env, request.cwd, terminal=request.terminal, size=size)
     return Empty()
 
 

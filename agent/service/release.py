@@ -38,7 +38,7 @@ async def release_process(sandbox: "Sandbox", request: "guest_pb2.ReleaseProcess
     the connection ends before that, the call is cancelled, and the process is released then.
     """
     container_id, exec_id = request.container_id, request.exec_id or request.container_id
-    process = sandbox.process(container_id, exec_id)
+    process = sandbox.containers.process(container_id, exec_id)
     if request.when_caller_goes:
         try:
             await _until_fetched(sandbox, container_id, exec_id, process)
@@ -63,7 +63,7 @@ async def _until_fetched(sandbox: "Sandbox", container_id: str, exec_id: str, pr
 def _is_known(sandbox: "Sandbox", container_id: str, exec_id: str, process: "ContainerProcess") -> bool:
     """Return True if the sandbox still has this process under its ids."""
     try:
-        return sandbox.process(container_id, exec_id) is process
+        return sandbox.containers.process(container_id, exec_id) is process
     except AgentError:
         return False
 
@@ -86,7 +86,7 @@ async def _drain(sandbox: "Sandbox", container_id: str, exec_id: str, process: "
         if errors is not None:
             await errors.wait()
         if _is_known(sandbox, container_id, exec_id, process):
-            await sandbox.wait(container_id, exec_id)
+            await sandbox.containers.wait(container_id, exec_id)
     except (AgentError, OSError):
         pass  # it has been removed
 

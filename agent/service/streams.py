@@ -20,7 +20,7 @@ async def write_stdin(sandbox: "Sandbox", request: "agent_pb2.WriteStreamRequest
 
     Empty data closes the input.
     """
-    process = sandbox.process(request.container_id, request.exec_id)
+    process = sandbox.containers.process(request.container_id, request.exec_id)
     if not request.data:
         process.stdio.close_stdin()
         return WriteStreamResponse()
@@ -29,7 +29,7 @@ async def write_stdin(sandbox: "Sandbox", request: "agent_pb2.WriteStreamRequest
 
 async def read_stdout(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest") -> ReadStreamResponse:
     """Wait for output of a process, or of its terminal, and return it. No data means the end."""
-    process = sandbox.process(request.container_id, request.exec_id)
+    process = sandbox.containers.process(request.container_id, request.exec_id)
     return ReadStreamResponse(data=await process.stdio.read_stdout(_size(request.len)))
 
 
@@ -38,7 +38,7 @@ async def read_stderr(sandbox: "Sandbox", request: "agent_pb2.ReadStreamRequest"
 
     Raises WrongState if the process has a terminal.
     """
-    process = sandbox.process(request.container_id, request.exec_id)
+    process = sandbox.containers.process(request.container_id, request.exec_id)
     return ReadStreamResponse(data=await process.stdio.read_stderr(_size(request.len)))
 
 
@@ -51,7 +51,7 @@ def _size(wanted: int) -> int:
 
 async def close_stdin(sandbox: "Sandbox", request: "agent_pb2.CloseStdinRequest") -> Empty:
     """Close the standard input of a process. A terminal stays open."""
-    sandbox.process(request.container_id, request.exec_id).stdio.close_stdin()
+    sandbox.containers.process(request.container_id, request.exec_id).stdio.close_stdin()
     return Empty()
 
 
@@ -59,7 +59,7 @@ async def tty_win_resize(sandbox: "Sandbox", request: "agent_pb2.TtyWinResizeReq
     """Set the size of a terminal. Raises Refused or WrongState."""
     if request.row > 65535 or request.column > 65535:
         raise Refused("row, column", "above 65535")
-    sandbox.process(request.container_id, request.exec_id).stdio.resize(request.row, request.column)
+    sandbox.containers.process(request.container_id, request.exec_id).stdio.resize(request.row, request.column)
     return Empty()
 
 

@@ -36,7 +36,7 @@ def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
     if settings.debug_console:
         from agent.vsock_services.console import DebugConsole
 
-        console, number = DebugConsole(sandbox.shells), settings.debug_console_vport
+        console, number = DebugConsole(sandbox.containers.shells), settings.debug_console_vport
         serve("debug console", lambda: console.serve(port(number)) if number else console.on_vm_console())
     if settings.passfd_listener_port:
         serve("passthrough port", lambda: sandbox.pass_streams().serve(port(settings.passfd_listener_port)))

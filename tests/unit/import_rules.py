@@ -141,12 +141,23 @@ PACKAGES = (
     Package("agent.policy", "what may be asked of the agent", ("agent.errors", "agent.linux", "agent.log", "innkeeper.wire")),
     Package(
         "agent.pod",
-        "from the host's request to the guest's specification; shared namespaces",
-        (*_GUEST_STATE, "agent.config", "agent.log", "agent.container", "agent.storage"),
+        "containers by id; from the host's request to the guest's specification; shared namespaces",
+        (
+            *_GUEST_STATE,
+            *(
+                "agent.run_to_completion",
+                "agent.config",
+                "agent.event_log",
+                "agent.container_events",
+                "agent.log",
+                "agent.container",
+                "agent.storage",
+            ),
+        ),
     ),
     Package(
         "agent.sandbox",
-        "the guest's state: containers, storages, shared namespaces, shutdown",
+        "the guest's state: what its containers share, shutdown",
         (
             *_GUEST_STATE,
             *(

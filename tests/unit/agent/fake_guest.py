@@ -218,13 +218,13 @@ class Guest:
     async def add(self, id: str, *storages: Storage, **fields: Any) -> FakeProcess:
         """Create a container."""
         request = CreateContainerRequest(container_id=id, storages=storages, **fields)
-        return _fake(await self.sandbox.create_container(request, SMALL))
+        return _fake(await self.sandbox.containers.create(request, SMALL))
 
     async def exec(self, id: str, exec_id: str) -> FakeProcess:
-        return _fake(await self.sandbox.exec(id, exec_id, SMALL["process"]))
+        return _fake(await self.sandbox.containers.exec(id, exec_id, SMALL["process"]))
 
     def cgroup(self, id: str) -> FakeCgroup:
-        cgroup = self.sandbox.container(id).cgroup
+        cgroup = self.sandbox.containers.get(id).cgroup
         assert isinstance(cgroup, FakeCgroup)
         return cgroup
 
@@ -235,7 +235,7 @@ class Guest:
     @property
     def ids(self) -> list[str]:
         """The ids of the containers that are there."""
-        return [container.id for container, _created in self.sandbox.list_containers()]
+        return [container.id for container, _created in self.sandbox.containers.with_creation_times()]
 
     async def published(self) -> list[tuple[int, str, str, int]]:
         """Return (kind, container, exec id, exit status) of every event so far, after all ready tasks have run."""

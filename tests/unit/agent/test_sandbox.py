@@ -59,7 +59,7 @@ def test_names_of_servers_and_hooks_are_used(guest: Guest) -> None:
     async def body() -> None:
         await guest.create(dns=["nameserver 1.1.1.1 "], guest_hook_path=str(guest.folder / "hooks"))
         await guest.add("box")
-        assert [found.path for found in guest.sandbox.container("box").spec.hooks.prestart] == [str(hook)]
+        assert [found.path for found in guest.sandbox.containers.get("box").spec.hooks.prestart] == [str(hook)]
 
     guest.run(body)
     assert (guest.state / "sandbox/resolv.conf").read_text() == "nameserver 1.1.1.1"

@@ -3,8 +3,8 @@
 import pytest
 
 from agent import loop
-from agent import sandbox as sandbox_module
 from agent.errors import NotFound, StepFailed, WrongState
+from agent.pod import containers
 from tests.unit.agent.fake_guest import Guest, cancelled, start
 
 
@@ -99,7 +99,7 @@ def test_a_container_that_is_removed_already_is_passed_over(guest: Guest) -> Non
         held = guest.steps.hold("remove b1")
         ending = start(guest.sandbox.destroy())
         await guest.steps.reached("remove b1")
-        await guest.sandbox.remove("a1")
+        await guest.sandbox.containers.remove("a1")
         held.set()
         await ending.wait()
 
@@ -131,7 +131,7 @@ def test_containers_being_created_are_waited_for(guest: Guest, fails: bool) -> N
 
 
 def test_a_creation_that_hangs_is_waited_for_no_longer_than_the_limit(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_module, "CREATING_SECONDS", 0.01)
+    monkeypatch.setattr(containers, "CREATING_SECONDS", 0.01)
 
     async def body() -> None:
         guest.steps.hold("create a1")
@@ -141,7 +141,7 @@ def test_a_creation_that_hangs_is_waited_for_no_longer_than_the_limit(guest: Gue
         assert (guest.sandbox.ended.is_set, creating.done) == (True, False)
         await cancelled(creating)
         with pytest.raises(NotFound):
-            guest.sandbox.container("a1")
+            guest.sandbox.containers.get("a1")
 
     guest.run(body)
     assert any("containers still being created after 0.01 s: a1" in line for line in guest.log)

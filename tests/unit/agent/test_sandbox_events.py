@@ -13,13 +13,13 @@ from tests.unit.agent.fake_guest import KILLED, Guest, cancelled, start
 def test_the_life_of_a_container_is_published(guest: Guest) -> None:
     async def body() -> None:
         init = await guest.add("box", exec_id="main")
-        await guest.sandbox.start("box")
+        await guest.sandbox.containers.start("box")
         added = await guest.exec("box", "more")
         added.end(3)
         await loop.sleep(0)
         init.end(4)
         await loop.sleep(0)
-        await guest.sandbox.remove("box")
+        await guest.sandbox.containers.remove("box")
         assert await guest.published() == [
             (event_log.CREATED, "box", "", 0),
             (event_log.STARTED, "box", "", 0),
@@ -38,7 +38,7 @@ def test_a_program_that_ends_before_its_start_is_answered_has_started_first(gues
     async def body() -> None:
         init = await guest.add("box")
         held = guest.steps.hold("start box")
-        starting = start(guest.sandbox.start("box"))
+        starting = start(guest.sandbox.containers.start("box"))
         await guest.steps.reached("start box")
         init.end(0)
         assert [kind for kind, *_ in await guest.published()] == [event_log.CREATED]
@@ -56,9 +56,9 @@ def test_the_removal_is_published_last(guest: Guest) -> None:
         await guest.add("box")
         held = guest.steps.hold("start box")
         guest.steps.fails["start box"] = StepFailed("run hook", "the container has been removed meanwhile")
-        starting = start(guest.sandbox.start("box"))
+        starting = start(guest.sandbox.containers.start("box"))
         await guest.steps.reached("start box")
-        removing = start(guest.sandbox.remove("box"))
+        removing = start(guest.sandbox.containers.remove("box"))
         await guest.steps.reached("kill box")
         held.set()
         with pytest.raises(StepFailed, match="removed meanwhile"):
@@ -68,7 +68,7 @@ def test_the_removal_is_published_last(guest: Guest) -> None:
         held = guest.steps.hold("start more")
         adding = start(guest.exec("other", "more"))
         await guest.steps.reached("start more")
-        removing = start(guest.sandbox.remove("other"))
+        removing = start(guest.sandbox.containers.remove("other"))
         await guest.steps.reached("kill other")
         held.set()
         await adding.wait()
@@ -93,7 +93,7 @@ def test_a_failed_start_is_an_exit_without_a_start(guest: Guest) -> None:
         await guest.add("box")
         guest.steps.fails["start box"] = StepFailed("execve", "no such file", errno.ENOENT)
         with pytest.raises(StepFailed, match="no such file"):
-            await guest.sandbox.start("box")
+            await guest.sandbox.containers.start("box")
         assert await guest.published() == [(event_log.CREATED, "box", "", 0), (event_log.EXITED, "box", "", KILLED)]
 
     guest.run(body)
@@ -103,13 +103,13 @@ def test_a_start_goes_on_when_its_client_goes(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
         held = guest.steps.hold("start box")
-        starting = start(guest.sandbox.start("box"))
+        starting = start(guest.sandbox.containers.start("box"))
         await guest.steps.reached("start box")
         await cancelled(starting)
         held.set()
         assert [kind for kind, *_ in await guest.published()] == [event_log.CREATED, event_log.STARTED]
         with pytest.raises(WrongState, match="is running: cannot start"):
-            await guest.sandbox.start("box")
+            await guest.sandbox.containers.start("box")
 
     guest.run(body)
 
@@ -124,7 +124,7 @@ async def told(guest: Guest, *kills: int) -> None:
 def test_each_kill_for_lack_of_memory_is_an_event(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
-        await guest.sandbox.start("box")
+        await guest.sandbox.containers.start("box")
         await told(guest, 2, 1)
         assert [await guest.sandbox.oom_events.get() for _ in range(3)] == ["box"] * 3
         assert [kind for kind, *_ in await guest.published()][2:] == [event_log.OOM] * 3
@@ -137,7 +137,7 @@ def test_each_kill_for_lack_of_memory_is_an_event(guest: Guest) -> None:
 def test_kills_beyond_the_limit_are_dropped_and_logged(guest: Guest, kills: tuple[int, ...], dropped: int) -> None:
     async def body() -> None:
         await guest.add("box")
-        await guest.sandbox.start("box")
+        await guest.sandbox.containers.start("box")
         await told(guest, *kills)
         assert len(guest.sandbox.oom_events) == MAX_EVENTS
         published = [kind for kind, *_ in await guest.published()].count(event_log.OOM)
@@ -154,7 +154,7 @@ def test_kills_beyond_the_limit_are_dropped_and_logged(guest: Guest, kills: tupl
 def test_kills_at_the_sandboxs_end_are_no_error(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
-        await guest.sandbox.start("box")
+        await guest.sandbox.containers.start("box")
         guest.sandbox.oom_events.close()
         await told(guest, 1)
         assert (len(guest.sandbox.oom_events), any("1 events dropped" in line for line in guest.log)) == (0, True)

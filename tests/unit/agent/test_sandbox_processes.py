@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from agent import event_log, loop
-from agent import sandbox as sandbox_module
 from agent.container.process_io import DEFAULT_IO
 from agent.errors import NotFound, Refused
+from agent.pod import containers
 from agent.pod.streams import Streams
 from innkeeper.wire.pb.agent_pb2 import ExecProcessRequest
 from tests.unit.agent.fake_guest import KILLED, FakeProcess, Guest, start
@@ -18,7 +18,7 @@ def shell(guest: Guest, exec_id: str) -> FakeProcess:
     """A process of the guest itself."""
     made = FakeProcess(guest.steps, exec_id, False, DEFAULT_IO)
     guest.processes.append(made)
-    guest.sandbox.shells.processes[exec_id] = made
+    guest.sandbox.containers.shells.processes[exec_id] = made
     return made
 
 
@@ -28,12 +28,12 @@ def shell(guest: Guest, exec_id: str) -> FakeProcess:
 def test_a_process_by_its_ids(guest: Guest) -> None:
     async def body() -> None:
         init, added = await guest.add("box", exec_id="main"), await guest.exec("box", "more")
-        found = [guest.sandbox.process("box", exec_id) for exec_id in ("", "main", "more")]
+        found = [guest.sandbox.containers.process("box", exec_id) for exec_id in ("", "main", "more")]
         assert found == [init, init, added]
         with pytest.raises(NotFound, match="container 'none' not found"):
-            guest.sandbox.process("none", "")
+            guest.sandbox.containers.process("none", "")
         with pytest.raises(NotFound, match="process 'none' not found"):
-            guest.sandbox.process("box", "none")
+            guest.sandbox.containers.process("box", "none")
 
     guest.run(body)
 
@@ -41,13 +41,13 @@ def test_a_process_by_its_ids(guest: Guest) -> None:
 def test_the_guest_itself_has_shells_unless_a_container_has_its_name(guest: Guest) -> None:
     async def body() -> None:
         made = shell(guest, "sh")
-        assert guest.sandbox.process("guest", "sh") is made
+        assert guest.sandbox.containers.process("guest", "sh") is made
         with pytest.raises(NotFound, match="Process not found: 'none' in the guest"):
-            guest.sandbox.process("guest", "none")
+            guest.sandbox.containers.process("guest", "none")
         init = await guest.add("guest")
-        assert guest.sandbox.process("guest", "") is init
+        assert guest.sandbox.containers.process("guest", "") is init
         with pytest.raises(NotFound):
-            guest.sandbox.process("guest", "sh")
+            guest.sandbox.containers.process("guest", "sh")
 
     guest.run(body)
 
@@ -60,15 +60,15 @@ def test_the_status_of_an_added_process_is_told_once(guest: Guest) -> None:
 
     async def body() -> None:
         init, added = await guest.add("box"), await guest.exec("box", "more")
-        waiting = [start(guest.sandbox.wait("box", exec_id)) for exec_id in ("more", "more", "", "box")]
+        waiting = [start(guest.sandbox.containers.wait("box", exec_id)) for exec_id in ("more", "more", "", "box")]
         await loop.sleep(0)
         added.end(3)
         init.end(4)
         assert [await task.wait() for task in waiting] == [3, 3, 4, 4]
         with pytest.raises(NotFound):
-            await guest.sandbox.wait("box", "more")
-        assert [await guest.sandbox.wait("box", exec_id) for exec_id in ("", "box")] == [4, 4]
-        assert guest.sandbox.container("box").processes == {"box": init}
+            await guest.sandbox.containers.wait("box", "more")
+        assert [await guest.sandbox.containers.wait("box", exec_id) for exec_id in ("", "box")] == [4, 4]
+        assert guest.sandbox.containers.get("box").processes == {"box": init}
 
     guest.run(body)
 
@@ -82,11 +82,15 @@ def test_a_waiter_leaves_a_new_process_of_the_same_id(guest: Guest) -> None:
             await added.wait()
             return await guest.exec("box", "more")
 
-        first, following, second = start(guest.sandbox.wait("box", "more")), start(again()), start(guest.sandbox.wait("box", "more"))
+        first, following, second = (
+            start(guest.sandbox.containers.wait("box", "more")),
+            start(again()),
+            start(guest.sandbox.containers.wait("box", "more")),
+        )
         await loop.sleep(0)
         added.end(3)
         assert (await first.wait(), await second.wait()) == (3, 3)
-        assert guest.sandbox.process("box", "more") is await following.wait()
+        assert guest.sandbox.containers.process("box", "more") is await following.wait()
 
     guest.run(body)
 
@@ -94,10 +98,10 @@ def test_a_waiter_leaves_a_new_process_of_the_same_id(guest: Guest) -> None:
 def test_the_status_of_a_shell_is_told_once(guest: Guest) -> None:
     async def body() -> None:
         made = shell(guest, "sh")
-        waiting = start(guest.sandbox.wait("guest", "sh"))
+        waiting = start(guest.sandbox.containers.wait("guest", "sh"))
         await loop.sleep(0)
         made.end(5)
-        assert (await waiting.wait(), guest.sandbox.shells.processes) == (5, {})
+        assert (await waiting.wait(), guest.sandbox.containers.shells.processes) == (5, {})
 
     guest.run(body)
 
@@ -106,9 +110,9 @@ def test_a_removal_ends_those_who_wait(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
         await guest.exec("box", "more")
-        waiting = [start(guest.sandbox.wait("box", exec_id)) for exec_id in ("", "more")]
+        waiting = [start(guest.sandbox.containers.wait("box", exec_id)) for exec_id in ("", "more")]
         await loop.sleep(0)
-        await guest.sandbox.remove("box")
+        await guest.sandbox.containers.remove("box")
         assert [await task.wait() for task in waiting] == [KILLED, KILLED]
 
     guest.run(body)
@@ -122,7 +126,7 @@ def test_an_exec_is_answered_also_if_its_status_is_told_first(guest: Guest) -> N
         held = guest.steps.hold("start more")
         starting = start(guest.exec("box", "more"))
         await guest.steps.reached("start more")
-        waiting = start(guest.sandbox.wait("box", "more"))
+        waiting = start(guest.sandbox.containers.wait("box", "more"))
         await loop.sleep(0)
         guest.processes[-1].end(0)
         assert await waiting.wait() == 0
@@ -140,12 +144,12 @@ def test_signals(guest: Guest) -> None:
     async def body() -> None:
         init, added = await guest.add("box"), await guest.exec("box", "more")
         for exec_id, signum in (("", signal.SIGTERM), ("box", signal.SIGUSR1), ("more", signal.SIGKILL), ("more", 64)):
-            guest.sandbox.signal("box", exec_id, signum)
+            guest.sandbox.containers.signal("box", exec_id, signum)
         assert (init.signals, added.signals) == ([signal.SIGTERM, signal.SIGUSR1], [signal.SIGKILL, 64])
         assert "kill box" not in guest.steps.taken
-        guest.sandbox.signal("box", "", signal.SIGKILL)
+        guest.sandbox.containers.signal("box", "", signal.SIGKILL)
         assert (guest.steps.taken[-1], init.exit_status, added.exit_status) == ("kill box", KILLED, KILLED)
-        guest.sandbox.signal("box", "", signal.SIGTERM)
+        guest.sandbox.containers.signal("box", "", signal.SIGTERM)
         assert init.signals == [signal.SIGTERM, signal.SIGUSR1]
 
     guest.run(body)
@@ -156,18 +160,18 @@ def test_numbers_that_are_no_signal_are_refused(guest: Guest, signum: int) -> No
     async def body() -> None:
         await guest.add("box")
         with pytest.raises(Refused, match=f"signal: {signum} is not a signal"):
-            guest.sandbox.signal("box", "", signum)
+            guest.sandbox.containers.signal("box", "", signum)
 
     guest.run(body)
 
 
 def test_sigterm_that_the_kernel_would_drop_is_sigkill(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_module, "would_drop", lambda pid, signum: True)
+    monkeypatch.setattr(containers, "would_drop", lambda pid, signum: True)
 
     async def body() -> None:
         init, added = await guest.add("box"), await guest.exec("box", "more")
         for exec_id in ("", "more"):
-            guest.sandbox.signal("box", exec_id, signal.SIGTERM)
+            guest.sandbox.containers.signal("box", exec_id, signal.SIGTERM)
         assert (init.signals, added.signals) == ([signal.SIGKILL], [signal.SIGTERM])
 
     guest.run(body)
@@ -181,8 +185,8 @@ def test_a_process_that_ends_at_this_moment_is_no_error(guest: Guest, monkeypatc
             init.end(0)
             return False
 
-        monkeypatch.setattr(sandbox_module, "would_drop", ends)
-        guest.sandbox.signal("box", "", signal.SIGTERM)
+        monkeypatch.setattr(containers, "would_drop", ends)
+        guest.sandbox.containers.signal("box", "", signal.SIGTERM)
         assert (init.exit_status, init.signals) == (0, [])
 
     guest.run(body)

@@ -5,6 +5,7 @@ import importlib
 import time
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,10 +50,7 @@ class Sandbox:
     def __init__(self, id: str = "", containers: int = 0) -> None:
         self.id = id
         self.events = Events()
-        self._containers = containers
-
-    def list_containers(self) -> list[object]:
-        return [object()] * self._containers
+        self.containers = SimpleNamespace(by_id=dict.fromkeys(range(containers)))
 
 
 class Kernel:

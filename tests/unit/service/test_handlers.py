@@ -38,15 +38,11 @@ class Process:
         self.calls.append(("resize", rows, columns))
 
 
-class Sandbox:
+class Containers:
     """Knows the process p of container c."""
 
     def __init__(self) -> None:
         self.the_process = Process()
-        self.oom_events: Queue[str] = Queue()
-        self._passthrough = None
-
-    claim_streams = RealSandbox.claim_streams
 
     def process(self, container_id: str, exec_id: str) -> Process:
         if (container_id, exec_id) != ("c", "p"):
@@ -56,8 +52,17 @@ class Sandbox:
     async def exec(self, container_id: str, exec_id: str, document: object) -> None:
         raise AssertionError("a refused request went on")
 
-    async def create_container(self, request: object, document: object) -> None:
+    async def create(self, request: object, document: object) -> None:
         raise AssertionError("a refused request went on")
+
+
+class Sandbox:
+    def __init__(self) -> None:
+        self.containers = Containers()
+        self.oom_events: Queue[str] = Queue()
+        self._passthrough = None
+
+    claim_streams = RealSandbox.claim_streams
 
 
 @pytest.fixture
@@ -78,17 +83,17 @@ def test_writing_and_the_end_of_input(sandbox: Any) -> None:
     request.data = b""
     assert call(streams.write_stdin, sandbox, request).len == 0
     call(streams.close_stdin, sandbox, agent_pb2.CloseStdinRequest(container_id="c", exec_id="p"))
-    assert sandbox.the_process.calls == [("write", b"hello"), ("close",), ("close",)]
+    assert sandbox.containers.the_process.calls == [("write", b"hello"), ("close",), ("close",)]
 
 
 @pytest.mark.parametrize(("handler", "name"), [(streams.read_stdout, "stdout"), (streams.read_stderr, "stderr")])
 def test_reading_is_bounded(sandbox: Any, handler: Any, name: str) -> None:
-    sandbox.the_process.output = b"x" * 10
+    sandbox.containers.the_process.output = b"x" * 10
     request = agent_pb2.ReadStreamRequest(container_id="c", exec_id="p", len=4)
     assert call(handler, sandbox, request).data == b"xxxx"
     request.len = 0xFFFFFFFF
     assert call(handler, sandbox, request).data == b"x" * 10
-    assert sandbox.the_process.calls == [(name, 4), (name, 1 << 20)]
+    assert sandbox.containers.the_process.calls == [(name, 4), (name, 1 << 20)]
     request.len = 0
     with pytest.raises(Refused, match="len: "):
         call(handler, sandbox, request)
@@ -101,11 +106,11 @@ def test_sizes_of_a_terminal(sandbox: Any, rows: int, columns: int, fits: bool) 
     request = agent_pb2.TtyWinResizeRequest(container_id="c", exec_id="p", row=rows, column=columns)
     if fits:
         call(streams.tty_win_resize, sandbox, request)
-        assert sandbox.the_process.calls == [("resize", rows, columns)]
+        assert sandbox.containers.the_process.calls == [("resize", rows, columns)]
     else:
         with pytest.raises(Refused, match="row, column"):
             call(streams.tty_win_resize, sandbox, request)
-        assert sandbox.the_process.calls == []
+        assert sandbox.containers.the_process.calls == []
 
 
 @pytest.mark.parametrize(
