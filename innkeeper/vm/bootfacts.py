@@ -12,13 +12,25 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def recall(name: str) -> Any:
     """Return the value remembered under `name` since the host booted, or None."""
+    boot_id, value = _read(name)
+    try:
+        return value if boot_id == BOOT_ID.read_text().strip() else None
+    except OSError:
+        return None
+
+
+def recall_older(name: str) -> Any:
+    """Return the value remembered under `name` in this boot or an earlier one, or None. It may not hold any more."""
+    return _read(name)[1]
+
+
+def _read(name: str) -> tuple[Any, Any]:
+    """Return the boot id and the value that are remembered, or two times None."""
     try:
         known = json.loads(_path(name).read_bytes())
-        if known["boot_id"] == BOOT_ID.read_text().strip():
-            return known["value"]
+        return known["boot_id"], known["value"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no such file, or not written by us
-    return None
+        return None, None  # no such file, or not written by us
 
 
 def remember(name: str, value: Any) -> None:

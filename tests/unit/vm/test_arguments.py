@@ -1,14 +1,16 @@
 """QEMU's argument list, the kernel's command line, port forwards: pure functions of their input."""
 
 import json
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import kernel_cmdline, network, qemu, tsc, virtiofsd
+from innkeeper.vm import bootfacts, kernel_cmdline, network, qemu, tsc, virtiofsd
 from innkeeper.vm.config import Disk, Forward, Share, SharedPath, Tap, VmConfig
 
 
@@ -226,6 +228,35 @@ def test_the_time_stamp_counter_is_measured_or_given_up(tmp_path: Path, monkeypa
     monkeypatch.setattr(tsc, "measure", lambda: pytest.fail("measured twice in one boot"))
     if first is not None:
         assert tsc.khz() == first
+
+
+@pytest.mark.parametrize(
+    ("measured", "used"),
+    [(2_299_998, 2_299_997), (2_300_226, 2_299_997), (2_299_767, 2_299_767), (2_300_228, 2_300_228), (3_000_000, 3_000_000)],
+)
+def test_the_rate_of_the_counter_outlasts_a_reboot(measured: int, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the key of every template and snapshot. What differs by 100 ppm or less was measured inexactly."""
+    boot = tmp_path / "boot_id"
+    monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path))
+    monkeypatch.setattr(bootfacts, "BOOT_ID", boot)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    for name, rate, expected in (("first", 2_299_997, 2_299_997), ("second", measured, used), ("third", used + 1, used)):
+        boot.write_text(f"{name}\n")
+        monkeypatch.setattr(tsc, "measure", lambda rate=rate: rate)
+        assert tsc.khz() == expected
+        monkeypatch.setattr(tsc, "measure", lambda: pytest.fail("measured twice in one boot"))
+        assert tsc.khz() == expected
+
+
+def test_a_rate_that_cannot_be_measured_after_a_reboot_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    (tmp_path / "host-tsc.json").write_text('{"boot_id": "earlier", "value": 2299997}')
+    monkeypatch.setattr(tsc, "measure", lambda: None)
+    assert tsc.khz() is None
+    (tmp_path / "host-tsc.json").write_text('{"boot_id": "earlier", "value": "fast"}')
+    monkeypatch.setattr(tsc, "measure", lambda: 2_299_998)
+    assert tsc.khz() == 2_299_998
 
 
 def test_paths_hold_wherever_qemu_stands(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
