@@ -48,9 +48,9 @@ def unused_disks(config: VmConfig, folder: Path) -> tuple[Disk, Disk]:
 def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
     """Start the VM from the template. Return it and a connection, or None if there is no template.
 
-    A template that cannot be used is removed. Raises PortError for a port that cannot be had, which
-    is not the template's fault, as it is not if somebody kills the VM, and InnkeeperError, RpcError
-    and OSError.
+    A template that is damaged or cannot be used is removed, and the error says so. Raises PortError
+    for a port that cannot be had, which is not the template's fault, as it is not if somebody kills
+    the VM, and InnkeeperError, RpcError and OSError.
     """
     try:
         with template.found(key) as known:
@@ -65,7 +65,7 @@ def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
     except (InnkeeperError, RpcError, OSError):
         killed = _was_killed(vm)
         vm.end()
-        if not killed:
+        if vm.template is not None and not killed:
             template.remove(key)
         raise
     except BaseException:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper import files
+from innkeeper.errors import InnkeeperError
 from innkeeper.paths import templates_root
 from innkeeper.vm import qemu
 
@@ -83,27 +84,30 @@ def _processor(accel: str) -> list[str]:
 
 @contextmanager
 def found(key: str) -> Iterator[Template | None]:
-    """Context manager: yield the template with this key, or None if there is none that is whole.
+    """Context manager: yield the template with this key, or None if there is none.
 
-    It is not removed before the end of the `with`. One that is damaged is removed at once.
+    It is not removed before the end of the `with`. One that is not whole is removed at once, and is
+    an error, so that no user has it replaced in silence. Raises InnkeeperError.
     """
-    folder = templates_root() / key
+    template, lock, being_removed = Template(key, templates_root() / key), None, False
     try:
-        lock = files.lock(folder / "lock", flags=os.O_RDONLY, shared=True, wait=False)
-    except (FileNotFoundError, NotADirectoryError, BlockingIOError):
-        yield None
-        return
+        lock = files.lock(template.folder / "lock", flags=os.O_RDONLY, shared=True, wait=False)
+    except BlockingIOError:
+        being_removed = True
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # there is none, or its lock is gone
     try:
-        template = Template(key, folder)
-        whole = _is_whole(template)
-        if whole:
-            os.utime(folder / "template.json")
+        if lock is not None and _is_whole(template):
+            os.utime(template.folder / "template.json")
             yield template
+            return
     finally:
-        os.close(lock)
-    if not whole:
+        if lock is not None:
+            os.close(lock)
+    if template.folder.is_dir() and not being_removed:
         remove(key)
-        yield None
+        raise InnkeeperError("the template is damaged: its files are not those that were saved")
+    yield None
 
 
 def exists(key: str) -> bool:
@@ -121,11 +125,16 @@ def remove(key: str) -> bool:
         return True
     except BlockingIOError:
         return False
+    hidden = folder.with_name(f".{key}.{os.urandom(4).hex()}")
     try:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.rename(hidden)  # at once: what is half removed looks like a damaged one
+    except OSError:
+        return not folder.exists()
+    else:
+        shutil.rmtree(hidden, ignore_errors=True)
+        return True
     finally:
         os.close(lock)
-    return True
 
 
 def publish(key: str, ram: Path, state: Path, kernel: Path) -> None:

@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from innkeeper.vm import qemu, saved_state, template
+from innkeeper import files
+from innkeeper.errors import InnkeeperError
+from innkeeper.vm import CloneableVm, HostPrograms, RestoredVm, qemu, registry, saved_state, template
 from innkeeper.vm.config import Disk, Forward, Tap, VmConfig
+from innkeeper.vm.virtio_serial import VirtioSerial
 
 
 @pytest.fixture
@@ -49,6 +54,21 @@ def test_what_a_clone_may_have_of_its_own_is_not_in_the_key(launch: qemu.Launch,
     without = replace(launch, config=replace(config, network=False))
     tap = replace(launch, config=replace(config, network=(Tap(9, "02:00:00:00:00:01", tmp_path),)))
     assert template.key_of(tap) == template.key_of(without)
+
+
+def test_the_generation_id_differs_between_two_launches(launch: qemu.Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By it the kernel of a clone learns that it is one (vmgenid), and reseeds its random numbers."""
+    monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "cache"))
+    entry = registry.outside("id", tmp_path)
+    host = HostPrograms(qemu=Path(launch.program), setpriv=Path("/setpriv"))
+    vm = CloneableVm(replace(launch.config, accel="tcg"), host, entry)
+    restored = RestoredVm(replace(launch.config, accel="tcg"), host, entry, Path("/state"))
+    key = vm.template_key()
+    words = [qemu.arguments(one._launch(VirtioSerial, ())) for one in (vm, vm, restored, restored)]
+    found = [word.removeprefix("vmgenid,guid=") for line in words for word in line if word.startswith("vmgenid,")]
+    assert len(set(found)) == 4
+    assert all(str(uuid.UUID(one)) == one and uuid.UUID(one).version == 4 for one in found)
+    assert vm.template_key() == key
 
 
 @pytest.mark.parametrize(
@@ -105,13 +125,19 @@ def remove_facts(folder: Path) -> None:
     (folder / "template.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_state, truncate_ram, remove_ram, empty_facts, remove_facts])
-def test_a_template_that_is_not_whole_is_not_used_and_goes(root: Path, damage: object) -> None:
+def remove_lock(folder: Path) -> None:
+    (folder / "lock").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_state, truncate_ram, remove_ram, empty_facts, remove_facts, remove_lock])
+def test_a_template_that_is_not_whole_is_said_to_be_damaged_once_and_goes(root: Path, damage: Callable[[Path], None]) -> None:
     publish(root, "key")
-    damage(root / "key")  # type: ignore[operator]
+    damage(root / "key")
+    with pytest.raises(InnkeeperError, match="the template is damaged"), template.found("key"):
+        raise AssertionError("not reached")
+    assert list(root.iterdir()) == []
     with template.found("key") as found:
         assert found is None
-    assert not (root / "key").exists()
     publish(root, "key")
     with template.found("key") as found:
         assert found is not None
@@ -121,8 +147,26 @@ def test_a_copy_of_the_folder_is_not_a_template(root: Path) -> None:
     """Its files are not those that were written and synced."""
     publish(root, "key")
     subprocess.run(["cp", "-a", root / "key", root / "copy"], check=True)
-    with template.found("copy") as found:
+    with pytest.raises(InnkeeperError, match="the template is damaged"), template.found("copy"):
+        raise AssertionError("not reached")
+
+
+def test_one_that_is_being_removed_is_not_there_and_not_damaged(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(root, "key")
+    lock = files.lock(root / "key" / "lock", flags=os.O_RDONLY)
+    with template.found("key") as found:
         assert found is None
+    os.close(lock)
+    seen: list[object] = []
+
+    def rmtree(path: Path, ignore_errors: bool) -> None:
+        with template.found("key") as found:
+            seen.append(found)
+        assert path.is_dir()
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    assert template.remove("key")
+    assert seen == [None]
 
 
 def test_one_process_makes_a_template(root: Path) -> None:
