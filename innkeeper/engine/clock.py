@@ -61,7 +61,7 @@ def correct(agent: Agent) -> bool:
     return True
 
 
-def set_now(agent: Agent) -> None:
-    """Set the guest's clock to the time of this host. Raises RpcError."""
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+def set_now(agent: Agent, ahead_ns: int = 0) -> None:
+    """Set the guest's clock to the time that this host has in `ahead_ns` nanoseconds. Raises RpcError."""
+    seconds, rest = divmod(time.time_ns() + ahead_ns, 1_000_000_000)
     agent.set_guest_date_time(seconds, rest // 1000)

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from innkeeper import paths
+from innkeeper.client import RpcError
+from innkeeper.errors import InnkeeperError
 from innkeeper.shim import clone
 from innkeeper.shim.settings import Settings
 from innkeeper.shim.spec import Size
 from innkeeper.shim.vm_config import configuration
 from innkeeper.vm import CloneableVm, Share, Tap, VmConfig
+from innkeeper.wire import status
 
 
 @pytest.fixture
@@ -60,3 +63,27 @@ def test_two_cards_boot(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_any_template_nothing_is_looked_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.templates.rmdir()
     assert asked_for(settings, config_of(settings), monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InnkeeperError("generation of the clone: 1 in place of 2"),
+        RpcError(status.UNAVAILABLE, "gone", lost=True),
+        ConnectionResetError("reset"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_of_a_clone_fails_the_vm_boots_and_the_log_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """`clones.load` has ended it by then (tests/unit/engine/test_clones.py)."""
+    said: list[str] = []
+
+    def load(vm: CloneableVm, key: str) -> None:
+        raise error
+
+    monkeypatch.setattr("innkeeper.engine.clones.load", load)
+    monkeypatch.setattr("innkeeper.shim.log.error", said.append)
+    assert clone.start(config_of(settings), settings, settings.root.parent) is None
+    assert said == [f"the guest's template cannot be used, booting instead: {error}"]
