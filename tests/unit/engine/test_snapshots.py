@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(*, fails: bool = False) -> Iterator[records.Container]:
+def running(*, fails: bool = False, warning: str | None = None) -> Iterator[records.Container]:
     """A container whose owner answers a snapshot, without a VM."""
     entry = registry.create("web")
     entry.update(container={"image": "busybox", "digest": "", "status": "running"}, address="unix:///nowhere")
@@ -32,7 +32,7 @@ def running(*, fails: bool = False) -> Iterator[records.Container]:
         if fails:
             raise InnkeeperError("the disk is full")
         (Path(request["into"]) / "snapshot.json").write_text(json.dumps({"container": "web"}))
-        return {"warning": None, "seconds": 1.0, "frozen_seconds": 0.5}
+        return {"warning": warning, "seconds": 1.0, "frozen_seconds": 0.5}
 
     try:
         with control.serving(entry.folder, handle, lambda: None):
@@ -75,6 +75,13 @@ def test_a_failure_leaves_nothing() -> None:
         with pytest.raises(InnkeeperError, match="the disk is full"), snapshots.temporary(container):
             raise AssertionError("not reached")
     assert everything() == []
+
+
+def test_a_hook_that_fails_afterwards_is_a_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    with running(warning="hook after-snapshot: it ended with status 1") as container:
+        snapshots.take(container, "one")
+    assert "the snapshot is made, but hook after-snapshot: it ended with status 1" in capfd.readouterr().err
+    assert everything() == ["one"]
 
 
 def test_one_without_a_tag_ends_with_its_use() -> None:
