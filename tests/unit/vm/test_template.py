@@ -12,7 +12,7 @@ import pytest
 
 from innkeeper import files
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm import CloneableVm, HostPrograms, RestoredVm, qemu, registry, saved_state, template
+from innkeeper.vm import CloneableVm, HostPrograms, RestoredVm, qemu, registry, saved_state, template, virtio_serial
 from innkeeper.vm.config import Disk, Forward, Tap, VmConfig
 from innkeeper.vm.virtio_serial import VirtioSerial
 
@@ -69,6 +69,23 @@ def test_the_generation_id_differs_between_two_launches(launch: qemu.Launch, tmp
     assert len(set(found)) == 4
     assert all(str(uuid.UUID(one)) == one and uuid.UUID(one).version == 4 for one in found)
     assert vm.template_key() == key
+
+
+def test_a_clone_has_no_vsock_address(launch: qemu.Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the host has vsock: two clones would have the same one."""
+    monkeypatch.setenv("INNKEEPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(virtio_serial, "open_backend", lambda *_: pytest.fail("a clone has no choice of channels"))
+    config = replace(launch.config, accel="tcg")
+    vm = CloneableVm(config, HostPrograms(qemu=Path(launch.program), setpriv=Path("/setpriv")), registry.outside("id", tmp_path))
+    vm.template_key()
+    channel = vm._open_channel()
+    try:
+        assert isinstance(channel, VirtioSerial)
+        words = qemu.arguments(vm._launch(channel, ()))
+    finally:
+        channel.close()
+    assert [word for word in words if word.startswith("virtio-serial-")]
+    assert not [word for word in words if word.startswith("vhost-") or "guest-cid" in word]
 
 
 @pytest.mark.parametrize(
