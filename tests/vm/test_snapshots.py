@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,15 +147,15 @@ def test_five_forks_of_a_redis(request: pytest.FixtureRequest) -> None:
             innkeeper("rm", "-f", *ids)
 
 
-def test_hooks(tag: str) -> None:
-    """They are told in order, and the one before may refuse."""
+@pytest.fixture
+def hooked() -> Iterator[str]:
+    """A container with all hooks. Each writes its name to /told, hangs if there is /hang, and fails if there is /refuse-NAME."""
+    names = ("before-snapshot", "after-snapshot", "after-fork")
+    body = "#!/bin/sh\\necho {0} >> /told; test ! -e /hang || sleep 1000; echo {0} was asked; test ! -e /refuse-{0}\\n"
     script = "\n".join(
         [
             f"mkdir -p {HOOKS}",
-            *(
-                f"printf '#!/bin/sh\\necho {name} >> /told; test ! -e /refuse\\n' > {HOOKS}/{name}"
-                for name in ("before-snapshot", "after-snapshot", "after-fork")
-            ),
+            *(f"printf '{body.format(name)}' > {HOOKS}/{name}" for name in names),
             f"chmod +x {HOOKS}/*",
             "echo ready > /told",
             "while :; do sleep 1; done",
@@ -162,18 +163,57 @@ def test_hooks(tag: str) -> None:
     )
     with detached(busybox_image(), "sh", "-c", script, options=("--name", "hooked")):
         eventually(lambda: innkeeper("exec", "hooked", "test", "-e", "/told").returncode == 0)
-        succeed("snapshot", "hooked", tag)
-        assert succeed("exec", "hooked", "cat", "/told").split() == ["ready", "before-snapshot", "after-snapshot"]
-        forked = succeed("fork", tag).strip()
-        try:
-            assert succeed("exec", forked, "cat", "/told").split() == ["ready", "before-snapshot", "after-fork"]
-        finally:
-            innkeeper("rm", "-f", forked)
-        succeed("exec", "hooked", "touch", "/refuse")
-        refused = innkeeper("fork", "hooked")
+        yield "hooked"
+
+
+def test_hooks_are_told_in_order(hooked: str, tag: str) -> None:
+    succeed("snapshot", hooked, tag)
+    assert succeed("exec", hooked, "cat", "/told").split() == ["ready", "before-snapshot", "after-snapshot"]
+    forked = succeed("fork", tag).strip()
+    try:
+        assert succeed("exec", forked, "cat", "/told").split() == ["ready", "before-snapshot", "after-fork"]
+    finally:
+        innkeeper("rm", "-f", forked)
+
+
+def test_a_hook_that_fails_before_refuses_the_snapshot(hooked: str, tag: str) -> None:
+    succeed("exec", hooked, "touch", "/refuse-before-snapshot")
+    for command in (("snapshot", hooked, tag), ("fork", hooked)):
+        refused = innkeeper(*command)
         assert refused.returncode == 125
-        assert f"hook {HOOKS}/before-snapshot: it ended with status 1" in refused.stderr.decode()
-        assert state("hooked")["Paused"] is False
+        assert f"hook {HOOKS}/before-snapshot: it ended with status 1: before-snapshot was asked" in refused.stderr.decode()
+    assert not (snapshots_root() / tag).exists()
+    assert state(hooked)["Paused"] is False
+
+
+def test_a_hook_that_fails_after_the_snapshot_is_a_warning(hooked: str, tag: str) -> None:
+    succeed("exec", hooked, "touch", "/refuse-after-snapshot")
+    done = innkeeper("snapshot", hooked, tag)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{tag}\n")
+    assert f"the snapshot is made, but hook {HOOKS}/after-snapshot: it ended with status 1" in done.stderr.decode()
+    assert state(hooked)["Paused"] is False
+
+
+def test_a_hook_that_fails_in_a_fork_ends_it(hooked: str) -> None:
+    """And the container that it is a fork of runs on."""
+    succeed("exec", hooked, "touch", "/refuse-after-fork")
+    refused = innkeeper("fork", hooked, "--rm")
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    assert f"hook {HOOKS}/after-fork: it ended with status 1: after-fork was asked" in refused.stderr.decode()
+    assert [one for one in registry.list_vms() if one.state.get("container", {}).get("forked_from") == hooked] == []
+    assert succeed("exec", hooked, "cat", "/told").split() == ["ready", "before-snapshot", "after-snapshot"]
+
+
+def test_a_hook_has_ten_seconds(hooked: str, tag: str) -> None:
+    succeed("exec", hooked, "touch", "/hang")
+    before = time.monotonic()
+    refused = innkeeper("snapshot", hooked, tag)
+    assert time.monotonic() - before >= 10
+    assert refused.returncode == 125
+    assert f"hook {HOOKS}/before-snapshot: it did not end within 10 s" in refused.stderr.decode()
+    succeed("exec", hooked, "rm", "/hang")
+    succeed("snapshot", hooked, tag)
+    assert "before-snapshot" not in succeed("exec", hooked, "ps"), "it was killed"
 
 
 def test_what_cannot_be_saved_is_refused(counter: str, tmp_path: Path) -> None:

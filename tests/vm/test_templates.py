@@ -6,23 +6,25 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from innkeeper.engine.clones import CLOCK_TOLERANCE_NS
 from innkeeper.paths import cache_root, templates_root
 from innkeeper.vm import registry, template
 from tests import go_helpers
 from tests.eventually import eventually
-from tests.images import busybox_image, debian_image, java_image, python_image
-from tests.vm.command import innkeeper, inspected, succeed
+from tests.images import busybox_image, java_image, python_image
+from tests.vm.command import ARGV, environment, innkeeper, inspected, succeed
 
 pytestmark = pytest.mark.vm
 
 CLONE = ("run", "--rm", "--start", "template")
 """Without a template, this makes one first."""
+CLONES_AT_ONCE = 8
 CLONES = Path(__file__).parent / "clones"
 """Programs that print random numbers."""
 
@@ -60,22 +62,39 @@ def test_inspect_says_how_it_started(key: str) -> None:
         innkeeper("rm", "-f", id)
 
 
+OWN = """
+import os, random, secrets, socket, ssl, uuid
+received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+try:
+    ssl.create_default_context().wrap_bio(received, sent, server_hostname="localhost").do_handshake()
+except ssl.SSLWantReadError:
+    hello = sent.read()
+rest = hello[44 + hello[43]:]  # after the record's header of 5 bytes, the message's of 6, and the random and session id
+rest = rest[2 + int.from_bytes(rest[:2]):]
+rest = rest[1 + rest[0] + 2:]
+extensions = {}
+while rest:
+    size = int.from_bytes(rest[2:4])
+    extensions[int.from_bytes(rest[:2])] = rest[4:4 + size]
+    rest = rest[4 + size:]
+share = extensions[51]
+key_share = share[6:6 + int.from_bytes(share[4:6])]
+assert len(key_share) >= 32 and hello[5] == 1 and hello[43] == 32
+print(os.urandom(16).hex(), secrets.token_hex(16), uuid.uuid4(), random.random(),
+      open("/proc/sys/kernel/random/boot_id").read().strip(), open("/proc/sys/kernel/random/uuid").read().strip(),
+      open("/sys/class/net/eth0/address").read().strip(), socket.gethostname(), ssl.RAND_bytes(16).hex(),
+      hello[11:43].hex(), key_share.hex())
+"""
+"""Print what each clone must have of its own: random numbers of the kernel and of programs, boot id, hardware address, host name.
+
+The last two are of a TLS handshake (RFC 8446, section 4.1.2): its random, and its key share, the public key of a new private one.
+"""
+
+
 @pytest.mark.parametrize("options", [(), ("-v",)], ids=["private", "shared"])
 def test_clones_have_an_identity_of_their_own(key: str, options: tuple[str, ...], tmp_path: Path) -> None:
-    """Random numbers of the kernel and of programs, boot id, hardware address, and clock."""
-    script = (
-        "import os, random, secrets, socket, ssl, time, uuid\n"
-        "own = [os.urandom(16).hex(), secrets.token_hex(16), str(uuid.uuid4()), str(random.random()),\n"
-        " open('/proc/sys/kernel/random/boot_id').read().strip(), open('/proc/sys/kernel/random/uuid').read().strip(),\n"
-        " open('/sys/class/net/eth0/address').read().strip(), socket.gethostname(), ssl.RAND_bytes(16).hex()]\n"
-        "print(*own, time.time())\n"
-    )
     share = ("-v", f"{tmp_path}:/data") if options else ()
-    argv = (*CLONE, *share, python_image(), "python3", "-c", script)
-    with ThreadPoolExecutor(8) as pool:
-        answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(8))]
-    for column in list(zip(*answers, strict=True))[:-1]:
-        assert len(set(column)) == 8, column
+    assert_all_differ((*CLONE, *share, python_image(), "python3", "-c", OWN))
 
 
 def test_programs_in_go_have_random_numbers_of_their_own(key: str) -> None:
@@ -90,11 +109,11 @@ def test_programs_in_java_have_random_numbers_of_their_own(key: str) -> None:
 
 
 def assert_all_differ(argv: Sequence[str]) -> None:
-    """Run the command in 8 clones at once. Each prints random numbers, of which no two may be equal."""
-    with ThreadPoolExecutor(8) as pool:
-        answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(8))]
+    """Run the command in 8 clones at once. Each prints words, of which no two in one place may be equal."""
+    with ThreadPoolExecutor(CLONES_AT_ONCE) as pool:
+        answers = [answer.split() for answer in pool.map(lambda _: succeed(*argv), range(CLONES_AT_ONCE))]
     for column in zip(*answers, strict=True):
-        assert len(set(column)) == 8, column
+        assert len(set(column)) == CLONES_AT_ONCE, column
 
 
 SEQUENCE_NUMBERS = """
@@ -124,8 +143,8 @@ for _ in range(2):
 def test_sequence_numbers_of_one_clone_do_not_tell_those_of_another(key: str) -> None:
     """They are a keyed hash of addresses and ports, plus the time. The key must not be the template's."""
     argv = (*CLONE, python_image(), "python3", "-c", SEQUENCE_NUMBERS)
-    with ThreadPoolExecutor(4) as pool:
-        answers = [[int(number) for number in answer.split()] for answer in pool.map(lambda _: succeed(*argv), range(6))]
+    with ThreadPoolExecutor(CLONES_AT_ONCE) as pool:
+        answers = [[int(number) for number in answer.split()] for answer in pool.map(lambda _: succeed(*argv), range(CLONES_AT_ONCE))]
 
     def near(one: int, other: int) -> bool:
         return min((one - other) % (1 << 32), (other - one) % (1 << 32)) < 200_000_000 // 64
@@ -133,13 +152,35 @@ def test_sequence_numbers_of_one_clone_do_not_tell_those_of_another(key: str) ->
     assert all(near(first, again) for first, again in answers), "one key gives one hash"
     hashes = [first for first, _ in answers]
     alike = [(one, other) for index, one in enumerate(hashes) for other in hashes[:index] if near(one, other)]
-    assert len(alike) < 3, "15 pairs would be near each other by one key, by chance hardly one"
+    assert len(alike) < 3, "28 pairs would be near each other by one key, by chance hardly one"
+
+
+CLOCK = "import sys, time\nfor _ in sys.stdin: print(time.time_ns(), flush=True)"
+"""Print the time for each line that is read."""
+SHORT_NS = 30_000_000
+"""The longest round trip in nanoseconds of a reading that counts."""
 
 
 def test_the_clock_is_right(key: str) -> None:
-    before = time.time()
-    there = float(succeed(*CLONE, debian_image(), "date", "+%s.%N"))
-    assert before < there < time.time()
+    """Within 50 ms: the guest reads it at a moment between two readings of ours, which are close to each other."""
+    argv = [*ARGV, *CLONE, "-i", python_image(), "python3", "-c", CLOCK]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment(), bufsize=0) as running:
+        assert running.stdin is not None and running.stdout is not None
+
+        def read() -> tuple[int, int, int] | None:
+            before = time.time_ns()
+            running.stdin.write(b"\n")  # type: ignore[union-attr]
+            there = int(running.stdout.readline())  # type: ignore[union-attr]
+            after = time.time_ns()
+            return (before, there, after) if after - before <= SHORT_NS else None
+
+        reading = eventually(read, f"no round trip took less than {SHORT_NS / 1e6:g} ms")
+        running.stdin.close()
+    assert running.returncode == 0
+    assert reading is not None
+    before, there, after = reading
+    assert before - CLOCK_TOLERANCE_NS <= there <= after + CLOCK_TOLERANCE_NS, f"off by {(there - before) / 1e6:.1f} ms"
 
 
 def damaged(folder: Path) -> None:
@@ -163,12 +204,12 @@ def half_written(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damaged, unnoticed, half_written])
-def test_a_template_that_cannot_be_used_is_replaced(damage: object, key: str) -> None:
+def test_a_template_that_cannot_be_used_is_replaced_and_one_line_says_so(damage: Callable[[Path], None], key: str) -> None:
     """Only the template of these tests: others may be in use."""
     succeed(*CLONE, busybox_image(), "true")
-    damage(templates_root() / key)  # type: ignore[operator]
-    said = use()
-    assert "booting instead" in said or damage is not unnoticed
+    damage(templates_root() / key)
+    assert use().count("the guest's template cannot be used, booting instead: ") == 1
+    assert "cannot be used" not in use(), "it is said once"
     eventually(lambda: key in keys(), "no template was made anew")
     succeed(*CLONE, busybox_image(), "true")
 

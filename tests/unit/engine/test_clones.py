@@ -21,6 +21,8 @@ from innkeeper.wire import status
 from innkeeper.wire.pb.guest_pb2 import ResumeCloneRequest, ResumeCloneResponse
 
 MS = 1_000_000
+Answer = Callable[[ResumeCloneResponse], None]
+"""Changes the right answer, or raises in its place."""
 
 
 class Vm:
@@ -59,7 +61,7 @@ class Vm:
 class Guest:
     """Answers `ResumeClone`, with what `answer` makes of the right one."""
 
-    def __init__(self, answer: Callable[[ResumeCloneResponse], None]) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     def resume_clone(self, request: ResumeCloneRequest) -> ResumeCloneResponse:
@@ -122,7 +124,7 @@ def broken(response: ResumeCloneResponse) -> None:
     raise ConnectionResetError("the connection was reset")
 
 
-WRONG = {
+WRONG: dict[Answer, str] = {
     other_generation: "generation of the clone",
     early: "the clock of the clone is off by -0.06",
     late: "the clock of the clone is off by 0.06",
@@ -136,13 +138,13 @@ WRONG = {
 @pytest.fixture
 def start(
     helper: "subprocess.Popen[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[ResumeCloneResponse], None]], tuple[Any, Vm, SimpleNamespace]]:
+) -> Callable[[Answer], tuple[Any, Vm, SimpleNamespace]]:
     """A function that has a run started from a template. It returns what came of it, the VM, and the connection."""
     for name in ("kernel", "root"):
         (tmp_path / name).write_text(name)
     config = VmConfig(kernel=tmp_path / "kernel", root=tmp_path / "root", memory_mib=512, cloneable=True, gives_memory_back=False)
 
-    def start(answer: Callable[[ResumeCloneResponse], None]) -> tuple[Any, Vm, SimpleNamespace]:
+    def start(answer: Answer) -> tuple[Any, Vm, SimpleNamespace]:
         vm, client = Vm(config, helper), SimpleNamespace(closed=False)
         client.close = lambda: setattr(client, "closed", True)
         monkeypatch.setattr(templates, "CloneableVm", lambda *_: vm)
@@ -163,9 +165,7 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("answer", WRONG, ids=lambda answer: answer.__name__)
-def test_a_half_made_clone_is_ended_and_the_vm_boots(
-    answer: Callable[[ResumeCloneResponse], None], start: Any, removed: list[str], warnings: list[str]
-) -> None:
+def test_a_half_made_clone_is_ended_and_the_vm_boots(answer: Answer, start: Any, removed: list[str], warnings: list[str]) -> None:
     started, vm, client = start(answer)
     assert started is None, "it boots"
     assert vm.ended and client.closed
@@ -177,7 +177,7 @@ def test_a_half_made_clone_is_ended_and_the_vm_boots(
 
 @pytest.mark.parametrize("answer", [lost, broken])
 def test_of_a_clone_that_somebody_killed_the_template_stays(
-    answer: Callable[[ResumeCloneResponse], None], start: Any, removed: list[str], warnings: list[str], helper: "subprocess.Popen[bytes]"
+    answer: Answer, start: Any, removed: list[str], warnings: list[str], helper: "subprocess.Popen[bytes]"
 ) -> None:
     def killed(response: ResumeCloneResponse) -> None:
         helper.kill()
@@ -201,10 +201,8 @@ def test_a_damaged_template_is_said_to_be_so_and_removed_once(
 ) -> None:
     """`template.found` has removed it: what has its key by now is another one."""
 
-    @contextlib.contextmanager
-    def found(key: str) -> Iterator[None]:
+    def found(key: str) -> None:
         raise InnkeeperError("it is damaged")
-        yield
 
     monkeypatch.setattr(template, "found", found)
     started, vm, _ = start(right)
