@@ -222,14 +222,17 @@ class Containers:
         Without an exec id SIGKILL goes to all processes of the container and other signals to its
         first process. The kernel drops SIGTERM for the first process of a pid namespace if that
         neither handles nor blocks it (pid_namespaces(7)), so SIGKILL is sent instead. It is no
-        error if the process has ended.
+        error if the process has ended, or all processes of a container that is being removed.
 
         Raises NotFound, and Refused for a number that is not a signal.
         """
         if not 1 <= signum <= 64:
             raise Refused("signal", f"{signum} is not a signal")
         if container_id in self.by_id and not exec_id and signum == signal.SIGKILL:
-            self.by_id[container_id].signal_all(signum)
+            try:
+                self.by_id[container_id].signal_all(signum)
+            except WrongState:
+                pass  # the removal has taken its cgroup away, so no process is left
             return
         process = self.process(container_id, exec_id)
         if process.exit_status is not None:

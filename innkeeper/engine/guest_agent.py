@@ -136,7 +136,7 @@ class Process:
         try:
             self._agent.signal_process(*self._ids, number)
         except RpcError as error:
-            if error.code != status.NOT_FOUND and "ESRCH" not in error.message:
+            if error.code != status.NOT_FOUND:
                 raise
 
     def wait(self) -> int:

@@ -192,6 +192,35 @@ def test_a_process_that_ends_at_this_moment_is_no_error(guest: Guest, monkeypatc
     guest.run(body)
 
 
+def test_signals_while_the_container_is_removed(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is that for a process that has ended, also once the cgroup is gone."""
+
+    async def body() -> None:
+        init, _added = await guest.add("box"), await guest.exec("box", "more")
+        container, steps = guest.sandbox.containers.get("box"), guest.steps
+
+        async def last_hooks(_hooks: object) -> list[str]:
+            await steps.take("poststop")
+            return []
+
+        monkeypatch.setattr(container._hooks, "run_last", last_hooks)
+        container._poststop_due = True
+        held = [steps.hold("remove box"), steps.hold("poststop")]
+        removing = start(guest.sandbox.containers.remove("box"))
+        for step, event, gone in zip(("remove box", "poststop"), held, (False, True), strict=True):
+            await steps.reached(step)
+            assert (container.cgroup is None) == gone
+            for exec_id, signum in (("", signal.SIGKILL), ("box", signal.SIGKILL), ("", signal.SIGTERM), ("more", signal.SIGKILL)):
+                guest.sandbox.containers.signal("box", exec_id, signum)
+            event.set()
+        await removing.wait()
+        assert init.signals == []
+        with pytest.raises(NotFound):
+            guest.sandbox.containers.signal("box", "", signal.SIGKILL)
+
+    guest.run(body)
+
+
 # streams
 
 
