@@ -30,6 +30,11 @@ NUMBERS = {
     "pids-limit": ("pids", "limit"),
 }
 TEXTS = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
+PAIRS = {"memory": ("limit", "swap"), "cpu": ("period", "quota")}
+"""Limits that can only be set together.
+
+The swap limit includes the memory limit, and cgroup v2 has one file for quota and period.
+"""
 NO_RESCTRL = "no resctrl mount"
 OPTIONS = (
     Option("resources", "limits as a JSON document of the specification; - for standard input", "FILE", short="r"),
@@ -54,7 +59,7 @@ def update(context: Context, parsed: Parsed) -> int:
             observed = state_dir.observe()
             record = observed.record
             current = record.resources or (state_dir.load_config().get("linux") or {}).get("resources") or {}
-            await load_container(state_dir, observed).update(parse_resources(_with_memory(changes, current)))
+            await load_container(state_dir, observed).update(parse_resources(_with_pairs(changes, current)))
             state_dir.save(replace(record, resources=merged(current, changes)))
 
     loop.run(main())
@@ -62,6 +67,15 @@ def update(context: Context, parsed: Parsed) -> int:
 
 
 def _changes(parsed: Parsed) -> Document:
+    """Return the changes as a document. Memory without a limit has no swap limit either, as in runc."""
+    changes = _requested(parsed)
+    memory = changes.get("memory")
+    if isinstance(memory, dict) and memory.get("limit") == -1 and memory.get("swap") is None:
+        return {**changes, "memory": {**memory, "swap": -1}}
+    return changes
+
+
+def _requested(parsed: Parsed) -> Document:
     if parsed.has("resources"):
         name = parsed.text("resources")
         return read_json(sys.stdin.fileno() if name == "-" else Path(name), "--resources")
@@ -77,17 +91,15 @@ def _changes(parsed: Parsed) -> Document:
     return dict(changes)
 
 
-def _with_memory(changes: Document, current: Document) -> Document:
-    """Add the present memory or swap limit if only the other one changes.
-
-    The swap limit includes the memory limit, so the two can only be checked together.
-    """
-    memory = changes.get("memory")
-    if not isinstance(memory, dict) or not ("swap" in memory or "limit" in memory):
-        return changes
-    before = current.get("memory") or {}
-    limits = {key: before[key] for key in ("limit", "swap") if before.get(key) is not None}
-    return {**changes, "memory": {**limits, **memory}}
+def _with_pairs(changes: Document, current: Document) -> Document:
+    """Add the present other half of each pair of which only one half changes."""
+    result = dict(changes)
+    for section, pair in PAIRS.items():
+        part = changes.get(section)
+        if isinstance(part, dict) and any(key in part for key in pair):
+            before = current.get(section) or {}
+            result[section] = {**{key: before[key] for key in pair if before.get(key) is not None}, **part}
+    return result
 
 
 def merged(current: Document, changes: Document) -> Document:
