@@ -9,7 +9,7 @@ from agent.oci.arguments import Option
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs/oci.md"
-HEAD = "| verb | option | runc | crun | ours | why different |"
+HEAD = "| verb | option | runc | crun | ours | why different | test |"
 GLOBAL = "(before the verb)"
 OF_THE_PARSERS = frozenset(("help", "usage", "version"))
 """What every option parser adds."""
@@ -17,7 +17,7 @@ OF_THE_PARSERS = frozenset(("help", "usage", "version"))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One option. runc and crun: yes, no, or the version that has it first; ours: yes, refused or no."""
+    """One option. runc and crun: yes, no, or the version that has it first; ours: yes, refused or no; test: FILE::FUNCTION."""
 
     verb: str
     option: str
@@ -25,13 +25,14 @@ class Row:
     crun: str
     ours: str
     why: str
+    test: str
 
 
 def rows() -> list[Row]:
     """The table."""
     lines = DOCS.read_text().split(HEAD, 1)[1].splitlines()[2:]
     end = next((index for index, line in enumerate(lines) if not line.startswith("|")), len(lines))
-    return [Row(*[cell.strip().strip("`").removeprefix("--") for cell in line.strip("|").split(" | ")]) for line in lines[:end]]
+    return [Row(*[cell.strip().strip("`").removeprefix("--") for cell in line.split("|")[1:-1]]) for line in lines[:end]]
 
 
 def ours(verb: str) -> tuple[Option, ...]:

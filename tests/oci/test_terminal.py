@@ -70,6 +70,20 @@ def test_create_sends_the_terminal(runtime: Runtime, bundle: Bundle, tmp_path: P
     runtime("delete", "a")
 
 
+def test_run_sends_the_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    """In the background: another process relays it."""
+    bundle.sh("tty; read line; echo got $line", terminal=True)
+    console = Console(tmp_path / "console.sock")
+    runtime("run", "-d", "--console-socket", console.path, "-b", bundle.save("a"), "a")
+    assert console.read_until(b"\r\n") == b"/dev/pts/0\r\n"
+    os.write(console.master, b"word\n")
+    assert console.read_until(b"got word\r\n") == b"word\r\ngot word\r\n"
+    runtime.until("a", "stopped")
+    console.close()
+    assert "--console-socket" in runtime.refuses("run", "-d", "-b", bundle.path, "b")
+    runtime("delete", "a")
+
+
 def test_exec_sends_its_terminal(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     runtime("run", "-d", "-b", bundle.args("sleep", "1000").save("a"), "a")
     console = Console(tmp_path / "console.sock")

@@ -1,4 +1,7 @@
-"""The table of options in docs/oci.md is what the parser knows."""
+"""The table of options in docs/oci.md is what the parser knows, and each row has a test of what the option does."""
+
+import ast
+from functools import cache
 
 import pytest
 
@@ -7,6 +10,7 @@ from agent.oci import command_table
 from agent.oci.arguments import UsageError, parse
 from tests.oci import options
 from tests.oci.options import Row
+from tests.paths import ROOT
 
 VERBS = [options.GLOBAL, *command_table.MODULES]
 
@@ -36,3 +40,16 @@ def test_no_option_is_left_out() -> None:
     ours = {(verb, option.name) for verb in VERBS for option in options.ours(verb) if option.name not in options.OF_THE_PARSERS}
     assert sorted(ours - rows) == []
     assert len(rows) == len(options.rows())
+
+
+def test_each_row_names_a_test_that_exists() -> None:
+    """Of what the option does: that it is known to the parser is enough for one that is refused alone."""
+    rows = options.rows()
+    assert [row for row in rows if row.test.partition("::")[2] not in functions_of(row.test.partition("::")[0])] == []
+    assert [row for row in rows if row.ours == "yes" and row.test.endswith(f"::{test_each_row.__name__}")] == []
+
+
+@cache
+def functions_of(path: str) -> frozenset[str]:
+    """Return the names of the functions of a test file."""
+    return frozenset(node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.FunctionDef))
