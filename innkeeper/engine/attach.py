@@ -38,16 +38,19 @@ def attach_streams(process: Process, *, interactive: bool, tty: bool) -> int:
         if tty:
             control.put(signal.SIGWINCH)
         typed = stack.enter_context(terminal.raw()) if interactive and tty else b""
-        outputs = [streams.output(process.read_stdout, streams.to_descriptor(1), "stdout")]
+        ended: queue.SimpleQueue[streams.Pump] = queue.SimpleQueue()
+        outputs = [streams.output(process.read_stdout, streams.to_descriptor(1), "stdout", ended)]
         if not tty:
-            outputs.append(streams.output(process.read_stderr, streams.to_descriptor(2), "stderr"))
+            outputs.append(streams.output(process.read_stderr, streams.to_descriptor(2), "stderr", ended))
         if interactive:
             stack.callback(streams.StdinPump(process, 0, typed).stop)
         elif not tty:
             process.close_stdin()
         try:
-            for pump in outputs:
-                _join_interruptibly(pump)
+            for _ in outputs:
+                # In the order in which they end. One whose reader is gone takes nothing more from
+                # the process, which may then wait forever, and the other pump with it.
+                _next_interruptibly(ended).finish()
         except BrokenPipeError:
             # Nobody reads our output any more. SIGPIPE would kill a local program here.
             process.signal(signal.SIGKILL)
@@ -55,15 +58,17 @@ def attach_streams(process: Process, *, interactive: bool, tty: bool) -> int:
         return process.wait()
 
 
-def _join_interruptibly(pump: streams.Pump) -> None:
-    """Join `pump` with a timeout, again and again, then raise what ended it.
+def _next_interruptibly(ended: "queue.SimpleQueue[streams.Pump]") -> streams.Pump:
+    """Return the next pump that has ended, waiting with a timeout, again and again.
 
-    Python runs signal handlers in the main thread, between two bytecodes. A join without a timeout
+    Python runs signal handlers in the main thread, between two bytecodes. A wait without a timeout
     would hold back a handler that raises Interrupted.
     """
-    while pump.is_alive():
-        pump.join(timeout=3600)
-    pump.finish()
+    while True:
+        try:
+            return ended.get(timeout=3600)
+        except queue.Empty:
+            continue
 
 
 @contextmanager

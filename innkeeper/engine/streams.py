@@ -7,7 +7,10 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import queue
 
 READ_SIZE = 1 << 20
 """Bytes per read request, far below the 4 MiB limit of a message on the wire."""
@@ -34,11 +37,15 @@ class Streams(Protocol):
 
 
 class Pump(threading.Thread):
-    """A thread that keeps the exception that ended it, for the thread that joins it."""
+    """A thread that keeps the exception that ended it, for the thread that joins it.
 
-    def __init__(self, name: str, work: Callable[[], None]) -> None:
+    It puts itself into `ended` when it ends.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None], ended: "queue.SimpleQueue[Pump] | None" = None) -> None:
         super().__init__(name=name, daemon=True)
         self._work = work
+        self._ended = ended
         self.failure: Exception | None = None
         self.start()
 
@@ -47,6 +54,9 @@ class Pump(threading.Thread):
             self._work()
         except Exception as error:  # noqa: BLE001 - the edge of a thread: finish() raises it in the thread that waits
             self.failure = error
+        finally:
+            if self._ended is not None:
+                self._ended.put(self)
 
     def finish(self) -> None:
         """Wait until the thread ends, then raise the exception that ended it, if any."""
@@ -55,14 +65,14 @@ class Pump(threading.Thread):
             raise self.failure
 
 
-def output(read: Callable[[int], bytes], write: Callable[[bytes], None], name: str) -> Pump:
+def output(read: Callable[[int], bytes], write: Callable[[bytes], None], name: str, ended: "queue.SimpleQueue[Pump] | None" = None) -> Pump:
     """Start a pump that copies from `read` to `write` until `read` returns b""."""
 
     def work() -> None:
         while data := read(READ_SIZE):
             write(data)
 
-    return Pump(name, work)
+    return Pump(name, work, ended)
 
 
 def to_descriptor(descriptor: int) -> Callable[[bytes], None]:
