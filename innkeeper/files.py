@@ -1,5 +1,6 @@
-"""Locks on files, files that are replaced as a whole, hashes of files. Uses the standard library only."""
+"""Locks on files, files that are replaced as a whole, copies with holes, hashes. Uses the standard library only."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 CREATE = os.O_RDWR | os.O_CREAT
+COPY_SIZE = 64 << 20
 SILENT_SECONDS = 1.0
 """Seconds of waiting for a lock until a line says so."""
 
@@ -118,6 +120,30 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Copy the content of one descriptor's file into the empty file of another. Holes stay holes.
+
+    Raises OSError.
+    """
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(source, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # only a hole is left
+            raise
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            copied = os.sendfile(target, source, start, min(COPY_SIZE, end - start))
+            if not copied:
+                raise OSError(errno.EIO, "the file became shorter")
+            start += copied
 
 
 def sha256(data: bytes) -> str:

@@ -5,7 +5,6 @@ its target. A file that the operator has changed since belongs to the operator: 
 reported.
 """
 
-import errno
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.files import hash_file, replaced
+from innkeeper.files import copy_sparse, hash_file, replaced
 
 RECORD = "installed.json"
 LINK = "link to "
@@ -152,23 +151,7 @@ def check_handlers_are_free(names: Iterable[str], other: Path) -> None:
         )
 
 
-def copy_sparse(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copy a file's content and keep its holes."""
-    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
-        size = os.fstat(reader.fileno()).st_size
-        writer.truncate(size)
-        end = 0
-        while (start := _next_data(reader.fileno(), end)) is not None:
-            end = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
-            writer.seek(start)
-            while start < end:
-                start += os.sendfile(writer.fileno(), reader.fileno(), start, end - start)
-
-
-def _next_data(descriptor: int, at: int) -> int | None:
-    try:
-        return os.lseek(descriptor, at, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return None  # there is only a hole up to the end
-        raise
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        copy_sparse(reader.fileno(), writer.fileno())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import Installation, check_handlers_are_free, copy_sparse
+from innkeeper.installation import Installation, check_handlers_are_free, copy_file
 from innkeeper.kata import files
 
 QEMU = (Path("/opt/kata/bin/qemu-system-x86_64"), Path("/usr/bin/qemu-system-x86_64"))
@@ -81,7 +81,7 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     installation = Installation(layout.prefix)
     made: list[Path] = []
     for source in (built.bzImage, built.vmlinux, built.disk, built.initrd, built.verity, built.manifest):
-        made.append(installation.put(layout.prefix / "share" / source.name, partial(copy_sparse, source)))
+        made.append(installation.put(layout.prefix / "share" / source.name, partial(copy_file, source)))
     for path, text in layout.texts(built.verity.read_text()).items():
         made.append(installation.put_text(path, text))
     installation.save()

@@ -15,7 +15,7 @@ import innkeeper.shim
 from innkeeper import manifests, paths, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import Installation, check_handlers_are_free, copy_sparse
+from innkeeper.installation import Installation, check_handlers_are_free, copy_file
 from innkeeper.node import files, packages
 from innkeeper.shim import settings
 from innkeeper.shim.main import PROGRAM
@@ -117,7 +117,7 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     check_handlers_are_free((layout.handler, layout.handler + files.EROFS), layout.prefix / "share/runtimeclass.yaml")
     installation = Installation(layout.prefix, RECORD)
     sources = packages.sources()
-    made = [installation.put(path, partial(copy_sparse, source)) for path, source in layout.copies(built, sources).items()]
+    made = [installation.put(path, partial(copy_file, source)) for path, source in layout.copies(built, sources).items()]
     python = python_for(sources)
     subprocess.run([python, "-I", "-m", "compileall", "-q", "-f", layout.library], stdin=subprocess.DEVNULL, check=True)
     for path in layout.library.rglob("__pycache__/*.pyc"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from innkeeper import __version__, programs
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import copy_sparse
+from innkeeper.installation import copy_file
 from innkeeper.node import packages
 from innkeeper.node.install import PYTHON, Layout
 
@@ -62,7 +62,7 @@ def stage(root: Path, built: Artifacts, sources: dict[Path, Path]) -> None:
     """Lay the package out below `root`, with its control files."""
     root.chmod(0o755)
     for path, source in LAYOUT.copies(built, sources).items():
-        copy_sparse(source, _place(root, path))
+        copy_file(source, _place(root, path))
     texts = LAYOUT.texts({})
     control = Path("/DEBIAN")
     plain = {control / "control": CONTROL, control / "conffiles": _conffiles(texts), **texts}

@@ -12,6 +12,7 @@ import os
 import time
 from pathlib import Path
 
+from innkeeper.files import copy_sparse
 from innkeeper.vm.qmp import Qmp, QmpError
 
 SECONDS = 60.0
@@ -20,7 +21,6 @@ SECONDS_WITH_MEMORY = 600.0
 """The same with all of the memory, on a slow disk."""
 UNLIMITED = 1 << 40
 """Bytes per second. QEMU writes 128 MiB per second by itself, for the sake of a network."""
-COPY_SIZE = 64 << 20
 FICLONE = 0x40049409
 READ_AHEAD = 128 << 10
 """Bytes that one call reads ahead at most (mm/readahead.c)."""
@@ -114,7 +114,7 @@ def copy_memory(path: Path) -> int:
     memory = os.memfd_create("guest-memory")
     try:
         with open(path, "rb") as source:
-            _copy_data(source.fileno(), memory)
+            copy_sparse(source.fileno(), memory)
     except BaseException:
         os.close(memory)
         raise
@@ -147,35 +147,6 @@ def copy_disk(path: Path, target: Path) -> None:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
                     raise
-                _copy_data(source.fileno(), into)
+                copy_sparse(source.fileno(), into)
     finally:
         os.close(into)
-
-
-def _copy_data(source: int, target: int) -> None:
-    """Copy what is not a hole into an empty file. Raises OSError."""
-    size = os.fstat(source).st_size
-    os.ftruncate(target, size)
-    for start, end in _data(source, size):
-        os.lseek(target, start, os.SEEK_SET)
-        while start < end:
-            copied = os.sendfile(target, source, start, min(COPY_SIZE, end - start))
-            if not copied:
-                raise OSError(errno.EIO, "the file became shorter")
-            start += copied
-
-
-def _data(source: int, size: int) -> "list[tuple[int, int]]":
-    """Return the ranges of a file that are not holes (lseek(2), SEEK_DATA)."""
-    found = []
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break  # only a hole is left
-            raise
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        found.append((start, end))
-    return found

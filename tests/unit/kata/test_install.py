@@ -9,7 +9,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import Artifacts
-from innkeeper.installation import copy_sparse
+from innkeeper.installation import copy_file
 from innkeeper.kata import Layout, install, uninstall
 from innkeeper.node.files import runtime_classes
 
@@ -102,11 +102,11 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
             file.seek(at)
             file.write(b"data" * 5000)
         file.truncate(64 << 20)
-    copy_sparse(source, target)
+    copy_file(source, target)
     assert target.read_bytes() == source.read_bytes()
     assert target.stat().st_blocks <= source.stat().st_blocks
     source.write_bytes(b"")
-    copy_sparse(source, target)
+    copy_file(source, target)
     assert target.read_bytes() == b""
 
 
