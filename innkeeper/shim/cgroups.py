@@ -11,13 +11,13 @@ would make, and that is made here, without systemd, as runc does for a path of c
 
 import errno
 import os
-import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.vm.process_info import kill
 
 REMOVE_SECONDS = 3.0
 """Seconds to wait for the end of what is in a group. containerd gives the action `delete` five."""
@@ -167,8 +167,7 @@ def remove_all(folders: Iterable[Path]) -> None:
             if waited > REMOVE_SECONDS:
                 raise OSError(errno.EBUSY, "processes are still in the group", str(folder))
             if waited > NATURAL_SECONDS:
-                for pid in _processes(folder):
-                    _kill(pid, folder)
+                _kill(folder)
             time.sleep(POLL_SECONDS)
 
 
@@ -191,21 +190,10 @@ def _processes(folder: Path) -> list[int]:
         return []  # there is no such group any more
 
 
-def _kill(pid: int, folder: Path) -> None:
-    """Kill a process of the group, which is compared once the pidfd is open: the id may be another's by then."""
-    if pid in (0, os.getpid()):
-        return
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return  # it has ended
-    try:
-        if pid in _processes(folder):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    except OSError:
-        pass  # it has just ended
-    finally:
-        os.close(descriptor)
+def _kill(folder: Path) -> None:
+    """Kill what is in a group, but for this process."""
+    for pid in _processes(folder):
+        kill(pid, lambda pid: pid in _processes(folder))
 
 
 def _move(pid: int, *folders: Path) -> None:

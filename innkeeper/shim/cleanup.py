@@ -4,13 +4,13 @@ containerd runs it after every container, also after those whose shim has cleane
 it. For a container of a pod it touches nothing of the pod's.
 """
 
-import os
 import signal
 import time
 from pathlib import Path
 
 from innkeeper.shim import cgroups, hooks, mounts, state
 from innkeeper.shim.pb import containerd_pb2 as pb
+from innkeeper.vm.process_info import kill
 
 KILLED = 128 + signal.SIGKILL
 
@@ -19,7 +19,8 @@ def delete(bundle: Path) -> bytes:
     """Remove what `bundle` has left. Return the answer for containerd. Raises OSError."""
     left = state.load(bundle)
     if left.shim is not None:
-        _kill(*left.shim)
+        pid, start_time = left.shim  # containerd has given it up; its VM ends with it
+        kill(pid, lambda pid: state.start_time(pid) == start_time)
     cgroups.remove_all(map(Path, left.groups))
     for folder in left.folders:
         mounts.remove(Path(folder))
@@ -30,22 +31,3 @@ def delete(bundle: Path) -> bytes:
     now = time.time_ns()
     answer = pb.DeleteResponse(exit_status=KILLED, exited_at=pb.Timestamp(seconds=now // 10**9, nanos=now % 10**9))
     return bytes(answer.SerializeToString())
-
-
-def _kill(pid: int, start_time: int) -> None:
-    """Kill a shim that containerd has given up. Its VM ends with it.
-
-    The start time is compared once the pidfd is open: from then on the id cannot mean another
-    process.
-    """
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return  # it has ended
-    try:
-        if state.start_time(pid) == start_time and pid != os.getpid():
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    except OSError:
-        pass  # it has just ended
-    finally:
-        os.close(descriptor)

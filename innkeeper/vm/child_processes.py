@@ -8,13 +8,14 @@ how `orphans` finds a process whose owner was killed in the moment between fork 
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from innkeeper.vm.process_info import kill
 
 TERM_SECONDS = 2.0
 """Seconds that a helper process gets between SIGTERM and SIGKILL."""
@@ -129,7 +130,7 @@ def kill_orphans(folder: Path) -> None:
     deadline = time.monotonic() + 5
     while (pids := _own(orphans(folder))) and time.monotonic() < deadline:
         for pid in pids:
-            _kill(pid, folder)
+            kill(pid, lambda pid: pid in orphans(folder))
         time.sleep(0.01)
 
 
@@ -148,22 +149,3 @@ def _program(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
-
-
-def _kill(pid: int, folder: Path) -> None:
-    """Send SIGKILL through a pidfd, so that a process that reuses the pid is not hit.
-
-    The working directory is compared again once the pidfd is open: from then on the pid cannot mean
-    another process.
-    """
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if pid in orphans(folder):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)

@@ -1,6 +1,9 @@
-"""What is asked of a process of this host by its id: its memory, the priority of its session."""
+"""What is asked of a process of this host by its id: its memory, the priority of its session, its end."""
 
+import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 LOWEST, USUAL = 19, 0
@@ -37,3 +40,22 @@ def set_priority(pid: int, value: int) -> None:
             time.sleep(0.05)
         except OSError:
             return  # this kernel has none, or the process has ended
+
+
+def kill(pid: int, is_meant: Callable[[int], bool]) -> None:
+    """Send SIGKILL to a process through a pidfd. Nothing happens if it has ended, or is this one.
+
+    `is_meant` gets the pid once the pidfd is open: from then on it cannot mean another process. It
+    may raise OSError for one that has ended.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid != os.getpid() and is_meant(pid):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
