@@ -214,13 +214,10 @@ def _remove(folder: Path) -> None:
 
 def _sync_filesystem(folder: Path) -> None:
     """Write everything to disk (syncfs(2)) before a rename makes the result look finished."""
-    import ctypes
+    from innkeeper.libc import check, libc
 
-    libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
+        check(libc.syncfs(descriptor), path=folder)
     finally:
         os.close(descriptor)

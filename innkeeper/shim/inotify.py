@@ -1,10 +1,11 @@
 """inotify(7): which folders have changed. Python has no interface to it."""
 
-import ctypes
 import errno
 import os
 import select
 import struct
+
+from innkeeper.libc import check, libc
 
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
 IN_ONLYDIR = 0x0100_0000
@@ -14,8 +15,6 @@ OVERFLOW = -1
 _EVENT = struct.Struct("iIII")
 _BUFFER = 64 << 10
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Inotify:
     """An instance. The kernel may have none left for this user (EMFILE): then `wait` only waits. `close` must be called."""
@@ -23,11 +22,13 @@ class Inotify:
     def __init__(self) -> None:
         """Make it. Raises OSError."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._descriptor = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-        if self._descriptor < 0 and ctypes.get_errno() not in (errno.EMFILE, errno.ENFILE):
-            number = ctypes.get_errno()
-            os.close(self._wake)
-            raise OSError(number, f"inotify: {os.strerror(number)}")
+        self._descriptor = -1
+        try:
+            self._descriptor = check(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                os.close(self._wake)
+                raise
         self.misses = self._descriptor < 0
         """Whether there are changes that are not told."""
 
@@ -38,12 +39,12 @@ class Inotify:
         """
         if self._descriptor < 0:
             return OVERFLOW
-        number = int(_libc.inotify_add_watch(self._descriptor, f"/proc/self/fd/{folder}".encode(), CHANGES | IN_ONLYDIR))
-        if number >= 0:
-            return number
-        error = ctypes.get_errno()
-        if error != errno.ENOSPC:
-            raise OSError(error, f"inotify: {os.strerror(error)}")
+        path = f"/proc/self/fd/{folder}".encode()
+        try:
+            return check(libc.inotify_add_watch(self._descriptor, path, CHANGES | IN_ONLYDIR), "inotify")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
         self.misses = True  # the user has no watch left
         return OVERFLOW
 

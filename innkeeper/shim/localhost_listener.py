@@ -17,6 +17,8 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from innkeeper.libc import check, libc
+
 BPF_MAP_CREATE, BPF_MAP_UPDATE_ELEM, BPF_PROG_LOAD, BPF_LINK_CREATE = 0, 2, 5, 28
 BPF_MAP_TYPE_SOCKMAP = 15
 BPF_PROG_TYPE_SK_LOOKUP = 30
@@ -37,8 +39,6 @@ LOAD_U32, STORE_U32, LOAD_IMM64 = 0x61, 0x62, 0x18
 MOVE, MOVE_IMM, ADD_IMM = 0xBF, 0xB7, 0x07
 JUMP, JUMP_NOT_EQUAL, JUMP_EQUAL, CALL, EXIT = 0x05, 0x55, 0x15, 0x85, 0x95
 PSEUDO_MAP_FD = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_listeners() -> tuple[list[socket.socket], int]:
@@ -170,8 +170,4 @@ def _assembled(lines: Sequence[Step | str]) -> bytes:
 def _bpf(command: int, attributes: bytes) -> int:
     """Call bpf(2). Raises OSError."""
     buffer = ctypes.create_string_buffer(attributes, ATTRIBUTES)
-    result = int(_libc.syscall(SYS_BPF[platform.machine()], command, buffer, ATTRIBUTES))
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"bpf(2) command {command}: {os.strerror(number)}")
-    return result
+    return check(libc.syscall(SYS_BPF[platform.machine()], command, buffer, ATTRIBUTES), f"bpf(2) command {command}")

@@ -4,20 +4,19 @@ A namespace belongs to a thread (setns(2)). One that nobody is in lives as long 
 it is open, so it never outlives this process and what it has started there.
 """
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from innkeeper.libc import check, libc
 from innkeeper.shim.mounts import MS_REC, MS_SLAVE, mount
 
 CLONE_FS, CLONE_NEWNS = 0x200, 0x20000
 THREADS_OWN = "/proc/thread-self/ns/mnt"
 
 Result = TypeVar("Result")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class MountNamespace:
@@ -36,8 +35,8 @@ class MountNamespace:
         """Return what `work` returns inside. Raises what it raises, and OSError."""
 
         def inside() -> Result:
-            _check(_libc.unshare(CLONE_FS), "unshare")  # setns(2) needs a working directory of the thread's own
-            _check(_libc.setns(self._descriptor, CLONE_NEWNS), "setns")
+            check(libc.unshare(CLONE_FS), "unshare")  # setns(2) needs a working directory of the thread's own
+            check(libc.setns(self._descriptor, CLONE_NEWNS), "setns")
             return work()
 
         return _in_thread(inside)
@@ -56,7 +55,7 @@ def in_copy(work: Callable[[], Result]) -> Result:
     """
 
     def inside() -> Result:
-        _check(_libc.unshare(CLONE_NEWNS), "unshare")
+        check(libc.unshare(CLONE_NEWNS), "unshare")
         mount("none", Path("/"), None, MS_REC | MS_SLAVE)
         return work()
 
@@ -80,9 +79,3 @@ def _in_thread(work: Callable[[], Result]) -> Result:
     if errors:
         raise errors[0]
     return results[0]
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.libc import check, libc
 
 MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x1, 0x1000, 0x4000, 0x40000, 0x80000, 0x100000
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
@@ -27,13 +28,11 @@ PAGE = 4096
 FLAGS = {"rw": 0, "ro": MS_RDONLY, "bind": MS_BIND, "rbind": MS_BIND | MS_REC}
 """Options of a snapshotter's mount that are flags of mount(2). All others are data."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def mount(source: str, target: Path, kind: str | None, flags: int, data: str | None = None) -> None:
     """Call mount(2). Raises OSError, which names the target."""
     arguments = [None if text is None else os.fsencode(text) for text in (source, str(target), kind)]
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), target)
+    check(libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), path=target)
 
 
 def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path) -> None:
@@ -62,7 +61,7 @@ def clone(path: Path) -> int:
     See open_tree(2), Linux 5.2. It is gone when the descriptor is closed, unless it was attached.
     """
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
-    return _check(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags), path)
+    return check(libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags), path=path)
 
 
 def set_propagation(tree: int, propagation: int, path: Path) -> None:
@@ -78,12 +77,12 @@ def set_read_only(tree: int, path: Path, *, recursive: bool) -> None:
 def _set_attributes(tree: int, path: Path, *, set: int = 0, propagation: int = 0, flags: int = AT_RECURSIVE) -> None:
     """Call mount_setattr(2) (Linux 5.12)."""
     attributes = (ctypes.c_uint64 * 4)(set, 0, propagation, 0)
-    _check(_libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | flags, attributes, ctypes.sizeof(attributes)), path)
+    check(libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | flags, attributes, ctypes.sizeof(attributes)), path=path)
 
 
 def attach(tree: int, target: Path) -> None:
     """Mount a `clone` at `target`, also if it was made in another mount namespace. Raises OSError."""
-    _check(_libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH), target)
+    check(libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH), path=target)
 
 
 def make_shared(folder: Path) -> None:
@@ -126,8 +125,11 @@ def unmount(folder: Path) -> None:
     """Unmount everything at and below `folder`. Two processes may do this at once. Raises OSError if something stays mounted."""
     folder = folder.parent.resolve() / folder.name
     for point in below(folder):
-        if _libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW) < 0 and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
-            raise OSError(ctypes.get_errno(), "unmount", str(point))
+        try:
+            check(libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW), "unmount", point)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
     if left := below(folder):
         raise OSError(errno.EBUSY, "still mounted", str(left[0]))
 
@@ -139,11 +141,3 @@ def remove(folder: Path) -> None:
     """
     unmount(folder)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check(result: int, target: Path) -> int:
-    """Return the result of a system call. Raises OSError, which names `target`."""
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(target))
-    return result

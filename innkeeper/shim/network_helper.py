@@ -7,7 +7,6 @@ any, what each interface has of addresses, routes and static neighbours, with th
 `localhost_listener`, or the reason why there are none.
 """
 
-import ctypes
 import fcntl
 import json
 import os
@@ -16,6 +15,7 @@ import struct
 import sys
 from typing import Any
 
+from innkeeper.libc import check, libc
 from innkeeper.shim import localhost_listener
 
 CLONE_NEWNET = 0x40000000
@@ -34,8 +34,6 @@ NUD_PERMANENT = 0x80
 TAP = "innkeeper"
 """Names of taps begin so."""
 INTERFACES_MAX = 16
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -66,14 +64,12 @@ def main() -> None:
 def enter(namespace: str) -> None:
     """Enter a network namespace, or a new one if there is no path. Raises OSError."""
     if not namespace:
-        if _libc.unshare(CLONE_NEWNET) < 0:
-            raise OSError(ctypes.get_errno(), "unshare")
+        check(libc.unshare(CLONE_NEWNET), "unshare")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:  # as runc does
             fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
         return
     descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    if _libc.setns(descriptor, CLONE_NEWNET) < 0:
-        raise OSError(ctypes.get_errno(), "setns", namespace)
+    check(libc.setns(descriptor, CLONE_NEWNET), "setns", namespace)
     os.close(descriptor)
 
 

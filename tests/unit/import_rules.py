@@ -27,7 +27,8 @@ _HOST = ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.pr
 PACKAGES = (
     Package("innkeeper.errors", "the one exception that a user sees as a message and a hint"),
     Package("innkeeper.paths", "where the host's side keeps its files, and what it is called"),
-    Package("innkeeper.files", "locks on files, files that are replaced as a whole, hashes of files", ("innkeeper.progress",)),
+    Package("innkeeper.files", "locks on files, files that are replaced as a whole, copies with holes, hashes", ("innkeeper.progress",)),
+    Package("innkeeper.libc", "system calls that Python has no function for"),
     Package("innkeeper.progress", "progress on standard error", ("innkeeper.errors",)),
     Package("innkeeper.programs", "programs of the host: which package has each", ("innkeeper.errors", "innkeeper.progress")),
     Package(
@@ -46,7 +47,11 @@ PACKAGES = (
     Package(
         "innkeeper.image", "OCI image to block device; docker's options to an OCI spec", (*_HOST, "innkeeper.skopeo", "innkeeper.wire")
     ),
-    Package("innkeeper.guest", "the build pipeline: store, builder, kernel, freeze, root, disk, manifest", (*_HOST, "innkeeper.skopeo")),
+    Package(
+        "innkeeper.guest",
+        "the build pipeline: store, builder, kernel, freeze, root, disk, manifest",
+        (*_HOST, "innkeeper.libc", "innkeeper.skopeo"),
+    ),
     Package(
         "innkeeper.engine",
         "a container in a virtual machine as a library: request, session, exec, streams, records",
@@ -85,6 +90,7 @@ PACKAGES = (
             "innkeeper.errors",
             "innkeeper.paths",
             "innkeeper.files",
+            "innkeeper.libc",
             "innkeeper.dial",
             "innkeeper.wire",
             "innkeeper.client",

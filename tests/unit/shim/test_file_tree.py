@@ -92,7 +92,7 @@ def test_folders_are_watched(tmp_path: Path) -> None:
 
 def test_the_kernel_has_no_watch_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then folders are looked at now and then."""
-    monkeypatch.setattr("innkeeper.shim.inotify._libc", NoInstance())
+    monkeypatch.setattr("innkeeper.shim.inotify.libc", NoInstance())
     notices = Inotify()
     assert notices.misses and notices.watch(os.open(tmp_path, os.O_RDONLY)) == -1
     assert notices.wait(0) == set()
