@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.shim import mounts
 from innkeeper.vm.process_info import kill
 
 REMOVE_SECONDS = 3.0
@@ -34,20 +35,16 @@ class Hierarchy(NamedTuple):
     controllers: frozenset[str] = frozenset()
 
 
-def hierarchies(mountinfo: str | None = None) -> list[Hierarchy]:
-    """Return those of version 1, or the one of version 2 if there are none (cgroups(7), proc_pid_mountinfo(5))."""
-    text = mountinfo if mountinfo is not None else Path("/proc/self/mountinfo").read_text()
+def hierarchies(mounted: Iterable[mounts.Mount]) -> list[Hierarchy]:
+    """Return those of version 1, or the one of version 2 if there are none (cgroups(7))."""
     found: dict[frozenset[str], Hierarchy] = {}
     unified = None
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        mount = Path(left.split()[4])
-        kind, _, options = right.split()[:3]
-        if kind == "cgroup":
-            controllers = frozenset(options.split(",")) - {"rw", "ro", "xattr", "noprefix", "clone_children"}
-            found.setdefault(controllers, Hierarchy(mount, 1, controllers))
-        elif kind == "cgroup2" and unified is None:
-            unified = Hierarchy(mount, 2)
+    for mount in mounted:
+        if mount.kind == "cgroup":
+            controllers = mount.options - {"rw", "ro", "xattr", "noprefix", "clone_children"}
+            found.setdefault(controllers, Hierarchy(mount.point, 1, controllers))
+        elif mount.kind == "cgroup2" and unified is None:
+            unified = Hierarchy(mount.point, 2)
     return list(found.values()) or ([unified] if unified else [])
 
 
@@ -83,7 +80,7 @@ class Group:
 
     def __init__(self, path: str, trees: Iterable[Hierarchy] | None = None) -> None:
         self._path = path
-        self._trees = [] if not path else list(hierarchies() if trees is None else trees)
+        self._trees = [] if not path else list(hierarchies(mounts.all_mounts()) if trees is None else trees)
         self._before: dict[Path, str] = {}
 
     @property

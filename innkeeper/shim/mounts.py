@@ -96,23 +96,31 @@ def make_shared(folder: Path) -> None:
 
 
 class Mount(NamedTuple):
-    """A line of proc_pid_mountinfo(5): the file system's device and type, which folder of it is mounted where, and the mount's flags."""
+    """A line of proc_pid_mountinfo(5): which folder of a file system is mounted where, and the flags.
+
+    `flags` are the mount's, `options` the file system's.
+    """
 
     device: str
     root: str
     point: Path
     flags: frozenset[str]
     kind: str
+    options: frozenset[str]
 
 
 def all_mounts() -> list[Mount]:
     """Return the mounts in the calling thread's namespace, the latest last."""
+    return parse(Path("/proc/thread-self/mountinfo").read_bytes())
+
+
+def parse(mountinfo: bytes) -> list[Mount]:
+    """Return the mounts in the text of proc_pid_mountinfo(5)."""
     found = []
-    with open("/proc/thread-self/mountinfo", "rb") as file:
-        for line in file:
-            words = [os.fsdecode(word.decode("unicode_escape").encode("latin-1")) for word in line.split()]
-            kind = words[words.index("-", 6) + 1]
-            found.append(Mount(words[2], words[3], Path(words[4]), frozenset(words[5].split(",")), kind))
+    for line in mountinfo.split(b"\n")[:-1]:
+        words = [os.fsdecode(word.decode("unicode_escape").encode("latin-1")) for word in line.split(b" ")]
+        kind, _, options, *_ = words[words.index("-", 6) + 1 :]
+        found.append(Mount(words[2], words[3], Path(words[4]), frozenset(words[5].split(",")), kind, frozenset(options.split(","))))
     return found
 
 

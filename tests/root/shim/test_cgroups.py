@@ -5,12 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import cgroups
+from innkeeper.shim import cgroups, mounts
 from innkeeper.shim.cgroups import Group, Hierarchy
 from tests.needs import needs
 from tests.paths import ROOT
@@ -21,11 +20,8 @@ TOP = "innkeeper-test"
 
 def trees(version: int) -> list[Hierarchy]:
     """This host's hierarchies of one version, whatever it uses."""
-    if version == 1:
-        found = [tree for tree in cgroups.hierarchies() if tree.version == 1]
-    else:
-        lines = [line for line in Path("/proc/self/mountinfo").read_text().splitlines(keepends=True) if " - cgroup2 " in line]
-        found = cgroups.hierarchies("".join(lines))
+    kind = "cgroup" if version == 1 else "cgroup2"
+    found = cgroups.hierarchies(mount for mount in mounts.all_mounts() if mount.kind == kind)
     if not found:
         pytest.skip(f"this host has no cgroup version {version}")
     return found

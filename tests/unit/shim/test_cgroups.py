@@ -5,26 +5,26 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import cgroups
+from innkeeper.shim import cgroups, mounts
 from innkeeper.shim.cgroups import Hierarchy
 
-HYBRID = """\
+HYBRID = b"""\
 30 25 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro,mode=755
 31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw,nsdelegate
 32 30 0:28 / /sys/fs/cgroup/systemd rw shared:11 - cgroup cgroup rw,xattr,name=systemd
 33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 34 30 0:29 / /other/cpu rw - cgroup cgroup rw,cpu,cpuacct
 """
-UNIFIED = "31 30 0:27 / /sys/fs/cgroup rw shared:10 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+UNIFIED = b"31 30 0:27 / /sys/fs/c\\040group rw shared:10 - cgroup2  rw,nsdelegate,memory_recursiveprot\n"
 
 
 def test_hierarchies() -> None:
-    assert cgroups.hierarchies(HYBRID) == [
+    assert cgroups.hierarchies(mounts.parse(HYBRID)) == [
         Hierarchy(Path("/sys/fs/cgroup/systemd"), 1, frozenset({"name=systemd"})),
         Hierarchy(Path("/sys/fs/cgroup/cpu,cpuacct"), 1, frozenset({"cpu", "cpuacct"})),
     ]
-    assert cgroups.hierarchies(UNIFIED) == [Hierarchy(Path("/sys/fs/cgroup"), 2)]
-    assert cgroups.hierarchies("") == []
+    assert cgroups.hierarchies(mounts.parse(UNIFIED)) == [Hierarchy(Path("/sys/fs/c group"), 2)]
+    assert cgroups.hierarchies([]) == []
 
 
 @pytest.mark.parametrize(
