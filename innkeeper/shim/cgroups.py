@@ -75,7 +75,7 @@ def _slice_path(name: str, given: str) -> str:
     return "/".join(f"{'-'.join(words[: end + 1])}.slice" for end in range(len(words)))
 
 
-class Group:
+class Cgroup:
     """One group: a folder in each hierarchy. Without a path it is no group, and nothing is done."""
 
     def __init__(self, path: str, trees: Iterable[Hierarchy] | None = None) -> None:

@@ -18,7 +18,7 @@ from innkeeper.client import Agent, Client, RpcError, connect
 from innkeeper.engine import clock
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import clone, log, mounts, port_forward, spec
-from innkeeper.shim.cgroups import Group
+from innkeeper.shim.cgroups import Cgroup
 from innkeeper.shim.copies import Copies
 from innkeeper.shim.hooks import Hooks
 from innkeeper.shim.monitor import Monitor
@@ -43,7 +43,7 @@ OOM_SCORE_MIN = -998
 class Machine:
     """One VM and its agent. `end` must be called, also after a failed `boot`."""
 
-    def __init__(self, settings: Settings, folder: Path, group: Group) -> None:
+    def __init__(self, settings: Settings, folder: Path, group: Cgroup) -> None:
         self.settings = settings
         self.folder = folder
         self._shared: SharedFolder | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import handler_options, pause, roots, sandbox_config, settings, spec, streams
-from innkeeper.shim.cgroups import Group, resolve
+from innkeeper.shim.cgroups import Cgroup, resolve
 from innkeeper.shim.container import Container
 from innkeeper.shim.errors import already_exists, not_found, unimplemented, wrong_state
 from innkeeper.shim.events import Publisher
@@ -142,7 +142,7 @@ class Pod:
         self, request: pb.CreateTaskRequest, document: spec.Document, state: State, found: settings.Settings, hooks: Hooks
     ) -> Machine:
         """Boot the VM for `document`. What it has on the host is recorded first."""
-        group = Group(resolve(str(document["linux"].get("cgroupsPath") or "")))
+        group = Cgroup(resolve(str(document["linux"].get("cgroupsPath") or "")))
         machine = Machine(found, found.state / self._namespace / request.id, group)
         state.add_folder(machine.folder)
         state.own_vm(self._socket, group.folders)

@@ -10,7 +10,7 @@ import pytest
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import cgroups, mounts
-from innkeeper.shim.cgroups import Group, Hierarchy
+from innkeeper.shim.cgroups import Cgroup, Hierarchy
 from tests.needs import needs
 from tests.paths import ROOT
 
@@ -28,11 +28,11 @@ def trees(version: int) -> list[Hierarchy]:
 
 
 @contextmanager
-def made(name: str, found: list[Hierarchy]) -> Iterator[Group]:
+def made(name: str, found: list[Hierarchy]) -> Iterator[Cgroup]:
     """Context manager: a group, and these hierarchies afterwards as they were before."""
     switched = {tree.mount / "cgroup.subtree_control": tree for tree in found if tree.version == 2}
     before = {file: set(file.read_text().split()) for file in switched}
-    group = Group(f"{TOP}/{name}", found)
+    group = Cgroup(f"{TOP}/{name}", found)
     try:
         group.make()
         yield group
@@ -44,20 +44,20 @@ def made(name: str, found: list[Hierarchy]) -> Iterator[Group]:
 
 
 @pytest.fixture(params=[1, 2])
-def group(request: pytest.FixtureRequest) -> Iterator[Group]:
+def group(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
     with made("vm", trees(request.param)) as group:
         yield group
 
 
-def in_child(group: Group, script: str) -> "subprocess.CompletedProcess[str]":
+def in_child(group: Cgroup, script: str) -> "subprocess.CompletedProcess[str]":
     """Run `script` in a new process, where `group` is this group."""
-    head = "import os, subprocess, sys\nfrom pathlib import Path, PosixPath\nfrom innkeeper.shim.cgroups import Group, Hierarchy\n"
-    made = f"group = Group({TOP + '/vm'!r}, {group._trees!r})\n"
+    head = "import os, subprocess, sys\nfrom pathlib import Path, PosixPath\nfrom innkeeper.shim.cgroups import Cgroup, Hierarchy\n"
+    made = f"group = Cgroup({TOP + '/vm'!r}, {group._trees!r})\n"
     argv = [sys.executable, "-P", "-c", head + made + script]
     return subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_enter_and_remove(group: Group) -> None:
+def test_enter_and_remove(group: Cgroup) -> None:
     """Its children are in the group, and at the end both they and itself are where it was before."""
     script = """
 before = Path("/proc/self/cgroup").read_text()
@@ -76,7 +76,7 @@ group.remove()
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_was_left_is_killed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_left_is_killed(group: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "NATURAL_SECONDS", 0.1)
     with subprocess.Popen(["sleep", "100"]) as left:
         for folder in group.folders:

@@ -55,7 +55,7 @@ def test_paths_that_are_refused(given: str) -> None:
 
 
 def test_without_a_path_there_is_no_group() -> None:
-    group = cgroups.Group("")
+    group = cgroups.Cgroup("")
     group.make()
     group.enter()
     group.bind("0", "0")
