@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from innkeeper.dial import dial
 from innkeeper.shim import log
-from innkeeper.vm.port_forward_ipv6 import exchange
+from innkeeper.vm.socket_relay import exchange
 
 PORT = 1028
 """The guest's vsock port for them."""

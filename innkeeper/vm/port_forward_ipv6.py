@@ -3,9 +3,8 @@
 QEMU's user network listens on IPv4 addresses only, so these ports are bound here and relayed to one
 of QEMU's.
 
-Each port has one thread. Each TCP connection has two more, with blocking calls, so the data in
-flight is bounded by one buffer per direction and the sockets' buffers. UDP uses one socket per
-client, which is how answers find their way back.
+Each port has one thread. Each TCP connection has two more (see `socket_relay`). UDP uses one socket
+per client, which is how answers find their way back.
 """
 
 import os
@@ -16,8 +15,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
-BUFFER_SIZE = 64 << 10
-"""Bytes per read, also more than any datagram."""
+from innkeeper.vm.socket_relay import exchange, shut_down
+
+DATAGRAM_MAX = 64 << 10
+"""Bytes that are more than any datagram has."""
 MAX_CONNECTIONS = 256
 """Concurrent TCP connections of a port, with two descriptors each. More wait to be accepted."""
 PAUSE = 0.1
@@ -149,7 +150,7 @@ class Relay:
     def _from_client(self, clients: "OrderedDict[Address, socket.socket]", heard: dict[Address, float]) -> None:
         """Pass one datagram of a client on, with a new socket if the client is unknown."""
         try:
-            data, address = self._listener.recvfrom(BUFFER_SIZE)
+            data, address = self._listener.recvfrom(DATAGRAM_MAX)
             if address not in clients:
                 clients[address] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 heard[address] = time.monotonic()
@@ -163,36 +164,6 @@ class Relay:
     def _to_client(self, sock: socket.socket, address: Address) -> None:
         """Pass one datagram of the target back to its client."""
         try:
-            self._listener.sendto(sock.recv(BUFFER_SIZE), address)
+            self._listener.sendto(sock.recv(DATAGRAM_MAX), address)
         except OSError:
             pass  # nothing listens in the guest, or the client is gone
-
-
-def exchange(client: socket.socket, server: socket.socket) -> None:
-    """Copy both ways until both have ended.
-
-    Each end of file is passed on separately: a side that has sent everything may still be reading.
-    """
-    upward = threading.Thread(target=_copy, args=(client, server), name="relay up", daemon=True)
-    upward.start()
-    _copy(server, client)
-    upward.join()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(BUFFER_SIZE):
-            target.sendall(data)
-    except OSError:
-        # One side is gone, so the other direction has to end too.
-        shut_down(source, socket.SHUT_RDWR)
-        shut_down(target, socket.SHUT_RDWR)
-    shut_down(target, socket.SHUT_WR)
-
-
-def shut_down(sock: socket.socket, how: int) -> None:
-    """Call shutdown(2). It is no error if the socket is no longer connected."""
-    try:
-        sock.shutdown(how)
-    except OSError:
-        pass

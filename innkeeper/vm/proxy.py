@@ -1,7 +1,6 @@
 """A local unix socket for a port of a guest's vsock, for clients that can only dial the former.
 
-Each connection has two threads with blocking calls, so the data in flight is bounded by one buffer
-per direction and the sockets' own buffers.
+Each connection has two threads (see `socket_relay`).
 """
 
 import os
@@ -15,12 +14,10 @@ from pathlib import Path
 from innkeeper import progress
 from innkeeper.dial import connect_unix, dial, listen_unix
 from innkeeper.errors import InnkeeperError
-from innkeeper.vm.port_forward_ipv6 import shut_down
+from innkeeper.vm.socket_relay import copy, shut_down
 
 BACKLOG = 128
 """Clients that may connect at once. A unix socket with a timeout refuses more."""
-BUFFER_SIZE = 256 << 10
-"""Bytes per read."""
 DIAL_SECONDS = 15.0
 """Timeout of a connection to the guest, in seconds."""
 HALF_CLOSE_SECONDS = 5.0
@@ -99,24 +96,15 @@ def relay(client: socket.socket, guest: socket.socket) -> None:
     over = threading.Event()
 
     def upward() -> None:
-        _copy(client, guest)
+        copy(client, guest)
         shut_down(guest, socket.SHUT_WR)
         over.wait(HALF_CLOSE_SECONDS)
         shut_down(guest, socket.SHUT_RDWR)
 
     thread = threading.Thread(target=upward, name="proxy up", daemon=True)
     thread.start()
-    _copy(guest, client)
+    copy(guest, client)
     over.set()
     for sock in (client, guest):
         shut_down(sock, socket.SHUT_RDWR)
     thread.join()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy one direction until end of file. An error counts as the end."""
-    try:
-        while data := source.recv(BUFFER_SIZE):
-            target.sendall(data)
-    except OSError:
-        pass
