@@ -15,7 +15,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from innkeeper.shim import daemon, handler_options, mount_claims
+from innkeeper.shim import daemon, features, handler_options
 from innkeeper.shim.arguments import Arguments
 from innkeeper.shim.pb import containerd_pb2 as pb
 
@@ -58,7 +58,7 @@ def answer(address: str, params: pb.BootstrapParams | None) -> bytes:
     """Return what is written to standard output."""
     if params is None:
         return address.encode()
-    result = pb.BootstrapResult(version=VERSION, address=address, protocol="ttrpc", extensions=[mount_claims.extension()])
+    result = pb.BootstrapResult(version=VERSION, address=address, protocol="ttrpc", extensions=[features.mount_claim()])
     return bytes(result.SerializeToString())
 
 

@@ -49,13 +49,10 @@ def main() -> int:
 def _info() -> bytes:
     """Return the answer to -info, with which containerd 2 learns what a runtime is."""
     from innkeeper.shim import features
-    from innkeeper.shim.mount_claims import ANNOTATION, annotation
     from innkeeper.shim.pb import containerd_pb2 as pb
 
     version = pb.RuntimeVersion(version=__version__)
-    return pb.RuntimeInfo(
-        name=NAME, version=version, features=features.packed(), annotations={ANNOTATION: annotation()}
-    ).SerializeToString()
+    return pb.RuntimeInfo(name=NAME, version=version, features=features.packed(), annotations=features.ANNOTATIONS).SerializeToString()
 
 
 def _bundle(arguments: Arguments) -> Path:

@@ -4,7 +4,7 @@ A snapshotter describes a root by a list of mounts. With block devices or images
 devmapper) it is one file system, which becomes one disk. The erofs snapshotter gives a writable
 ext4 image, an erofs image for each layer, the upmost first, and then an overlay of them all. This
 last mount names the others by their position, in templates like `{{ mount 0 }}/upper`, because
-containerd leaves all of them to us (see `mount_claims`). Here they name the places in the guest
+containerd leaves all of them to us (see `features`). Here they name the places in the guest
 where the agent has mounted the disks.
 
 Layers may be merged (`fsmeta.erofs`): one erofs has the folders and names of all, and the layers,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.errors import InnkeeperError
-from innkeeper.shim import mount_claims, roots
+from innkeeper.shim import features, roots
 from innkeeper.shim.pb import containerd_pb2 as pb
 
 PLACE = "/run/kata-containers/c-one"
@@ -124,7 +124,7 @@ def test_what_cannot_be_a_disk(images: list[str], tmp_path: Path) -> None:
 
 
 def test_the_claim_of_mounts() -> None:
-    assert mount_claims.annotation() == "format/*,mkdir/*,erofs"
-    extension = mount_claims.extension().value
+    assert features.ANNOTATIONS == {"containerd.io/runtime-allow-mounts": "format/*,mkdir/*,erofs"}
+    extension = features.mount_claim().value
     assert extension.type_url == "containerd.types.MountCapabilities"
     assert list(pb.MountCapabilities.FromString(extension.value).transforms) == ["format", "mkdir"]
