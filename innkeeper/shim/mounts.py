@@ -95,6 +95,14 @@ def make_shared(folder: Path) -> None:
     mount("none", folder, None, MS_SHARED)
 
 
+def source_mode(source: Path, field: str) -> int:
+    """Return the mode of what is to be mounted. Raises InnkeeperError, which names the specification's field."""
+    try:
+        return os.stat(source).st_mode
+    except OSError as error:
+        raise InnkeeperError(f"{field}: {source}: {error.strerror}") from error
+
+
 class Mount(NamedTuple):
     """A line of proc_pid_mountinfo(5): which folder of a file system is mounted where, and the flags.
 

@@ -12,7 +12,6 @@ which its options name in order (`device=`), have the files' data. All of them a
 """
 
 import json
-import os
 import re
 import stat
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.errors import InnkeeperError
+from innkeeper.shim.mounts import source_mode
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.wire.pb import agent_pb2
 
@@ -119,10 +119,7 @@ def _disk(mount: pb.Mount) -> RootDisk:
 
 def _checked(source: str) -> Path:
     """Return the path of a disk. Raises InnkeeperError if it can be none."""
-    try:
-        mode = os.stat(source).st_mode
-    except OSError as error:
-        raise InnkeeperError(f"rootfs: {source}: {error.strerror}") from error
+    mode = source_mode(Path(source), "rootfs")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise InnkeeperError(f"rootfs: {source} is neither a file nor a block device")
     return Path(source)

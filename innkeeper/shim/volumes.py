@@ -1,6 +1,5 @@
 """A container's mounts of the host, as mounts of the guest, and what these need there."""
 
-import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import copied_volumes, memory_volumes
-from innkeeper.shim.mounts import below
+from innkeeper.shim.mounts import below, source_mode
 from innkeeper.wire.pb import agent_pb2
 
 Document = dict[str, Any]
@@ -97,9 +96,6 @@ def _guest_options(options: Sequence[str], recursive: bool) -> list[str]:
 def _check_source(source: Path, destination: str, options: Sequence[str]) -> None:
     if {"shared", "rshared"} & set(options):
         raise InnkeeperError(f"mounts: {destination}: mounts of a guest cannot appear on the host: bidirectional propagation")
-    try:
-        mode = os.stat(source).st_mode
-    except OSError as error:
-        raise InnkeeperError(f"mounts: {destination}: {source}: {error.strerror}") from error
+    mode = source_mode(source, f"mounts: {destination}")
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise InnkeeperError(f"mounts: {destination}: {source} is neither a folder nor a regular file, a VM cannot share it")
