@@ -13,7 +13,7 @@ def inspect(names: list[str]) -> None:
     """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
     from innkeeper.engine import records
 
-    show.print_json([_known(records.lookup(name)) for name in names])
+    show.print_json([_known(container) for container in records.lookup_all(names)])
 
 
 def _known(container: "records.Container") -> dict[str, Any]:

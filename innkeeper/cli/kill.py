@@ -8,7 +8,7 @@ def kill(names: list[str], signal: str = "KILL") -> None:
     from innkeeper.engine import records, signals, stop
 
     number = signals.parse(signal)
-    for container in [records.lookup(name) for name in names]:
+    for container in records.lookup_all(names):
         stop.kill(container, number)
         print(container.name)
 

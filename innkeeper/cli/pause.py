@@ -7,7 +7,7 @@ def pause(names: list[str]) -> None:
     """Stop all processes of containers, until `resume`. Their memory stays."""
     from innkeeper.engine import control, records
 
-    for container in [records.lookup(name) for name in names]:
+    for container in records.lookup_all(names):
         control.ask_owner(container, "pause")
         print(container.name)
 

@@ -7,7 +7,7 @@ def resume(names: list[str]) -> None:
     """Let the processes of paused containers go on."""
     from innkeeper.engine import control, records
 
-    for container in [records.lookup(name) for name in names]:
+    for container in records.lookup_all(names):
         control.ask_owner(container, "resume")
         print(container.name)
 

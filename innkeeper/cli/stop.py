@@ -8,7 +8,7 @@ def stop(names: list[str], timeout: float = 10) -> None:
     from innkeeper.engine import records
     from innkeeper.engine import stop as ending
 
-    for container in [records.lookup(name) for name in names]:
+    for container in records.lookup_all(names):
         ending.stop(container, timeout)
         print(container.name)
 

@@ -181,7 +181,16 @@ def lookup(name: str) -> Container:
 
     Raises InnkeeperError if there is none, or several.
     """
+    return lookup_all([name])[0]
+
+
+def lookup_all(names: Sequence[str]) -> list[Container]:
+    """Return the container of each name, as `lookup` does. Raises InnkeeperError."""
     containers = all_containers()
+    return [_named(name, containers) for name in names]
+
+
+def _named(name: str, containers: Sequence[Container]) -> Container:
     matching = [one for one in containers if name in (one.name, one.id)] or [one for one in containers if name and one.id.startswith(name)]
     if not matching:
         raise InnkeeperError(f"no such container: {name}", hint=f"{program_name()} ps -a lists them")
