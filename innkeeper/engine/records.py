@@ -5,7 +5,6 @@ that owns a container (`run` in the foreground, or its monitor) holds the VM's l
 life. A record whose lock nobody holds has ended, whatever its state says.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,16 +144,19 @@ class Container(NamedTuple):
 
     def still_alive(self) -> bool:
         """Return whether the owner is running now."""
-        return any(record.id == self.id and record.alive for record in registry.list_vms())
+        return registry.has_owner(self.folder)
 
     def wait_ended(self, timeout: float) -> bool:
-        """Wait until the owner has ended. Return False if it has not within `timeout` seconds."""
-        until = time.monotonic() + timeout
-        while self.still_alive():
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.05)
-        return True
+        """Wait until the owner has ended. Return False if it has not within `timeout` seconds.
+
+        A thread waits for the owner's lock, because flock(2) has no timeout.
+        """
+        from threading import TIMEOUT_MAX, Thread  # `ps` has no use for it
+
+        thread = Thread(target=registry.wait_ended, args=(self.folder,), daemon=True)
+        thread.start()
+        thread.join(min(TIMEOUT_MAX, timeout))
+        return not self.still_alive()
 
 
 def _timestamp(at: float) -> str:

@@ -161,6 +161,22 @@ def update(record: Record, **fields: Any) -> None:
         _write(record.folder / "state.json", {**record.state, **fields})
 
 
+def has_owner(folder: Path) -> bool:
+    """Return whether the owner of the VM in `folder` is running."""
+    if (fd := _lock_of_dead(folder)) is not None:
+        os.close(fd)
+        return False
+    return (folder / "lock").exists()
+
+
+def wait_ended(folder: Path) -> None:
+    """Wait until the owner of the VM in `folder` has ended."""
+    try:
+        os.close(files.lock(folder / "lock", flags=os.O_RDONLY, shared=True))
+    except FileNotFoundError:
+        pass  # removed by its owner
+
+
 def remove(record: Record) -> None:
     """Remove the remains of a VM that has ended. Raises InnkeeperError if its owner still runs."""
     with _registry_lock(), _dead(record):
@@ -205,7 +221,7 @@ def _records() -> Iterator[Record]:
     for folder in _folders():
         state = _read(folder)
         if state:
-            yield Record(folder.name, folder, state, _has_owner(folder))
+            yield Record(folder.name, folder, state, has_owner(folder))
 
 
 def _folders() -> list[Path]:
@@ -263,14 +279,6 @@ def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
         return None
 
 
-def _has_owner(folder: Path) -> bool:
-    """Return whether the owner is running."""
-    if (fd := _lock_of_dead(folder)) is not None:
-        os.close(fd)
-        return False
-    return (folder / "lock").exists()
-
-
 @contextmanager
 def _dead(record: Record) -> Iterator[None]:
     """Context manager: hold the lock of a dead VM shared.
@@ -278,7 +286,7 @@ def _dead(record: Record) -> Iterator[None]:
     Raises InnkeeperError if its owner is still running.
     """
     lock = _lock_of_dead(record.folder)
-    if lock is None and _has_owner(record.folder):
+    if lock is None and has_owner(record.folder):
         raise InnkeeperError(f"{record.name} is still running", hint=f"{program_name()} stop {record.name}")
     try:
         yield

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from innkeeper.cli import ps
 from innkeeper.engine import records
+from innkeeper.errors import InnkeeperError
 from innkeeper.vm import registry
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -84,3 +86,24 @@ def test_a_running_one() -> None:
     state = records.lookup("web").state()
     entry.release()
     assert (state["Status"], state["Running"], state["Pid"], state["FinishedAt"]) == ("running", True, 77, NEVER)
+
+
+def test_waiting_for_the_owner() -> None:
+    entry = registry.create("web")
+    entry.update(container={"image": "i", "digest": "d", "status": "running"})
+    seen = records.lookup("web")
+    assert seen.still_alive() and not seen.wait_ended(0.01)
+    Timer(0.1, entry.release).start()
+    assert seen.wait_ended(float("inf"))
+    assert not seen.still_alive() and seen.wait_ended(0)
+
+
+def test_several_are_looked_up_at_once() -> None:
+    entries = [registry.create(name) for name in ("web", "db")]
+    for entry in entries:
+        entry.update(container={"image": "i", "digest": "d"})
+    assert [one.id for one in records.lookup_all([entries[1].id[:8], "web"])] == [entries[1].id, entries[0].id]
+    with pytest.raises(InnkeeperError, match="no such container: other"):
+        records.lookup_all(["web", "other"])
+    for entry in entries:
+        entry.release()
