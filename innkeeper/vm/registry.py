@@ -138,29 +138,6 @@ def list_vms() -> list[Record]:
     return sorted(_records(), key=lambda r: float(r.state.get("created", 0)))
 
 
-def find(reference: str) -> Record:
-    """Return the VM with this name, id or unique beginning of an id. Raises InnkeeperError."""
-    records = list_vms()
-    for record in records:
-        if reference in (record.name, record.id):
-            return record
-    matches = [r for r in records if reference and r.id.startswith(reference)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise InnkeeperError(f"multiple ids start with {reference}: {', '.join(r.id for r in matches)}")
-    raise InnkeeperError(f"no such VM: {reference}", hint=f"{program_name()} ps --all lists them")
-
-
-def update(record: Record, **fields: Any) -> None:
-    """Change state.json of a VM that has ended. Raises InnkeeperError if it is running.
-
-    While a VM is running, only its owner changes the file.
-    """
-    with _registry_lock(), _dead(record):
-        _write(record.folder / "state.json", {**record.state, **fields})
-
-
 def has_owner(folder: Path) -> bool:
     """Return whether the owner of the VM in `folder` is running."""
     if (fd := _lock_of_dead(folder)) is not None:
@@ -179,9 +156,16 @@ def wait_ended(folder: Path) -> None:
 
 def remove(record: Record) -> None:
     """Remove the remains of a VM that has ended. Raises InnkeeperError if its owner still runs."""
-    with _registry_lock(), _dead(record):
-        _kill_orphans(record.folder)
-        _clean(record.folder, keep=False)
+    with _registry_lock():
+        lock = _lock_of_dead(record.folder)
+        if lock is None and has_owner(record.folder):
+            raise InnkeeperError(f"{record.name} is still running", hint=f"{program_name()} stop {record.name}")
+        try:
+            _kill_orphans(record.folder)
+            _clean(record.folder, keep=False)
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
 def sweep() -> int:
@@ -277,22 +261,6 @@ def _lock_of_dead(folder: Path, flags: int = 0) -> int | None:
         return files.lock(folder / "lock", flags=os.O_RDONLY | flags, shared=True, wait=False)
     except (FileNotFoundError, BlockingIOError):
         return None
-
-
-@contextmanager
-def _dead(record: Record) -> Iterator[None]:
-    """Context manager: hold the lock of a dead VM shared.
-
-    Raises InnkeeperError if its owner is still running.
-    """
-    lock = _lock_of_dead(record.folder)
-    if lock is None and has_owner(record.folder):
-        raise InnkeeperError(f"{record.name} is still running", hint=f"{program_name()} stop {record.name}")
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 @contextmanager

@@ -99,8 +99,8 @@ def test_the_folder_that_is_kept_has_the_console() -> None:
     with virtual_machine(vm_config(quiet=False), entry) as vm:
         vm.start()
         vm.wait_ready(TIMEOUT)
-        assert registry.find("kept").address(7).endswith(":7")
-    record = registry.find("kept")
+        assert next(one for one in registry.list_vms() if one.name == "kept").address(7).endswith(":7")
+    (record,) = (one for one in registry.list_vms() if one.name == "kept")
     assert record.state["status"] == "ended"
     assert "Linux version" in record.console.read_text(errors="replace")
     assert not list(record.folder.glob("*.sock*"))

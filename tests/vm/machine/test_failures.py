@@ -86,7 +86,7 @@ def test_too_little_memory_is_told() -> None:
 def test_a_killed_qemu_is_told() -> None:
     with virtual_machine(vm_config()) as vm:
         vm.start()
-        pid = registry.find(vm.entry.id).state["pid"]
+        (pid,) = (one.state["pid"] for one in registry.list_vms() if one.id == vm.entry.id)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InnkeeperError, match="QEMU was killed by signal 9"):
             vm.wait_ready(TIMEOUT)
@@ -143,7 +143,7 @@ def test_nothing_outlives_an_owner_that_is_killed(machines: Path, when: str) -> 
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(machines), when], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     id = owner.stdout.readline().strip()
-    record = registry.find(id)
+    (record,) = (one for one in registry.list_vms() if one.id == id)
     assert record.alive
     qemu = os.pidfd_open(record.state["pid"])
     owner.kill()
