@@ -28,27 +28,14 @@ def read(paths: Sequence[Path]) -> Guest:
     return check(_guest(document))
 
 
-def parse(text: str, path: Path) -> Guest:
-    """Return the guest that `text` describes. `path` is where it would be. Raises InnkeeperError."""
-    return check(_guest(_loaded(text, path, ())))
-
-
 def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     """Return the checked content of a file and of those that it includes, with absolute paths."""
     if path.resolve() in including:
         raise InnkeeperError(f"{path}: it includes itself, by {' and '.join(str(one) for one in including)}")
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        given = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InnkeeperError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
-    return _loaded(text, path, including)
-
-
-def _loaded(text: str, path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InnkeeperError(f"{path}: {error}") from None
     included = given.pop(INCLUDE, [])
     if not isinstance(included, list) or not all(isinstance(one, str) for one in included):
         raise InnkeeperError(f"{path}: {INCLUDE}: not a list of paths")

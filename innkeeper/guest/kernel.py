@@ -84,7 +84,6 @@ VERSION = "6.12"
 """The kernel series of Debian trixie, which is built unless another one is asked for."""
 SOURCES = {source.package: source for source in (Source(VERSION, SUITE), Source("6.1", OLDER_SUITE))}
 """The kernel sources by the names of their packages. The first one is the default."""
-DEFAULT_SOURCE = next(iter(SOURCES))
 
 CROSS_SOURCES = {name: Source(VERSION, SUITE, target) for name, target in TARGETS.items() if target.cross}
 """The kernel source of each architecture that a cross compiler compiles for."""

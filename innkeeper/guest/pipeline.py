@@ -61,13 +61,6 @@ def build_all(output: Path | None, variant: Variant, *, store: Store | None = No
     )
 
 
-def build_outputs(
-    output: Path | None, variant: Variant, kernel: str, *, store: Store | None = None, project: Path | None = None
-) -> dict[str, Path]:
-    """Build everything, with `kernel` as in `innkeeper.guest.boot_files`. Return the files by name."""
-    return build_guest(of_words(variant, kernel), output, store=store, project=project)
-
-
 def of_words(variant: Variant, kernel: str, file: Path | None = None) -> Guest:
     """Return the guest that the command line's words describe, or a guest.toml.
 

@@ -16,7 +16,7 @@ from innkeeper.guest import Artifacts, archives, lockfile, lsm_policies, wheels
 from innkeeper.guest.builder import Builder
 from innkeeper.guest.derived import IMAGE_PACKAGES
 from innkeeper.guest.freeze import PACKAGES
-from innkeeper.guest.kernel import CCACHE_FOLDER, DEFAULT_SOURCE, SOURCES
+from innkeeper.guest.kernel import CCACHE_FOLDER, SOURCES
 from innkeeper.guest.pipeline import build_all
 from innkeeper.guest.store import Store, record_of
 from tests.needs import needs
@@ -108,7 +108,7 @@ def fill(root: Path) -> None:
     store, log = Store(root), root / ".logs" / "test.log"
     with Builder(PACKAGES, store) as builder:
         wheels.fetch(builder, paths.project_root() / "agent" / "requirements.lock", log)
-    for packages in ([], PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, SOURCES[DEFAULT_SOURCE].builder(store).packages):
+    for packages in ([], PACKAGES, lsm_policies.PACKAGES, IMAGE_PACKAGES, next(iter(SOURCES.values())).builder(store).packages):
         pinned = store.pins.of(Builder(packages, store).request)
         assert pinned is not None
         archives.fetch(store, pinned, log)

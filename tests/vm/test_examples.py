@@ -13,7 +13,7 @@ from innkeeper import paths
 from innkeeper.errors import InnkeeperError
 from innkeeper.guest import additions, contents, sbom, spdx
 from innkeeper.guest.config import Guest, KernelPart
-from innkeeper.guest.config_file import parse
+from innkeeper.guest.config_file import read
 from innkeeper.guest.pipeline import build_guest
 from innkeeper.guest.store import Store
 from tests.images import busybox_image
@@ -51,6 +51,12 @@ mode = "1777"
 path = "/etc/alias"
 link = "hosts"
 """
+
+
+def parse(text: str, path: Path) -> Guest:
+    """Return the guest that `text` describes, once it is written to `path`."""
+    path.write_text(text)
+    return read([path])
 
 
 def example(name: str) -> str:

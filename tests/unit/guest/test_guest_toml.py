@@ -42,8 +42,8 @@ def test_what_is_printed_reads_as_the_same_guest(tmp_path: Path) -> None:
     text = '[root]\npackages = ["strace"]\n[agent]\nsettings = {log_level = "debug", dev_mode = true}\n'
     text += '[[files]]\npath="/a"\ntext="\\"é\\n"\nmode="0600"'
     guest = read(tmp_path, one=text)
-    assert config_file.parse(config_file.as_toml(guest), tmp_path / "printed.toml") == guest
-    assert config_file.parse(config_file.as_toml(Guest()), tmp_path / "printed.toml") == Guest()
+    assert read(tmp_path, printed=config_file.as_toml(guest)) == guest
+    assert read(tmp_path, printed=config_file.as_toml(Guest())) == Guest()
 
 
 def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:

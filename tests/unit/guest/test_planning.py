@@ -12,7 +12,7 @@ from innkeeper.files import hash_file
 from innkeeper.guest import kconfig, plan_report
 from innkeeper.guest.builder import SOURCE_DATE_EPOCH, SUITE, Builder
 from innkeeper.guest.config import Guest, KernelPart, RootPart
-from innkeeper.guest.config_file import parse
+from innkeeper.guest.config_file import read
 from innkeeper.guest.freeze import BUILDER_SCRIPTS, PACKAGES
 from innkeeper.guest.kernel import _COMPILE, _CONFIGURE, SOURCES, _environment
 from innkeeper.guest.pins import Package, Pins, Request
@@ -23,6 +23,12 @@ from innkeeper.guest.store import JSON, Store, hash_tree, step_hash
 
 BASE_ID = step_hash("builder-base", {"suite": SUITE, "packages": [*BASE]})[:16]
 VERSIONS = [{"name": name, "version": "1", "architecture": "amd64"} for name in ("base-files", *SOURCES)]
+
+
+def parse(text: str, path: Path) -> Guest:
+    """Return the guest that `text` describes, once it is written to `path`."""
+    path.write_text(text)
+    return read([path])
 
 
 def with_builders(guest: Guest, root: Path) -> dict[str, str | None]:
