@@ -1,7 +1,6 @@
 """Receiving the kernel's device events (netlink family KOBJECT_UEVENT; kernel docs "uevent")."""
 
 import _socket as socket
-from typing import NamedTuple
 
 from agent.loop import Socket
 
@@ -11,21 +10,8 @@ RECEIVE_BYTES = 64 * 1024
 BUFFER_BYTES = 4 * 1024 * 1024
 
 
-class Uevent(NamedTuple):
-    """A device event.
-
-    `devpath` is relative to /sys and begins with a slash. `devname` is relative to /dev, and empty
-    for a device without a node.
-    """
-
-    action: str
-    devpath: str
-    subsystem: str
-    devname: str
-
-
-def parse(datagram: bytes) -> Uevent | None:
-    """Parse a datagram: `action@devpath` and then KEY=value pairs, each ended by a NUL.
+def parse(datagram: bytes) -> str | None:
+    """Return the action of a datagram: `action@devpath` and then KEY=value pairs, each ended by a NUL.
 
     Returns None for a datagram that has another format or is truncated.
     """
@@ -40,7 +26,7 @@ def parse(datagram: bytes) -> Uevent | None:
         values[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
     if not values.get("ACTION") or not values.get("DEVPATH", "").startswith("/"):
         return None
-    return Uevent(values["ACTION"], values["DEVPATH"], values.get("SUBSYSTEM", ""), values.get("DEVNAME", ""))
+    return values["ACTION"]
 
 
 def open_socket() -> Socket:
@@ -56,8 +42,8 @@ def open_socket() -> Socket:
     return events
 
 
-def receive(events: Socket) -> Uevent | None:
-    """Return the next event, or None for a datagram that is not a kernel event.
+def receive(events: Socket) -> str | None:
+    """Return the action of the next event, or None for a datagram that is not a kernel event.
 
     Raises BlockingIOError if nothing is queued, and OSError ENOBUFS if events were lost.
     """

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from agent import loop
 from agent.device import uevent
-from agent.device.uevent import Uevent
 from agent.errors import StepFailed
 from agent.loop import Socket
 
@@ -51,7 +50,7 @@ class DeviceWatch:
         while True:
             try:
                 await loop.readable(events)
-                event = uevent.receive(events)
+                action = uevent.receive(events)
             except BlockingIOError:
                 continue
             except loop.DescriptorClosed:
@@ -59,15 +58,15 @@ class DeviceWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                event = None  # events were lost: every waiting task looks at sysfs again
-            self.announce(event)
+                action = None  # events were lost: every waiting task looks at sysfs again
+            self.announce(action)
 
-    def announce(self, event: Uevent | None) -> None:
-        """Make the waiting tasks look again, unless the event only reports a removal or the like.
+    def announce(self, action: str | None) -> None:
+        """Make the waiting tasks look again, unless an event only reports a removal or the like.
 
         None stands for lost events.
         """
-        if event is None or event.action in ("add", "change", "move", "online", "bind"):
+        if action is None or action in ("add", "change", "move", "online", "bind"):
             for waiting in list(self._waiting):
                 waiting.set()
 

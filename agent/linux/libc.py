@@ -123,5 +123,4 @@ def trim_heap() -> None:
 
 u32 = ctypes.c_uint32
 s32 = ctypes.c_int32
-u64 = ctypes.c_uint64
 ulong = ctypes.c_ulong

@@ -44,7 +44,8 @@ def _children() -> list[str]:
 
 def _descriptors() -> set[str]:
     """What this process has open, without the handle that is kept by design; programs that are kept are closed first."""
-    device_program.clear()
+    while device_program._programs:
+        os.close(device_program._programs.popitem()[1])
     result = set()
     for fd in os.listdir("/proc/self/fd"):
         try:

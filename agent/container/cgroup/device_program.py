@@ -110,12 +110,6 @@ def program(rules: tuple[DeviceRule, ...]) -> int:
     return os.dup(fd)
 
 
-def clear() -> None:
-    """Close the cached programs. Attached programs live as long as their cgroups."""
-    while _programs:
-        os.close(_programs.popitem()[1])
-
-
 class DeviceFilter:
     """The device rules of one cgroup, enforced by a program that is attached to it.
 

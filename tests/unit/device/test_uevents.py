@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from agent import loop
 from agent.device import lookup, uevent
-from agent.device.uevent import Uevent
 from agent.device.watch import DeviceWatch
 from agent.errors import Refused
 from agent.loop.task import running_loop
@@ -22,12 +21,11 @@ DATAGRAM = (
 
 
 def test_parse() -> None:
-    assert uevent.parse(DATAGRAM) == Uevent("add", DISK, "block", "vdb")
+    assert uevent.parse(DATAGRAM) == "add"
 
 
 def test_a_device_without_node() -> None:
-    event = uevent.parse(b"add@/devices/x/net/eth0\0ACTION=add\0DEVPATH=/devices/x/net/eth0\0SUBSYSTEM=net\0INTERFACE=eth0\0")
-    assert event == Uevent("add", "/devices/x/net/eth0", "net", "")
+    assert uevent.parse(b"add@/devices/x/net/eth0\0ACTION=add\0DEVPATH=/devices/x/net/eth0\0SUBSYSTEM=net\0INTERFACE=eth0\0") == "add"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +47,8 @@ def test_what_is_no_event(datagram: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_datagram_is_too_strange(datagram: bytes) -> None:
-    event = uevent.parse(datagram)
-    assert event is None or event.devpath.startswith("/")
+    action = uevent.parse(datagram)
+    assert action is None or action
 
 
 def _machine(tmp_path: Path) -> DeviceWatch:

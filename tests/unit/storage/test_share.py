@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from agent import loop
-from agent.device.uevent import Uevent
 from agent.device.watch import DeviceWatch
 from agent.errors import StepFailed
 from agent.storage import share
 from agent.storage.driver import Context
 from innkeeper.wire.pb.agent_pb2 import Storage
 
-PLUGGED = Uevent("add", "/fs/virtiofs/7", "virtiofs", "")
 STORAGE = Storage(driver="virtio-fs", source="share0", fstype="virtiofs", mount_point="/run/share0")
 
 
@@ -38,7 +36,7 @@ class Kernel:
             folder = self._shares / str(len(self.tags))
             folder.mkdir()
             (folder / "tag").write_text(f"{tag}\n")
-        self.watch.announce(PLUGGED)
+        self.watch.announce("add")
 
     async def _mount(self, filesystem: str, source: str, mount_point: str, options: object) -> "Callable[[], Awaitable[None]]":
         self.attempts += 1
