@@ -42,7 +42,7 @@ class Events:
     def publish(self, kind: int, container_id: str, exec_id: str = "", exit_status: int = 0, generation: int = 0) -> None:
         """Append an event and wake the tasks that wait in `after`."""
         self.last += 1
-        self._kept.append(Event(self.last, time.time(), kind, container_id, exec_id, exit_status, generation))
+        self._kept.append(Event(self.last, time.time(), kind, container_id, exec_id, exit_status=exit_status, generation=generation))
         if len(self._kept) > KEPT:
             del self._kept[0]
         news, self._news = self._news, loop.Event()

@@ -44,7 +44,7 @@ def _from_command(command: Any, prefix: str) -> Iterator[Command]:
     full = f"{prefix} {command.name}"
     arguments = [Entry(argument.metavar, argument.help) for argument in getattr(command, "arguments", ())]
     examples = tuple(parser.example(text, full) for text in getattr(command, "examples", ()))
-    yield Command(full, parser.usage(command, prefix), command.text, tuple(arguments), _options(command), examples)
+    yield Command(full, parser.usage(command, prefix), command.text, tuple(arguments), _options(command), examples=examples)
     for one in getattr(command, "commands", ()):
         yield from _from_command(one, full)
 

@@ -147,7 +147,7 @@ class Client:
         """
         nanoseconds = 0 if timeout is None else max(1, min(int(timeout * 1e9), _MAX_NANOSECONDS))
         stream, call = self._begin(Request(service, method, request.SerializeToString(), nanoseconds))
-        pending = PendingCall(self, method, stream, call, response_class, timeout)
+        pending = PendingCall(self, method, stream, call, response_class, timeout=timeout)
         if not self._send(method, stream, pending.deadline):
             self._give_up(stream)
             raise pending.late()

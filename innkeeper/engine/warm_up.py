@@ -43,7 +43,7 @@ def use_everything(agent: Agent) -> None:
 
     Nothing of that remains but code and caches. No sandbox is created: its state would remain.
     """
-    image = Image(CONTAINER, "", ImageConfig(), Path(), None, None)
+    image = Image(CONTAINER, "", ImageConfig(), Path(), passwd=None, group=None)
     run = plan_run(image, RunOptions(args=["/program", "wait"]), CONTAINER)
     for name, path in run.copied_files.items():
         agent.copy_file(agent_pb2.CopyFileRequest(path=path, file_size=1, file_mode=0o100644, dir_mode=0o755, data=name[:1].encode()))

@@ -46,7 +46,15 @@ TARGETS = {
     target.name: target
     for target in (
         X86_64,
-        Target("aarch64", "arm64", "arch/arm64/boot/Image", ("gcc-aarch64-linux-gnu",), "aarch64-linux-gnu-", "virt", boots_elf=False),
+        Target(
+            "aarch64",
+            "arm64",
+            "arch/arm64/boot/Image",
+            ("gcc-aarch64-linux-gnu",),
+            cross="aarch64-linux-gnu-",
+            machine_type="virt",
+            boots_elf=False,
+        ),
     )
 }
 

@@ -92,7 +92,7 @@ class Resolver:
         for stanza in told.strip().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in stanza.splitlines() if line.partition(": ")[0] in _SHOWN)
             name, version, architecture, sha256, size, path = (fields[name] for name in _SHOWN)
-            found.add(Package(name, version, architecture, sha256, int(size), path))
+            found.add(Package(name, version, architecture, sha256=sha256, size=int(size), path=path))
         return sorted(found)
 
     def _apt(self, program: str, *arguments: str) -> str:

@@ -31,7 +31,7 @@ class Container:
         self.state = state
         self._hooks = hooks
         self._publisher = publisher
-        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.id, publisher.namespace)
+        self.stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, id=request.id, namespace=publisher.namespace)
         self.init = Process(self.stdio, lambda process: self._exited(process, ""))
         self.paused = False
         self._execs: dict[str, Process] = {}

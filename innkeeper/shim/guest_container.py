@@ -48,7 +48,7 @@ class GuestContainer(Container):
         self._stats: tuple[float, pb.Any] | None = None
         self.oom_reports = OomReports(lambda: publisher.publish(pb.TaskOOM(container_id=self.id)))
 
-    def create(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
+    def create(self, plan: spec.ContainerPlan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
         """Mount its root, bind its volumes, create it in the guest. `remove` must be called if it fails.
 
         `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
@@ -82,7 +82,7 @@ class GuestContainer(Container):
             raise
         self._in_guest = True
 
-    def _carry(self, plan: spec.Plan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None) -> None:
+    def _carry(self, plan: spec.ContainerPlan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None) -> None:
         """Share with the guest what the container has of the host, or copy it there."""
         shared = self.machine.shared
         if shared is None or self.folder is None:
@@ -155,11 +155,11 @@ class GuestContainer(Container):
         if self.init.status != RUNNING:
             raise wrong_state(f"container {self.id} is not running")
         document = spec.process(json.loads(request.spec.value), selinux=self.machine.settings.guest_selinux)
-        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, request.exec_id, self._publisher.namespace)
-        streams.check(stdio)
         name, guest_id = request.exec_id, agent_id(request.exec_id)
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal, id=name, namespace=self._publisher.namespace)
+        streams.check(stdio)
         process = ExecProcess(
-            self._agent, self.agent_id, guest_id, stdio, lambda ended: self._exited(ended, name), process_to_proto(document)
+            self._agent, self.agent_id, guest_id, stdio, lambda ended: self._exited(ended, name), document=process_to_proto(document)
         )
         process.hold_stdin = self._hold_stdin
         self._execs[name] = process

@@ -127,8 +127,9 @@ def parse(mountinfo: bytes) -> list[Mount]:
     found = []
     for line in mountinfo.split(b"\n")[:-1]:
         words = [os.fsdecode(word.decode("unicode_escape").encode("latin-1")) for word in line.split(b" ")]
-        kind, _, options, *_ = words[words.index("-", 6) + 1 :]
-        found.append(Mount(words[2], words[3], Path(words[4]), frozenset(words[5].split(",")), kind, frozenset(options.split(","))))
+        kind, _, text, *_ = words[words.index("-", 6) + 1 :]
+        flags, options = (frozenset(part.split(",")) for part in (words[5], text))
+        found.append(Mount(words[2], words[3], Path(words[4]), flags=flags, kind=kind, options=options))
     return found
 
 

@@ -26,7 +26,7 @@ CPU_PERIOD = 100_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class ContainerPlan:
     """A container for the guest: its document, what is bound into the share, mounted by the agent, and what becomes disks of the VM.
 
     `pid_namespace`: the path on the host of the one that it joins, or empty for its own. Without a
@@ -84,7 +84,7 @@ def joining(document: Document, target: str) -> Document:
     return {**document, "linux": {**linux, "namespaces": [*linux["namespaces"], joined]}}
 
 
-def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False, shares: bool = True) -> Plan:
+def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selinux: bool = False, shares: bool = True) -> ContainerPlan:
     """Return what the agent is asked for. `sysctls` are the pod's. `selinux`: see `process`.
 
     `shares`: the VM has a share. Raises InnkeeperError.
@@ -103,8 +103,15 @@ def plan(document: Document, agent_id: str, sysctls: Mapping[str, str], *, selin
     if volumes.log is not None:
         log, destination = volumes.log
         made["annotations"] = copied_volumes.with_message_path(document.get("annotations") or {}, destination)
-    devices = block_devices.of(document["linux"])
-    return Plan(made, tuple(volumes.binds), tuple(volumes.storages), devices, pid_namespace(document), tuple(volumes.copies), log)
+    return ContainerPlan(
+        document=made,
+        binds=tuple(volumes.binds),
+        storages=tuple(volumes.storages),
+        devices=block_devices.of(document["linux"]),
+        pid_namespace=pid_namespace(document),
+        copies=tuple(volumes.copies),
+        log=log,
+    )
 
 
 def with_mounts(document: Document, mounts: Sequence[Document]) -> Document:

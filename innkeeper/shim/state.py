@@ -66,9 +66,9 @@ def load(bundle: Path) -> State:
     """Return what the file says, and nothing if there is none or it cannot be read."""
     try:
         data: dict[str, Any] = json.loads((bundle / NAME).read_bytes())
-        shim = data.get("shim")
-        folders, sockets, groups = (list(data.get(name, ())) for name in ("folders", "sockets", "groups"))
-        return State(bundle, folders, sockets, groups, (int(shim[0]), int(shim[1])) if shim else None, bool(data.get("hooks")))
+        shim = (int(data["shim"][0]), int(data["shim"][1])) if data.get("shim") else None
+        lists = {name: list(data.get(name, ())) for name in ("folders", "sockets", "groups")}
+        return State(bundle, **lists, shim=shim, hooks=bool(data.get("hooks")))
     except (OSError, ValueError, TypeError, AttributeError, IndexError):
         return State(bundle)
 
