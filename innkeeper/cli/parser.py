@@ -114,9 +114,9 @@ def _value(flag: Flag, name: str, text: str) -> Any:
     except ValueError:
         raise UsageError(f"{name} {text}: not a number") from None
     if flag.minimum is not None and value < flag.minimum:
-        raise UsageError(f"{name} {text}: the least is {flag.minimum:g}")
+        raise UsageError(f"{name} {text}: must be at least {flag.minimum:g}")
     if flag.maximum is not None and value > flag.maximum:
-        raise UsageError(f"{name} {text}: the most is {flag.maximum:g}")
+        raise UsageError(f"{name} {text}: must be at most {flag.maximum:g}")
     return value
 
 

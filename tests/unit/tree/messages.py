@@ -1,4 +1,4 @@
-"""The messages of InnkeeperError in the host's side, read from the source: what a user may see when something fails.
+"""The messages of the host's side, read from the source: what a user may see when something fails.
 
 python -m tests.unit.tree.messages      write the list into messages.txt
 """
@@ -11,8 +11,12 @@ from tests.paths import ROOT
 
 FOLDERS = ("build.py", "innkeeper", "bench")
 LIST = Path(__file__).with_name("messages.txt")
-CALLS = ("InnkeeperError", "BuildahError", "PortError", "QmpError", "PoolBusy", "with_console")
-"""What is called with a message: the exceptions, and a function that returns one."""
+CALLS = {
+    **dict.fromkeys(("InnkeeperError", "BuildahError", "PortError", "QmpError", "PoolBusy", "UsageError", "with_console", "warn"), 0),
+    **dict.fromkeys(("not_found", "already_exists", "wrong_state", "unimplemented"), 0),
+    "CallError": 1,
+}
+"""What is called with a message, and as which argument: exceptions, functions that return one, and warnings."""
 ARROW = " -> "
 HEAD = """\
 # Every message of the host's side that a user may see, then after " -> " the hint, if it has one.
@@ -28,10 +32,11 @@ def lines() -> list[str]:
 
 def _messages(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) in CALLS and node.args and not isinstance(node.args[0], ast.Name):
+        given = node.args[CALLS.get(_name(node.func), len(node.args)) :] if isinstance(node, ast.Call) else []
+        if isinstance(node, ast.Call) and given and not isinstance(given[0], ast.Name):
             hints = [keyword.value for keyword in node.keywords if keyword.arg == "hint"]
             hint = text(_assigned(tree, hints[0])) if hints else ""
-            yield (text(node.args[0]) + (f"{ARROW}{hint}" if hint else "")).replace("\n", "\\n")
+            yield (text(given[0]) + (f"{ARROW}{hint}" if hint else "")).replace("\n", "\\n")
 
 
 def _assigned(tree: ast.Module, node: ast.expr) -> ast.expr:
