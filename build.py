@@ -1,14 +1,14 @@
 #!/usr/bin/env -S python3 -S
-"""Create a private virtual environment on the first run, then start `innkeeper.cli` with its packages.
+"""Create a private virtual environment on the first run, then start `innkeeper.cli` in it.
 
 The environment is in the cache. Its name is a hash of what it depends on (pyproject.toml and this
 Python), a marker file shows that it is complete, and a lock keeps two first runs apart. `--help`
 lists the commands. Only the standard library is used here.
 
 Python's -S leaves out the packages of the host, which `ps` would pay for and not use. Commands then
-run in this interpreter, without the start of a second one. After `python3 build.py`, without -S, and
-for `test` and `bench`, whose packages need a complete environment, the environment's Python takes
-over.
+run in this interpreter, without the start of a second one. After `python3 build.py`, without -S,
+and for `test` and `bench`, whose packages need a complete environment, the environment's Python
+takes over.
 """
 
 import os
@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent
 COMPLETE = "complete"
 PYTHON = "bin/python"
 EXTRAS = {"test": "test", "bench": "test", "shim": "shim"}
-"""Command -> the optional dependencies that it needs: bench runs the agent from the source tree too."""
+"""Command -> the optional dependencies that it needs.
+
+bench runs the agent from the source tree too.
+"""
 
 
 def main() -> int:
@@ -77,9 +80,10 @@ def _keep_bytecode_in_the_cache() -> None:
 
 
 def environment(extra: str) -> Path:
-    """Return the interpreter of the environment for `extra` ("", "shim" or "test"). Create it if needed.
+    """Return the interpreter of the environment for `extra` ("", "shim" or "test").
 
-    The environment for "test" also serves for the others, since it contains everything.
+    Create it if needed. The environment for "test" also serves for the others, since it contains
+    everything.
     """
     base = base_folder()
     folder = base.with_name(f"{base.name}-{extra}") if extra else base

@@ -24,7 +24,8 @@ async def run_to_completion(work: "Coroutine[Any, Any, T]", name: str, lock: loo
     logged, because no caller is left to raise it to.
 
     `lock` is the one that `work` takes first. Its place in the order of arrival is the caller's:
-    the task itself runs only after tasks that are ready already, and would queue behind later calls.
+    the task itself runs only after tasks that are ready already, and would queue behind later
+    calls.
     """
     failure: list[Exception] = []
     alone = False

@@ -93,7 +93,10 @@ class Sandbox:
 
     @property
     def policies(self) -> "PolicySet":
-        """The policies in force. Most guests have none, and then their code is not even imported."""
+        """The policies in force.
+
+        Most guests have none, and then their code is not even imported.
+        """
         if self._policies is None:
             from agent.policy.policy_set import PolicySet
 

@@ -31,7 +31,10 @@ SHUT_WR = 1
 
 
 async def serve_device() -> None:
-    """Serve the port until the host closes it. A failure is logged: nothing reaches the guest then."""
+    """Serve the port until the host closes it.
+
+    A failure is logged: nothing reaches the guest then.
+    """
     try:
         with loop.timeout(DEVICE_SECONDS):
             path = await _device()
@@ -167,7 +170,10 @@ class _Connection:
         self._news.set()
 
     async def _close_later(self) -> None:
-        """Close the socket of a service that does not read. That wakes the task that writes to it."""
+        """Close the socket of a service that does not read.
+
+        That wakes the task that writes to it.
+        """
         await loop.sleep(LINGER)
         self._sock.close()
 

@@ -128,7 +128,10 @@ def bare_round_trips(address: str, count: int) -> list[float]:
 def wire_section(
     title: str, containers: Containers, address: str, holder: str, megabytes: int, trips: int = 200, limit: float | None = None
 ) -> Section:
-    """Return the section of calls and streams. `holder` is a running container, `limit` the microseconds for a Check."""
+    """Return the section of calls and streams.
+
+    `holder` is a running container, `limit` the microseconds for a Check.
+    """
     size = megabytes << 20
     bare, library = bare_round_trips(address, trips), library_round_trips(containers.agent, trips)
     budget = "" if limit is None else f"at most {limit:g}"

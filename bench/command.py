@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def bench(json: Path | None = None, only: str = "all", against: Path | None = None, steps: bool = False, **given: Any) -> None:
-    """Measure boot, sizes, containers, streams and calls, in a guest and beside runc, crun and podman on this machine."""
+    """Measure boot, sizes, containers, streams and calls.
+
+    This is done in a guest, and beside runc, crun and podman on this machine.
+    """
     from bench.measure import PARTS, BenchRequest, measure
 
     if only == "against" and against is None:

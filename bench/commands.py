@@ -1,4 +1,4 @@
-"""What a user waits for: `run`, `exec` and `ps` as commands, with `podman run` of the same image by turns."""
+"""Measure `run`, `exec` and `ps` as commands, alternating with `podman run` of the same image."""
 
 import os
 import re
@@ -46,7 +46,10 @@ events_logger = "file"
 
 
 def sections(reference: str, folder: Path, rounds: int, accel: str | None) -> list[Section]:
-    """Return the sections of `run` and of the commands on a running container. Raises InnkeeperError."""
+    """Return the sections of `run` and of the commands on a running container.
+
+    Raises InnkeeperError.
+    """
     ours = Ours(accel)
     return [_runs(ours, reference, folder, rounds), _short_commands(ours, reference, rounds)]
 
@@ -154,7 +157,7 @@ def _pool(ours: "Ours") -> Iterator[Callable[[], None]]:
 
 
 def _remove_groups() -> None:
-    """Remove the control groups that podman makes its containers' in, and leaves, unless they are in use."""
+    """Remove the control groups that podman leaves behind, unless they are in use."""
     for hierarchy in ("", "*/"):
         for parent in Path("/sys/fs/cgroup").glob(f"{hierarchy}{GROUP}"):
             for folder in (parent / "conmon", parent):
@@ -206,7 +209,10 @@ def podman(reference: str, folder: Path) -> Iterator[tuple[Callable[[], object] 
 
 
 def _runtime() -> list[str]:
-    """Return the option for runc, if the host has it: crun, podman's default, refuses where both cgroup versions have controllers."""
+    """Return podman's option for runc, if the host has it.
+
+    crun, podman's default, refuses hosts where both cgroup versions have controllers.
+    """
     runc = programs.find("runc")
     return ["--runtime", str(runc)] if runc else []
 
@@ -227,7 +233,7 @@ def _short_commands(ours: Ours, reference: str, rounds: int) -> Section:
 
 
 def _processor(work: Callable[[], object]) -> Callable[[], float]:
-    """Return a subject that measures the seconds of processor time of the processes that `work` waits for."""
+    """Return a subject that measures the processor seconds of the processes `work` waits for."""
 
     def measure() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -239,7 +245,10 @@ def _processor(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def _command(argv: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """Run a command and return its standard output. Raises InnkeeperError unless its status is 0."""
+    """Run a command and return its standard output.
+
+    Raises InnkeeperError unless its status is 0.
+    """
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=SECONDS, check=False)
     if done.returncode:
         text = done.stderr.strip().splitlines()

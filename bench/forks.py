@@ -1,4 +1,4 @@
-"""Measure what saving and forking a container takes: seconds, and megabytes on disk and of memory."""
+"""Measure saving and forking a container: seconds, and megabytes on disk and of memory."""
 
 import secrets
 import time

@@ -1,7 +1,8 @@
-"""Seconds from `kubectl apply` of a Deployment until it is Available, by each class: runc, gVisor, our VMs. By turns.
+"""Measure a Deployment from `kubectl apply` until it is Available, for runc, gVisor and our VMs.
 
-It is the one of examples/kubernetes, in the cluster of `tests/kubernetes`. That is built for
-minutes, so a cache that does not have it is a reason to leave this out.
+The classes take turns. The Deployment is that of examples/kubernetes, in the cluster of
+`tests/kubernetes`. That is built for minutes, so a cache that does not have it is a reason to leave
+this out.
 """
 
 import os
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 TITLE = "a Deployment of two pods, from kubectl apply to Available"
 RUNC, GVISOR, BOOTED, CLONED = "runc", "gVisor", "our shim, booted", "our shim, from a template"
 CLASSES = {RUNC: "native", GVISOR: "gvisor", BOOTED: "sandboxed", CLONED: "template"}
-"""Subject -> RuntimeClass. `template` is made here: the class `sandboxed` with the node's second configuration."""
+"""Subject -> RuntimeClass.
+
+`template` is made here: the class `sandboxed` with the node's second configuration.
+"""
 NEEDED = (
     *("qemu-system-x86_64", "virtiofsd", "setpriv", "nsenter", "unshare", "ctr", "runc", "ip", "busybox"),
     *("mke2fs", "curl", "openssl", "go", "skopeo"),

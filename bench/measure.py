@@ -84,8 +84,8 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
                 sections += against_kata.measure(build.build(), anchor, request.rounds)
         if "native" in request.parts:
             document: Any = build_spec(image, RunOptions(args=["/bin/true"]), container_id="bench", root_path=str(rootfs))
-            # Defaults for a machine of one's own: root may lack the right to raise this host's limit of
-            # open files, and the sysctls of its network are not the container's to set.
+            # Defaults for a machine of one's own: root may lack the right to raise this host's
+            # limit of open files, and the sysctls of its network are not the container's to set.
             document["process"].pop("rlimits", None)
             document["linux"].pop("sysctl", None)
             if reason := native.unavailable():

@@ -141,7 +141,7 @@ class MeasuredNode:
         return min(answers) - self._starts()[cid].moment
 
     def _answers(self, cid: int, call: str = CHECK) -> list[float]:
-        """Return the Unix time of the first answered call of this name in each recording of a VM."""
+        """Return the Unix time of the first answered call of this name for each VM."""
         found = []
         for path in self._recordings():
             with path.open() as recording:

@@ -1,4 +1,4 @@
-"""`ctr run --rm` by our shim, from a boot and from a template, beside runc and Kata's shim, by turns."""
+"""Measure `ctr run --rm` with our shim, booted and from a template, runc and Kata's shim."""
 
 import os
 import subprocess
@@ -30,7 +30,10 @@ GAP_SECONDS = 1.0
 
 
 def sections(artifacts: Artifacts, rounds: int) -> list[Section]:
-    """Return the sections of the times of a container, and of the host's memory of one. Raises InnkeeperError."""
+    """Return the sections of the times of a container, and of the host's memory of one.
+
+    Raises InnkeeperError.
+    """
     from tests.shim.node import running_node
 
     if os.geteuid() != 0:

@@ -1,4 +1,7 @@
-"""Tell what a VM under the shim does while a command waits for it: the guest, the vsock daemon, or the shim may be why."""
+"""Show what a VM under the shim does while a command waits for it.
+
+The guest, the vsock daemon or the shim may be the reason.
+"""
 
 import os
 import time
@@ -38,6 +41,9 @@ def _busy(pid: int) -> float | None:
 
 
 def _processor_seconds(pid: int) -> float:
-    """Return the processor time of a process, user and system (proc_pid_stat(5)). Raises OSError if it has ended."""
+    """Return the processor time of a process, user and system (proc_pid_stat(5)).
+
+    Raises OSError if it has ended.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -70,7 +70,10 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 def read_line(sock: socket.socket, limit: int) -> bytes:
-    """Read up to the end of a line, of the stream, or until there are more than `limit` bytes. Raises OSError."""
+    """Read up to the end of a line, of the stream, or until there are more than `limit` bytes.
+
+    Raises OSError.
+    """
     line = b""
     while not line.endswith(b"\n") and len(line) <= limit and (data := sock.recv(limit)):
         line += data

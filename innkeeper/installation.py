@@ -81,7 +81,10 @@ class Installation:
         return path
 
     def save(self) -> None:
-        """Write the list. Files of an earlier installation that were not made again, and are unchanged, are removed."""
+        """Write the list.
+
+        Files of an earlier installation that were not made again, and are unchanged, are removed.
+        """
         for name in self._entries.keys() - self._made.keys():
             if self._path(name) not in self._changed:
                 self._path(name).unlink(missing_ok=True)
@@ -106,7 +109,7 @@ class Installation:
         return sorted(self._changed)
 
     def _remove_empty_folders(self) -> None:
-        """Remove folders that are empty: those made for this installation, and the prefix with those in it."""
+        """Remove empty folders: those made for this installation, and the prefix with its own."""
         below = {parent for path in map(self._path, self._entries) for parent in path.parents if self.prefix in (parent, *parent.parents)}
         for folder in sorted(below | {Path(name) for name in self._folders}, key=lambda path: len(path.parts), reverse=True):
             if folder.is_dir() and not any(folder.iterdir()):
@@ -139,7 +142,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def check_handlers_are_free(names: Iterable[str], other: Path) -> None:
-    """Raise InnkeeperError if the RuntimeClasses in the file `other` have one of the handlers `names`: a node has each once."""
+    """Raise InnkeeperError if the RuntimeClasses in `other` have one of the handlers `names`.
+
+    A node has each once.
+    """
     try:
         taken = re.findall(r"^handler: (\S+)$", other.read_text(), re.MULTILINE)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Parts of what an operator would otherwise write by hand: containerd's runtime handlers, manifests for Kubernetes."""
+"""Texts that an operator would otherwise write: containerd's handlers, Kubernetes' manifests."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,11 +1,13 @@
-"""The folders of the host's side, and its name. Files are written only there and where the user asks for them.
+"""The folders of the host's side, and its name.
+
+Files are written only there and where the user asks for them.
 
 <cache>/store/      results of build steps, by id
 <cache>/images/     OCI images converted to block devices, by digest
 <cache>/machines/   one folder per running VM: state.json, sockets, logs, scratch disk
 <cache>/templates/  saved VMs, by key
 <cache>/snapshots/  saved VMs with a container, by tag
-<cache>/scratch/    empty file systems, by size, that the scratch disks of containers are copied from
+<cache>/scratch/    empty file systems, by size, which scratch disks of containers are copied from
 <cache>/boot-files-*.json  the guest that the last run found, while no input of its build changes
 <cache>/pool.sock   where the process that keeps idle VMs takes claims; pool.lock is held by it
 """
@@ -44,7 +46,7 @@ def vms_root() -> Path:
 
 
 def templates_root() -> Path:
-    """Return the folder of templates, which are named by their key: `INNKEEPER_TEMPLATES`, or in the cache."""
+    """Return the folder of templates, by key: `INNKEEPER_TEMPLATES`, or one in the cache."""
     own = os.environ.get(TEMPLATES_VARIABLE)
     return Path(own).absolute() if own else cache_root() / "templates"
 
@@ -70,9 +72,10 @@ def project_root() -> Path:
 
 
 def program_name() -> str:
-    """Return the name by which the user calls us, for hints: `build.py` in a source tree, else `innkeeper`.
+    """Return the name that the user calls us by, for hints.
 
-    A process that we start, as a container's monitor, has another name, and so has `python -m`.
+    It is `build.py` in a source tree, else `innkeeper`. A process that we start, as a container's
+    monitor, has another name, and so has `python -m`.
     """
     name = os.path.basename(sys.argv[0])
     if name in ("innkeeper", "build.py"):

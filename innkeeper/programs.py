@@ -31,8 +31,8 @@ _SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"
 class Program:
     """The source of a program.
 
-    `packages` are Debian packages. `paths` are paths outside PATH. `alternatives` are packages to use
-    on releases that do not have `packages`.
+    `packages` are Debian packages. `paths` are paths outside PATH. `alternatives` are packages to
+    use on releases that do not have `packages`.
     """
 
     packages: tuple[str, ...]

@@ -55,7 +55,8 @@ def _event(kind: str, **fields: object) -> None:
 def finished() -> list[tuple[str, float, float, int, bool]]:
     """Return the steps of this process that ended, in the order of their ends.
 
-    Each is its title, when it began and how long it took in seconds, its thread, and whether it failed.
+    Each is its title, when it began and how long it took in seconds, its thread, and whether it
+    failed.
     """
     return list(_finished)
 
@@ -106,7 +107,10 @@ def debug(text: str) -> None:
 
 
 def _live_line(title: str) -> "Status | None":
-    """Return the live line of a step, or None while there is no rich: build.py installs it during a step."""
+    """Return the live line of a step, or None without rich.
+
+    build.py installs rich during a step.
+    """
     try:
         from rich.console import Console
         from rich.markup import escape

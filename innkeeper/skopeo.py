@@ -14,7 +14,8 @@ from innkeeper.errors import InnkeeperError
 def inspect_config(source: str, scratch: Path, platform: str = "") -> bytes:
     """Return the raw bytes of the config of image `source`. Their sha256 is the image's id.
 
-    Of a manifest list, the entry for `platform` (`arm64`) is used, or for this host's if it is empty.
+    Of a manifest list, the entry for `platform` (`arm64`) is used, or for this host's if it is
+    empty.
     """
     return _run(
         [*_platform(platform), "inspect", "--config", "--raw", *tls_options(source, "--tls-verify"), source],
@@ -24,9 +25,10 @@ def inspect_config(source: str, scratch: Path, platform: str = "") -> bytes:
 
 
 def copy_to_dir(source: str, destination: Path, scratch: Path, platform: str = "") -> None:
-    """Copy image `source`, of `platform` or of this host's, into the folder `destination`, with uncompressed layers.
+    """Copy image `source` into the folder `destination`, with uncompressed layers.
 
-    The transport is `dir:`. skopeo checks the digest of each blob.
+    Without `platform` it is the one for this host. The transport is `dir:`. skopeo checks the
+    digest of each blob.
     """
     options = ["--quiet", "--remove-signatures", "--dest-decompress", *tls_options(source, "--src-tls-verify")]
     _run([*_platform(platform), "copy", *options, source, f"dir:{destination}"], scratch, f"cannot copy image {source}")
@@ -38,7 +40,10 @@ def _platform(name: str) -> list[str]:
 
 
 def copy_artefact(source: str, destination: str, scratch: Path, failure: str, options: Sequence[str] = ()) -> None:
-    """Copy an OCI artefact between a registry and an OCI layout, byte for byte. `failure` begins the error's message."""
+    """Copy an OCI artefact between a registry and an OCI layout, byte for byte.
+
+    `failure` begins the error's message.
+    """
     tls = [*tls_options(source, "--src-tls-verify"), *tls_options(destination, "--dest-tls-verify")]
     _run(["--insecure-policy", "copy", "--quiet", "--preserve-digests", *tls, *options, source, destination], scratch, failure)
 

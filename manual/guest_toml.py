@@ -1,4 +1,4 @@
-"""The page of guest.toml and its JSON schema, generated from the fields of `innkeeper.guest.config`."""
+"""The page of guest.toml and its JSON schema, from the fields of `innkeeper.guest.config`."""
 
 import json
 from dataclasses import MISSING, Field, fields

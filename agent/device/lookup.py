@@ -51,7 +51,7 @@ async def scsi_block(devices: DeviceWatch, source: str, field: str = FIELD) -> s
 
 
 async def virtio_share(devices: DeviceWatch, tag: str) -> str:
-    """Return the directory in sysfs of the virtio-fs device with this tag, once it can be mounted."""
+    """Return the directory in sysfs of the virtio-fs device with this tag, once it is there."""
     return await devices.wait_for(lambda: _share(devices, tag), f"virtio-fs share {tag}")
 
 

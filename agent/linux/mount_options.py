@@ -1,4 +1,4 @@
-"""Options of mount(8) and of the OCI specification that stand for mount attributes or propagation."""
+"""Options of mount(8) and the OCI specification for mount attributes and propagation."""
 
 from agent.linux import mount as m
 

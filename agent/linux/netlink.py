@@ -1,4 +1,4 @@
-"""NETLINK_ROUTE sockets (netlink(7), rtnetlink(7)): one request at a time, with its answers and errors.
+"""NETLINK_ROUTE sockets (netlink(7), rtnetlink(7)): one request at a time, with its answers.
 
 The kernel processes a request inside send(2). Its answer is queued when the call returns, so no
 task ever waits for one. If an answer is missing nevertheless, an error is raised: a receive that

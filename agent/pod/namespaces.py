@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/sandbox-ns"
 OF_CONTAINER = "container:"
-"""Begins a path of linux.namespaces[pid] that stands for the pid namespace of the container whose id follows."""
+"""The prefix of a path of linux.namespaces[pid] that names a container by the id that follows."""
 ENDING_SECONDS = 1.0
 """How long a process that has been killed may take to be gone."""
 
@@ -112,7 +112,7 @@ class SharedNamespaces:
 
 
 def without_container(document: "Document") -> "tuple[Document, str]":
-    """Return the document without the path of a pid namespace that is a container's, and that container's id.
+    """Return the document without a path of a container's pid namespace, and that container's id.
 
     The id is empty if there is no such path.
     """
@@ -127,7 +127,10 @@ def without_container(document: "Document") -> "tuple[Document, str]":
 
 
 def pid_namespace_of(container: "Container") -> str:
-    """Return the path of a container's pid namespace. Raises WrongState if its first process has ended, and so the namespace."""
+    """Return the path of a container's pid namespace.
+
+    Raises WrongState if its first process has ended, and so the namespace.
+    """
     if container.init.exit_status is not None:
         raise WrongState(f"the pid namespace of container {container.id!r} has ended with it")
     return f"/proc/{container.init.pid}/ns/pid"
@@ -137,7 +140,8 @@ async def ends_now(container: "Container") -> bool:
     """Return whether a container's first process ends within ENDING_SECONDS.
 
     While it ends, the kernel kills and reaps the other processes of its pid namespace first.
-    clone3(2) into the namespace then fails with ENOMEM already, although the end is not reported yet.
+    clone3(2) into the namespace then fails with ENOMEM already, although the end is not reported
+    yet.
     """
     try:
         with loop.timeout(ENDING_SECONDS):

@@ -31,7 +31,7 @@ class SpecTranslator:
         self._addresses: dict[str, dict[str, str]] = {}
 
     def use_hooks(self, directory: str) -> None:
-        """Add the hooks below a directory of the guest, and no others, to every container created from now on.
+        """Add the hooks below a directory of the guest to every container created from now on.
 
         An empty name stands for no hooks.
         """

@@ -8,7 +8,10 @@ from agent.linux.libc import trim_heap
 from agent.loop import sleep, spawn
 
 DELAY = 1.0
-"""Seconds from the end of a large request until the heap is trimmed, once for all that end until then."""
+"""Seconds from the end of a large request until the heap is trimmed.
+
+More such requests wait for the same trim.
+"""
 
 _planned = False
 

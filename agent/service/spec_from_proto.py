@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from innkeeper.wire.pb import oci_pb2
 
 PROFILES_BYTES = 128 << 10
-"""Bytes of seccomp profiles to keep, as messages. That of docker has 8 kB, and takes 100 kB as a document."""
+"""Bytes of seccomp profiles to keep, as messages.
+
+That of docker has 8 kB, and takes 100 kB as a document.
+"""
 _profiles: dict[bytes, CachedDocument] = {}
 
 _CAPABILITY_SETS = ("Bounding", "Effective", "Inheritable", "Permitted", "Ambient")

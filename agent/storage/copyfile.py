@@ -54,7 +54,7 @@ class _PartialCopy:
 
 
 class FileCopies:
-    """The file copies of one sandbox, below the directory `root`, which is somewhere below `memory`."""
+    """The file copies of one sandbox, in the directory `root`, which is below `memory`."""
 
     def __init__(self, root: str = SHARED_CONTAINERS, memory: str = MEMORY) -> None:
         self.root = root
@@ -82,9 +82,10 @@ class FileCopies:
             raise Refused("file_mode", f"{request.file_mode:#o} is no directory, symbolic link or regular file")
 
     async def remove(self, path: str) -> None:
-        """Remove what was copied to `path`, a directory with all its content. It is no error if there is nothing.
+        """Remove what was copied to `path`, a directory with all its content.
 
-        Raises Refused for a path outside `root`, and StepFailed for a link or a mount on the way.
+        It is no error if there is nothing. Raises Refused for a path outside `root`, and StepFailed
+        for a link or a mount on the way.
         """
         inside = self._inside(path)
         await run_in_worker(lambda: _remove(self.root, inside), f"remove {path}")
@@ -119,9 +120,9 @@ class FileCopies:
             self._partial.pop(path, None)
 
     def _write_directly(self, path: str, request: "CopyFileRequest") -> bool:
-        """Write a whole file in this process. Return False if that may block: a worker has to do it.
+        """Write a whole file in this process.
 
-        Raises StepFailed.
+        Return False if that may block: a worker has to do it. Raises StepFailed.
         """
         try:
             parent = _open_plain(self._memory, self.root, os.path.dirname(path))
@@ -148,7 +149,8 @@ class FileCopies:
 def _open_plain(memory: str, root: str, folder: str) -> int | None:
     """Return a descriptor of `folder` below `root`, which is made if missing.
 
-    Returns None if something on the way below `memory` is a mount or a link, or `folder` is missing.
+    Returns None if something on the way below `memory` is a mount or a link, or `folder` is
+    missing.
     """
     if not root.startswith(f"{memory}/"):
         return None

@@ -35,7 +35,7 @@ MKFS_TYPE = "mkfs/"
 MKFS_ARGUMENTS = ("-F", "-q", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128")
 """The options of Kata's agent: no journal, no reserved blocks, few and small inodes."""
 NODE_OF = {"blk": virtio_block, "mmioblk": named_block, "nvdimm": named_block, "scsi": scsi_block}
-"""Driver -> how the device node is found: by PCI path, by its own name (/dev/pmemN), or by ID:LUN."""
+"""Driver -> how the device node is found: by PCI path, name (/dev/pmemN), or ID:LUN."""
 DEVICE = "device"
 _SCSI = re.compile(r"[0-9]+:[0-9]+")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -146,8 +146,8 @@ async def _with_nodes(disk: Disk, context: Context) -> Disk:
 async def mount_disk(disk: Disk, node: str, mount_point: str, context: Context) -> Detach:
     """Mount the disk at `node` and return the undo function.
 
-    In this order: wait for the partition and further disks, format, verify, mount. Raises AgentError
-    or TimeoutError and then leaves no mount behind.
+    In this order: wait for the partition and further disks, format, verify, mount. Raises
+    AgentError or TimeoutError and then leaves no mount behind.
     """
     disk = await _with_nodes(disk, context)
     if disk.partition:

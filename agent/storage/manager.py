@@ -242,8 +242,8 @@ def grouped(requests: "Sequence[Storage]") -> "Iterator[Sequence[Storage]]":
 def batches(groups: "Iterable[Sequence[Storage]]") -> "Iterator[list[Sequence[Storage]]]":
     """Yield the groups in order, those together that can be attached at once.
 
-    These are neighbouring disks, at most AT_ONCE, none of which is mounted inside another. The place
-    of any other storage may be inside one before it, and so may its source.
+    These are neighbouring disks, at most AT_ONCE, none of which is mounted inside another. The
+    place of any other storage may be inside one before it, and so may its source.
     """
     batch: list[Sequence[Storage]] = []
     for group in groups:

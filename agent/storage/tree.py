@@ -1,4 +1,7 @@
-"""Operations on trees of files, most of them below a directory's descriptor. None follows a symbolic link."""
+"""Operations on trees of files, most of them below a directory's descriptor.
+
+None follows a symbolic link.
+"""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Opens the services on extra vsock ports that the settings name: log, console, streams, forwarded connections.
+"""Opens the services on extra vsock ports: log, console, streams, forwarded connections.
 
 A port that cannot be opened is logged, and the agent serves calls nevertheless.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_ports(settings: "Config", sandbox: "Sandbox") -> None:
-    """Open the log port, the debug console, the passthrough port and that of forwarded connections, if they are set."""
+    """Open the ports that are set: log, debug console, passthrough, forwarded connections."""
 
     def serve(name: str, service: "Callable[[], Coroutine[Any, Any, None]]") -> None:
         try:

@@ -51,7 +51,10 @@ EXIT_STATUS = "Exit status: the container's; 125 our own failure, 126 cannot be 
 
 
 def options(**given: bool) -> None:
-    """Containers in virtual machines of their own: a minimal kernel, a frozen Python agent as PID 1, any OCI image."""
+    """Run containers in virtual machines of their own.
+
+    Each has a minimal kernel and a frozen Python agent as PID 1, and runs any OCI image.
+    """
     if given.get("quiet"):
         from innkeeper import progress
 
@@ -100,7 +103,7 @@ def find(name: str) -> Command | Group:
 
 
 def in_source_tree(name: str) -> bool:
-    """Return whether the module of a command, which is not installed, is in a source tree around us."""
+    """Return whether this runs from a source tree that has the module of a command."""
     from innkeeper.paths import project_root
 
     return (project_root() / COMMANDS[name].partition(".")[0]).is_dir()

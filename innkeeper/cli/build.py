@@ -51,9 +51,13 @@ _ABOUT_A_GUEST = (
 
 
 def build(**given: Any) -> None:
-    """Build the guest: vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml, manifest.json.
+    """Build the guest: kernel, root file system, disk image, initrd and manifest.
 
-    guest.toml describes another guest than the default one. Options of this command come before what the files say.
+    Writes vmlinux, bzImage, config, rootfs.erofs, innkeeper.img, innkeeper.initrd, verity.toml and
+    manifest.json.
+
+    guest.toml describes another guest than the default one. Options of this command come before
+    what the files say.
     """
     options = Options(**given)
     _set_progress(options.progress)
@@ -109,7 +113,10 @@ def _check_keys(options: Options) -> None:
 
 
 def _build(guest: "Guest", options: Options, file: Path, store: "Store") -> None:
-    """Build the guest and write the files about the build. The trace is written for a build that fails, too."""
+    """Build the guest and write the files about the build.
+
+    The trace is written for a build that fails, too.
+    """
     from innkeeper.guest.uki import SigningKey
 
     key = SigningKey(options.uki_key, options.uki_certificate) if options.uki_key and options.uki_certificate else None
@@ -151,7 +158,10 @@ def _files(output: Path, manifest: Path) -> dict[str, Path]:
 
 
 def _build_guest(guest: "Guest", options: Options, file: Path, store: "Store", key: "SigningKey | None") -> Path:
-    """Build the guest, compare it with its lock file if asked for, and return the manifest. Raises InnkeeperError."""
+    """Build the guest, compare it with its lock file if asked for, and return the manifest.
+
+    Raises InnkeeperError.
+    """
     from innkeeper.guest import lockfile, pins
     from innkeeper.guest.pipeline import build_guest
 
@@ -198,7 +208,10 @@ def _build_oci(output: Path) -> None:
 
 
 def _guest(options: Options) -> "Guest":
-    """Return the guest that the files describe, with the options over them. Raises InnkeeperError."""
+    """Return the guest that the files describe, with the options over them.
+
+    Raises InnkeeperError.
+    """
     from dataclasses import replace
 
     from innkeeper.guest import config, config_file

@@ -9,9 +9,10 @@ from innkeeper.cli import flags, show
 
 
 def doctor(guest: bool = False, json: bool = False) -> int:
-    """Say whether this host can run containers, build the guest and run the tests, and how to get what is missing.
+    """Say whether this host can run containers, build the guest and run the tests.
 
-    Exit status 0 when running works, 1 when it does not: of building and testing only the report tells.
+    For what is missing it says how to get it. Exit status 0 when running works, 1 when it does not:
+    of building and testing only the report tells.
     """
     from innkeeper.cli import doctor_checks
 

@@ -79,7 +79,10 @@ def _part(
 
 
 def _run_part(*, about_to_boot: bool) -> dict[str, Any]:
-    """Return the part of running. If this command is `about_to_boot` a guest, no later `run` builds one."""
+    """Return the part of running.
+
+    If this command is `about_to_boot` a guest, no later `run` builds one.
+    """
     other = _wrong_processor()
     names: tuple[str, ...] = RUN
     notes: tuple[str, ...] = ()

@@ -7,9 +7,10 @@ from innkeeper.cli import flags
 
 
 def explain(spec: Path) -> None:
-    """Print the plan of a specification: namespaces, control group, mounts, devices, and each step with its reason.
+    """Print the plan of a specification, without running it.
 
-    The runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
+    The plan has namespaces, control group, mounts, devices, and each step with its reason. The
+    runtime command innkeeper-oci does it; it is built the first time, which takes a minute.
     """
     from innkeeper import paths
     from innkeeper.guest.oci_package import PROGRAM, freeze_command

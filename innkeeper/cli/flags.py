@@ -1,4 +1,4 @@
-"""Commands as data: their arguments and flags, from which the parser, the help and the manual are made.
+"""Commands as data: arguments and flags, from which parser, help and manual are made.
 
 Whatever this imports, every command pays for. So the tables are named tuples: dataclasses imports
 inspect and compiles the methods of each class, which takes longer than all else that `ps` does.
@@ -16,7 +16,7 @@ def _same(value: Any) -> Any:
 
 
 class Argument(NamedTuple):
-    """A word of the command line without a flag, for the parameter `field` of the command's function.
+    """An argument of the command line without a flag, for the command's parameter `field`.
 
     The last argument of a command may take `many` words.
     """
@@ -59,10 +59,10 @@ class Refused(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command: `run` is called with its arguments and flags by name. `refused` is not in its help.
+    """A command: `run` is called with its arguments and flags by name.
 
-    `interspersed`: flags may follow the first argument. If not, the rest is another program's
-    command line, as in docker. `raw`: all words go to `run` as they are.
+    `refused` is not in its help. `interspersed`: flags may follow the first argument. If not, the
+    rest is another program's command line, as in docker. `raw`: all words go to `run` as they are.
     """
 
     name: str

@@ -13,7 +13,8 @@ else:
 def fork(source: str, **given: Any) -> None:
     """Start containers that go on where CONTAINER is now, or where it was when SNAPSHOT was taken.
 
-    Each runs in the background in a VM of its own, with a copy of memory and files; its id is printed.
+    Each runs in the background in a VM of its own, with a copy of memory and files; its id is
+    printed.
     """
     from innkeeper.engine import forks
 

@@ -9,7 +9,8 @@ from innkeeper.cli.flags import Argument, Command, Group
 def diff(old: Path, new: Path, json: bool = False) -> int:
     """Compare two guest images: files, packages, kernel symbols, and modules of the agent.
 
-    An image is an output folder of `build`, or a root image alone. Exit status: 0 if they are the same, 1 if not.
+    An image is an output folder of `build`, or a root image alone. Exit status: 0 if they are the
+    same, 1 if not.
     """
     from innkeeper.guest import diff as differences
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def inspect(names: list[str]) -> None:
-    """Print as JSON what is known of containers: record, OCI specification, and of running ones the guest's figures."""
+    """Print what is known of containers as JSON.
+
+    It has the record, the OCI specification, and for running ones the guest's statistics.
+    """
     from innkeeper.engine import records
 
     show.print_json([_known(container) for container in records.lookup_all(names)])

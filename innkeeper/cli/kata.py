@@ -10,7 +10,11 @@ PREFIX = Path("/opt/innkeeper")
 def install(
     prefix: Path = PREFIX, qemu: Path | None = None, virtiofsd: Path | None = None, cloud_hypervisor: Path | None = None, guest: str = ""
 ) -> None:
-    """Kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and a pod. docs/kubernetes.md goes on from there."""
+    """Install the guest for Kata's shim on this node.
+
+    This writes kernel, images, the shim's configurations, containerd's handlers, RuntimeClasses and
+    a pod. docs/kubernetes.md goes on from there.
+    """
     from innkeeper import kata
     from innkeeper.guest import installable
 

@@ -11,7 +11,10 @@ from innkeeper.errors import InnkeeperError
 
 
 def logs(name: str, follow: bool = False, tail: int | None = None, timestamps: bool = False, json: bool = False) -> None:
-    """Print what a container that was started with -d wrote: its stdout to stdout, its stderr to stderr."""
+    """Print the output of a container that was started with -d.
+
+    Its stdout goes to stdout, its stderr to stderr.
+    """
     from innkeeper.engine import records
 
     container = records.lookup(name)

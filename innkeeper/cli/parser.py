@@ -1,8 +1,8 @@
 """Parse the words of a command by its table, and print its help.
 
-getopt does the parsing, as docker's pflag does it: `-it`, `-p80`, `-p 80`, `--name=web`, a value that
-begins with a dash, and for `run` and `exec` no flag after the first argument. argparse takes three
-times as long to import and differs in the last two.
+getopt does the parsing, as docker's pflag does it: `-it`, `-p80`, `-p 80`, `--name=web`, a value
+that begins with a dash, and for `run` and `exec` no flag after the first argument. argparse takes
+three times as long to import and differs in the last two.
 """
 
 import getopt
@@ -41,7 +41,10 @@ class UsageError(Exception):
 
 
 def split(command: Command, words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Split the words into flags with their values, and arguments. Raises UsageError, HelpWanted, and InnkeeperError for a refused flag."""
+    """Split the words into flags with their values, and arguments.
+
+    Raises UsageError, HelpWanted, and InnkeeperError for a refused flag.
+    """
     takes_value = {**dict.fromkeys(help_names(command), False), **{name: bool(flag.metavar) for name, flag in _by_name(command).items()}}
     short = "".join(name[1] + ":" * takes for name, takes in takes_value.items() if len(name) == 2)
     long = [name[2:] + "=" * takes for name, takes in takes_value.items() if len(name) > 2]
@@ -84,7 +87,7 @@ def _by_name(command: Command) -> dict[str, Flag]:
 
 
 def help_names(command: Command | Group) -> tuple[str, ...]:
-    """Return the flags that ask for the help: without -h, if the command has its own (`run -h HOST`)."""
+    """Return the flags that ask for help, without -h if the command has its own (`run -h HOST`)."""
     return ("--help",) if any("-h" in flag.names for flag in command.flags) else ("-h", "--help")
 
 
@@ -198,7 +201,10 @@ def _paragraphs(text: str) -> str:
 
 
 def section(title: str, rows: list[tuple[str, str]]) -> str:
-    """Return a section with two columns; the second one is wrapped, and begins below a long first."""
+    """Return a section with two columns.
+
+    The second one is wrapped, and begins below a long first.
+    """
     import textwrap
 
     width = min(30, max(len(left) for left, _ in rows)) + 2

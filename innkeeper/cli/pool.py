@@ -13,7 +13,8 @@ else:
 def pool(size: int = 1, memory: int = 1 << 30) -> int:
     """Keep VMs ready, so that `run` does not have to start one. Runs until it is interrupted.
 
-    Each has started from a template and has run a container of ours. `run` takes one if it needs no more than it has.
+    Each has started from a template and has run a container of ours. `run` takes one if it needs no
+    more than it has.
     """
     from innkeeper.engine import pool as engine
     from innkeeper.engine import pool_kind

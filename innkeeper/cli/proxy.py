@@ -8,9 +8,10 @@ from innkeeper.wire.grpc import PORT
 
 
 def proxy(name: str, port: int = PORT, socket: Path | None = None) -> None:
-    """Give a port of the guest around CONTAINER, by default that of gRPC, a unix socket on this host; its path is printed.
+    """Serve a port of the guest around CONTAINER, by default that of gRPC, as a unix socket.
 
-    Runs until it is interrupted or the guest has ended, and removes the socket then.
+    The socket's path on this host is printed. Runs until it is interrupted or the guest has ended,
+    and removes the socket then.
     """
     from innkeeper.engine import records
     from innkeeper.vm import proxy as proxying

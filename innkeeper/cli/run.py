@@ -87,7 +87,10 @@ FLAGS = (
     single("start", "--start", parse=resolve.start, metavar="auto|cold|template|pool", help=START),
     switch("debug_guest", "--debug-guest", help="As --guest-variant debug: a guest with a shell (see `shell`)."),
 )
-"""Every flag of `run`, in the order of `--help`. The fields are those of RunOptions and RunRequest."""
+"""Every flag of `run`, in the order of `--help`.
+
+The fields are those of RunOptions and RunRequest.
+"""
 REFUSED = (
     Refused(
         "--privileged",
@@ -102,7 +105,8 @@ REFUSED = (
 def run(image: str, command: list[str] | None = None, **given: Any) -> int:
     """Run a command in a container of IMAGE, in a virtual machine of its own.
 
-    Standard output carries the container's bytes and nothing else; the exit status is the container's.
+    Standard output carries the container's bytes and nothing else; the exit status is the
+    container's.
     """
     from innkeeper.engine import attach, session
     from innkeeper.engine.resolve import RunRequest

@@ -5,7 +5,10 @@ from innkeeper.errors import InnkeeperError
 
 
 def shell(name: str, command: list[str] | None = None) -> int:
-    """Open a shell in the guest around CONTAINER, which must have been started with --debug-guest."""
+    """Open a shell in the guest around CONTAINER.
+
+    The container must have been started with --debug-guest.
+    """
     import os
 
     from innkeeper.engine import attach, guest_agent, records, terminal

@@ -10,7 +10,11 @@ OUTPUT = Path("out")
 
 
 def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN, handler: str = HANDLER, guest: str = "") -> None:
-    """Shim, guest, configuration, containerd's handlers, RuntimeClasses and a pod. docs/shim.md goes on from there."""
+    """Install our containerd shim on this node.
+
+    This writes shim, guest, configuration, containerd's handlers, RuntimeClasses and a pod.
+    docs/shim.md goes on from there.
+    """
     from innkeeper import node
     from innkeeper.guest import installable
 
@@ -19,7 +23,10 @@ def install(prefix: Path = PREFIX, etc: Path = ETC, bin: Path = BIN, handler: st
 
 
 def uninstall(prefix: Path = PREFIX) -> None:
-    """Remove what `install` made, and the templates for it. A file that was changed since stays, and is named."""
+    """Remove what `install` made, and the templates for it.
+
+    A file that was changed since stays, and is named.
+    """
     from innkeeper import node
 
     for path in node.remove_templates(prefix):
@@ -37,14 +44,20 @@ def package(output: Path = OUTPUT) -> None:
 
 
 def template(config: Path | None = None, memory: int | None = None, cpus: int | None = None) -> None:
-    """Make a saved VM that the shim's VMs of the same size start from, in place of a boot. Its key is printed."""
+    """Make a saved VM that the shim's VMs of the same size start from, in place of a boot.
+
+    Its key is printed.
+    """
     from innkeeper.node.template import make
 
     print(make(str(config or ""), memory, cpus))
 
 
 def check(config: Path | None = None, address: Path | None = None, json: bool = False) -> int:
-    """Say what this node lacks, in the order in which to mend it. Exit status 0 if pods can run, 1 if not."""
+    """Say what this node lacks, in the order in which to mend it.
+
+    Exit status 0 if pods can run, 1 if not.
+    """
     from innkeeper.node import check
     from innkeeper.shim import settings
 

@@ -4,9 +4,9 @@ from innkeeper.cli import flags
 
 
 def snapshot(name: str, tag: str) -> None:
-    """Save a running CONTAINER as TAG: its memory, its processes and what it has written. It runs on.
+    """Save a running CONTAINER as TAG: its memory, its processes and what it has written.
 
-    `fork TAG` starts containers from it, `snapshots` lists what is saved.
+    It runs on. `fork TAG` starts containers from it, `snapshots` lists what is saved.
     """
     from innkeeper.engine import records, snapshots
 

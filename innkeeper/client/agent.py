@@ -104,7 +104,10 @@ class Agent:
         return self.client.call(_AGENT, "GetMetrics", agent_pb2.GetMetricsRequest(), agent_pb2.Metrics, self.timeout).metrics
 
     def diagnostic_data(self, kind: str, container_id: str) -> str:
-        """Return what a container has left. `kind` is "termination_log", its last message to Kubernetes."""
+        """Return what a container has left.
+
+        `kind` is "termination_log", its last message to Kubernetes.
+        """
         request = agent_pb2.GetDiagnosticDataRequest(log_type=kind, container_id=container_id)
         return self.client.call(_AGENT, "GetDiagnosticData", request, agent_pb2.GetDiagnosticDataResponse, self.timeout).data
 

@@ -3,8 +3,8 @@
 Nothing in the guest reports such a pause. Under KVM and under TCG alike, the guest's clock
 continues from where it was when its processors stopped. So the process that owns the VM compares
 the clocks every INTERVAL seconds and sets the guest's when it is off. Differences up to
-TOLERANCE_NS are left alone, because a clock that is set often also jumps backwards. After a restore the clock is set at once, by
-`clones.identify`.
+TOLERANCE_NS are left alone, because a clock that is set often also jumps backwards. After a restore
+the clock is set at once, by `clones.identify`.
 """
 
 import threading

@@ -77,7 +77,7 @@ def load(vm: CloneableVm, key: str) -> tuple[CloneableVm, Client] | None:
 
 
 def _was_killed(vm: VirtualMachine) -> bool:
-    """Return whether QEMU or a helper was killed: by somebody, or because the host's memory ran out."""
+    """Return whether QEMU or a helper was killed, by a user or because memory ran out."""
     for process in vm.processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if process.wait(EXIT_SECONDS) == -signal.SIGKILL:  # its connections end before it does
@@ -86,9 +86,9 @@ def _was_killed(vm: VirtualMachine) -> bool:
 
 
 def resumed(vm: VirtualMachine, seconds: float = READY_SECONDS) -> Client:
-    """Make the guest of a new clone or fork one of its own. Return the connection over which that was done.
+    """Make the guest of a new clone or fork one of its own.
 
-    Raises InnkeeperError, RpcError and OSError.
+    Return the connection over which that was done. Raises InnkeeperError, RpcError and OSError.
     """
     vm.wait_channel(seconds)
     client = connect(vm.address(AGENT_PORT), timeout=seconds)

@@ -47,7 +47,10 @@ class Server:
         self._thread.start()
 
     def close(self, interrupt: Callable[[], object]) -> None:
-        """Take no more requests. `interrupt` is called if one is being served, and must end that soon."""
+        """Take no more requests.
+
+        `interrupt` is called if one is being served, and must end that soon.
+        """
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(2)
         if (current := self._current) is not None:
             with suppress(OSError):  # it has ended
@@ -93,7 +96,10 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, handle: Callable[[dict[str, Any]], Answer], interrupt: Callable[[], object]) -> Iterator[None]:
-    """Context manager: serve requests. `interrupt` ends one that is being served at the end of the `with`."""
+    """Context manager: serve requests.
+
+    `interrupt` ends one that is being served at the end of the `with`.
+    """
     server = Server(folder, handle)
     try:
         yield
@@ -102,7 +108,10 @@ def serving(folder: Path, handle: Callable[[dict[str, Any]], Answer], interrupt:
 
 
 def ask(folder: Path, command: str, **arguments: object) -> Answer:
-    """Send a request to the owner of the VM in `folder`, and return its answer. Raises InnkeeperError."""
+    """Send a request to the owner of the VM in `folder`, and return its answer.
+
+    Raises InnkeeperError.
+    """
     try:
         with connect_unix(str(folder / SOCKET), REQUEST_SECONDS) as sock:
             sock.settimeout(ANSWER_SECONDS)
@@ -116,7 +125,10 @@ def ask(folder: Path, command: str, **arguments: object) -> Answer:
 
 
 def ask_owner(container: "Container", command: str, **arguments: object) -> Answer:
-    """Send a request to the owner of a running container. Raises InnkeeperError, also if it does not run."""
+    """Send a request to the owner of a running container.
+
+    Raises InnkeeperError, also if it does not run.
+    """
     _ = container.address  # its error says what the container is
     return ask(container.folder, command, **arguments)
 

@@ -12,7 +12,10 @@ from innkeeper.vm import CloneableVm, HostPrograms, VmConfig, registry, template
 
 
 def default() -> Kind:
-    """Return the kind of VM that most runs use. Builds the guest if needed. Raises InnkeeperError."""
+    """Return the kind of VM that most runs use.
+
+    Builds the guest if needed. Raises InnkeeperError.
+    """
     registry.sweep()
     request = RunRequest(reference="")
     boot = guest.boot_files(request.guest, request.kernel)

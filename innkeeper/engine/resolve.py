@@ -47,7 +47,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A request and all its inputs: the guest is built, the image is in the cache, the host is ready."""
+    """A request with all its inputs: guest built, image in the cache, host ready."""
 
     request: RunRequest
     options: RunOptions
@@ -57,7 +57,10 @@ class ResolvedRun:
 
 
 def vm_config(request: RunRequest, options: RunOptions, boot: BootFiles) -> VmConfig:
-    """Return the configuration of the VM, without what differs between containers: disks, shares, ports."""
+    """Return the configuration of the VM, without disks, shares and ports.
+
+    These differ between containers.
+    """
     return VmConfig(
         kernel=boot.kernel,
         root=boot.rootfs,
@@ -81,7 +84,7 @@ def memory_mib(request: RunRequest, options: RunOptions) -> int:
 
 
 def cpus(options: RunOptions) -> int:
-    """Return the processors of the VM: --cpus rounded up, or two, but never more than the host has."""
+    """Return the processors of the VM: --cpus rounded up, or two, at most those of the host."""
     host = os.cpu_count() or 1
     return min(host, math.ceil(options.cpus)) if options.cpus else min(host, 2)
 
@@ -143,7 +146,10 @@ def kernel(text: str) -> str:
 
 
 AUTO, COLD, TEMPLATE, POOL = "auto", "cold", "template", "pool"
-"""The words for `--start`. AUTO takes a VM of the pool, or starts from a template, if there is one."""
+"""The words for `--start`.
+
+AUTO takes a VM of the pool, or starts from a template, if there is one.
+"""
 
 
 def start(text: str) -> str:
@@ -158,7 +164,10 @@ def _check_start(text: str, where: str) -> str:
 
 
 def guest_variant(chosen: Variant, debug: bool, file: Path | None = None) -> Variant:
-    """Return the variant from `--guest-variant`, `--debug-guest` (an alias of one value) or the file of `--guest`."""
+    """Return the guest's variant from `--guest-variant`, `--debug-guest` or the file of `--guest`.
+
+    `--debug-guest` is an alias of one value of `--guest-variant`.
+    """
     if file is not None:
         if debug or chosen != "release":
             raise InnkeeperError("--guest cannot be combined with --guest-variant and --debug-guest", hint=f"set variant in {file}")

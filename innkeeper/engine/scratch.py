@@ -42,7 +42,10 @@ def make_disk(folder: Path, size: int, *, filesystem_mib: int | None = None) -> 
 
 
 def _kept(program: Path, size: int, filesystem_mib: int | None) -> Path:
-    """Return where an empty file system is kept: another mke2fs or other settings may make another one."""
+    """Return where an empty file system is kept.
+
+    Another mke2fs or other settings may make another one.
+    """
     decided = [str(program), *OPTIONS, os.environ.get("MKE2FS_CONFIG", "")]
     for file in (program, CONFIGURATION):
         found = file.stat() if file.exists() else None

@@ -75,7 +75,10 @@ class Session:
             self.vm.stop(POWER_OFF)
 
     def note(self, **changed: Any) -> None:
-        """Change facts of the container in its record, which other processes read. Any thread may."""
+        """Change facts of the container in its record, which other processes read.
+
+        Any thread may.
+        """
         with self._noting:
             self._entry.update(container={**self.facts, **changed})
 

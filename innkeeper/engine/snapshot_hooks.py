@@ -1,6 +1,6 @@
-"""Programs of a container that are told of snapshots and forks.
+"""Programs of a container that run before and after its snapshots and forks.
 
-    /etc/innkeeper/hooks/before-snapshot   before the container is frozen; a failure refuses the snapshot
+    /etc/innkeeper/hooks/before-snapshot   before the container is frozen; a failure refuses it
     /etc/innkeeper/hooks/after-snapshot    once it runs again
     /etc/innkeeper/hooks/after-fork        in each fork, once it runs; a failure ends the fork
 

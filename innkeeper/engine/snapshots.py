@@ -90,7 +90,10 @@ def temporary(container: records.Container) -> Iterator[Snapshot]:
 
 @contextmanager
 def found(tag: str) -> Iterator[Snapshot]:
-    """Context manager: yield a snapshot, which is not removed before the end. Raises InnkeeperError."""
+    """Context manager: yield a snapshot, which is not removed before the end.
+
+    Raises InnkeeperError.
+    """
     folder = snapshots_root() / tag
     try:
         lock = files.lock(folder / "lock", flags=os.O_RDONLY, shared=True)

@@ -18,7 +18,10 @@ from innkeeper.vm import AGENT_PORT, CloneableVm, HostPrograms, VmConfig, proces
 from innkeeper.vm.boot import boot
 
 NOW = "--now"
-"""The argument with which somebody waits for the template: no low priority, and an earlier failure does not count."""
+"""The argument of a call that waits for the template.
+
+It then has no low priority, and an earlier failure does not count.
+"""
 BOOT_SECONDS = 300.0
 
 
@@ -58,7 +61,8 @@ def _make(vm: CloneableVm, key: str) -> None:
             except (RpcError, OSError) as error:
                 raise guest_agent.cause(vm, error) from error
     except (InnkeeperError, OSError) as error:
-        # Not before the end of the VM: the disk may be full of its memory, and the note needs a block.
+        # Not before the end of the VM: the disk may be full of its memory, and the note needs a
+        # block.
         template.note_failure(key, str(error))
         return
     template.prune(keep=key)

@@ -13,10 +13,10 @@ from innkeeper.vm import CloneableVm, registry
 
 
 def prove(boot: BootFiles) -> float:
-    """Start a VM from the template of an ordinary `run`, and end it. Return the seconds of the start.
+    """Start a VM from the template of an ordinary `run`, and end it.
 
-    The template is made if there is none. Its clone has passed all of the contract (docs/templates.md)
-    when this returns. Raises InnkeeperError.
+    Return the seconds of the start. The template is made if there is none. Its clone has passed all
+    of the contract (docs/templates.md) when this returns. Raises InnkeeperError.
     """
     request = RunRequest(reference="", start=resolve.TEMPLATE)
     with ExitStack() as stack:

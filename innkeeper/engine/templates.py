@@ -67,7 +67,7 @@ def start(resolved: ResolvedRun, config: VmConfig, entry: registry.Entry) -> tup
 
 
 def start_required(vm: CloneableVm, host: HostPrograms, key: str) -> tuple[CloneableVm, Client]:
-    """Start the VM from the template, which is made if there is none, or again if it cannot be used.
+    """Start the VM from the template, which is made if there is none that can be used.
 
     Raises InnkeeperError.
     """

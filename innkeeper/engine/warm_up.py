@@ -21,13 +21,17 @@ from innkeeper.vm import Disk
 from innkeeper.wire.pb import agent_pb2
 
 PLACEHOLDER = 1 << 40
-"""Size in bytes of the template's disks, sparse. A clone's file behind it may have any smaller size."""
+"""Size in bytes of the template's disks, sparse.
+
+A clone's file behind it may have any smaller size.
+"""
 SCRATCH_MIB = 64
 
 PROGRAM = bytes.fromhex("833c2401 7509 b83c000000 31ff 0f05 b822000000 0f05 ebf7".replace(" ", ""))
 """x86-64 code of a program: `exit(0)` without arguments, else `for (;;) pause()`.
 
-    cmp dword ptr [rsp], 1; jne wait; mov eax, 60; xor edi, edi; syscall; wait: mov eax, 34; syscall; jmp wait
+    cmp dword ptr [rsp], 1; jne wait; mov eax, 60; xor edi, edi; syscall
+    wait: mov eax, 34; syscall; jmp wait
 """
 CONTAINER = "template"
 

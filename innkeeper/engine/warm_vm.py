@@ -14,7 +14,10 @@ from innkeeper.vm.pooled import Claim
 SHARED_STATE = ("pid", "address", "accel", "machine_type", "memory_mib", "cpus", "command")
 """What the record of the claimer's container has of this VM's state."""
 PREPARE_SECONDS = 300.0
-"""Seconds that each step of preparing may take. At the lowest priority a busy host leaves it no time."""
+"""Seconds that each step of preparing may take.
+
+At the lowest priority a busy host leaves it no time.
+"""
 
 
 class WarmVm:
@@ -67,7 +70,7 @@ class WarmVm:
         return None if failure is None else failure.message
 
     def memory(self) -> int:
-        """Return the bytes of the host's memory that it takes, its part of what clones share included."""
+        """Return the bytes of memory that it takes, with its part of what clones share."""
         try:
             return process_info.memory(self.pid)
         except (OSError, TypeError):

@@ -18,7 +18,10 @@ Variant: TypeAlias = Literal["release", "debug", "selinux"]
 """
 
 LSM_PARAMETERS: dict[str, tuple[str, ...]] = {"selinux": ("lsm=landlock,selinux",)}
-"""The kernel parameters that a variant adds. The kernel's default is AppArmor (kernel-config/security.conf)."""
+"""The kernel parameters that a variant adds.
+
+The kernel's default is AppArmor (kernel-config/security.conf).
+"""
 
 REGISTRY_PREFIX = "oci:"
 """What a reference to a guest in a registry begins with, where a guest.toml could be named too."""
@@ -45,9 +48,9 @@ class Artifacts:
 class BootFiles:
     """What a VM boots, and what it needs for that.
 
-    `kernel_from` says which kernel it is, `kernel_is_ours` whether it was built here. `kernel_lacks`
-    has the symbols that it lacks of the guest's contract (Debian's kernel only), with the reason for
-    each.
+    `kernel_from` says which kernel it is, `kernel_is_ours` whether it was built here.
+    `kernel_lacks` has the symbols that it lacks of the guest's contract (Debian's kernel only),
+    with the reason for each.
     """
 
     kernel: Path
@@ -64,8 +67,9 @@ def boot_files(variant: Variant = "release", kernel: str = "auto", file: Path | 
     """Return a guest for a VM. Build or fetch what is not in the store yet.
 
     `kernel` is "ours", "debian", the name of a kernel source, the path of a kernel with everything
-    built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. `file` is
-    a guest.toml that describes the guest in place of `variant`, or names one in a registry (`oci:NAME@sha256:...`). Raises InnkeeperError.
+    built in, or "auto": ours if it is built already, else Debian's, which needs no compiler. `file`
+    is a guest.toml that describes the guest in place of `variant`, or names one in a registry
+    (`oci:NAME@sha256:...`). Raises InnkeeperError.
     """
     if file is not None and is_reference(file):
         from innkeeper.errors import InnkeeperError
@@ -119,7 +123,10 @@ def variant_of(file: Path) -> Variant:
 
 
 def architecture_of(file: Path | None) -> str:
-    """Return the architecture of the guest that a guest.toml describes, or an empty string if it is this host's. Raises InnkeeperError."""
+    """Return the architecture that a guest.toml describes, or "" if it is this host's.
+
+    Raises InnkeeperError.
+    """
     if file is None:
         return ""
     from innkeeper.guest import published
@@ -129,7 +136,10 @@ def architecture_of(file: Path | None) -> str:
 
 
 def installable(reference: str = "") -> Artifacts:
-    """Return a guest for an installation: one in a registry (`oci:NAME@sha256:...`), or the default one, built if needed."""
+    """Return a guest for an installation.
+
+    It is one in a registry (`oci:NAME@sha256:...`), or the default one, which is built if needed.
+    """
     from innkeeper.guest import published
 
     return published.artifacts(reference) if reference else build()

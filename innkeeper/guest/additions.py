@@ -2,8 +2,8 @@
 
     root = customise(store, project, guest, rootfs)
 
-The step unpacks the root that `rootfs/` describes, adds to it, and writes an image again. So the root
-without additions is the same step as ever, and one with them is ready in seconds.
+The step unpacks the root that `rootfs/` describes, adds to it, and writes an image again. So the
+root without additions is the same step as ever, and one with them is ready in seconds.
 """
 
 import json
@@ -53,7 +53,10 @@ class Added:
 
 
 def builder(store: Store, guest: Guest) -> Builder:
-    """Return the builder that has the guest's packages. Without any it is the one that assembles the root."""
+    """Return the builder that has the guest's packages.
+
+    Without any it is the one that assembles the root.
+    """
     if not guest.root.packages:
         return Builder(PACKAGES, store, architecture=guest.foreign)
     return Builder(guest.root.packages, store, on=PACKAGES, architecture=guest.foreign)
@@ -97,7 +100,7 @@ def customise(store: Store, guest: Guest, rootfs: Path) -> Path:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Context manager: show what the script in the builder refused, in place of its command line and output."""
+    """Context manager: show what the script refused in place of its command line and output."""
     try:
         yield
     except BuildahError as error:
@@ -107,7 +110,10 @@ def _refusals() -> Iterator[None]:
 
 
 def added(guest: Guest) -> Iterator[Added]:
-    """Yield what is added to the root, in order of the paths. Raises InnkeeperError for what cannot be read."""
+    """Yield what is added to the root, in order of the paths.
+
+    Raises InnkeeperError for what cannot be read.
+    """
     found = [entry for part in guest.files for entry in _entries(part)]
     if guest.agent.policy:
         found.append(Added(POLICY_PATH, "file", 0o644, content=Path(guest.agent.policy)))

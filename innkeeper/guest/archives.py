@@ -36,8 +36,8 @@ SHOWN = 6
 def fetch(store: Store, packages: Sequence[Package], log: Path) -> list[Path]:
     """Return the archives of `packages` in the store. Download those that are not there.
 
-    Raises InnkeeperError, by name, for an archive that is not the one that is asked for, and for packages
-    that the mirror does not have.
+    Raises InnkeeperError, by name, for an archive that is not the one that is asked for, and for
+    packages that the mirror does not have.
     """
     folder = store.root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,9 +51,10 @@ def fetch(store: Store, packages: Sequence[Package], log: Path) -> list[Path]:
 
 
 def repository(folder: Path, archives: Sequence[Path], suite: str) -> str:
-    """Make a repository for apt in `folder` and return its line for sources.list(5), but for the address.
+    """Make a repository for apt in `folder`.
 
-    Its index has the hash of each archive, so that apt checks it again.
+    Return its line for sources.list(5), without the address. Its index has the hash of each
+    archive, so that apt checks it again.
     """
     folder.mkdir(parents=True)
     for archive in archives:
@@ -79,7 +80,10 @@ def _check(package: Package, archive: Path) -> None:
 
 
 def _download(store: Store, packages: Sequence[Package], folder: Path, log: Path) -> None:
-    """Download archives from the first mirror that has them. Raises InnkeeperError if one cannot be had."""
+    """Download archives from the first mirror that has them.
+
+    Raises InnkeeperError if one cannot be had.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as name:
         part, told = Path(name), ""
         missing = list(packages)
@@ -109,7 +113,7 @@ def _helped(part: Path, wanted: Sequence[tuple[Package, str]], log: Path) -> str
 
 
 def _unavailable(missing: Sequence[Package], told: str, store: Store) -> InnkeeperError:
-    """Return the error for packages that cannot be had: the mirror has them no more, or cannot be reached."""
+    """Return the error for packages that the mirror has no more, or if it cannot be reached."""
     names = ", ".join(one.key for one in missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
     gone = len(re.findall(r"^\s+404\b", told, re.MULTILINE))
     if gone:

@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 INPUTS = ("agent", "guest.lock", "innkeeper", "kernel-config", "pyproject.toml", "rootfs")
 """What a build may read of the source tree: data, and the code that describes the steps."""
 SETTLED_NS = 2_000_000_000
-"""Nanoseconds that the youngest file must be old for a record: two changes may share one time stamp."""
+"""The minimal age in nanoseconds of the youngest file of a record.
+
+Two later changes may share one time stamp.
+"""
 
 
 def state(project: Path | None = None) -> str:
-    """Return the state of everything that a build of the source tree depends on, as text. Raises OSError."""
+    """Return the state of everything that a build of the source tree depends on, as text.
+
+    Raises OSError.
+    """
     project = project or paths.project_root()
     lines = [str(paths.store_root())]
     for name in INPUTS:
@@ -42,7 +48,10 @@ def state(project: Path | None = None) -> str:
 
 
 def _below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files below a folder with their state, in a fixed order. Python's caches are left out."""
+    """Yield the files below a folder with their state, in a fixed order.
+
+    Python's caches are left out.
+    """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):

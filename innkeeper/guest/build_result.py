@@ -1,4 +1,4 @@
-"""What `build --json` prints after a build: its steps with their times, and its outputs with their hashes."""
+"""What `build --json` prints after a build: steps with their times, outputs with their hashes."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,9 @@ VERSION = 1
 def document(output: Path, manifest: Path, store: Store, reference: str = "") -> dict[str, Any]:
     """Return the document for a build by `store` whose files are in `output`.
 
-    `steps` are in the order in which they were ready, with the seconds of those that were made now, in
-    which the steps that they waited for are included. `reference` is that of the guest in a registry.
+    `steps` are in the order in which they were ready, with the seconds of those that were made now,
+    in which the steps that they waited for are included. `reference` is that of the guest in a
+    registry.
     """
     made = json.loads(manifest.read_text())
     return {

@@ -128,7 +128,10 @@ class Buildah:
         return self._execute(self._command(self.driver, arguments), arguments, log)
 
     def _execute(self, command: Sequence[str], arguments: Sequence[str], log: Path | None) -> str:
-        """Run a command, which `arguments` stand for in messages. Return its output, or append it to `log`."""
+        """Run a command, which `arguments` stand for in messages.
+
+        Return its output, or append it to `log`.
+        """
         if log is None:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=_environment(), check=False

@@ -3,11 +3,11 @@
     with Builder(["gcc", "make"]) as builder:
         builder.run(["make"], mounts={source: "/src"}, log=log)
 
-mmdebstrap makes the container, without any registry. Which packages are installed is decided before:
-by the pins of the lock file, or by apt with the mirror's index of that day. They are kept in the
-store (`archives`). A builder image is a step of the store like any other. Its result is the list of
-packages that it contains (`packages.json`), and the hash of that list is the builder's identity in
-later steps. The image itself is in buildah's storage, under the same name.
+mmdebstrap makes the container, without any registry. Which packages are installed is decided
+before: by the pins of the lock file, or by apt with the mirror's index of that day. They are kept
+in the store (`archives`). A builder image is a step of the store like any other. Its result is the
+list of packages that it contains (`packages.json`), and the hash of that list is the builder's
+identity in later steps. The image itself is in buildah's storage, under the same name.
 """
 
 import hashlib
@@ -84,7 +84,10 @@ class Builder:
         return hash_file(image / _PACKAGES) if self.store.made(image) else unknown(image)
 
     def package_list(self) -> list[dict[str, str]]:
-        """Return all installed packages as dictionaries of `name`, `version`, `architecture` and `sha256` of the archive."""
+        """Return all installed packages.
+
+        Each is a dictionary of `name`, `version`, `architecture` and `sha256` of the archive.
+        """
         if (known := self._known_list()) is not None:
             return known
         image = self._image_step()
@@ -197,7 +200,7 @@ class Builder:
         return Builder(self.on, self.store, self.suite, architecture=self.architecture)
 
     def _known_list(self) -> list[dict[str, str]] | None:
-        """Return the list of packages as the pins say, or None without pins for this builder and those below."""
+        """Return the packages as the pins say, or None without pins for this builder."""
         added = self.store.pins.of(self.request)
         if added is None:
             return None
@@ -240,7 +243,10 @@ class Builder:
             self._finish(out, below._container, _with(below.package_list(), packages))
 
     def _finish(self, out: Path, container: str, expected: list[dict[str, str]]) -> None:
-        """Save the container as the builder's image, with the list of its packages. Raises InnkeeperError if it has others."""
+        """Save the container as the builder's image, with the list of its packages.
+
+        Raises InnkeeperError if it has others.
+        """
         found = debian.installed(self.buildah.run(container, ["sh", "-c", debian.LIST_PACKAGES], emulator=self._emulator))
         wanted = {(entry["name"], entry["version"], entry["architecture"]) for entry in expected}
         if found != wanted:
@@ -251,7 +257,10 @@ class Builder:
 
 
 def packages_of(store: Store, request: Request, status: str = "") -> tuple[Package, ...]:
-    """Return the packages to install: the pinned ones, else those that the mirror has now. `status` is dpkg's, below."""
+    """Return the packages to install: the pinned ones, else those that the mirror has now.
+
+    `status` is dpkg's, below.
+    """
     pinned = store.pins.of(request)
     if pinned is not None:
         return pinned
@@ -262,7 +271,10 @@ def packages_of(store: Store, request: Request, status: str = "") -> tuple[Packa
 
 
 def _with(below: list[dict[str, str]], added: Sequence[Package]) -> list[dict[str, str]]:
-    """Return a list of packages to which others are added: a newer version takes the place of the older one."""
+    """Return a list of packages with others added.
+
+    A newer version takes the place of an older one.
+    """
     packages = {entry["name"]: entry for entry in below} | {one.name: one.listed() for one in added}
     return [packages[name] for name in sorted(packages, key=lambda name: f"{name}|")]  # the order of dpkg-query's sorted lines
 

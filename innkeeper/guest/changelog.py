@@ -1,7 +1,7 @@
 """How urgent a newer version of a Debian package is, by its changelog (deb-changelog(5)).
 
-The changelog is in the package itself: no service is asked. A package whose documentation is that of
-another one has none.
+The changelog is in the package itself: no service is asked. A package whose documentation is that
+of another one has none.
 """
 
 import gzip
@@ -19,13 +19,16 @@ _ENTRY = re.compile(r"^\S+ \((?P<version>\S+)\) [^;\n]*;.*?\burgency=(?P<urgency
 
 
 def urgency(archive: Path, name: str, old: str) -> str:
-    """Return the greatest urgency of the versions of package `name` after `old`, up to the one in `archive`, or UNKNOWN."""
+    """Return the greatest urgency of the changes in `archive` since version `old`, or UNKNOWN.
+
+    `name` is the package's.
+    """
     text = _changelog(archive, name)
     return of_text(text, old, _is_newer) if text else UNKNOWN
 
 
 def of_text(text: str, old: str, is_newer: Callable[[str, str], bool]) -> str:
-    """Return the greatest urgency of a changelog's entries after version `old`, or UNKNOWN if there is none."""
+    """Return the greatest urgency of the entries after version `old`, or UNKNOWN without any."""
     found = UNKNOWN
     for match in _ENTRY.finditer(text):
         if not is_newer(match["version"], old):
@@ -37,7 +40,10 @@ def of_text(text: str, old: str, is_newer: Callable[[str, str], bool]) -> str:
 
 
 def _is_newer(version: str, old: str) -> bool:
-    """Return whether a version of the source is newer than one of the binary package, which may be built anew (`+b1`)."""
+    """Return whether a version of the source is newer than one of the binary package.
+
+    The binary one may be a rebuild (`+b1`).
+    """
     command = ["dpkg", "--compare-versions", version, "gt", re.sub(r"\+b\d+$", "", old)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

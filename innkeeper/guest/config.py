@@ -40,7 +40,10 @@ SETTINGS_WORD = f"agent.config_file={SETTINGS_PATH}"
 
 
 def setting(default: Any, text: str, **rules: Any) -> Any:
-    """Return a field with its documentation. `rules`: `choices`, or `is_file`: a path that the reader resolves."""
+    """Return a field with its documentation.
+
+    `rules`: `choices`, or `is_file`: a path that the reader resolves.
+    """
     return field(default=default, metadata={"text": text, **rules})
 
 
@@ -87,7 +90,7 @@ class RootPart:
 
 @dataclass(frozen=True)
 class FilePart:
-    """A file, a folder or a link to add to the root. Exactly one of `source`, `text`, `link` and `folder` says what it is."""
+    """A file, folder or link to add to the root: one of `source`, `text`, `link` and `folder`."""
 
     path: str = setting("", "The absolute path in the guest. Folders on the way are made.")
     source: str = setting("", "A file or folder of the host to copy, relative to this guest.toml.", is_file=())

@@ -9,18 +9,21 @@ from typing import Any
 from innkeeper.errors import InnkeeperError
 
 HIDDEN = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run")
-"""Folders over which the guest mounts something at boot: a file of the root cannot be seen there."""
+"""Folders over which the guest mounts at boot. A file of the root cannot be seen there."""
 KINDS = ("source", "text", "link", "folder")
 
 AGENT_SETTINGS = (
     *("server_addr", "grpc_addr", "log_level", "hotplug_timeout", "container_pipe_size", "cdi_timeout", "visible_cdi_devices"),
     *("debug_console", "debug_console_vport", "dev_mode", "log_vport", "passfd_listener_port", "policy_file", "port_forward_vport"),
 )
-"""The keys that the agent knows. A test compares them with `agent.config`, which a host does not import."""
+"""The keys that the agent knows.
+
+A test compares them with `agent.config`, which a host does not import.
+"""
 
 
 def check_file(entry: Mapping[str, Any], where: str) -> None:
-    """Raise InnkeeperError unless the table describes exactly one file, folder or link at a usable path."""
+    """Raise InnkeeperError unless the table describes one file, folder or link at a usable path."""
     path = entry.get("path", "")
     if not path.startswith("/") or posixpath.normpath(path) != path or path == "/" or "\0" in path or "\n" in path:
         raise InnkeeperError(f"{where}: path = {path!r}: not an absolute path without '.' and '..'")
@@ -44,7 +47,7 @@ def check_file(entry: Mapping[str, Any], where: str) -> None:
 
 
 def check_settings(settings: Mapping[str, Any], where: str) -> None:
-    """Raise InnkeeperError for a key that the agent does not know, or a value that is not a plain one."""
+    """Raise InnkeeperError for a key that the agent does not know, or a value that is not plain."""
     for key, value in settings.items():
         if key not in AGENT_SETTINGS:
             close = difflib.get_close_matches(key, AGENT_SETTINGS, 1)

@@ -21,7 +21,10 @@ INCLUDE = "include"
 
 
 def read(paths: Sequence[Path]) -> Guest:
-    """Return the guest that the files describe, later ones over earlier ones. Raises InnkeeperError."""
+    """Return the guest that the files describe, later ones over earlier ones.
+
+    Raises InnkeeperError.
+    """
     document: dict[str, Any] = {}
     for path in paths:
         document = _layer(document, _load(path.absolute(), ()))
@@ -78,7 +81,7 @@ def _list(value: Any, key: str, path: Path) -> list[Any]:
 
 
 def _table(kind: type, value: Any, name: str, path: Path) -> dict[str, Any]:
-    """Return the checked content of the table `name`, whose fields are those of the dataclass `kind`."""
+    """Return the checked content of the table `name`, with the fields of the dataclass `kind`."""
     if not isinstance(value, dict):
         raise InnkeeperError(f"{path}: {name} is a table", hint=f"write [{name}]")
     hints = get_type_hints(kind)
@@ -142,7 +145,10 @@ def _check_choice(value: Any, choices: tuple[str, ...] | None, name: str, key: s
 
 
 def _resolved(value: Any, words: tuple[str, ...], path: Path) -> Any:
-    """Return paths as absolute ones. `words` are values that are no path. Raises InnkeeperError for what is not there."""
+    """Return paths as absolute ones.
+
+    `words` are values that are no path. Raises InnkeeperError for what is not there.
+    """
     if isinstance(value, list):
         return [_resolved(item, words, path) for item in value]
     if value in words or not value:

@@ -1,6 +1,7 @@
 """The JSON schema of `guest.toml`, made from the fields of `innkeeper.guest.config`.
 
-Editors complete and check a guest.toml by it: `#:schema PATH` in its first line is what they look for.
+Editors complete and check a guest.toml by it: `#:schema PATH` in its first line is what they look
+for.
 """
 
 from dataclasses import MISSING, Field, fields

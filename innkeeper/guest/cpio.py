@@ -1,4 +1,7 @@
-"""Write an initramfs: a cpio archive in the format "newc" (the kernel's early-userspace/buffer-format)."""
+"""Write an initramfs: a cpio archive in the format "newc".
+
+The kernel's early-userspace/buffer-format describes it.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -8,7 +11,7 @@ _FOLDER, _FILE = 0o040000, 0o100000
 
 
 def archive(files: Mapping[str, tuple[bytes, int]], folders: Iterable[str] = ()) -> bytes:
-    """Return an archive of `files`, path -> (content, permissions), of their folders, and of `folders`.
+    """Return an archive of `files`, path -> (content, permissions), their folders and `folders`.
 
     Everything belongs to root, and there are no times, so equal files give an equal archive.
     """

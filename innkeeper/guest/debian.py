@@ -24,9 +24,10 @@ def mmdebstrap(
 ) -> None:
     """Make a minimal Debian system with the packages `include` as a tar archive (mmdebstrap(1)).
 
-    It consists of `packages`, which are archives, or without any of what this host's mirror has now. An
-    ordinary user needs user namespaces and newuidmap for it. `epoch` is the SOURCE_DATE_EPOCH of the
-    archive. `architecture` is another one than this machine's, or empty. Raises InnkeeperError.
+    It consists of `packages`, which are archives, or without any of what this host's mirror has
+    now. An ordinary user needs user namespaces and newuidmap for it. `epoch` is the
+    SOURCE_DATE_EPOCH of the archive. `architecture` is another one than this machine's, or empty.
+    Raises InnkeeperError.
     """
     root = os.geteuid() == 0
     program = programs.require_all(["mmdebstrap"] if root else ["mmdebstrap", "newuidmap"])["mmdebstrap"]
@@ -62,7 +63,10 @@ def installed(listed: str) -> set[tuple[str, str, str]]:
 
 
 def sources(folder: Path, suite: str) -> list[str]:
-    """Return the sources.list(5) lines for `suite`. A key block of the host's apt is written to `folder`."""
+    """Return the sources.list(5) lines for `suite`.
+
+    A key block of the host's apt is written to `folder`.
+    """
     lines: list[str] = []
     for found in usable_mirrors():
         keyring = _keyring(found, folder)

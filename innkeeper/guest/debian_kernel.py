@@ -1,10 +1,12 @@
 """Debian's own kernel for the guest, ready-made: nothing is compiled.
 
-    kernel = debian_kernel(store)       # <store>/debian-kernel-ID/{vmlinuz,modules.initrd,config,kernel.json}
+    kernel = debian_kernel(store)       # the folder <store>/debian-kernel-ID
 
-The package is the one of the lock file, or without one that of the mirror's signed index. The drivers and
-file systems of this kernel are modules, so it starts from an initrd that holds those of the guest's
-contract (`kernel-config/debian-modules`) and busybox.
+The folder has vmlinuz, modules.initrd, config and kernel.json.
+
+The package is the one of the lock file, or without one that of the mirror's signed index. The
+drivers and file systems of this kernel are modules, so it starts from an initrd that holds those of
+the guest's contract (`kernel-config/debian-modules`) and busybox.
 """
 
 import json

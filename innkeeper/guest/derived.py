@@ -1,4 +1,4 @@
-"""What is made of a finished root and kernel: the hash tree, the disk, the initrd and the unified kernel image."""
+"""Make hash tree, disk, initrd and unified kernel image of a finished root and kernel."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,10 @@ IMAGE_PACKAGES = ["cpio", "cryptsetup-bin", "erofs-utils", "lz4"]
 
 @dataclass(frozen=True)
 class Derived:
-    """The steps' folders. Each is None if no output needs it. `key` is what the unified kernel image is signed with."""
+    """The steps' folders.
+
+    Each is None if no output needs it. `key` is what the unified kernel image is signed with.
+    """
 
     builders: Mapping[str, Builder]
     verity: Path | None

@@ -1,4 +1,4 @@
-"""Compare two built images: files, Debian and Python packages, kernel symbols, modules of the programs.
+"""Compare two built images: files, packages, kernel symbols, modules of the programs.
 
     difference = diff.compare(Path("out-old"), Path("out-new"))
     print(diff.as_text(difference))
@@ -54,7 +54,7 @@ def read(path: Path) -> Image:
 
 
 def _packages(manifest: Path) -> dict[str, str]:
-    """Return the packages that an image was made of, with the builders that had them, by type and name."""
+    """Return an image's packages with the builders that had them, by type and name."""
     found: dict[str, list[str]] = {}
     try:
         for entry in json.loads(manifest.read_text())["inputs"]:

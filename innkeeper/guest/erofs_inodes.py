@@ -1,7 +1,8 @@
-"""Read modes and owners out of an erofs image, by the format's own description (linux/fs/erofs/erofs_fs.h).
+"""Read modes and owners out of an erofs image.
 
-fsck.erofs(1) of Debian 12 unpacks a file before it gives it away, which drops setuid and setgid. And only
-root can give files away. The image has both as they are.
+The format is described in linux/fs/erofs/erofs_fs.h. fsck.erofs(1) of Debian 12 unpacks a file
+before it gives it away, which drops setuid and setgid. And only root can give files away. The image
+has both as they are.
 """
 
 import stat
@@ -74,7 +75,10 @@ class _Reader:
         return Inode(mode, uid, gid), content
 
     def _names(self, number: int) -> list[tuple[str, int]]:
-        """Return names and inode numbers of a directory: in each block first the entries, then their names."""
+        """Return names and inode numbers of a directory.
+
+        Each block has first the entries, then their names.
+        """
         content = self._inode(number)[1]
         found: list[tuple[str, int]] = []
         for start in range(0, len(content), self.block):

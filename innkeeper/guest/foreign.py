@@ -1,10 +1,11 @@
-"""Run programs of another architecture on this host: by QEMU's user mode emulation, through binfmt_misc.
+"""Run programs of another architecture by QEMU's user mode emulation, through binfmt_misc.
 
-    emulator = find("aarch64")           # an Emulator, or None: this host's list has a handler already
+    emulator = find("aarch64")      # an Emulator, or None if this host's list has a handler already
     emulator.command(["mmdebstrap", ...])
 
-Where the host's binfmt_misc has a handler (Debian's qemu-user-static registers one), programs run as any others. Else root
-registers the emulator in a user namespace that only the program is in (`builder_scripts/foreign_run.py`).
+Where the host's binfmt_misc has a handler (Debian's qemu-user-static registers one), programs run
+as any others. Else root registers the emulator in a user namespace that only the program is in
+(`builder_scripts/foreign_run.py`).
 """
 
 import json
@@ -27,7 +28,8 @@ class Machine:
     """An architecture whose programs can be emulated.
 
     * `debian`: Debian's name for it
-    * `magic`, `mask`: how its programs begin, in hexadecimal digits (elf(5); the type is ET_EXEC or ET_DYN)
+    * `magic`, `mask`: how its programs begin, in hexadecimal digits (elf(5); the type is ET_EXEC or
+      ET_DYN)
     """
 
     debian: str
@@ -60,10 +62,11 @@ class Emulator:
         release: Sequence[str] = (),
         binds: Sequence[tuple[Path, str, bool]] = (),
     ) -> list[str]:
-        """Return the command line that runs `argv`, which programs of the machine may be started by.
+        """Return the command line that runs `argv`, which may start programs of the machine.
 
-        `root` is a command that mounts the folder to run in and prints its path, `release` one that unmounts
-        it. `binds` are a path of the host, one in that folder, and whether it is read-only.
+        `root` is a command that mounts the folder to run in and prints its path, `release` one that
+        unmounts it. `binds` are a path of the host, one in that folder, and whether it is
+        read-only.
         """
         plan = {
             "argv": list(argv),

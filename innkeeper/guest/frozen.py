@@ -1,7 +1,8 @@
 """Read which modules a frozen program holds: PyInstaller's archives inside the executable.
 
 The executable ends with an archive, and the archive with a record that says where its table is. One
-entry of the table is a second archive with the compressed modules (PyInstaller, `archive/readers.py`).
+entry of the table is a second archive with the compressed modules (PyInstaller,
+`archive/readers.py`).
 """
 
 import hashlib

@@ -16,7 +16,10 @@ from innkeeper.guest.store import JSON, Store
 VERSION = "0.3.0"
 PACKAGES = ["binutils", "cargo", "gcc", "libc6-dev", "patch", "rustc"]
 DEBIAN_PROGRAMS = ("containerd", "erofs-utils", "virtiofsd")
-"""The packages of which `debian_program` takes a program. Each is in the lock file, with what it depends on."""
+"""The packages of which `debian_program` takes a program.
+
+Each is in the lock file, with what it depends on.
+"""
 PATCH = Path(__file__).with_name("vhost-device-vsock.patch")
 """Fixes for two cases that end its worker, after which all later connections hang.
 

@@ -84,7 +84,7 @@ class Source:
 
     @property
     def files(self) -> tuple[str, str, str]:
-        """Return the names of the results: the kernel as ELF, what a boot loader starts, and the configuration."""
+        """Return the names of the results: the ELF kernel, its bootable form, its configuration."""
         return "vmlinux", Path(self.target.image).name, "config"
 
 
@@ -138,8 +138,9 @@ def build_kernel(source: Source, store: Store, fragments: Path, extra: Sequence[
     """Build the kernel unless the store has it, and return the step's folder.
 
     It contains `vmlinux` (ELF, PVH, stripped), `bzImage` and `config`. `fragments` is the folder of
-    configuration fragments, `extra` are further fragments. Raises InnkeeperError if these are malformed
-    or disagree, if a symbol does not survive, or if the compilation fails (with the path of its log).
+    configuration fragments, `extra` are further fragments. Raises InnkeeperError if these are
+    malformed or disagree, if a symbol does not survive, or if the compilation fails (with the path
+    of its log).
     """
     return _step(source, store, fragments, extra, compile_it=True)
 

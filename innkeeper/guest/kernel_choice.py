@@ -57,7 +57,10 @@ def check_word(text: str) -> str:
 
 
 def check_source(name: str, kernel: str) -> str:
-    """Return the word for ours from the kernel source `name`. Raises InnkeeperError unless `kernel` is OURS."""
+    """Return the word for ours from the kernel source `name`.
+
+    Raises InnkeeperError unless `kernel` is OURS.
+    """
     if name not in SOURCES:
         raise InnkeeperError(f"--kernel-source {name}: no such kernel source", hint=f"use {' or '.join(SOURCES)}")
     if kernel != OURS:
@@ -66,9 +69,10 @@ def check_source(name: str, kernel: str) -> str:
 
 
 def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> str:
-    """Return `wanted`, or what AUTO means: OURS if the store has it or the guest needs it, else DEBIAN.
+    """Return `wanted`, with AUTO resolved.
 
-    Raises InnkeeperError if the kernel `wanted` cannot enforce what the variant promises.
+    AUTO means OURS if the store has it or the guest needs it, else DEBIAN. Raises InnkeeperError if
+    the kernel `wanted` cannot enforce what the variant promises.
     """
     if variant == "selinux" and wanted == DEBIAN:
         reason = "Debian's kernel has a permissive mode of SELinux (CONFIG_SECURITY_SELINUX_DEVELOP)"
@@ -87,8 +91,8 @@ def choose(wanted: str, variant: str, store: Store, project: Path, part: KernelP
 def make_kernel(wanted: str, store: Store, project: Path, part: KernelPart = DEFAULT) -> Kernel:
     """Return a kernel. Build or fetch it unless the store has it. Raises InnkeeperError.
 
-    `part` has the source and further options of ours. The name of another architecture stands for ours,
-    made by Debian's cross compiler.
+    `part` has the source and further options of ours. The name of another architecture stands for
+    ours, made by Debian's cross compiler.
     """
     if wanted in CROSS_SOURCES:
         return _compiled(CROSS_SOURCES[wanted], store, project, part)
@@ -100,16 +104,20 @@ def make_kernel(wanted: str, store: Store, project: Path, part: KernelPart = DEF
 
 
 def kernel_step(wanted: str, store: Store, project: Path, part: KernelPart) -> Path:
-    """Return the step's folder of a kernel that `choose` returned. On a store that plans nothing is made."""
+    """Return the step's folder of a kernel that `choose` returned.
+
+    On a store that plans nothing is made.
+    """
     if wanted == DEBIAN:
         return debian_kernel.debian_kernel(store, fragments=project / "kernel-config")
     return make_kernel(wanted, store, project, part).step
 
 
 def config_changes(architecture: str, part: KernelPart, store: Store, project: Path) -> dict[str, tuple[str, str]]:
-    """Return what `part.fragments` change in the final configuration: symbol -> value without and with them.
+    """Return what `part.fragments` change in the final configuration.
 
-    A value of "n" is a symbol that is off. Nothing is compiled. Raises InnkeeperError.
+    It maps a symbol to its value without and with them. A value of "n" is a symbol that is off.
+    Nothing is compiled. Raises InnkeeperError.
     """
     source, folder = CROSS_SOURCES.get(architecture, SOURCES[part.source]), project / "kernel-config"
     steps = [configure_kernel(source, store, folder, extra) for extra in ((), [Path(path) for path in part.fragments])]

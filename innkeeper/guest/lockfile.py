@@ -1,12 +1,12 @@
 """The lock file `guest.lock`: which Debian packages a build takes, and the hashes of its results.
 
-    lock = lockfile.refreshed(guest, file)              # pins of every builder, as the mirror has them now
+    lock = lockfile.refreshed(guest, file)          # every builder's pins, as the mirror is now
     lockfile.write(file, lock.builders, manifest)
-    changes = lockfile.compare(manifest, file)          # whether a build is the known one
+    changes = lockfile.compare(manifest, file)      # whether a build is the known one
 
-It is JSON with one package per line: it is read at each run, and the standard library reads JSON in a
-millisecond. Each architecture has its part. The wheels are pinned by `agent/requirements.lock`, whose
-entries are repeated here.
+It is JSON with one package per line: it is read at each run, and the standard library reads JSON in
+a millisecond. Each architecture has its part. The wheels are pinned by `agent/requirements.lock`,
+whose entries are repeated here.
 """
 
 import json
@@ -34,13 +34,17 @@ CROSS_GOLDEN = ("Image",)
 
 
 def examples() -> list[Guest]:
-    """Return the guests of the source tree's examples, whose packages are in its lock file. An installed package has none."""
+    """Return the guests of the source tree's examples, whose packages are in its lock file.
+
+    An installed package has none.
+    """
     return [config_file.read([path]) for path in sorted(paths.project_root().glob("examples/*/guest.toml"))]
 
 
 def requests(guests: Sequence[Guest], architectures: Sequence[str] = ()) -> list[Request]:
-    """Return all that is asked of Debian: for the guests, each kernel, the runtime command, and programs for the host.
+    """Return all requests to Debian.
 
+    They are for the guests, each kernel, the runtime command, and programs for the host.
     `architectures` are further ones that guests are made for: each has emulated builders.
 
     A request comes after those that it adds packages to.
@@ -60,7 +64,10 @@ def requests(guests: Sequence[Guest], architectures: Sequence[str] = ()) -> list
 
 
 def refreshed(guest: Guest, file: Path) -> Pins:
-    """Return pins of every builder for what the mirror has now. Nothing is installed or written. Raises InnkeeperError."""
+    """Return pins of every builder for what the mirror has now.
+
+    Nothing is installed or written. Raises InnkeeperError.
+    """
     is_trees = file == paths.project_root() / pins.NAME
     wanted = requests([guest, *(examples() if is_trees else ())], list(CROSS_SOURCES) if is_trees else ())
     builders: dict[str, list[Package]] = {}
@@ -80,9 +87,10 @@ def _below(request: Request, builders: Mapping[str, Sequence[Package]]) -> list[
 
 
 def package_changes(old: Pins, new: Pins, store: Store | None = None) -> list[str]:
-    """Return the differences of two files' packages, one line per name: old and new versions, and how urgent the new ones are.
+    """Return the differences of two files' packages, one line per name.
 
-    The urgency is in the new package, which is fetched to `store`. Without a store it is not said.
+    A line has old and new versions, and the urgency of the new ones. The urgency is in the new
+    package, which is fetched to `store`. Without a store it is not said.
     """
     before, after = _versions(old), _versions(new)
     packages = {(one.name, one.version): one for listed in new.builders.values() for one in listed}
@@ -118,10 +126,10 @@ def _versions(known: Pins) -> dict[str, set[str]]:
 
 
 def write(file: Path, known: Pins, manifest: Path) -> None:
-    """Write the lock file: the packages of `known`, and the hashes of the build that `manifest` describes.
+    """Write the lock file: the packages of `known`, and the hashes of the build of `manifest`.
 
-    Parts of other architectures stay. Hashes of results that this build does not have stay if the packages
-    are the same.
+    Parts of other architectures stay. Hashes of results that this build does not have stay if the
+    packages are the same.
     """
     made = json.loads(manifest.read_text())
     document: dict[str, Any] = pins.document(file) if is_current(file) else {"architectures": {}}
@@ -142,7 +150,10 @@ def write(file: Path, known: Pins, manifest: Path) -> None:
 
 
 def _of_architecture(known: Pins, architecture: str) -> dict[str, Sequence[Package]]:
-    """Return the pins of another architecture, or of this machine's if it is empty, by the names of the requests."""
+    """Return an architecture's pins by the names of the requests.
+
+    An empty architecture is this machine's.
+    """
     split = {key: key.rpartition("/") for key in known.builders}
     return {split[key][2]: list(listed) for key, listed in known.builders.items() if split[key][0] == architecture}
 
@@ -187,7 +198,7 @@ def _flat(value: Any, indent: str) -> str:
 
 
 def _target(manifest: Mapping[str, Any]) -> str:
-    """Return the architecture that a build is for, whose part of the file has the hashes of its results."""
+    """Return the architecture of a build, by which the file has the hashes of its results."""
     return str(manifest.get("architecture", platform.machine()))
 
 
@@ -198,7 +209,10 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def compare(manifest: Path, file: Path) -> list[str]:
-    """Return what a build has that differs from the lock file, one per line. Raises InnkeeperError if there is no lock file."""
+    """Return what a build has that differs from the lock file, one per line.
+
+    Raises InnkeeperError if there is no lock file.
+    """
     document, made = pins.document(file), json.loads(manifest.read_text())
     parts = [document["architectures"].get(name, {}) for name in {platform.machine(), _target(made)}]
     packages = {key: entry for part in parts for key, entry in part.get("packages", {}).items()}

@@ -33,8 +33,8 @@ def make_manifest(
 ) -> Path:
     """Write `manifest.json` and return the step's folder.
 
-    `packages` are the Debian packages of each builder, `lock` is the file of locked Python
-    packages if the build has any, and `facts` are further fields: of the root's hash tree and of the kernel.
+    `packages` are the Debian packages of each builder, `lock` is the file of locked Python packages
+    if the build has any, and `facts` are further fields: of the root's hash tree and of the kernel.
     """
     inputs: dict[str, JSON] = {
         "manifest_version": MANIFEST_VERSION,

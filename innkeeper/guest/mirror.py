@@ -62,8 +62,8 @@ def host_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
 def locations(path: str, apt: Path = Path("/etc/apt")) -> list[str]:
     """Return the addresses at which a package may be, by its path in the pool: the likeliest first.
 
-    The archive of security updates has paths of its own. With the next point release its packages also
-    get to the main archive.
+    The archive of security updates has paths of its own. With the next point release its packages
+    also get to the main archive.
     """
     mirrors = {mirror.security: mirror.uri for mirror in usable_mirrors(apt)}
     quoted = urllib.parse.quote(path, safe="/:~+")
@@ -74,7 +74,10 @@ def locations(path: str, apt: Path = Path("/etc/apt")) -> list[str]:
 
 
 def usable_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
-    """Return this host's mirrors, or those that mmdebstrap uses by default if apt has none. Raises InnkeeperError."""
+    """Return this host's mirrors, or those that mmdebstrap uses by default if apt has none.
+
+    Raises InnkeeperError.
+    """
     found = host_mirrors(apt)
     if any(not mirror.security for mirror in found):
         return found
@@ -86,7 +89,10 @@ def usable_mirrors(apt: Path = Path("/etc/apt")) -> list[Mirror]:
 
 
 def _defaults() -> list[tuple[str, bool]]:
-    """Return the addresses in mmdebstrap's text (it is a script), each with whether it has security updates. The first ones last."""
+    """Return the addresses in mmdebstrap's text, each with whether it has security updates.
+
+    mmdebstrap is a script. The first ones come last.
+    """
     text = Path(programs.require("mmdebstrap")).read_text(errors="replace")
     found = re.findall(r"\b(https?://[\w.-]+/debian(-security)?)\b(?![/-])", text)
     return [(uri, bool(security)) for uri, security in reversed(found)]

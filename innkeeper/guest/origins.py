@@ -2,8 +2,8 @@
 
     step = find_origins(store, project, guest, root, programs)     # <store>/origins-ID/origins.json
 
-The builder knows: dpkg has the owner of each of Debian's files, the wheels have their records, and the
-rest is our source. The result is what the bill of materials (`sbom`) is made of.
+The builder knows: dpkg has the owner of each of Debian's files, the wheels have their records, and
+the rest is our source. The result is what the bill of materials (`sbom`) is made of.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Pins: the exact Debian packages of each builder, as `guest.lock` names them.
 
     pins = Pins.read(project / "guest.lock")
-    pins.of(Request("trixie", ("apparmor", "secilc")))     # the packages to add to the base, or None
+    pins.of(Request("trixie", ("apparmor", "secilc")))   # the packages to add to the base, or None
 
 A builder that the lock does not know (more packages by a guest.toml, a program for the host) has no
 pins: it takes what the mirror has on the day on which it is made.
@@ -26,7 +26,10 @@ VERSION = 2
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """A Debian package: the archive with this hash, below a mirror at `path`. `size` is in bytes."""
+    """A Debian package: the archive with this hash, below a mirror at `path`.
+
+    `size` is in bytes.
+    """
 
     name: str
     version: str
@@ -55,7 +58,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of Debian: `packages` with all that they depend on, beyond the base and the packages `on`.
+    """A request to Debian: `packages` with all dependencies, beyond the base and the packages `on`.
 
     Without `packages` it is the base itself. With `only`, the packages alone, without dependencies.
     `architecture` is another one than this machine's, by our name for it, or empty.
@@ -80,7 +83,7 @@ class Request:
 
 
 def prefix(architecture: str) -> str:
-    """Return what the keys of an architecture's requests begin with: nothing for this machine's, which is empty."""
+    """Return the prefix of the keys of an architecture's requests, empty for this machine's."""
     return f"{architecture}/" if architecture else ""
 
 
@@ -139,7 +142,11 @@ def document(file: Path) -> dict[str, Any]:
 
 
 def file_of(guest_files: Sequence[Path], *, new: bool = False) -> Path:
-    """Return the lock file of a guest: beside its last guest.toml if it is there (or is to be `new`), else the source tree's."""
+    """Return the path of a guest's lock file.
+
+    It is beside its last guest.toml if it is there (or is to be `new`), else it is the source
+    tree's.
+    """
     beside = guest_files[-1].absolute().parent / NAME if guest_files else None
     return beside if beside and (new or beside.exists()) else paths.project_root() / NAME
 
@@ -150,5 +157,8 @@ def of_tree() -> Pins:
 
 
 def digest(packages: Iterable[Package]) -> str:
-    """Return a hash of packages, for the inputs of a step. Where a mirror has them does not count."""
+    """Return a hash of packages, for the inputs of a step.
+
+    Where a mirror has them does not count.
+    """
     return hashlib.sha256(json.dumps(sorted((one.key, one.sha256) for one in packages)).encode()).hexdigest()

@@ -43,7 +43,10 @@ class _Root:
 
 
 KERNEL_FILES = ("vmlinux", "bzImage", "Image", "config", "modules.initrd", uki.NAME)
-"""Outputs that depend on the choice of the kernel: links to those of an earlier choice are removed."""
+"""Outputs that depend on the choice of the kernel.
+
+Links to those of an earlier choice are removed.
+"""
 
 
 def build_all(output: Path | None, variant: Variant, *, store: Store | None = None, project: Path | None = None) -> Artifacts:
@@ -76,7 +79,10 @@ def of_words(variant: Variant, kernel: str, file: Path | None = None) -> Guest:
 def build_guest(
     guest: Guest, output: Path | None, *, store: Store | None = None, project: Path | None = None, key: SigningKey | None = None
 ) -> dict[str, Path]:
-    """Build the outputs that `guest` names. Return the files by name. `key` signs the unified kernel image."""
+    """Build the outputs that `guest` names.
+
+    Return the files by name. `key` signs the unified kernel image.
+    """
     store, project = _places(store, project)
     if _is_kernel_alone(guest):
         outputs = _kernel_alone(store, project, guest)
@@ -97,7 +103,10 @@ def build_guest(
 
 
 def _is_kernel_alone(guest: Guest) -> bool:
-    """Return whether no root is made: that of another architecture takes long, since its programs are emulated."""
+    """Return whether no root is made.
+
+    One of another architecture takes long, since its programs are emulated.
+    """
     return bool(guest.foreign) and guest.outputs == ("kernel",)
 
 
@@ -165,7 +174,10 @@ def make_boot_files(
 
 
 def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -> list[PlannedStep]:
-    """Return the steps that a build of `guest` consists of, without making one. `plan` is a store that is new."""
+    """Return the steps that a build of `guest` consists of, without making one.
+
+    `plan` is a store that is new.
+    """
     _, project = _places(plan, project)
     if _is_kernel_alone(guest):
         kernel_step(_kernel_word(guest), plan, project, guest.kernel)
@@ -188,12 +200,15 @@ def plan_steps(guest: Guest, plan: PlanningStore, project: Path | None = None) -
 
 
 def _kernel_word(guest: Guest) -> str:
-    """Return the kernel that a build makes: AUTO is for `run`, which does not wait for a compiler."""
+    """Return the kernel that a build makes.
+
+    AUTO is for `run`, which does not wait for a compiler.
+    """
     return guest.foreign or (OURS if guest.kernel.use == AUTO else guest.kernel.use)
 
 
 def _kernel_part(guest: Guest, project: Path) -> KernelPart:
-    """Return what the guest says of its kernel, with the options of a kernel that firmware starts if it is to be in a UKI."""
+    """Return the guest's part about its kernel, with the options for firmware if a UKI is made."""
     if "uki" not in guest.outputs:
         return guest.kernel
     firmware = [str(path) for path in sorted((project / "kernel-config" / uki.FRAGMENTS).glob("*.conf"))]
@@ -216,8 +231,8 @@ def _make_root(store: Store, project: Path, guest: Guest, pool: Executor) -> _Ro
     """Make the root file system. What does not depend on each other is made at the same time.
 
     A step that several others need is made before these are started: if it failed, each of them
-    would try it again. Only the builders' base is made by who needs it first, since with everything in
-    the store nobody does.
+    would try it again. Only the builders' base is made by who needs it first, since with everything
+    in the store nobody does.
     """
     builders = {"agent": Builder(PACKAGES, store, architecture=guest.foreign), "policy": Builder(lsm_policies.PACKAGES, store)}
     policies = pool.submit(lsm_policies.compile_policies, builders["policy"], project)

@@ -29,14 +29,20 @@ def report(guest: Guest, *, as_json: bool, store: Store | None = None, project: 
 
 
 def document(guest: Guest, steps: list[PlannedStep]) -> dict[str, Any]:
-    """Return the same as a JSON document: `configuration`, and `steps` with `name`, `id` (or null) and `in_store`."""
+    """Return the same as a JSON document.
+
+    It has `configuration`, and `steps` with `name`, `id` (or null) and `in_store`.
+    """
     configuration = {key: value for key, value in vars(guest).items() if key not in PARTS}
     configuration |= {key: [vars(entry) for entry in guest.files] if key == "files" else vars(getattr(guest, key)) for key in PARTS}
     return {"configuration": configuration, "steps": [{"name": one.name, "id": one.id, "in_store": one.in_store} for one in steps]}
 
 
 def kernel_changes(guest: Guest, store: Store | None = None, project: Path | None = None) -> str:
-    """Return what the fragments of `guest` change in the kernel's configuration, one symbol per line. Configures, compiles nothing."""
+    """Return what the fragments of `guest` change in the configuration, one symbol per line.
+
+    Configures, compiles nothing.
+    """
     if not guest.kernel.fragments:
         raise InnkeeperError("kernel.fragments is empty: there is nothing to compare", hint="name fragments in guest.toml")
     changes = config_changes(guest.architecture, guest.kernel, store or Store(paths.store_root()), project or paths.project_root())

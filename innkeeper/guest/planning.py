@@ -5,8 +5,8 @@
     for step in plan.steps: ...
 
 The build runs as always, on a store that notes its steps instead of making them. The id of a step
-depends on its inputs. Where an input is the content of a step that is not made yet (the packages of a
-builder), the id is not known before, and is None.
+depends on its inputs. Where an input is the content of a step that is not made yet (the packages of
+a builder), the id is not known before, and is None.
 """
 
 from collections.abc import Callable, Mapping

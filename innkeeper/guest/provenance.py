@@ -1,10 +1,10 @@
-"""The provenance of a build: an in-toto statement with SLSA's predicate, unsigned or signed with a key.
+"""The provenance of a build: an in-toto statement with SLSA's predicate, which may be signed.
 
     provenance.write(manifest, Path("provenance.json"), key=None)
 
 It says the same as the manifest, in a form that other tools read. With a key it is the payload of a
-DSSE envelope (secure-systems-lab/dsse), signed by openssl(1): no service is needed. Like the manifest
-it depends only on the inputs: it has no time.
+DSSE envelope (secure-systems-lab/dsse), signed by openssl(1): no service is needed. Like the
+manifest it depends only on the inputs: it has no time.
 """
 
 import base64
@@ -28,7 +28,10 @@ BUILD_TYPE = "urn:innkeeper:guest:v1"
 
 
 def write(manifest: Path, file: Path, key: Path | None = None) -> None:
-    """Write the statement for a manifest, in an envelope if there is a private key to sign it with. Raises InnkeeperError."""
+    """Write the statement for a manifest, in an envelope if there is a private key to sign it with.
+
+    Raises InnkeeperError.
+    """
     made = statement(json.loads(manifest.read_text()))
     document = envelope(json.dumps(made, sort_keys=True).encode(), key) if key else made
     with files.replaced(file) as fresh:
@@ -57,7 +60,10 @@ def statement(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def envelope(payload: bytes, key: Path) -> dict[str, Any]:
-    """Return a DSSE envelope with the signature of the private key in a PEM file. Raises InnkeeperError."""
+    """Return a DSSE envelope with the signature of the private key in a PEM file.
+
+    Raises InnkeeperError.
+    """
     public = _openssl("pkey", "-in", str(key), "-pubout", "-outform", "DER")
     with tempfile.NamedTemporaryFile(prefix="innkeeper-") as signed:
         signed.write(encoded(payload))
@@ -73,7 +79,10 @@ def encoded(payload: bytes) -> bytes:
 
 
 def _dependencies(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return an input of the manifest as resources, one for each archive. Of a wheel the lock file allows several."""
+    """Return an input of the manifest as resources, one for each archive.
+
+    Of a wheel the lock file allows several.
+    """
     if entry["type"] == "debian":
         name, version = (urllib.parse.quote(entry[key], safe="~") for key in ("name", "version"))
         uri, hashes = f"pkg:deb/debian/{name}@{version}?arch={entry['architecture']}", [entry.get("sha256")]

@@ -1,10 +1,12 @@
-"""A built guest in a registry, as an OCI artefact: a team builds once, and everybody boots the same bits.
+"""A built guest in a registry, as an OCI artefact.
+
+A team builds once, and everybody boots the same bits.
 
     digest = push(outputs, "registry.example:5000/guests/web:1")
     folder = pull("oci:registry.example:5000/guests/web@sha256:...", store)
 
-Each output is a layer with its name as an annotation. A guest is taken only by its digest, which skopeo
-checks, and each file is compared with the manifest. Credentials are skopeo's.
+Each output is a layer with its name as an annotation. A guest is taken only by its digest, which
+skopeo checks, and each file is compared with the manifest. Credentials are skopeo's.
 """
 
 import hashlib
@@ -33,7 +35,10 @@ _REFERENCE = re.compile(r"oci:(?P<name>[][\w.:/-]+?)@sha256:(?P<digest>[0-9a-f]{
 
 
 def push(outputs: Mapping[str, Path], reference: str) -> str:
-    """Push a build's files to `REGISTRY/NAME[:TAG]` and return the reference with the digest to take it by. Raises InnkeeperError."""
+    """Push a build's files to `REGISTRY/NAME[:TAG]` and return the reference by its digest.
+
+    Raises InnkeeperError.
+    """
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as scratch, progress.step(f"pushing the guest to {reference}"):
         layout = Path(scratch) / "layout"
         digest = write_layout(outputs, layout)
@@ -52,7 +57,10 @@ def push(outputs: Mapping[str, Path], reference: str) -> str:
 
 
 def write_layout(outputs: Mapping[str, Path], layout: Path) -> str:
-    """Write the files as an OCI image layout and return the digest of its manifest. The same files give the same digest."""
+    """Write the files as an OCI image layout and return the digest of its manifest.
+
+    The same files give the same digest.
+    """
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers = []
@@ -71,7 +79,10 @@ def write_layout(outputs: Mapping[str, Path], layout: Path) -> str:
 
 
 def pull(reference: str, store: Store) -> Path:
-    """Return the folder with the files of a guest in a registry. It is fetched once. Raises InnkeeperError."""
+    """Return the folder with the files of a guest in a registry.
+
+    It is fetched once. Raises InnkeeperError.
+    """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise InnkeeperError(
@@ -91,7 +102,10 @@ def pull(reference: str, store: Store) -> Path:
 
 
 def _take(layout: Path, digest: str, out: Path, reference: str) -> None:
-    """Move the files of a layout to `out`. Raises InnkeeperError unless they are those of the digest and of the manifest."""
+    """Move the files of a layout to `out`.
+
+    Raises InnkeeperError unless they are those of the digest and of the manifest.
+    """
     blobs = layout / "blobs" / "sha256"
     if not (blobs / digest).is_file() or hash_file(blobs / digest) != digest:
         raise InnkeeperError(f"{reference}: what the registry gave has another digest")
@@ -132,7 +146,10 @@ def boot_files(reference: str, store: Store | None = None) -> BootFiles:
 
 
 def artifacts(reference: str) -> Artifacts:
-    """Return a guest in a registry as `build` returns it, for an installation. Raises InnkeeperError if it lacks a file."""
+    """Return a guest in a registry as `build` returns it, for an installation.
+
+    Raises InnkeeperError if it lacks a file.
+    """
     folder = pull(reference, Store(paths.store_root()))
     names = {"rootfs": "rootfs.erofs", "disk": "innkeeper.img", "initrd": "innkeeper.initrd", "verity": "verity.toml", "manifest": MANIFEST}
     files = {name: folder / names.get(name, name) for name in Artifacts.__dataclass_fields__}
@@ -147,7 +164,10 @@ def variant(reference: str) -> str:
 
 
 def architecture(reference: str) -> str:
-    """Return the architecture of a guest in a registry, or an empty string for x86-64. Raises InnkeeperError."""
+    """Return the architecture of a guest in a registry, or an empty string for x86-64.
+
+    Raises InnkeeperError.
+    """
     return str(_manifest(pull(reference, Store(paths.store_root()))).get("architecture", ""))
 
 

@@ -1,10 +1,12 @@
-"""Ask apt which packages a builder consists of, with the mirror's index of today. Nothing is installed.
+"""Ask apt which packages a builder consists of, with the mirror's index of today.
+
+Nothing is installed.
 
     with Resolver(suite) as resolver:
         packages = resolver.resolve(request, status)
 
-apt runs on the host, with lists, status and settings of its own in a temporary folder. It checks the
-signature of the index, from which the hashes come.
+apt runs on the host, with lists, status and settings of its own in a temporary folder. It checks
+the signature of the index, from which the hashes come.
 """
 
 import os
@@ -61,9 +63,10 @@ class Resolver:
         self._kept.close()
 
     def resolve(self, request: Request, status: str) -> list[Package]:
-        """Return the packages to install for a request, in order of their names. Raises NoPackage, InnkeeperError.
+        """Return the packages to install for a request, in order of their names.
 
-        `status` is dpkg's file of that name, of what the packages are added to.
+        Raises NoPackage, InnkeeperError. `status` is dpkg's file of that name, of what the packages
+        are added to.
         """
         (self._folder / "status").write_text(status)
         if request.only:
@@ -79,7 +82,10 @@ class Resolver:
         return "".join(f"{stanza}\nStatus: install ok installed\n\n" for stanza in stanzas.split("\n\n"))
 
     def _newest(self, name: str) -> str:
-        """Return the package that `name` stands for: itself, or the one that a metapackage of the kernel depends on."""
+        """Return the package that `name` stands for.
+
+        It is itself, or the one that a metapackage of the kernel depends on.
+        """
         told = self._apt("apt-cache", "depends", name)
         found = re.search(r"^ *Depends: (linux-image-\S+)$", told, re.MULTILINE) if name.startswith("linux-image-") else None
         return found[1] if found else name
@@ -96,7 +102,10 @@ class Resolver:
         return sorted(found)
 
     def _apt(self, program: str, *arguments: str) -> str:
-        """Run a program of apt and return its output. The host's settings about the network (proxies) hold."""
+        """Run a program of apt and return its output.
+
+        The host's settings about the network (proxies) hold.
+        """
         settings = {
             "Dir::State": self._folder / "state",
             "Dir::State::status": self._folder / "status",

@@ -28,8 +28,8 @@ lz4 -q -l -9 -f /tmp/root.cpio /out/innkeeper.initrd
 def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping[str, Path], policies: Path, variant: str) -> Path:
     """Assemble the root file system and return the step's folder.
 
-    `programs` maps names to the folders that `freeze` returned; the root may be without the gateway.
-    The folder contains `root.erofs`, and `files.json` with the size of each file.
+    `programs` maps names to the folders that `freeze` returned; the root may be without the
+    gateway. The folder contains `root.erofs`, and `files.json` with the size of each file.
     """
     data = project / "rootfs"
     inputs: dict[str, JSON] = {

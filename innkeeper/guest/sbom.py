@@ -1,10 +1,11 @@
-"""A bill of materials in the format of CycloneDX 1.6 (JSON): every file of the image with its origin.
+"""A bill of materials in CycloneDX 1.6 (JSON): every file of the image with its origin.
 
-Packages are components that contain their files. Files of our source are in the component `innkeeper`,
-files that a guest.toml adds in the component `guest.toml`, and the modules of a frozen program in the
-program's file. A file without an origin would be a component of its own at the top.
+Packages are components that contain their files. Files of our source are in the component
+`innkeeper`, files that a guest.toml adds in the component `guest.toml`, and the modules of a frozen
+program in the program's file. A file without an origin would be a component of its own at the top.
 
-The document depends only on its inputs: it has no time, and its serial number is made from the root.
+The document depends only on its inputs: it has no time, and its serial number is made from the
+root.
 """
 
 import json
@@ -34,9 +35,9 @@ def make_sbom(
 ) -> Path:
     """Write the document and return the step's folder.
 
-    `origins` is the step of `find_origins`. `packages` are the Debian packages of the root's builder,
-    some with the sha256 of their archives. `uki` is the step of the unified kernel image, `uki_packages`
-    are those of its builder.
+    `origins` is the step of `find_origins`. `packages` are the Debian packages of the root's
+    builder, some with the sha256 of their archives. `uki` is the step of the unified kernel image,
+    `uki_packages` are those of its builder.
     """
     inputs: dict[str, JSON] = {
         "format": FORMAT,
@@ -69,10 +70,11 @@ def document(
     uki: Mapping[str, tuple[int, str]] | None = None,
     stub: Packages = (),
 ) -> dict[str, Any]:
-    """Return the document. `found` is the content of `origins.json`, `kernel` and `uki` have size and hash of each file.
+    """Return the document.
 
-    `packages` are those of the root's builder, `kernel_packages` those that the kernel is made of, `stub`
-    the one with the stub of the unified kernel image.
+    `found` is the content of `origins.json`, `kernel` and `uki` have size and hash of each file.
+    `packages` are those of the root's builder, `kernel_packages` those that the kernel is made of,
+    `stub` the one with the stub of the unified kernel image.
     """
     archives = {(entry["name"], entry["version"]): entry["sha256"] for entry in packages if "sha256" in entry}
     components: dict[str, dict[str, Any]] = {"innkeeper": _component("application", "innkeeper", __version__, licenses=["Apache-2.0"])}
@@ -103,7 +105,7 @@ def document(
 
 
 def files(made: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of a document with the name of the component that each is in, or "" for one without an origin."""
+    """Return the files of a document with the component of each, or "" without an origin."""
     found = {component["name"]: "" for component in made["components"] if component["type"] == "file"}
     for component in made["components"]:
         found |= {one["name"]: component["name"] for one in component.get("components", []) if one["type"] == "file"}
@@ -188,7 +190,10 @@ def _kernel(files: Mapping[str, tuple[int, str]], facts: Mapping[str, Any]) -> d
 
 
 def _of_kernel(facts: Mapping[str, Any], packages: Packages) -> list[Mapping[str, str]]:
-    """Return the packages that the kernel consists of: the source of ours, or the ready-made one and busybox for its initrd."""
+    """Return the packages of the kernel.
+
+    They are the source of ours, or the ready-made one and busybox for its initrd.
+    """
     if facts.get("from") != "ours":
         return list(packages)
     return [entry for entry in packages if f"{entry['name']} {entry['version']}" == facts.get("source")]

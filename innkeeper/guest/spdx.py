@@ -1,9 +1,9 @@
 """The bill of materials in the format of SPDX 2.3 (JSON), made from the one in CycloneDX (`sbom`).
 
 Each component is a package that contains its files. SPDX wants a SHA-1 of each file, so the root is
-unpacked. SPDX has no place for the modules of a frozen program: the program's file is said to be generated
-from the packages that they come from. Licences are those that Debian and the wheels name, as comments:
-they are no expressions of SPDX.
+unpacked. SPDX has no place for the modules of a frozen program: the program's file is said to be
+generated from the packages that they come from. Licences are those that Debian and the wheels name,
+as comments: they are no expressions of SPDX.
 """
 
 import hashlib
@@ -28,7 +28,8 @@ _DOCUMENT = "SPDXRef-DOCUMENT"
 def make_spdx(store: Store, made: Path, root: Path, outputs: Mapping[str, Path]) -> Path:
     """Write the document and return the step's folder.
 
-    `made` is the step of `sbom.make_sbom`, `root` the image of the root, `outputs` the other files by name.
+    `made` is the step of `sbom.make_sbom`, `root` the image of the root, `outputs` the other files
+    by name.
     """
     inputs: dict[str, JSON] = {"format": FORMAT, "sbom": made.name, "root": root.parent.name}
 
@@ -43,7 +44,10 @@ def make_spdx(store: Store, made: Path, root: Path, outputs: Mapping[str, Path])
 
 
 def document(known: Mapping[str, Any], sha1: Mapping[str, str]) -> dict[str, Any]:
-    """Return the document for one in CycloneDX. `sha1` has the hash of each file by its name there."""
+    """Return the document for one in CycloneDX.
+
+    `sha1` has the hash of each file by its name there.
+    """
     image = known["metadata"]["component"]
     packages = [_package("SPDXRef-image", image, ())]
     files: list[dict[str, Any]] = []
@@ -78,7 +82,7 @@ def document(known: Mapping[str, Any], sha1: Mapping[str, str]) -> dict[str, Any
 
 
 def files(made: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of a document with the name of the package that contains each, or "" for one without an origin."""
+    """Return the files of a document with the package of each, or "" without an origin."""
     names = {one["SPDXID"]: one["name"] for one in made["packages"]}
     holders = {one["relatedSpdxElement"]: one["spdxElementId"] for one in made["relationships"] if one["relationshipType"] == "CONTAINS"}
     return {one["fileName"].removeprefix("."): names.get(holders.get(one["SPDXID"], ""), "") for one in made["files"]}
@@ -131,7 +135,7 @@ def _file(id: str, component: Mapping[str, Any], sha1: str) -> dict[str, Any]:
 
 
 def _of_modules(component: Mapping[str, Any]) -> list[str]:
-    """Return the components that the modules of a frozen program come from, in order of their first module."""
+    """Return the components of a frozen program's modules, in order of their first module."""
     properties = [one for module in component.get("components", []) for one in module.get("properties", [])]
     return list(dict.fromkeys(one["value"] for one in properties if one["name"] == "innkeeper:package"))
 

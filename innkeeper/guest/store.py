@@ -40,7 +40,10 @@ RECORD = ".step.json"
 
 @dataclass(frozen=True)
 class StepRun:
-    """A step that was asked for: whether the store had it, and the seconds that it took if it was made now."""
+    """A step that was asked for.
+
+    It has whether the store had it, and the seconds that it took if it was made now.
+    """
 
     name: str
     id: str
@@ -64,7 +67,7 @@ class Store:
 
     @property
     def pins(self) -> "Pins":
-        """Return the exact Debian packages of the builders: those of the source tree, unless others were given."""
+        """Return the packages of the builders: the source tree's, unless others were given."""
         if self._pins is None:
             from innkeeper.guest import pins
 
@@ -98,7 +101,10 @@ class Store:
         return result
 
     def made(self, result: Path) -> bool:
-        """Return whether a folder that `step` returned has its content. Only a store that plans says no."""
+        """Return whether a folder that `step` returned has its content.
+
+        Only a store that plans says no.
+        """
         return True
 
     def log_of(self, staging: Path) -> Path:
@@ -170,7 +176,7 @@ class FinishedSteps(Store):
 
 
 UNKNOWN = "unknown until it is made: "
-"""What begins a value that a plan has in place of something in the content of an unfinished step."""
+"""The prefix of a value that a plan has in place of the content of an unfinished step."""
 
 
 def unknown(result: Path) -> str:

@@ -1,4 +1,4 @@
-"""The steps of a build with their times, as a trace that Chrome's tracing page and Perfetto read."""
+"""The steps of a build with their times, as a trace for Chrome's tracing page and Perfetto."""
 
 import json
 import os
@@ -8,7 +8,10 @@ from innkeeper import files, progress
 
 
 def write(file: Path) -> None:
-    """Write the steps of this process that ended. Times are in microseconds since the first one began."""
+    """Write the steps of this process that ended.
+
+    Times are in microseconds since the first one began.
+    """
     steps = progress.finished()
     begin = min((start for _, start, _, _, _ in steps), default=0.0)
     events = [

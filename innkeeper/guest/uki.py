@@ -1,11 +1,11 @@
-"""A unified kernel image (UKI): kernel, command line and the root's hash in one program for UEFI firmware.
+"""A unified kernel image (UKI): kernel, command line and root hash in one UEFI program.
 
-    step = make_uki(store, kernel, verity, parameters, root_folder)     # <store>/uki-ID/innkeeper.efi
+    step = make_uki(store, kernel, verity, parameters, root_folder)   # it has innkeeper.efi
 
-ukify(1) of Debian puts it together, around systemd's stub. There is no initrd: the kernel opens the root
-by itself, on the first virtio disk (`innkeeper.img`), and dm-verity checks each block against the hash in
-the command line. So whoever trusts the image trusts the root. With a key the image is signed for Secure
-Boot by sbsign(1). See the UAPI group's specification of unified kernel images.
+ukify(1) of Debian puts it together, around systemd's stub. There is no initrd: the kernel opens the
+root by itself, on the first virtio disk (`innkeeper.img`), and dm-verity checks each block against
+the hash in the command line. So trust in the image is trust in the root. With a key the image is
+signed for Secure Boot by sbsign(1). See the UAPI group's specification of unified kernel images.
 """
 
 import json
@@ -40,7 +40,10 @@ PARAMETERS = (
     "random.trust_cpu=on",
     "quiet",
 )
-"""Words of the command line before those of the guest: of two that contradict each other the later one counts."""
+"""Words of the command line before those of the guest.
+
+Of two that contradict each other the later one counts.
+"""
 
 _OS_RELEASE = f"""ID=innkeeper
 NAME="Innkeeper guest"
@@ -65,7 +68,7 @@ chmod 644 /out/innkeeper.efi
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key and its X.509 certificate, both files in PEM, by which a UKI is signed for Secure Boot."""
+    """A private key and its X.509 certificate, files in PEM, to sign a UKI for Secure Boot."""
 
     key: Path
     certificate: Path
@@ -79,8 +82,8 @@ def builder(store: Store) -> Builder:
 def make_uki(store: Store, kernel: Path, verity: Path, parameters: Sequence[str], key: SigningKey | None = None) -> Path:
     """Make the image and return the step's folder, which contains `innkeeper.efi`.
 
-    `kernel` and `verity` are the steps of these names, `parameters` the guest's words for the command
-    line. Raises InnkeeperError.
+    `kernel` and `verity` are the steps of these names, `parameters` the guest's words for the
+    command line. Raises InnkeeperError.
     """
     builds = builder(store)
     inputs: dict[str, JSON] = {
@@ -112,7 +115,10 @@ def make_uki(store: Store, kernel: Path, verity: Path, parameters: Sequence[str]
 
 
 def _sign(store: Store, builds: Builder, unsigned: Path, key: SigningKey) -> Path:
-    """Return the step's folder with the signed image. The store keeps the certificate's hash, and nothing of the key."""
+    """Return the step's folder with the signed image.
+
+    The store keeps the certificate's hash, and nothing of the key.
+    """
     certificate = hash_file(key.certificate)
 
     def make(out: Path) -> None:
@@ -133,8 +139,9 @@ def _sign(store: Store, builds: Builder, unsigned: Path, key: SigningKey) -> Pat
 def command_line(hashed: dict[str, Any], parameters: Sequence[str]) -> str:
     """Return the kernel's command line: a root on `DISK` that has the hash, and the guest's words.
 
-    `hashed` are the parameters of the hash tree (`verity.parameters`). The format of `dm-mod.create` is in
-    the kernel's Documentation/admin-guide/device-mapper/dm-init.rst, the target's in verity.rst.
+    `hashed` are the parameters of the hash tree (`verity.parameters`). The format of
+    `dm-mod.create` is in the kernel's Documentation/admin-guide/device-mapper/dm-init.rst, the
+    target's in verity.rst.
     """
     sectors = hashed["data_blocks"] * hashed["data_block_size"] // SECTOR
     target = f"verity 1 {DISK}1 {DISK}2 {hashed['data_block_size']} {hashed['hash_block_size']} {hashed['data_blocks']} 0 sha256"
@@ -143,7 +150,10 @@ def command_line(hashed: dict[str, Any], parameters: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Return a word with its value in quotes if it has white space. `config.check` has refused quotes in it."""
+    """Return a word with its value in quotes if it has white space.
+
+    `config.check` has refused quotes in it.
+    """
     if not any(character.isspace() for character in word):
         return word
     name, equals, value = word.partition("=")
@@ -151,9 +161,10 @@ def _quoted(word: str) -> str:
 
 
 def release(image: Path) -> str:
-    """Return the kernel's release (`uname -r`) by the header of a bzImage (the kernel's arch/x86/boot.rst).
+    """Return the kernel's release (`uname -r`) from the header of a bzImage.
 
-    Raises InnkeeperError for a file that is no bzImage or that UEFI firmware cannot start.
+    The kernel's arch/x86/boot.rst describes it. Raises InnkeeperError for a file that is no bzImage
+    or that UEFI firmware cannot start.
     """
     with image.open("rb") as file:
         head = file.read(0x8000)

@@ -6,8 +6,8 @@
 
     <store>/.archives/python-SUITE/
 
-Each Debian release and architecture has its folder, because its Python needs wheels of its own. pip checks the hashes
-when it downloads a file, and when it installs one.
+Each Debian release and architecture has its folder, because its Python needs wheels of its own. pip
+checks the hashes when it downloads a file, and when it installs one.
 """
 
 import re
@@ -34,7 +34,8 @@ def requirements(lock: str) -> dict[tuple[str, str], list[str]]:
 def fetch(builder: Builder, lock: Path, log: Path) -> dict[Path, str]:
     """Have the store hold an archive of each locked package, and return the mount for pip.
 
-    `builder` is entered. Raises InnkeeperError, by name, for a file that is not what the lock file names.
+    `builder` is entered. Raises InnkeeperError, by name, for a file that is not what the lock file
+    names.
     """
     folder = builder.store.root / FOLDER / f"python-{builder.suite}{builder.architecture and f'-{builder.architecture}'}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,10 @@ def fetch(builder: Builder, lock: Path, log: Path) -> dict[Path, str]:
 
 
 def _missing(folder: Path, lock: Path) -> bool:
-    """Return whether the folder lacks an archive. Raises InnkeeperError for one with another content than the lock file names."""
+    """Return whether the folder lacks an archive.
+
+    Raises InnkeeperError for one with another content than the lock file names.
+    """
     kept = {path: hash_file(path) for path in sorted(folder.iterdir())}
     missing = False
     for (name, version), hashes in requirements(lock.read_text()).items():

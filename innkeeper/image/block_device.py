@@ -60,7 +60,8 @@ class Image:
 def resolve(reference: str, architecture: str = "") -> Image:
     """Find the image `reference`; fetch and convert it unless it is in the cache.
 
-    `architecture` is the guest's, as uname(2) has it, or empty for this host's. Raises InnkeeperError, which names the reference.
+    `architecture` is the guest's, as uname(2) has it, or empty for this host's. Raises
+    InnkeeperError, which names the reference.
     """
     root = paths.images_root()
     root.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,10 @@ class ImageConfig:
 
 
 def parse_config(document: object, architecture: str = "") -> ImageConfig:
-    """Parse an image config. `architecture` is the guest's, as uname(2) has it, or empty for this host's.
+    """Parse an image config.
 
-    Raises InnkeeperError for an image of another platform and for values of the wrong type.
+    `architecture` is the guest's, as uname(2) has it, or empty for this host's. Raises
+    InnkeeperError for an image of another platform and for values of the wrong type.
     """
     top = _mapping(document, "config")
     system, machine = top.get("os", ""), top.get("architecture", "")

@@ -1,4 +1,4 @@
-"""Programs of a few instructions, made here: a file that the guest can execute, without a compiler."""
+"""Programs of a few instructions that the guest can execute, made without a compiler."""
 
 import struct
 

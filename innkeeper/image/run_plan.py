@@ -78,7 +78,7 @@ def plan_run(
 
 
 def _published(image: Image, options: RunOptions) -> list[Port]:
-    """Return the ports of `-p`, and with `-P` a free port of the host for each other one that the image exposes."""
+    """Return the ports of `-p`, and with `-P` a free host port for each other exposed one."""
     if not options.publish_all:
         return list(options.ports)
     published = {(port.container_port, port.protocol) for port in options.ports}

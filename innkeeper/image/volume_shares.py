@@ -23,7 +23,7 @@ Each takes a device, and the VM has 30 slots for all of its devices.
 
 @dataclass(frozen=True)
 class VolumeShare:
-    """Folders and files of one file system of the host, to be shared by one virtio-fs device (`vm.Share`).
+    """Folders and files of one host file system, shared by one virtio-fs device (`vm.Share`).
 
     `tag` names the device. `paths` maps (path on the host, read-only) to the name of its folder in
     the share.
@@ -69,6 +69,6 @@ def _share_place(share: VolumeShare) -> str:
 
 
 def share_storage(share: VolumeShare, context: Sequence[str]) -> agent_pb2.Storage:
-    """Return the storage that mounts a share in the guest, with the options `context` of an SELinux mount."""
+    """Return the storage that mounts a share. `context` are the options of an SELinux mount."""
     options = [*(["ro"] if share.read_only else []), *context]
     return agent_pb2.Storage(driver="virtio-fs", source=share.tag, fstype="virtiofs", mount_point=_share_place(share), options=options)

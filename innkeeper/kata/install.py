@@ -74,8 +74,8 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
     """Copy kernel, images and manifest, write the files, and return all their paths.
 
     Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
-    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `shim install` has put
-    a handler of the same name there, and OSError.
+    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `shim install` has
+    put a handler of the same name there, and OSError.
     """
     check_handlers_are_free(layout.configurations, layout.prefix / "share/shim/runtimeclass.yaml")
     installation = Installation(layout.prefix)

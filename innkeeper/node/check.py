@@ -1,7 +1,7 @@
-"""What a node lacks for the shim, in the order in which to mend it. Nothing is installed or changed.
+"""What a node lacks for the shim, in the order in which to mend it.
 
-Each check is a function that returns a `Finding`. A later one may rely on what the earlier ones
-have found, and then says so in place of a second complaint.
+Nothing is installed or changed. Each check is a function that returns a `Finding`. A later one may
+rely on what the earlier ones have found, and then says so in place of a second complaint.
 """
 
 import os
@@ -36,7 +36,10 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found. `mend` is what to do about it. A failed check that is not `required` costs comfort or speed."""
+    """What a check has found.
+
+    `mend` is what to do about it. A failed check that is not `required` costs comfort or speed.
+    """
 
     name: str
     works: bool
@@ -74,7 +77,7 @@ def _configuration(path: Path) -> tuple[Settings | None, Finding]:
 
 
 def _programs(found: Settings | None) -> Iterator[Finding]:
-    """Look for the programs that a VM is made of: those of the configuration, else those of the node."""
+    """Look for a VM's programs: those of the configuration, else those of the node."""
     given = {"qemu-system-x86_64": found.qemu, "virtiofsd": found.virtiofsd} if found is not None else {}
     for name in ("qemu-system-x86_64", "virtiofsd") if found is None or found.shares else ("qemu-system-x86_64",):
         path = given.get(name) or programs.find(name)
@@ -153,7 +156,7 @@ def _network_library() -> Finding:
 
 
 def _containerd(socket: Path) -> Iterator[Finding]:
-    """Look at the node's containerd: its version, the shim on its PATH, its handlers, its snapshotters."""
+    """Look at the node's containerd: version, shim on its PATH, handlers, snapshotters."""
     program = programs.find("containerd")
     if program is None:
         yield Finding("containerd", False, "not found", "install containerd 1.6 or later")
@@ -187,7 +190,10 @@ def _on_path(path: str | None) -> Finding:
 
 
 def _handlers(dump: str) -> Iterator[Finding]:
-    """Look for the runtime handlers in containerd's configuration, and that nothing else of CRI's was lost on the way."""
+    """Look for the runtime handlers in containerd's configuration.
+
+    Also check that nothing else of CRI's was lost on the way.
+    """
     try:
         document = tomllib.loads(dump)
     except tomllib.TOMLDecodeError as error:

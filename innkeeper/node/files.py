@@ -1,4 +1,4 @@
-"""Files that an operator would otherwise write by hand: containerd's handlers, and manifests for Kubernetes."""
+"""Files that an operator would otherwise write: containerd's handlers, Kubernetes' manifests."""
 
 from pathlib import Path
 
@@ -8,18 +8,24 @@ from innkeeper.manifests import quoted
 HANDLER = "innkeeper"
 """Runtime handler: roots of the node's default snapshotter."""
 EROFS = "-erofs"
-"""Ends the name of the runtime handler for roots of the erofs snapshotter, each layer a disk. containerd has it from 2.1 on."""
+"""The suffix of the runtime handler for roots of the erofs snapshotter, each layer a disk.
+
+containerd has it from 2.1 on.
+"""
 RUNTIME = "io.containerd.innkeeper.v2"
 MEMORY_OVERHEAD = "256Mi"
 """What a pod takes beside its containers.
 
-The control group of an idle pod has 161 to 175 MiB under QEMU's emulation: 90 MiB of QEMU, the shim and
-virtiofsd, and the pages of the guest's memory that its kernel and agent have touched.
+The control group of an idle pod has 161 to 175 MiB under QEMU's emulation: 90 MiB of QEMU, the shim
+and virtiofsd, and the pages of the guest's memory that its kernel and agent have touched.
 """
 
 
 def configuration(template: str, values: dict[str, Path]) -> str:
-    """Return the shim's configuration: `template`, which describes every key, with some keys set."""
+    """Return the shim's configuration: `template`, with some keys set.
+
+    The template describes every key.
+    """
     lines = []
     for line in template.splitlines():
         name = line.removeprefix("# ").partition(" = ")[0]
@@ -49,7 +55,7 @@ def pod(name: str) -> str:
 
 
 def launcher(python: Path, library: Path, module: str) -> str:
-    """Return a program that runs `module` with the packages in `library`, whatever the environment says.
+    """Return a program that runs `module` with the packages in `library` in any environment.
 
     Nothing is written beside the packages: the list of what is installed stays complete.
     """

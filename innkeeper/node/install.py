@@ -31,7 +31,7 @@ FOUND = {"qemu": "qemu-system-x86_64", "virtiofsd": "virtiofsd", "setpriv": "set
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of an installation: its own, that of configurations, and one on containerd's PATH.
+    """The folders of an installation: its own, for configurations, and one on containerd's PATH.
 
     `handler` is the name of its runtime handler and RuntimeClass.
     """
@@ -69,7 +69,10 @@ class Layout:
         return self.bin / PROGRAM, self.prefix / "bin" / PROGRAM
 
     def texts(self, found: Mapping[str, Path]) -> dict[Path, str]:
-        """Return the text of each file to write, by path. `found`: keys of the configuration, and the node's programs for them."""
+        """Return the text of each file to write, by path.
+
+        `found`: keys of the configuration, and the node's programs for them.
+        """
         template = Path(innkeeper.shim.__file__).with_name("shim.toml").read_text()
         values = {"kernel": self.share / "vmlinux", "root": self.share / "rootfs.erofs", **found}
         return {
@@ -83,7 +86,10 @@ class Layout:
         }
 
     def launchers(self, python: Path) -> dict[Path, str]:
-        """Return the text of each program, by path: the shim's, and this command line's for `shim check` and `shim uninstall`."""
+        """Return the text of each program, by path.
+
+        These are the shim, and this command line for `shim check` and `shim uninstall`.
+        """
         folder = self.prefix / "bin"
         return {
             folder / PROGRAM: files.launcher(python, self.library, "innkeeper.shim.main"),
@@ -91,7 +97,10 @@ class Layout:
         }
 
     def copies(self, built: Artifacts, sources: Mapping[Path, Path]) -> dict[Path, Path]:
-        """Return the source of each file to copy, by path: the guest, and the packages of `packages.sources`."""
+        """Return the source of each file to copy, by path.
+
+        These are the guest, and the packages of `packages.sources`.
+        """
         guest = {"vmlinux": built.vmlinux, "rootfs.erofs": built.rootfs, "manifest.json": built.manifest}  # their names vary
         return {self.share / name: source for name, source in guest.items()} | {
             self.library / name: source for name, source in sources.items()
@@ -99,7 +108,10 @@ class Layout:
 
 
 def python_for(sources: dict[Path, Path]) -> Path:
-    """Return the interpreter for the packages: the system's, or this one if they are compiled for its version only."""
+    """Return the interpreter for the packages.
+
+    It is the system's, or this one if they are compiled for its version only.
+    """
     bound = any(source.suffix == ".so" and ".abi3." not in source.name for source in sources.values())
     recent = [str(PYTHON), "-I", "-S", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     if bound or not PYTHON.exists() or subprocess.run(recent, stdin=subprocess.DEVNULL, check=False).returncode != 0:
@@ -108,11 +120,11 @@ def python_for(sources: dict[Path, Path]) -> Path:
 
 
 def install(layout: Layout, built: Artifacts) -> list[Path]:
-    """Copy the guest and the packages, write the files, and return the paths of all but the packages.
+    """Copy guest and packages, write the files, return the paths of all but the packages.
 
     Files of an earlier installation are replaced if they are unchanged. A changed file stays, and
-    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `kata install` has put
-    a handler of the same name there, and OSError.
+    the new one is written beside it as NAME.new. Raises InnkeeperError, also if `kata install` has
+    put a handler of the same name there, and OSError.
     """
     check_handlers_are_free((layout.handler, layout.handler + files.EROFS), layout.prefix / "share/runtimeclass.yaml")
     installation = Installation(layout.prefix, RECORD)
@@ -131,9 +143,10 @@ def install(layout: Layout, built: Artifacts) -> list[Path]:
 
 
 def remove_templates(prefix: Path) -> list[Path]:
-    """Remove the templates that were made for the guest of an installation, in the folder that its configuration names now.
+    """Remove the templates that were made for the guest of an installation.
 
-    Returns those that stay, because a VM starts from them at this moment.
+    They are in the folder that its configuration names now. Returns those that stay, because a VM
+    starts from them at this moment.
     """
     folder = settings.Settings.templates
     for path in Installation(prefix, RECORD).paths:

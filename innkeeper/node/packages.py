@@ -1,4 +1,7 @@
-"""The Python packages that the shim needs, to be copied: an upgrade of the host's must not change those of a node."""
+"""The Python packages that the shim needs, which are copied.
+
+An upgrade of the host's must not change those of a node.
+"""
 
 import importlib.metadata
 from pathlib import Path
@@ -6,7 +9,10 @@ from pathlib import Path
 from innkeeper.errors import InnkeeperError
 
 NEEDED = {"protobuf": "google", "pyroute2": "pyroute2"}
-"""Distribution -> the folder that is taken of it. Both are pure Python, or of Python's stable ABI."""
+"""Distribution -> the folder that is taken of it.
+
+Both are pure Python, or of Python's stable ABI.
+"""
 
 
 def sources() -> dict[Path, Path]:

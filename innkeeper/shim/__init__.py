@@ -4,6 +4,7 @@ containerd starts the program once for a container, or once for a pod. It makes 
 serves containerd's task service on a unix socket and owns one VM. Nothing here installs, downloads,
 builds or probes anything: what the VM is made of is in one configuration file.
 
-    containerd --start--> main -> bootstrap -> daemon --fork--> server -> task_service -> pod -> vm
-                                                                                       -> processes -> guest
+    containerd --start--> main -> bootstrap -> daemon --fork--> server -> task_service
+    task_service -> pod -> vm
+    task_service -> processes -> guest
 """

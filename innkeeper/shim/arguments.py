@@ -1,4 +1,4 @@
-"""The shim's command line, as containerd writes it: options as Go's flag package takes them, then an action."""
+"""The shim's command line as containerd writes it: options in the style of Go, an action."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""Block devices of the host that a container gets (`volumeMode: Block`, `ctr run --device`): disks of its VM.
+"""The host's block devices of a container, as disks of its VM.
 
-The specification has their numbers on the host. The agent puts those of the guest in their place,
-also in the rules of the device control group.
+They come from `volumeMode: Block` or `ctr run --device`. The specification has their numbers on the
+host. The agent puts those of the guest in their place, also in the rules of the device control
+group.
 """
 
 import os
@@ -27,7 +28,10 @@ class BlockDevice:
 
 
 def of(linux: dict[str, Any]) -> tuple[BlockDevice, ...]:
-    """Return the block devices in a specification's `linux`. Raises InnkeeperError for one that the host does not have."""
+    """Return the block devices in a specification's `linux`.
+
+    Raises InnkeeperError for one that the host does not have.
+    """
     return tuple(_device(entry, linux) for entry in linux.get("devices") or () if is_block(entry))
 
 
@@ -52,7 +56,10 @@ def _device(entry: dict[str, Any], linux: dict[str, Any]) -> BlockDevice:
 
 
 def _permitted(numbers: tuple[int, int], linux: dict[str, Any]) -> Iterator[str]:
-    """Yield what the device rules that name a block device permit. An engine adds one for each device."""
+    """Yield what the device rules that name a block device permit.
+
+    An engine adds one for each device.
+    """
     for rule in (linux.get("resources") or {}).get("devices") or ():
         if rule.get("allow") and rule.get("type") in ("b", "a") and (rule.get("major"), rule.get("minor")) == numbers:
             yield str(rule.get("access") or "rwm")

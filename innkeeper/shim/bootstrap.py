@@ -27,9 +27,10 @@ VERSION = 3
 
 
 def start(arguments: Arguments, standard_input: bytes, write: Callable[[bytes], None]) -> None:
-    """Write the address of the container's shim with `write`, after making the shim if there is none.
+    """Write the address of the container's shim with `write`.
 
-    The working directory is the bundle. In the new process this does not return. Raises OSError.
+    Makes the shim if there is none. The working directory is the bundle. In the new process this
+    does not return. Raises OSError.
     """
     bundle = Path.cwd()
     params = parameters(standard_input, arguments)
@@ -63,7 +64,7 @@ def answer(address: str, params: pb.BootstrapParams | None) -> bytes:
 
 
 def group(bundle: Path, container_id: str) -> str:
-    """Return what names the shim: the pod that the container belongs to, else the container itself."""
+    """Return the id that names the shim: that of the container's pod, else of the container."""
     try:
         annotations = json.loads((bundle / "config.json").read_bytes()).get("annotations") or {}
     except FileNotFoundError:
@@ -72,6 +73,9 @@ def group(bundle: Path, container_id: str) -> str:
 
 
 def socket_path(folder: str, arguments: Arguments, group: str) -> Path:
-    """Return the path of a shim's socket. It is as long as every other: a unix address has 107 bytes."""
+    """Return the path of a shim's socket.
+
+    It is as long as every other: a unix address has 107 bytes.
+    """
     name = f"{arguments.address}/{arguments.namespace}/{group}"
     return Path(folder or SOCKETS) / sha256(name.encode()).hexdigest()

@@ -1,9 +1,9 @@
 """The control group of a VM on the host: QEMU, its helper processes and the shim are in it.
 
 It is the group that runc would make for the container that the VM belongs to (`linux.cgroupsPath`).
-For a pod it is below the pod's group, so that kubelet's limits hold for the VM and kubelet's figures
-show it. The shim enters the group before it starts anything, and what it starts is in it from the
-first page on: cgroup v1 does not move memory that is charged already.
+For a pod it is below the pod's group, so that kubelet's limits hold for the VM and kubelet's
+figures show it. The shim enters the group before it starts anything, and what it starts is in it
+from the first page on: cgroup v1 does not move memory that is charged already.
 
 Under the systemd driver the path is `SLICE:PREFIX:NAME`. It is resolved to the group that systemd
 would make, and that is made here, without systemd, as runc does for a path of cgroupfs.
@@ -49,7 +49,10 @@ def hierarchies(mounted: Iterable[mounts.Mount]) -> list[Hierarchy]:
 
 
 def resolve(cgroups_path: str) -> str:
-    """Return the path of a group below a hierarchy's mount, or "" for none. Raises InnkeeperError."""
+    """Return the path of a group below a hierarchy's mount, or "" for none.
+
+    Raises InnkeeperError.
+    """
     if cgroups_path.count(":") == 2 and not cgroups_path.startswith("/"):
         slice_, prefix, name = cgroups_path.split(":")
         if "/" in cgroups_path or not name:
@@ -108,7 +111,10 @@ class Cgroup:
             (tree.mount / self._path / "cgroup.procs").write_text(str(os.getpid()))
 
     def remove(self) -> None:
-        """Move what is left in the group back to where this process came from, and remove it. Raises OSError."""
+        """Move what is left in the group back to where this process came from, and remove it.
+
+        Raises OSError.
+        """
         for tree in self._trees:
             folder = tree.mount / self._path
             home = tree.mount / self._before.get(tree.mount, "")
@@ -122,12 +128,18 @@ class Cgroup:
         self._set("memory", "memory.limit_in_bytes", "memory.max", str(limit))
 
     def set_shares(self, shares: int) -> None:
-        """Set the weight of the group's processor time, in the units of version 1. Raises OSError."""
+        """Set the weight of the group's processor time, in the units of version 1.
+
+        Raises OSError.
+        """
         weight = 1 + (max(shares, 2) - 2) * 9999 // 262142  # as every runtime converts it
         self._set("cpu", "cpu.shares", "cpu.weight", str(shares), str(weight))
 
     def bind(self, cpus: str, mems: str) -> None:
-        """Set the processors and memory nodes of the group. "" stands for those of the group above. Raises InnkeeperError."""
+        """Set the processors and memory nodes of the group.
+
+        "" stands for those of the group above. Raises InnkeeperError.
+        """
         for name, value in (("cpus", cpus), ("mems", mems)):
             try:
                 self._bind(f"cpuset.{name}", value)
@@ -204,7 +216,10 @@ def _move(pid: int, *folders: Path) -> None:
 
 
 def _path_in(tree: Hierarchy, own: str) -> str:
-    """Return this process's group in a hierarchy, from the text of /proc/self/cgroup, without the leading slash."""
+    """Return this process's group in a hierarchy, without the leading slash.
+
+    `own` is the text of /proc/self/cgroup.
+    """
     for line in own.splitlines():
         _, names, path = line.split(":", 2)
         if (not names and tree.version == 2) or (names and frozenset(names.split(",")) == tree.controllers):
@@ -213,7 +228,10 @@ def _path_in(tree: Hierarchy, own: str) -> str:
 
 
 def _inherit_processors(folder: Path) -> None:
-    """Give a new group of version 1 the processors and memory nodes of the one above: without any it takes no process."""
+    """Give a new group of version 1 the processors and memory nodes of the one above.
+
+    Without any it takes no process.
+    """
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (folder / name).read_text().strip():
             (folder / name).write_text((folder.parent / name).read_text())

@@ -1,4 +1,4 @@
-"""A container that containerd knows: its first process, those added to it, and what it has on the host."""
+"""A container that containerd knows: its processes, and what it has on the host."""
 
 import threading
 import time
@@ -66,7 +66,10 @@ class Container:
                 self._publisher.publish(pb.TaskStart(container_id=self.id, pid=self.pid))
 
     def delete(self, exec_id: str) -> Exit:
-        """Forget a process that has ended, or the container with its first one. Raises CallError."""
+        """Forget a process that has ended, or the container with its first one.
+
+        Raises CallError.
+        """
         process = self.process(exec_id)
         if process.status not in (CREATED, STOPPED):
             raise wrong_state(f"process {exec_id or self.id} is running")
@@ -113,7 +116,10 @@ class Container:
         raise unimplemented("the container of a pod itself cannot be paused")
 
     def update(self, resources: dict[str, Any]) -> None:
-        """Set other limits, for a pod as far as its VM can. Raises CallError, RpcError and InnkeeperError."""
+        """Set other limits, for a pod as far as its VM can.
+
+        Raises CallError, RpcError and InnkeeperError.
+        """
         spec.check_pod_resources(resources)
         self.machine.check_fits(resources)
         self.machine.bind(self.id, resources)

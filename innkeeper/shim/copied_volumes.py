@@ -1,9 +1,9 @@
-"""How a container's mounts of the host are carried into a VM without a shared folder (`shared_fs = "none"`).
+"""Carry a container's mounts of the host into a VM without a shared folder.
 
-What is only read is copied (see `copies`). What is written would be lost with the copy, so it is
-refused, but for these: an emptyDir is the guest's own, the files of a pod (its hosts, host name,
-resolver) belong to nobody else, and the message that a container leaves for kubelet is written back
-when it ends.
+That is a VM with `shared_fs = "none"`. What is only read is copied (see `copies`). What is written
+would be lost with the copy, so it is refused, but for these: an emptyDir is the guest's own, the
+files of a pod (its hosts, host name, resolver) belong to nobody else, and the message that a
+container leaves for kubelet is written back when it ends.
 """
 
 import errno
@@ -21,15 +21,19 @@ from innkeeper.wire.pb import agent_pb2
 POD_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 TERMINATION_LOG = "/dev/termination-log"
 _KUBELETS_LOG = re.compile(r"/pods/[^/]+/containers/[^/]+/[^/]+")
-"""Ends the path of the file in which kubelet looks for the message: the container may have it anywhere."""
+"""The suffix of the path of kubelet's file for the last message.
+
+The container may have it anywhere.
+"""
 HINT = "mount it read-only, use an emptyDir or a block device, or a handler with a shared folder"
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A mount: `source` is where the guest has it, after `storages` are mounted or the host's file or folder `copy` is copied.
+    """A mount of which `source` is the path in the guest.
 
-    `log`: it is the file for the container's last message.
+    It is there after `storages` are mounted or the host's file or folder `copy` is copied. `log`:
+    it is the file for the container's last message.
     """
 
     source: str
@@ -39,7 +43,10 @@ class Carried:
 
 
 def carry(source: Path, destination: str, options: list[str]) -> Carried:
-    """Return how a file or folder of the host gets into the guest. Raises InnkeeperError if it does not."""
+    """Return how a file or folder of the host gets into the guest.
+
+    Raises InnkeeperError if it does not.
+    """
     if (volume := memory_volumes.of_disk(source)) is not None:
         return Carried(volume.path, volume.storages)
     log = source.is_file() and (destination == TERMINATION_LOG or _KUBELETS_LOG.search(str(source)) is not None)
@@ -61,7 +68,10 @@ def carry(source: Path, destination: str, options: list[str]) -> Carried:
 
 
 def write_message(path: Path, text: str) -> None:
-    """Write a container's last message to kubelet's file. Raises OSError, also if that is not a plain file any more."""
+    """Write a container's last message to kubelet's file.
+
+    Raises OSError, also if that is not a plain file any more.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "wb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -70,5 +80,8 @@ def write_message(path: Path, text: str) -> None:
 
 
 def with_message_path(annotations: dict[str, Any], destination: str) -> dict[str, Any]:
-    """Return annotations by which the agent knows the file for the last message (GetDiagnosticData)."""
+    """Return annotations that name the file for the last message to the agent.
+
+    GetDiagnosticData reads it.
+    """
     return {**annotations, "io.kubernetes.container.terminationMessagePath": destination}

@@ -52,7 +52,10 @@ class Copy:
         self._known: Tree = {}
 
     def update(self) -> None:
-        """Copy what has changed. Raises InnkeeperError for what cannot be copied, OSError and RpcError."""
+        """Copy what has changed.
+
+        Raises InnkeeperError for what cannot be copied, OSError and RpcError.
+        """
         for _ in range(ATTEMPTS):
             try:
                 self._transfer(file_tree.scan(self._source, lambda folder: self.watches.add(self._notices.watch(folder))))
@@ -109,7 +112,10 @@ class Copies:
         self._thread.start()
 
     def acquire(self, source: Path) -> None:
-        """Copy a file or folder, or what has changed of it since, and follow a folder. Raises InnkeeperError, OSError and RpcError."""
+        """Copy a file or folder, or what has changed of it since, and follow a folder.
+
+        Raises InnkeeperError, OSError and RpcError.
+        """
         key = place(source)
         with self._lock:
             copy = self._copies.setdefault(key, Copy(self._agent, source, self._notices))

@@ -67,7 +67,10 @@ def launch(listener: socket.socket, path: Path, arguments: Arguments, bundle: Pa
 
 
 def _detach() -> None:
-    """Leave the parent's session and standard streams, and let the kernel kill this process later than containerd."""
+    """Leave the parent's session and standard streams.
+
+    Let the kernel kill this process later than containerd.
+    """
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

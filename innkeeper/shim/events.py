@@ -68,7 +68,10 @@ class Publisher:
             self._client.close()
 
     def _send(self, request: pb.ForwardRequest) -> bool:
-        """Send one event. Return False if containerd is away, and the event has to be sent again."""
+        """Send one event.
+
+        Return False if containerd is away, and the event has to be sent again.
+        """
         try:
             if self._client is None:
                 self._client = Client(connect_unix(self._address, CALL_SECONDS))

@@ -1,4 +1,4 @@
-"""A file or a folder of the host as it is to be copied: what there is, without what is in the files.
+"""A file or a folder of the host that is to be copied, without the content of its files.
 
 Others may change it meanwhile, for example a container of runc that has the volume too. So nothing
 is looked up by a path through folders that could have become links.
@@ -17,7 +17,10 @@ from innkeeper.errors import InnkeeperError
 MAX_ENTRIES = 1024
 """Most files, folders and links of a folder that is copied."""
 MAX_BYTES = 16 << 20
-"""Most bytes of what is copied, which the guest has in its memory. Kubernetes keeps a config map below 1 MiB."""
+"""Most bytes of what is copied, which the guest has in its memory.
+
+Kubernetes keeps a config map below 1 MiB.
+"""
 MAX_DEPTH = 32
 """Most folders in each other."""
 CURRENT = "..data"
@@ -62,14 +65,18 @@ class Entry:
 
 
 Tree = dict[str, Entry]
-"""Entries by their path below the source, which is "" itself. A folder comes before what is in it."""
+"""Entries by their path below the source, which is "" itself.
+
+A folder comes before what is in it.
+"""
 
 
 def scan(source: Path, seen: Callable[[int], None] = lambda folder: None) -> Tree:
-    """Return what there is at `source`. `seen` is called with the descriptor of each folder before that is read.
+    """Return what there is at `source`.
 
-    Raises InnkeeperError for what cannot be copied, and OSError, which is FileNotFoundError too if
-    something vanishes meanwhile.
+    `seen` is called with the descriptor of each folder before that is read. Raises InnkeeperError
+    for what cannot be copied, and OSError, which is FileNotFoundError too if something vanishes
+    meanwhile.
     """
     tree: Tree = {}
     size = 0
@@ -122,7 +129,10 @@ def _version(status: os.stat_result) -> Version:
 
 
 def open_file(source: Path, name: str, version: Version) -> int:
-    """Return a descriptor to read a file of a tree. Raises ChangedError if it is another one now, and OSError."""
+    """Return a descriptor to read a file of a tree.
+
+    Raises ChangedError if it is another one now, and OSError.
+    """
     descriptor = os.open(source, os.O_PATH | os.O_CLOEXEC)
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -147,7 +157,10 @@ def _replaced(old: int, new: int) -> int:
 
 
 def in_order(names: list[str], tree: Tree) -> list[str]:
-    """Return the names in the order in which to make them: what links lead to first, then kubelet's link to the new version."""
+    """Return the names in the order in which to make them.
+
+    What links lead to comes first, then kubelet's link to the new version.
+    """
     return sorted(names, key=lambda name: (tree[name].is_link, tree[name].is_link and name.rpartition("/")[2] != CURRENT))
 
 

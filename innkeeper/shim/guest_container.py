@@ -26,11 +26,17 @@ from innkeeper.shim.volumes import ROOT
 from innkeeper.wire.pb import agent_pb2
 
 STATS_SECONDS = 1.0
-"""Seconds for which figures are good: containerd 2 asks once a second, and an answer costs the guest time."""
+"""Seconds for which statistics are good.
+
+containerd 2 asks once a second, and an answer costs the guest time.
+"""
 
 
 class GuestContainer(Container):
-    """A container in the guest, where its id has a prefix: containerd allows ids that the agent does not."""
+    """A container in the guest, where its id has a prefix.
+
+    containerd allows ids that the agent does not.
+    """
 
     def __init__(
         self, request: pb.CreateTaskRequest, machine: Machine, publisher: Publisher, state: State, hooks: Hooks, *, owns_machine: bool
@@ -51,8 +57,8 @@ class GuestContainer(Container):
     def create(self, plan: spec.ContainerPlan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
         """Mount its root, bind its volumes, create it in the guest. `remove` must be called if it fails.
 
-        `root` is a folder of the host, or disks, in place of a snapshot's mounts. Raises OSError,
-        CallError, InnkeeperError and RpcError.
+        `remove` must be called if it fails. `root` is a folder of the host, or disks, in place of a
+        snapshot's mounts. Raises OSError, CallError, InnkeeperError and RpcError.
         """
         document, storages = plan.document, list(plan.storages)
         self._hold_stdin = hold_stdin

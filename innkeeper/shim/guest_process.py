@@ -16,9 +16,9 @@ from innkeeper.wire.pb import oci_pb2
 
 
 class GuestProcess(Process):
-    """The process `exec_id` of the container `container_id` in the guest. Its first process has the container's id.
+    """The process `exec_id` of the container `container_id` in the guest.
 
-    It has ended once all its output is written.
+    Its first process has the container's id. It has ended once all its output is written.
     """
 
     def __init__(self, agent: Agent, container_id: str, exec_id: str, stdio: Stdio, on_exit: Callable[[Process], None]) -> None:
@@ -30,7 +30,10 @@ class GuestProcess(Process):
         self._outputs: list[Output] = []
 
     def open_streams(self, *, hold_stdin: bool) -> None:
-        """Open the streams. `close` must be called if this or what follows fails. Raises OSError and CallError."""
+        """Open the streams.
+
+        `close` must be called if this or what follows fails. Raises OSError and CallError.
+        """
         stdio = self.stdio
         if stdio.stdin:
             self._input = Input(stdio.stdin, held=hold_stdin)
@@ -71,7 +74,10 @@ class GuestProcess(Process):
             return LOST
 
     def kill(self, signum: int, everything: bool) -> None:
-        """Send a signal to the process, or SIGKILL to all of its container. Raises CallError and RpcError."""
+        """Send a signal to the process, or SIGKILL to all of its container.
+
+        Raises CallError and RpcError.
+        """
         self.check_alive()
         if everything and signum != signal.SIGKILL:
             raise unimplemented("only SIGKILL can be sent to all processes of a container")

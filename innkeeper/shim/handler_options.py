@@ -1,4 +1,4 @@
-"""The options of a runtime handler in containerd's configuration: which configuration file of ours it names."""
+"""The options of a runtime handler in containerd's configuration: our configuration file."""
 
 from google.protobuf.message import DecodeError
 
@@ -10,16 +10,20 @@ VARIABLE = "INNKEEPER_SHIM_CONFIG"
 
 
 def config_path(options: pb.Any) -> str:
-    """Return the configuration file that a runtime handler names, or "". Options of other types are not for us."""
+    """Return the configuration file that a runtime handler names, or "".
+
+    Options of other types are not for us.
+    """
     if options.type_url.rpartition("/")[2] != TYPE:
         return ""
     return str(pb.Options.FromString(options.value).config_path)
 
 
 def config_path_at_start(data: bytes, params: pb.BootstrapParams | None) -> str:
-    """Return the same out of standard input of `start`: its parameters, or in earlier versions the options alone.
+    """Return the same from the standard input of `start`.
 
-    A sandbox is created without them.
+    It has the parameters, or in earlier versions the options alone. A sandbox is created without
+    them.
     """
     try:
         found = [extension.value for extension in params.extensions] if params else [pb.Any.FromString(data)]

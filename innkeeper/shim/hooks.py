@@ -50,13 +50,17 @@ class Hooks:
         self._state = state
 
     def has_creation(self) -> bool:
-        """Return whether there are hooks for the creation, which need a process in the container's network namespace."""
+        """Return whether there are hooks for the creation.
+
+        These need a process in the container's network namespace.
+        """
         return any(self._hooks.get(kind) for kind in BEFORE_CREATION)
 
     def create(self, pid: int) -> None:
-        """Run those for the creation. `pid` is in the container's network namespace. Raises InnkeeperError if one fails.
+        """Run those for the creation.
 
-        From now on `stopped` is due, also after kill -9 of this process.
+        `pid` is in the container's network namespace. Raises InnkeeperError if one fails. From now
+        on `stopped` is due, also after kill -9 of this process.
         """
         if self._hooks.get("poststop"):
             self._state.hooks = True

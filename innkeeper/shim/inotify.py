@@ -17,7 +17,11 @@ _BUFFER = 64 << 10
 
 
 class Inotify:
-    """An instance. The kernel may have none left for this user (EMFILE): then `wait` only waits. `close` must be called."""
+    """An instance.
+
+    The kernel may have none left for this user (EMFILE): then `wait` only waits. `close` must be
+    called.
+    """
 
     def __init__(self) -> None:
         """Make it. Raises OSError."""
@@ -33,9 +37,10 @@ class Inotify:
         """Whether there are changes that are not told."""
 
     def watch(self, folder: int) -> int:
-        """Watch a folder, which is open, without what is below its folders. Return the number of the watch. Raises OSError.
+        """Watch a folder, which is open, without what is below its folders.
 
-        A folder has one number, however often it is watched. It is watched until it is removed.
+        Return the number of the watch. Raises OSError. A folder has one number, however often it is
+        watched. It is watched until it is removed.
         """
         if self._descriptor < 0:
             return OVERFLOW
@@ -49,7 +54,10 @@ class Inotify:
         return OVERFLOW
 
     def wait(self, seconds: float | None) -> set[int]:
-        """Wait for changes, or for `wake`. Return the numbers of the watches, which may be OVERFLOW."""
+        """Wait for changes, or for `wake`.
+
+        Return the numbers of the watches, which may be OVERFLOW.
+        """
         ready = select.poll()
         for descriptor in (self._wake, self._descriptor):
             if descriptor >= 0:

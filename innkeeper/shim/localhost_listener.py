@@ -1,11 +1,11 @@
-"""Sockets that take every TCP connection to 127.0.0.1 and ::1 in a network namespace, whatever its port.
+"""Sockets for every TCP connection to 127.0.0.1 and ::1 in a network namespace, on any port.
 
 containerd forwards a port of a pod by connecting to it at localhost of the pod's network namespace.
 The programs of the pod are in the guest, whose localhost is another one. So a BPF program of type
 sk_lookup (Linux 5.9, the kernel's documentation "prog_sk_lookup") is attached to the namespace. The
-kernel asks it for the listening socket of a connection, and it names the one of ours. The connection keeps its
-address: getsockname(2) tells the port. All of it goes with the descriptors: nothing is left in the
-namespace.
+kernel asks it for the listening socket of a connection, and it names the one of ours. The
+connection keeps its address: getsockname(2) tells the port. All of it goes with the descriptors:
+nothing is left in the namespace.
 """
 
 import ctypes
@@ -42,9 +42,10 @@ PSEUDO_MAP_FD = 1
 
 
 def open_listeners() -> tuple[list[socket.socket], int]:
-    """Return the listening sockets in this thread's network namespace, and the descriptor that keeps the program attached.
+    """Return the listening sockets, and the descriptor that keeps the program attached.
 
-    There is one socket for 127.0.0.1, and one for ::1 if the namespace has that. Raises OSError.
+    They are in this thread's network namespace. There is one socket for 127.0.0.1, and one for ::1
+    if the namespace has that. Raises OSError.
     """
     listeners = [_listener(socket.AF_INET, "127.0.0.1")]
     try:
@@ -110,7 +111,10 @@ class Step(NamedTuple):
 
 
 def _program(sockets: int) -> bytes:
-    """Return the program: TCP to 127.0.0.1 or ::1 goes to the socket of its family in the map `sockets`, all else as ever."""
+    """Return the program that gives TCP to 127.0.0.1 or ::1 to the sockets in the map `sockets`.
+
+    Each family has its socket. Other connections are left alone.
+    """
     last_word = struct.unpack("=i", socket.inet_pton(socket.AF_INET6, "::1")[12:])[0]
     return _assembled(
         [

@@ -24,7 +24,7 @@ SCHEME = "binary"
 READY_SECONDS = 10.0
 """Seconds that the program may take until it is ready."""
 EXIT_SECONDS = 0.02
-"""Seconds between the moment when the kernel closes a process's descriptors, and that when it has ended."""
+"""Seconds between the moment when a process's descriptors are closed and when it has ended."""
 END_SECONDS = 10.0
 """Seconds that the program may take to end by itself, after the end of its input."""
 TERM_SECONDS = 2.0
@@ -41,9 +41,10 @@ def is_binary(target: str) -> bool:
 
 
 def command(target: str) -> list[str]:
-    """Return the program that `target` names, and its arguments. Raises CallError if there is no such program.
+    """Return the program that `target` names, and its arguments.
 
-    As in containerd, of a name that comes twice the first value counts.
+    Raises CallError if there is no such program. As in containerd, of a name that comes twice the
+    first value counts.
     """
     address = urlsplit(target)
     program = unquote(address.path)
@@ -62,13 +63,17 @@ def command(target: str) -> list[str]:
 
 
 class Logger:
-    """One run of the program. `stdout` and `stderr` are the ends to write to, which the caller owns.
+    """One run of the program.
 
-    It has to call `closed` for each of them.
+    `stdout` and `stderr` are the ends to write to, which the caller owns. It has to call `closed`
+    for each of them.
     """
 
     def __init__(self, target: str, id: str, namespace: str) -> None:
-        """Start the program for the process `id`, and wait until it is ready. Raises CallError and OSError."""
+        """Start the program for the process `id`, and wait until it is ready.
+
+        Raises CallError and OSError.
+        """
         self._target = target
         argv = command(target)
         with _pipe() as out, _pipe() as error, _pipe() as ready:
@@ -120,7 +125,10 @@ def finish() -> None:
 
 @contextmanager
 def _pipe() -> Iterator[list[int]]:
-    """Context manager: the two ends of a pipe, none of them a low number. Those left in the list are closed at the end."""
+    """Context manager: the two ends of a pipe, none of them a low number.
+
+    Those left in the list are closed at the end.
+    """
     ends: list[int] = []
     try:
         for low in os.pipe():

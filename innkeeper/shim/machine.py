@@ -37,7 +37,7 @@ CONNECT_SECONDS = 15.0
 END_SECONDS = 10.0
 """Seconds for the guest to remove its containers, or to power off."""
 OOM_SCORE_MIN = -998
-"""A VM is killed before kubelet and containerd, which have -999, whatever its containers ask for."""
+"""The lowest score of a VM, which is killed before kubelet and containerd. These have -999."""
 
 
 class Machine:
@@ -93,9 +93,10 @@ class Machine:
         return int(self._vm.entry.get("pid"))
 
     def boot(self, sandbox: agent_pb2.CreateSandboxRequest, size: Size, namespace: str, hooks: Hooks) -> None:
-        """Boot the VM and set up its sandbox. `namespace` is the path of a network namespace, or empty.
+        """Boot the VM and set up its sandbox.
 
-        Raises InnkeeperError, OSError and RpcError.
+        `namespace` is the path of a network namespace, or empty. Raises InnkeeperError, OSError and
+        RpcError.
         """
         mounts.remove(self.folder)
         self.folder.mkdir(mode=0o700, parents=True)
@@ -127,7 +128,10 @@ class Machine:
         return (replace(Share.of(TAG, shared.path), namespace=shared.namespace.path),)
 
     def _connect(self, network: PodNetwork, pci_path: str) -> None:
-        """Give the guest the pod's addresses, and forward the pod's ports to it. Raises InnkeeperError and RpcError."""
+        """Give the guest the pod's addresses, and forward the pod's ports to it.
+
+        Raises InnkeeperError and RpcError.
+        """
         assert self._vm is not None, "the VM comes first"
         configure(network.connect(), self.agent, pci_path)
         if network.forward is not None:
@@ -156,7 +160,10 @@ class Machine:
         Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(max(score, OOM_SCORE_MIN)))
 
     def _enter_group(self, size: Size) -> None:
-        """Enter the VM's control group with this process, and so with all that it starts. Raises OSError."""
+        """Enter the VM's control group with this process, and so with all that it starts.
+
+        Raises OSError.
+        """
         self._group.make()
         if size.memory:
             self._group.limit_memory((memory_mib(self.settings, size) + self.settings.host_overhead_mib) << 20)
@@ -165,15 +172,19 @@ class Machine:
         self._group.enter()
 
     def check_fits(self, resources: Document) -> None:
-        """Raise InnkeeperError for a new limit that is more than the VM has: its size is set when it boots.
+        """Raise InnkeeperError for a new limit that is more than the VM has.
 
-        A limit that a container is created with is only the most that it may use, as on any node.
+        Its size is set when it boots. A limit that a container is created with is only the most
+        that it may use, as on any node.
         """
         assert self._vm is not None, "boot() comes first"
         spec.check_fits(resources, self._vm.config.memory_mib << 20, self._vm.config.cpus)
 
     def bind(self, id: str, resources: Document) -> None:
-        """Bind the VM to the host's processors and memory nodes that the container `id` asks for. Raises InnkeeperError."""
+        """Bind the VM to the host's processors and memory nodes that the container `id` asks for.
+
+        Raises InnkeeperError.
+        """
         cpu = resources.get("cpu") or {}
         with self._binding:
             before = self._bound.get(id, ("", ""))
@@ -187,12 +198,15 @@ class Machine:
                 self._apply_binding()
 
     def _apply_binding(self) -> None:
-        """Bind the VM to what its containers are bound to, or to nothing if one of them is not bound."""
+        """Bind the VM to processors and nodes of its containers, or to none if one is not bound."""
         cpus, mems = (",".join(sorted(set(part))) if all(part) else "" for part in zip(*self._bound.values(), strict=True))
         self._group.bind(cpus, mems)
 
     def watch_memory(self, report: Callable[[str], None]) -> None:
-        """Call `report` with the id of each container of which the guest's kernel kills a process, in a thread."""
+        """Report each container of which the guest's kernel kills a process.
+
+        `report` is called with its id, in a thread.
+        """
 
         def watch() -> None:
             # It ends with the connection, and at the end of the sandbox.
@@ -239,7 +253,7 @@ class Machine:
         threading.Thread(target=watch, name="end of the VM's processes", daemon=True).start()
 
     def end(self) -> bool:
-        """Shut the guest down, so that it writes what it has not yet, and remove folder and control group.
+        """Shut the guest down, so that it writes all its data, and remove folder and cgroup.
 
         Return whether nothing is left. May be called twice, by two threads: the second waits for
         the first.
@@ -272,10 +286,10 @@ class Machine:
         return clean
 
     def _destroy_sandbox(self, client: Client) -> float:
-        """Have the guest unmount the share, and so write all. Return the seconds that QEMU may take to end by itself.
+        """Have the guest unmount the share, and so write all.
 
-        With the answer nothing is left to wait for, and containerd waits for us. Without one the guest
-        is gone, or powers off already.
+        Return the seconds that QEMU may take to end by itself. With the answer nothing is left to
+        wait for, and containerd waits for us. Without one the guest is gone, or powers off already.
         """
         try:
             Agent(client, END_SECONDS).destroy_sandbox()

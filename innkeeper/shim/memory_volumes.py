@@ -1,4 +1,4 @@
-"""Volumes in memory (an emptyDir with `medium: Memory`): a tmpfs of the guest in place of the host's.
+"""Volumes in memory (an emptyDir with `medium: Memory`), as a tmpfs of the guest.
 
 So its files are in the VM's memory, are counted to the containers that write them, and never pass
 virtiofsd. It is one for all containers of the pod, and the agent keeps it until the pod ends.
@@ -23,19 +23,26 @@ FLAGS = ("nodev", "noexec", "nosuid")
 
 @dataclass(frozen=True)
 class MemoryVolume:
-    """A volume, or a folder of it (`subPath`). `path` is where the guest has it, once the agent has mounted `storages`."""
+    """A volume, or a folder of it (`subPath`).
+
+    `path` is where the guest has it, once the agent has mounted `storages`.
+    """
 
     path: str
     storages: tuple[agent_pb2.Storage, ...]
 
 
 def of(source: Path) -> MemoryVolume | None:
-    """Return the volume that the host has mounted at `source`, or None if it is none in memory. Raises OSError."""
+    """Return the volume that the host has mounted at `source`, or None if it is none in memory.
+
+    Raises OSError.
+    """
     point, found = source.resolve(), all_mounts()
     mounted = next((mount for mount in reversed(found) if mount.point == point), None)
     if mounted is None or mounted.kind != "tmpfs" or not source.is_dir():
         return None
-    # kubelet binds a subPath to a place of its own, from where only the file system leads to the volume.
+    # kubelet binds a subPath to a place of its own, from where only the file system leads to the
+    # volume.
     whole = next((mount for mount in found if mount[:2] == (mounted.device, "/") and mount.point.parent.name == PLUGIN), None)
     if whole is None:
         return None
@@ -45,7 +52,10 @@ def of(source: Path) -> MemoryVolume | None:
 
 
 def of_disk(source: Path) -> MemoryVolume | None:
-    """Return the volume for an emptyDir on the host's disk, or None if `source` is none. Raises OSError."""
+    """Return the volume for an emptyDir on the host's disk, or None if `source` is none.
+
+    Raises OSError.
+    """
     point, found = source.resolve(), all_mounts()
     mounted = next(mount for mount in reversed(found) if mount.point == point or mount.point in point.parents)
     # For a subPath see above: the path in the file system has the volume's name.
@@ -64,7 +74,10 @@ def of_disk(source: Path) -> MemoryVolume | None:
 
 
 def _volume(whole: Path, inside: str, options: list[str], point: Path) -> MemoryVolume:
-    """Return the volume, or its folder `inside`, that the host has at `whole`, and `inside` at `point`."""
+    """Return the volume, or its folder `inside`.
+
+    The host has the volume at `whole`, and `inside` at `point`.
+    """
     path = f"{FOLDER}/{whole.name}"
     about = os.stat(whole)
     owner = [f"mode={about.st_mode & 0o7777:o}", f"uid={about.st_uid}", f"gid={about.st_gid}"]

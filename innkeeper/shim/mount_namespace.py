@@ -23,7 +23,11 @@ class MountNamespace:
     """A copy of this process's mount namespace. `close` must be called."""
 
     def __init__(self) -> None:
-        """Make it. What is unmounted in the host's namespace is unmounted here, if its mounts are shared. Raises OSError."""
+        """Make it.
+
+        What is unmounted in the host's namespace is unmounted here, if its mounts are shared.
+        Raises OSError.
+        """
         self._descriptor = in_copy(lambda: os.open(THREADS_OWN, os.O_RDONLY | os.O_CLOEXEC))
 
     @property
@@ -49,9 +53,9 @@ class MountNamespace:
 
 
 def in_copy(work: Callable[[], Result]) -> Result:
-    """Return what `work` returns in a new copy of this process's mount namespace, whose mounts appear nowhere else.
+    """Return what `work` returns in a new copy of this process's mount namespace.
 
-    Raises what it raises, and OSError.
+    Its mounts appear nowhere else. Raises what it raises, and OSError.
     """
 
     def inside() -> Result:

@@ -2,7 +2,8 @@
 
 Everything that a VM sees is mounted below one folder, which is removed with it. So undoing looks at
 what the kernel has there, and needs no list. A folder is removed only once nothing is mounted in
-it: the source of a bind mount is the user's. `shared_folder` says in which mount namespace they are.
+it: the source of a bind mount is the user's. `shared_folder` says in which mount namespace they
+are.
 """
 
 import ctypes
@@ -36,7 +37,10 @@ def mount(source: str, target: Path, kind: str | None, flags: int, data: str | N
 
 
 def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path) -> None:
-    """Mount what a snapshotter of containerd asks for at `target`. Raises OSError and InnkeeperError."""
+    """Mount what a snapshotter of containerd asks for at `target`.
+
+    Raises OSError and InnkeeperError.
+    """
     flags = 0
     for option in options:
         flags |= FLAGS.get(option, 0)
@@ -56,9 +60,10 @@ def mount_snapshot(kind: str, source: str, options: Sequence[str], target: Path)
 
 
 def clone(path: Path) -> int:
-    """Return the descriptor of a copy of what is mounted at and below `path`, which is mounted nowhere. Raises OSError.
+    """Return the descriptor of a copy of what is mounted at and below `path`.
 
-    See open_tree(2), Linux 5.2. It is gone when the descriptor is closed, unless it was attached.
+    The copy is mounted nowhere. Raises OSError. See open_tree(2), Linux 5.2. It is gone when the
+    descriptor is closed, unless it was attached.
     """
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
     return check(libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags), path=path)
@@ -86,9 +91,9 @@ def attach(tree: int, target: Path) -> None:
 
 
 def make_shared(folder: Path) -> None:
-    """Make `folder` a mount whose later submounts appear in namespaces that have a copy of it. Raises OSError.
+    """Make `folder` a mount whose later submounts appear in namespaces that have a copy of it.
 
-    It gets a peer group of its own: first private, then shared.
+    Raises OSError. It gets a peer group of its own: first private, then shared.
     """
     mount(str(folder), folder, None, MS_BIND)
     mount("none", folder, None, MS_PRIVATE)
@@ -134,12 +139,15 @@ def parse(mountinfo: bytes) -> list[Mount]:
 
 
 def below(folder: Path) -> list[Path]:
-    """Return the mount points at and below `folder` in the calling thread's namespace, the latest first."""
+    """Return the mount points at and below `folder` in this thread's namespace, latest first."""
     return [mount.point for mount in reversed(all_mounts()) if mount.point == folder or folder in mount.point.parents]
 
 
 def unmount(folder: Path) -> None:
-    """Unmount everything at and below `folder`. Two processes may do this at once. Raises OSError if something stays mounted."""
+    """Unmount everything at and below `folder`.
+
+    Two processes may do this at once. Raises OSError if something stays mounted.
+    """
     folder = folder.parent.resolve() / folder.name
     for point in below(folder):
         try:

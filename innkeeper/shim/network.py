@@ -1,8 +1,8 @@
-"""A pod's network cards in its VM: a tap device beside each interface of the pod, redirected to each other.
+"""A pod's network cards in its VM: a tap device for each interface, redirected to each other.
 
 A helper process does it, because it has to enter the pod's network namespace and to import a
-netlink library, which would stay in this process. It makes the taps at once, so that QEMU can start,
-and the rest while the guest boots.
+netlink library, which would stay in this process. It makes the taps at once, so that QEMU can
+start, and the rest while the guest boots.
 """
 
 import json
@@ -30,7 +30,10 @@ FAMILIES = {4: types_pb2.v4, 6: types_pb2.v6}
 
 @dataclass(frozen=True)
 class Route:
-    """A route: IP version, destination or "" for the default, and what else the kernel has of it, empty if nothing."""
+    """A route of the kernel, empty or 0 where it has nothing.
+
+    `destination` is empty for the default route.
+    """
 
     version: int
     destination: str
@@ -43,7 +46,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Link:
-    """What a card of the guest is to have: name, addresses, routes, static neighbours and MTU of the pod's interface."""
+    """The settings of a card of the guest.
+
+    Name, addresses, routes, static neighbours and MTU are those of the pod's interface.
+    """
 
     name: str
     mac: str
@@ -62,7 +68,10 @@ class Link:
 
 
 def configure(links: Sequence[Link], agent: Agent, pci_path: str = "") -> None:
-    """Set the guest's cards up. One that was plugged in is awaited at `pci_path`. Raises RpcError."""
+    """Set the guest's cards up.
+
+    One that was plugged in is awaited at `pci_path`. Raises RpcError.
+    """
     for link in links:
         addresses = [_address(version, address, str(prefix)) for version, address, prefix in link.addresses]
         agent.update_interface(
@@ -98,13 +107,14 @@ def _address(version: int, address: str, mask: str) -> types_pb2.IPAddress:
 
 
 class PodNetwork:
-    """The helper process, and the taps that it has made: one for each interface of the namespace."""
+    """The helper process, and its taps: one for each interface of the namespace."""
 
     def __init__(self, namespace: str, folder: Path, prepare: Callable[[int], None] = lambda pid: None) -> None:
-        """Make the taps in `namespace`, or in a new one if that is empty. Errors of the helper go to a file in `folder`.
+        """Make the taps in `namespace`, or in a new one if that is empty.
 
-        Before they are made, `prepare` is called with the id of a process that is in the namespace, and may
-        put interfaces there. Raises InnkeeperError, and what `prepare` raises.
+        Errors of the helper go to a file in `folder`. Before they are made, `prepare` is called
+        with the id of a process that is in the namespace, and may put interfaces there. Raises
+        InnkeeperError, and what `prepare` raises.
         """
         self.taps: tuple[Tap, ...] = ()
         self.forward: PortForward | None = None
@@ -140,7 +150,10 @@ class PodNetwork:
             raise self._failure() from error
 
     def connect(self) -> tuple[Link, ...]:
-        """Return what the pod's interfaces have, once their traffic reaches the taps. Raises InnkeeperError."""
+        """Return what the pod's interfaces have, once their traffic reaches the taps.
+
+        Raises InnkeeperError.
+        """
         if not self.taps:
             return ()
         self._close_taps()  # QEMU has them

@@ -1,9 +1,9 @@
-"""Make a tap in a pod's network namespace for each interface there, and redirect one to the other and back.
+"""Make a tap for each interface of a pod's network namespace, redirected to each other.
 
-`network` runs this as a process of its own: network_helper NAMESPACE SOCKET. NAMESPACE is a path, or
-empty for a new one. It sends an empty object once it is there, and goes on with the answer. Then it
-sends two messages: the interfaces' hardware addresses with the taps' descriptors, and, if there are
-any, what each interface has of addresses, routes and static neighbours, with the descriptors of
+`network` runs this as a process of its own: network_helper NAMESPACE SOCKET. NAMESPACE is a path,
+or empty for a new one. It sends an empty object once it is there, and goes on with the answer. Then
+it sends two messages: the interfaces' hardware addresses with the taps' descriptors, and, if there
+are any, what each interface has of addresses, routes and static neighbours, with the descriptors of
 `localhost_listener`, or the reason why there are none.
 """
 
@@ -74,7 +74,7 @@ def enter(namespace: str) -> None:
 
 
 def interfaces() -> list[tuple[str, str]]:
-    """Return name and hardware address of each Ethernet interface of the pod, in the order in which they were made.
+    """Return name and hardware address of each Ethernet interface of the pod, oldest first.
 
     One without an address is none: the drivers of GRE put such a gretap0 into every namespace.
     """
@@ -89,7 +89,10 @@ def interfaces() -> list[tuple[str, str]]:
 
 
 def make_tap(name: str) -> int:
-    """Return a new tap device, whose packets carry the header that lets the guest leave checksums to the host."""
+    """Return a new tap device.
+
+    Its packets carry the header that lets the guest leave checksums to the host.
+    """
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
     return descriptor
@@ -117,14 +120,20 @@ def redirect(names: list[str]) -> list[dict[str, Any]]:
 
 
 def _redirect(route: Any, one: int, other: int) -> None:
-    """Send all that arrives at a link out of the other. By u32, because kernels without NET_CLS_MATCHALL are about."""
+    """Send all that arrives at a link out of the other.
+
+    By u32, because kernels without NET_CLS_MATCHALL are about.
+    """
     route.tc("add", "ingress", index=one, handle=INGRESS)
     action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": other}
     route.tc("add-filter", "u32", index=one, parent=INGRESS, prio=1, protocol=ETH_P_ALL, target=0, keys=["0x0/0x0+0"], action=action)
 
 
 def _addresses(route: Any, index: int) -> list[tuple[int, str, int]]:
-    """Return IP version, address and prefix length of each address but link-local ones, which the guest makes itself."""
+    """Return IP version, address and prefix length of each address.
+
+    Link-local ones are left out: the guest makes them itself.
+    """
     found = []
     for address in route.get_addr(index=index):
         text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
@@ -134,7 +143,7 @@ def _addresses(route: Any, index: int) -> list[tuple[int, str, int]]:
 
 
 def _routes(route: Any, index: int) -> list[dict[str, Any]]:
-    """Return each route of the main table that the kernel did not make itself, as `network.Route` has it."""
+    """Return each route of the main table, as `network.Route` has it, but the kernel's own."""
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for entry in route.get_routes(family=family, table=RT_TABLE_MAIN):
@@ -158,7 +167,10 @@ def _routes(route: Any, index: int) -> list[dict[str, Any]]:
 
 
 def _neighbours(route: Any, index: int) -> list[tuple[int, str, str]]:
-    """Return IP version, address and hardware address of each neighbour that was set for ever: the guest finds the others."""
+    """Return IP version, address and hardware address of each permanent neighbour.
+
+    The guest finds the others.
+    """
     found = []
     for entry in route.get_neighbours(ifindex=index):
         address, mac = entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR")

@@ -2,7 +2,8 @@
 
 The guest reports a kill and an exit by two calls, whose answers may come in either order. kubelet
 takes the reason of an exit (OOMKilled) from what was published before it. So the kills that the
-container's cgroup has counted are published with the exit, and the guest's reports of these are not.
+container's cgroup has counted are published with the exit, and the guest's reports of these are
+not.
 """
 
 import threading

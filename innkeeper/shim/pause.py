@@ -2,9 +2,9 @@
 
 CRI's pause container is only a record of the shim: there is nothing of it in the guest. But a pid
 namespace ends with its process 1, so if the first container's were that, the others would be killed
-when it ends. So the guest gets a container of ours first. Its only program waits for ever, and as it
-ignores SIGCHLD the kernel reaps what is left to it (wait(2)). It has a root of its own, no user of
-others and no capabilities.
+when it ends. So the guest gets a container of ours first. Its only program waits for ever, and as
+it ignores SIGCHLD the kernel reaps what is left to it (wait(2)). It has a root of its own, no user
+of others and no capabilities.
 """
 
 import contextlib
@@ -44,10 +44,11 @@ CODE = {
 
 
 def create(agent: Agent, shared: Path | None) -> None:
-    """Create the container and start it. Its root is made in the folder that the guest shares, or copied if there is none.
+    """Create the container and start it.
 
-    Whatever fails, nothing of it stays. Raises InnkeeperError on a host for whose processor there is
-    no program, OSError and RpcError.
+    Its root is made in the folder that the guest shares, or copied if there is none. Whatever
+    fails, nothing of it stays. Raises InnkeeperError on a host for whose processor there is no
+    program, OSError and RpcError.
     """
     if platform.machine() not in CODE:
         raise InnkeeperError(f"linux.namespaces[pid]: containers cannot share a pid namespace on {platform.machine()} yet")

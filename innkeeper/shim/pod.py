@@ -89,13 +89,19 @@ class Pod:
         return container
 
     def check_sandbox(self, request: pb.CreateSandboxRequest) -> None:
-        """Refuse what no VM can do for a pod of the sandbox service. Raises CallError and InnkeeperError."""
+        """Refuse what no VM can do for a pod of the sandbox service.
+
+        Raises CallError and InnkeeperError.
+        """
         if request.sandbox_id in self._containers:
             raise already_exists(f"sandbox {request.sandbox_id} exists")
         spec.check(sandbox_config.document(sandbox_config.config(request), request.sandbox_id, request.netns_path))
 
     def create_sandbox(self, request: pb.CreateSandboxRequest) -> Container:
-        """Boot the VM of a pod that has no pause container. Raises CallError, InnkeeperError, OSError and RpcError."""
+        """Boot the VM of a pod that has no pause container.
+
+        Raises CallError, InnkeeperError, OSError and RpcError.
+        """
         config = sandbox_config.config(request)
         document = sandbox_config.document(config, request.sandbox_id, request.netns_path)
         with self._creation:
@@ -184,9 +190,10 @@ class Pod:
         return container
 
     def _joined_container(self, path: str) -> str:
-        """Return the id in the guest of the container whose pid namespace has the path `path` on the host, or "" for no path.
+        """Return the guest's id of the container whose pid namespace `path` is, or "" for no path.
 
-        That of the pod is the pause container's. Raises InnkeeperError for a path of none in this VM.
+        `path` is one of the host. That of the pod is the pause container's. Raises InnkeeperError
+        for a path of none in this VM.
         """
         match = re.fullmatch(r"/proc/(\d+)/ns/pid", path)
         for container in self._containers.values():
@@ -229,7 +236,7 @@ def _sandbox_request(id: str, document: spec.Document) -> agent_pb2.CreateSandbo
 
 
 def _shm_size(document: spec.Document) -> int:
-    """Return the size of the pod's /dev/shm, which is that of the file system that CRI has made for it."""
+    """Return the size of the pod's /dev/shm: that of the file system that CRI has made for it."""
     sources: list[Any] = [mount.get("source") for mount in document.get("mounts") or () if mount["destination"] == "/dev/shm"]
     try:
         found = os.statvfs(sources[0])

@@ -1,4 +1,4 @@
-"""`kubectl port-forward`: connections to localhost in the pod's network namespace go on to the guest's localhost.
+"""`kubectl port-forward`: connections to the pod's localhost go on to the guest's localhost.
 
 `localhost_listener` says how they arrive here. Each has two threads with blocking calls, and each
 direction its own end: a client may send all and then read for long.
@@ -21,7 +21,10 @@ PARAMETER = f"innkeeper.port_forward_vport={PORT}"
 DIAL_SECONDS = 15.0
 LINE_MAX = 256
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with which close(2) resets a connection: its client sees a failure, not an empty answer."""
+"""The SO_LINGER with which close(2) resets a connection.
+
+Its client sees a failure, not an empty answer.
+"""
 
 
 class PortForward:

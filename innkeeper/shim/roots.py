@@ -1,4 +1,4 @@
-"""A container's root that is made of disks: what containerd mounts, as disks and storages of the guest.
+"""A container's root that is made of disks: mounts of containerd as disks of the guest.
 
 A snapshotter describes a root by a list of mounts. With block devices or images (blockfile,
 devmapper) it is one file system, which becomes one disk. The erofs snapshotter gives a writable
@@ -31,7 +31,10 @@ ROOT, LAYERS = "rootfs", "layers"
 CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory"
 MAKE_DIRECTORY, VERITY = "X-containerd.mkdir.path=", "X-containerd.dmverity="
 DEVICE = "device="
-"""The option by which an erofs names a further disk: a path for containerd, `ID:LUN` for the agent."""
+"""The option by which an erofs names a further disk.
+
+It is a path for containerd, `ID:LUN` for the agent.
+"""
 _TEMPLATE = re.compile(r"\{\{ *(mount|overlay) +(\d+)(?: +(\d+))? *\}\}")
 
 
@@ -70,7 +73,10 @@ class DiskRoot:
         return [(path, disk.read_only) for disk in self.disks for path in (disk.path, *disk.layers)]
 
     def storages(self, agent_id: str, addresses: Sequence[str]) -> list[agent_pb2.Storage]:
-        """Return what the agent is asked to mount. `addresses` are those of the plugged `files`. Raises InnkeeperError."""
+        """Return what the agent is asked to mount.
+
+        `addresses` are those of the plugged `files`. Raises InnkeeperError.
+        """
         root, left = self.path(agent_id), iter(addresses)
         places = [f"{CONTAINERS}/{agent_id}/{LAYERS}/{index}" for index in range(len(self.disks))] if self.top else [root]
         made = []
@@ -126,7 +132,10 @@ def _checked(source: str) -> Path:
 
 
 def _verity(path: Path) -> list[str]:
-    """Return the options by which the guest checks every block of a layer. `path` holds the root hash. Raises InnkeeperError."""
+    """Return the options by which the guest checks every block of a layer.
+
+    `path` holds the root hash. Raises InnkeeperError.
+    """
     try:
         document = json.loads(path.read_bytes())
         root_hash, offset = str(document["roothash"]), int(document["hashoffset"])
@@ -161,7 +170,10 @@ def _top(mount: pb.Mount, places: Sequence[str], root: str) -> agent_pb2.Storage
 
 
 def _filled(text: str, places: Sequence[str]) -> str:
-    """Return `text` with the templates of containerd's mount manager replaced. Raises InnkeeperError."""
+    """Return `text` with the templates of containerd's mount manager replaced.
+
+    Raises InnkeeperError.
+    """
 
     def place(match: re.Match[str]) -> str:
         first = int(match[2])
@@ -178,7 +190,10 @@ def _filled(text: str, places: Sequence[str]) -> str:
 
 
 def _directory(text: str) -> str:
-    """Return the path of PATH[:MODE]. Raises InnkeeperError for a mode that the agent does not make."""
+    """Return the path of PATH[:MODE].
+
+    Raises InnkeeperError for a mode that the agent does not make.
+    """
     path, _, mode = text.partition(":")
     if mode and int(mode.partition(":")[0] or "755", 8) != 0o755:
         raise InnkeeperError(f"rootfs: {text}: folders of a root's layers are made with mode 0755")

@@ -1,4 +1,4 @@
-"""What CRI asks of a pod by the sandbox service, as the specification that a pause container would have had.
+"""What CRI asks of a pod by the sandbox service, as the specification of a pause container.
 
 There is no bundle with a specification then, and containerd makes none of the pod's files: host
 name, resolver and shared memory are given to each container here.
@@ -27,7 +27,10 @@ def config(request: pb.CreateSandboxRequest) -> pb.PodSandboxConfig:
 
 
 def document(pod: pb.PodSandboxConfig, sandbox_id: str, network: str) -> spec.Document:
-    """Return a specification with what `Pod` reads of a sandbox's: names, sizes, namespaces, sysctls, cgroup."""
+    """Return a specification of a sandbox for `Pod`.
+
+    It has names, sizes, namespaces, sysctls and cgroup.
+    """
     linux = pod.linux
     modes = linux.security_context.namespace_options
     of_host = {kind for kind, mode in (("network", modes.network), ("pid", modes.pid), ("ipc", modes.ipc)) if mode == OF_NODE}
@@ -50,7 +53,10 @@ def document(pod: pb.PodSandboxConfig, sandbox_id: str, network: str) -> spec.Do
 
 
 def _cgroups_path(parent: str, sandbox_id: str) -> str:
-    """Return the path as containerd writes it for a pause container: a parent of systemd's driver is a slice."""
+    """Return the path as containerd writes it for a pause container.
+
+    A parent of systemd's driver is a slice.
+    """
     if parent.endswith(".slice"):
         return f"{parent.rpartition('/')[2]}:cri-containerd:{sandbox_id}"
     return f"{parent}/{sandbox_id}"

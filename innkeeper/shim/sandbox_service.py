@@ -86,7 +86,10 @@ class SandboxService:
         return empty_pb2.Empty()
 
     def shutdown(self, request: pb.SandboxRequest) -> empty_pb2.Empty:
-        """Remove all that the pod has, and end this process. The sandbox may never have been started."""
+        """Remove all that the pod has, and end this process.
+
+        The sandbox may never have been started.
+        """
         if self._pod.has(request.sandbox_id):
             self._pod.container(request.sandbox_id).remove()
             self._pod.forget(request.sandbox_id)
@@ -104,4 +107,7 @@ METHODS: Mapping[str, tuple[Any, Callable[[SandboxService, Any], Any]]] = {
     "PingSandbox": (pb.SandboxRequest, SandboxService.ping),
     "ShutdownSandbox": (pb.SandboxRequest, SandboxService.shutdown),
 }
-"""SandboxMetrics is not among them: containerd takes UNIMPLEMENTED. UpdateSandbox neither: a VM's size is set when it boots."""
+"""SandboxMetrics is not among them: containerd takes UNIMPLEMENTED.
+
+UpdateSandbox neither: a VM's size is set when it boots.
+"""

@@ -18,10 +18,11 @@ Handler = Callable[[Request], Response]
 
 
 class Server:
-    """Serve `listener` with `handle`. `finished` is asked after each answer, and `unused` while nothing comes.
+    """Serve `listener` with `handle`.
 
-    containerd may refuse what `start` has answered, and then never connects. So a server to which
-    nobody has anything to say for `idle_seconds` ends, if it is `unused`.
+    `finished` is asked after each answer, and `unused` while nothing comes. containerd may refuse
+    what `start` has answered, and then never connects. So a server to which nobody has anything to
+    say for `idle_seconds` ends, if it is `unused`.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class Server:
 
 
 class _Peer:
-    """One connection. `_state` guards the protocol's state, `_sending` keeps frames whole and in order."""
+    """One connection.
+
+    `_state` guards the protocol's state, `_sending` keeps frames whole and in order.
+    """
 
     def __init__(self, sock: socket.socket, handle: Handler, after_answer: Callable[[], None]) -> None:
         self._sock = sock

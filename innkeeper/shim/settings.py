@@ -79,7 +79,10 @@ def load(config_path: str = "") -> Settings:
 
 
 def _value(path: Path, name: str, kind: object, value: object) -> Any:
-    """Return a value of the file as a field of type `kind` has it. Raises InnkeeperError if it is of another."""
+    """Return a value of the file as a field of type `kind` has it.
+
+    Raises InnkeeperError if it is of another.
+    """
     if kind in (Path, Path | None):
         wanted, right = "an absolute path", isinstance(value, str) and value.startswith("/")
     elif kind is int:
@@ -98,7 +101,10 @@ def _value(path: Path, name: str, kind: object, value: object) -> Any:
 
 
 def _check_files(path: Path, settings: Settings) -> None:
-    """Raise InnkeeperError for a file that is not there: a missing program fails late and says little."""
+    """Raise InnkeeperError for a file that is not there.
+
+    A missing program fails late and says little.
+    """
     unused = FOLDERS if settings.shares else (*FOLDERS, "virtiofsd")
     for field in fields(Settings):
         value = getattr(settings, field.name)

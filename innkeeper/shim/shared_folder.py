@@ -1,4 +1,4 @@
-"""The folder that a VM's virtiofsd serves: what is mounted below it, while the VM runs, appears in the guest.
+"""The folder that a VM's virtiofsd serves: what is mounted below it appears in the guest.
 
 These mounts are in a mount namespace of the VM's own. In the host's namespace they would keep the
 host from removing folders of the user's that have had mounts (rmdir(2): EBUSY). What is mounted is
@@ -33,10 +33,11 @@ class SharedFolder:
             raise
 
     def bind(self, source: Path, target: Path, *, read_only: bool, recursive: bool = True, follows: bool = False) -> None:
-        """Bind a folder, or a file, with what is mounted below it. Makes the target. Raises OSError.
+        """Bind a folder, or a file, with what is mounted below it.
 
-        With `recursive`, what is mounted below it is read-only too. With `follows`, what the host
-        mounts there later appears too. No mount of this namespace travels back to the source.
+        Makes the target. Raises OSError. With `recursive`, what is mounted below it is read-only
+        too. With `follows`, what the host mounts there later appears too. No mount of this
+        namespace travels back to the source.
         """
         is_folder = source.is_dir()
         tree = mounts.clone(source)
@@ -49,7 +50,10 @@ class SharedFolder:
             os.close(tree)
 
     def mount_snapshot(self, rootfs: Sequence[pb.Mount], target: Path) -> None:
-        """Mount what a snapshotter of containerd asks for. Makes the target. Raises OSError and InnkeeperError."""
+        """Mount what a snapshotter of containerd asks for.
+
+        Makes the target. Raises OSError and InnkeeperError.
+        """
         place = self.path.parent / SNAPSHOT
         place.mkdir(exist_ok=True)
         tree = in_copy(lambda: _mounted(rootfs, place))
@@ -65,7 +69,10 @@ class SharedFolder:
         self.namespace.call(lambda: mounts.attach(tree, target))
 
     def remove(self, folder: Path) -> None:
-        """Unmount everything at and below `folder`, and remove it. Raises OSError if something stays mounted."""
+        """Unmount everything at and below `folder`, and remove it.
+
+        Raises OSError if something stays mounted.
+        """
         self.namespace.call(lambda: mounts.unmount(folder))
         mounts.remove(folder)
 
@@ -75,7 +82,10 @@ class SharedFolder:
 
 
 def _mounted(rootfs: Sequence[pb.Mount], place: Path) -> int:
-    """Mount a snapshot, in a namespace for this alone. Return the descriptor of a copy. Raises OSError and InnkeeperError."""
+    """Mount a snapshot, in a namespace for this alone.
+
+    Return the descriptor of a copy. Raises OSError and InnkeeperError.
+    """
     for mount in rootfs:
         mounts.mount_snapshot(mount.type, mount.source, mount.options, place)
     tree = mounts.clone(place)

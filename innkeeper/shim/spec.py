@@ -1,8 +1,8 @@
 """From containerd's specification of a container (config.json) to what the guest is asked for.
 
 What names things of the host is dropped where the guest has its own: namespaces, cgroup path,
-SELinux labels, processor numbers. What a VM cannot do is refused by the field's name. Everything else goes
-to the agent, which applies or refuses it.
+SELinux labels, processor numbers. What a VM cannot do is refused by the field's name. Everything
+else goes to the agent, which applies or refuses it.
 """
 
 import math
@@ -29,9 +29,10 @@ CPU_PERIOD = 100_000
 class ContainerPlan:
     """A container for the guest: its document, what is bound into the share, mounted by the agent, and what becomes disks of the VM.
 
-    `pid_namespace`: the path on the host of the one that it joins, or empty for its own. Without a
-    share, `copies` are what of the host is copied, and `log` the file for the container's last
-    message, if there is one.
+    It has a document, what is bound into the share, what the agent mounts, and what becomes disks
+    of the VM. `pid_namespace`: the path on the host of the one that it joins, or empty for its own.
+    Without a share, `copies` are what of the host is copied, and `log` the file for the container's
+    last message, if there is one.
     """
 
     document: Document
@@ -49,7 +50,10 @@ def is_sandbox(document: Document) -> bool:
 
 
 def check(document: Document) -> None:
-    """Raise InnkeeperError for what no VM can do: share the host's namespaces, run its programs in a container, have its devices."""
+    """Raise InnkeeperError for what no VM can do.
+
+    It cannot share the host's namespaces, run its programs in a container, or have its devices.
+    """
     _check_namespaces(document)
     _refuse(document)
 
@@ -69,7 +73,7 @@ def network_namespace(document: Document) -> str:
 
 
 def pid_namespace(document: Document) -> str:
-    """Return the path on the host of the pid namespace that a container joins, or "" for its own."""
+    """Return the host path of the pid namespace that a container joins, or "" for its own."""
     return _path_of("pid", document)
 
 
@@ -78,7 +82,7 @@ def _path_of(kind: str, document: Document) -> str:
 
 
 def joining(document: Document, target: str) -> Document:
-    """Return a document for the guest whose container joins the pid namespace of the container `target`."""
+    """Return the document of a container that joins the pid namespace of `target`."""
     linux = document["linux"]
     joined = {"type": "pid", "path": f"container:{target}"}
     return {**document, "linux": {**linux, "namespaces": [*linux["namespaces"], joined]}}
@@ -138,10 +142,10 @@ def process(document: Document, *, selinux: bool = False) -> Document:
 
 
 def resources(document: Document) -> Document:
-    """Return limits without what is meant for the host: its processors and memory nodes, which `Machine.bind` applies.
+    """Return limits without those for the host: its processors and memory nodes.
 
-    kubelet asks for `memory.oom.group` on every host with cgroup v2, and this protocol has no
-    field for it. Other entries of `unified` are left in, and refused.
+    `Machine.bind` applies these. kubelet asks for `memory.oom.group` on every host with cgroup v2,
+    and this protocol has no field for it. Other entries of `unified` are left in, and refused.
     """
     made = dict(document)
     if cpu := document.get("cpu"):
@@ -186,7 +190,7 @@ class Size:
 
 
 def size(document: Document) -> Size:
-    """Return the limits of a container, or for a sandbox the sum that CRI has written into its annotations."""
+    """Return the limits of a container, or for a sandbox their sum by CRI's annotations."""
     shares = 0
     if is_sandbox(document):
         prefix, notes = "io.kubernetes.cri.sandbox-", document.get("annotations") or {}
@@ -216,7 +220,7 @@ def check_fits(resources: Document, memory: int, cpus: int) -> None:
 
 
 def check_pod_resources(resources: Document) -> None:
-    """Raise InnkeeperError for a limit of a pod as a whole that is neither processor time nor memory."""
+    """Raise InnkeeperError for a limit of a pod that is neither processor time nor memory."""
     known = {"cpu": ("shares", "quota", "period", "cpus", "mems"), "memory": ("limit",)}
     for group, fields in resources.items():
         names = (

@@ -18,10 +18,11 @@ NAME = "state.json"
 
 @dataclass
 class State:
-    """The folders, sockets and control groups of one container, and the process that owns its VM if it has one of its own.
+    """The folders, sockets and control groups of one container.
 
-    `shim` is that process's id and start time, which together name one process only. `hooks`: those
-    for after the container's end are to run.
+    Also the process that owns its VM, if it has one of its own. `shim` is that process's id and
+    start time, which together name one process only. `hooks`: those for after the container's end
+    are to run.
     """
 
     bundle: Path
@@ -37,7 +38,7 @@ class State:
         self.save()
 
     def own_vm(self, socket: Path, groups: Iterable[Path] = ()) -> None:
-        """Record that this process serves on `socket`, for this container's VM, and the VM's control groups."""
+        """Record that this process serves this container's VM on `socket`, and the VM's cgroups."""
         self.groups += map(str, groups)
         self.sockets.append(str(socket))
         self.shim = (os.getpid(), start_time(os.getpid()))
@@ -74,5 +75,8 @@ def load(bundle: Path) -> State:
 
 
 def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since the boot (proc_pid_stat(5)). Raises OSError."""
+    """Return when a process started, in clock ticks since the boot (proc_pid_stat(5)).
+
+    Raises OSError.
+    """
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""A container's figures, from the agent's message to the one of containerd: cgroup version 2, microseconds."""
+"""A container's statistics as a message of containerd: cgroup version 2, microseconds."""
 
 from innkeeper.shim.pb import containerd_pb2 as pb
 from innkeeper.wire.pb import agent_pb2
@@ -34,7 +34,10 @@ def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
 
 
 def _io(figures: agent_pb2.BlkioStats) -> pb.IOStat:
-    """Return bytes and operations for each block device, as io.stat has them. Clients expect the message even if it is empty."""
+    """Return bytes and operations for each block device, as io.stat has them.
+
+    Clients expect the message even if it is empty.
+    """
     entries: dict[tuple[int, int], pb.IOEntry] = {}
     for rows, unit in ((figures.io_service_bytes_recursive, "bytes"), (figures.io_serviced_recursive, "ios")):
         for row in rows:

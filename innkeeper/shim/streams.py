@@ -33,7 +33,10 @@ def check(stdio: Stdio) -> None:
 
 
 def outputs(stdio: Stdio) -> "list[Output]":
-    """Open the outputs of a process: both, or the one of a terminal. Raises OSError and CallError."""
+    """Open the outputs of a process: both, or the one of a terminal.
+
+    Raises OSError and CallError.
+    """
     check(stdio)
     targets = _targets(stdio)
     if any(map(logger.is_binary, targets)):
@@ -75,13 +78,19 @@ class Output:
     """The end of one output stream: a fifo, a file, a program's input, or nothing."""
 
     def __init__(self, target: str, descriptors: list[int], program: logger.Logger | None = None) -> None:
-        """Own `descriptors`, the first of which is written to. `program` reads it, and ends with it."""
+        """Own `descriptors`, the first of which is written to.
+
+        `program` reads it, and ends with it.
+        """
         self._target = target
         self._descriptors = descriptors
         self._program = program
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`. After a failure it is dropped: the process must not block for ever."""
+        """Write all of `data`.
+
+        After a failure it is dropped: the process must not block for ever.
+        """
         view = memoryview(data)
         try:
             while view and self._descriptors:

@@ -1,4 +1,4 @@
-"""containerd's task service: one small handler for each method, of versions 2 and 3, which have the same messages."""
+"""containerd's task service: a handler for each method. Versions 2 and 3 have the same messages."""
 
 import json
 import os
@@ -16,7 +16,10 @@ SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 
 
 class TaskService:
-    """The handlers. `ended` is set once containerd has asked for the end, and no container is left."""
+    """The handlers.
+
+    `ended` is set once containerd has asked for the end, and no container is left.
+    """
 
     def __init__(self, pod: Pod) -> None:
         self._pod = pod
@@ -65,7 +68,7 @@ class TaskService:
         return pb.WaitResponse(exit_status=end.status, exited_at=events.timestamp(end.at))
 
     def connect(self, request: pb.ConnectRequest) -> pb.ConnectResponse:
-        """Answer a containerd that has restarted, or that is about to create a container in a sandbox (1.7)."""
+        """Answer a containerd that has restarted, or creates a container in a sandbox (1.7)."""
         unborn = self._pod.is_sandbox and not self._pod.has(request.id)
         pid = 0 if unborn else self._pod.container(request.id).pid
         return pb.ConnectResponse(shim_pid=os.getpid(), task_pid=pid, version=__version__)
@@ -99,7 +102,10 @@ class TaskService:
         return empty_pb2.Empty()
 
     def close_io(self, request: pb.CloseIORequest) -> empty_pb2.Empty:
-        """End a standard input, once its writers have closed it: containerd's client may do so after this call."""
+        """End a standard input, once its writers have closed it.
+
+        containerd's client may do so after this call.
+        """
         if request.stdin:
             self._pod.container(request.id).process(request.exec_id).close_stdin()
         return empty_pb2.Empty()

@@ -23,7 +23,7 @@ ROOT, VOLUMES = "rootfs", "volumes"
 
 @dataclass(frozen=True)
 class Bind:
-    """A file or folder of the host that the guest sees as `name` in the container's folder of the share.
+    """A file or folder of the host that the guest has as `name` in the container's shared folder.
 
     `recursive`: if it is read-only, so is what the host has mounted below it. `follows`: what the
     host mounts below it later appears too.
@@ -37,10 +37,10 @@ class Bind:
 
 
 class Volumes:
-    """What the mounts of one container need. `shares`: the VM has a folder that the host shares with it.
+    """What the mounts of one container need.
 
-    `log` is the file for the container's last message, on the host and in the container, where
-    that has a copy.
+    `shares`: the VM has a folder that the host shares with it. `log` is the file for the
+    container's last message, on the host and in the container, where that has a copy.
     """
 
     def __init__(self, agent_id: str, *, shares: bool) -> None:
@@ -85,9 +85,10 @@ def _has_mounts_below(source: Path) -> bool:
 
 
 def _guest_options(options: Sequence[str], recursive: bool) -> list[str]:
-    """Return the options of a mount in the guest, for which a share and the host's mounts below it are one mount.
+    """Return the options of a mount in the guest.
 
-    Read-only there would be so for all of it. Where it is not to be, only the host's mount is read-only.
+    There a share and the host's mounts below it are one mount. Read-only there would be so for all
+    of it. Where it is not to be, only the host's mount is read-only.
     """
     made = ["ro" if option == "rro" else option for option in options]
     return made if recursive else ["rw" if option == "ro" else option for option in made]

@@ -27,7 +27,7 @@ AGENT_PORT = 1024
 
 
 def __getattr__(name: str) -> Any:
-    """Import the VMs and their configuration when they are asked for: `ps` reads the registry only."""
+    """Import the VMs and their configuration on first use. `ps` reads the registry only."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "VirtualMachine":

@@ -42,7 +42,10 @@ DEVICE = Path("/dev/kvm")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether KVM works, with which value of `-cpu`, and the evidence, for `doctor` and for errors."""
+    """The verdict on KVM: whether it works, with which `-cpu`, and the evidence.
+
+    `doctor` and errors show it.
+    """
 
     works: bool
     why: str
@@ -73,7 +76,7 @@ def kvm(kernel: Path | None, host: HostPrograms | None = None) -> Verdict:
 
 
 def cpu_model() -> str:
-    """Return the value of QEMU's `-cpu` under KVM: the one that is proven, or `HOST` without a proof."""
+    """Return the value of `-cpu` under KVM: the one that is proven, or `HOST` without a proof."""
     known = _recall()
     return known.cpu if known is not None and known.works else HOST
 
@@ -94,7 +97,7 @@ def proof_arguments(program: str, kernel: Path, cpu: str) -> list[str]:
 
 
 def prove(kernel: Path, host: HostPrograms) -> Verdict:
-    """Run `kernel` under KVM until it panics because it has no root, with one CPU model after the other.
+    """Run `kernel` under KVM without a root until it panics, with one CPU model after another.
 
     The models after the first are tried at once, because each that hangs takes `SECONDS`.
     """

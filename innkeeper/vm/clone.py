@@ -122,7 +122,10 @@ class CloneableVm(VirtualMachine):
         self.config = replace(self.config, disks=disks)
 
     def publish(self, key: str) -> None:
-        """Save the state as the template `key`, which ends the VM. Raises InnkeeperError and OSError."""
+        """Save the state as the template `key`, which ends the VM.
+
+        Raises InnkeeperError and OSError.
+        """
         assert self.qmp is not None and isinstance(self.channel, VirtioSerial), "start() comes first"
         state = self.folder / "state"
         self.channel.quiesce()

@@ -61,8 +61,8 @@ class SharedPath:
 class Share:
     """The content of one virtio-fs device with tag `tag` (at most 36 bytes).
 
-    It is either one path, which is the root, or several paths below a read-only root. `namespace` is
-    the path of the mount namespace where they are, or empty for that of this process.
+    It is either one path, which is the root, or several paths below a read-only root. `namespace`
+    is the path of the mount namespace where they are, or empty for that of this process.
     """
 
     tag: str
@@ -131,14 +131,15 @@ class VmConfig:
     * `initrd`: what the kernel starts before the root, for a kernel whose drivers are modules
     * `root_device`, `root_type`: the kernel parameters `root=` and `rootfstype=`
     * `disks`: /dev/vdb, /dev/vdc, ... in this order
-    * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2,
-      name server 10.0.2.3); a tuple of `Tap`: one on each of these devices, which are eth0, eth1, ...
-    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`), never for aarch64
+    * `network`: a virtio network card on QEMU's user network (10.0.2.15/24, gateway 10.0.2.2, name
+      server 10.0.2.3); a tuple of `Tap`: one on each of these devices, which are eth0, eth1, ...
+    * `accel`: "kvm" or "tcg"; None: KVM if a guest has proven that it works (`accel.kvm`), never
+      for aarch64
     * `cmdline`: words appended to the kernel's command line (the last ones win)
     * `calls_out`: the guest reports that it listens (kernel parameter `INNKEEPER_READY=PORT`);
       False: it is dialled until it answers
-    * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides; "virt": a guest for
-      aarch64
+    * `machine_type`: "q35" or "microvm"; None: `qemu.choose_machine_type` decides; "virt": a guest
+      for aarch64
     * `cloneable`: its state can be saved and loaded (see `template`): a q35 with a virtio-serial
       channel, a generation id, and slots into which its shares and the card of a `Tap` are plugged
     * `gives_memory_back`: the guest reports free pages, and the host gets them back a few seconds

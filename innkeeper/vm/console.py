@@ -44,5 +44,8 @@ def ran_out_of_memory(path: Path) -> bool:
 
 
 def met_breakpoint(path: Path) -> bool:
-    """Return whether the kernel executed a breakpoint that it had not set, or no longer (`int3`, arch/x86/kernel/traps.c)."""
+    """Return whether the kernel executed a breakpoint that it had not set, or no longer had.
+
+    The kernel's arch/x86/kernel/traps.c reports `int3`.
+    """
     return any(_BREAKPOINT.search(line) for line in tail(path, 400))

@@ -47,7 +47,7 @@ class PoolBusy(InnkeeperError):
 
 @dataclass(frozen=True)
 class Claim:
-    """A request for a VM with this template `key`, these files behind its disks, and these ports."""
+    """A request for a VM with this template `key`, these disk files, and these ports."""
 
     key: str
     disks: tuple[str, ...]
@@ -193,7 +193,10 @@ def _unlink(folder: Path) -> None:
 
 
 def status() -> dict[str, Any] | None:
-    """Return what the pool says of itself, or None if there is none. Raises InnkeeperError and OSError."""
+    """Return what the pool says of itself, or None if there is none.
+
+    Raises InnkeeperError and OSError.
+    """
     try:
         sock = _connect()
     except PoolBusy:
@@ -254,7 +257,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def check_peer(sock: socket.socket) -> None:
-    """Raise InnkeeperError unless the other end of the unix socket is this user (unix(7), SO_PEERCRED)."""
+    """Raise InnkeeperError unless the socket's peer is this user (unix(7), SO_PEERCRED)."""
     _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     if uid != os.geteuid():
         raise InnkeeperError(f"the other end of the pool's socket is user {uid}")

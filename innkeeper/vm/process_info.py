@@ -13,7 +13,7 @@ PRIORITY_SECONDS = 2.0
 
 
 def memory(pid: int) -> int:
-    """Return the bytes of the host's memory that a process takes, its part of what is shared included.
+    """Return the bytes of memory that a process takes, with its part of what is shared.
 
     That is Pss in smaps_rollup (proc(5)). Raises OSError if the process has ended, or has no memory
     any more because it is ending.

@@ -17,7 +17,8 @@ MMIO_SLOTS = 8
 PCI_SLOTS = 30
 """The free slots of q35's root bus.
 
-It has 32, of which the host bridge takes the first and the ISA bridge the last. Machine type virt has no ISA bridge.
+It has 32, of which the host bridge takes the first and the ISA bridge the last. Machine type virt
+has no ISA bridge.
 """
 
 SHARE_PORTS = 8
@@ -65,7 +66,10 @@ class Launch:
 
 
 def new_generation() -> str:
-    """Return a random UUID for a clone. The uuid module takes longer to import than all of this one."""
+    """Return a random UUID for a clone.
+
+    The uuid module takes longer to import than all of this one.
+    """
     digits = bytearray(os.urandom(16))
     digits[6], digits[8] = digits[6] & 0x0F | 0x40, digits[8] & 0x3F | 0x80  # version 4 (RFC 9562)
     text = digits.hex()
@@ -73,7 +77,10 @@ def new_generation() -> str:
 
 
 def device_count(config: VmConfig) -> int:
-    """Return the number of virtio devices: root, disks, shares, vsock, entropy, network, balloon, SCSI bus."""
+    """Return the number of virtio devices.
+
+    These are root, disks, shares, vsock, entropy, network, balloon and SCSI bus.
+    """
     optional = (config.gives_memory_back, config.plugs_disks)
     return 1 + len(config.disks) + len(config.shares) + 2 + (len(config.taps) or int(bool(config.network))) + sum(optional)
 
@@ -151,7 +158,10 @@ def _memory(launch: Launch) -> str:
 
 
 def _cloneable(launch: Launch) -> list[str]:
-    """Return the options that only a cloneable VM has. Its devices come last: they change no address."""
+    """Return the options that only a cloneable VM has.
+
+    Its devices come last: they change no address.
+    """
     out = ["-device", f"vmgenid,guid={launch.generation}"]
     for index in range(SHARE_PORTS):
         out += ["-device", f"pcie-root-port,id=share-port{index},chassis={index + 1},io-reserve=0"]
@@ -197,7 +207,10 @@ def _blockdev(index: int, disk: Disk) -> str:
 
 
 def disk_node(index: int, disk: Disk, file: object) -> dict[str, object]:
-    """Return the options of a disk's block node. `file` is its file: options, or the name of a node."""
+    """Return the options of a disk's block node.
+
+    `file` is its file: options, or the name of a node.
+    """
     return {"driver": "raw", "node-name": f"disk{index}", "read-only": disk.read_only, "file": file, **_policy(disk)}
 
 

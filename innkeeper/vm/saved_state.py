@@ -122,9 +122,10 @@ def copy_memory(path: Path) -> int:
 
 
 def read_ahead(path: Path) -> None:
-    """Have the file in the page cache, also its holes. Nothing happens if it is gone. Raises OSError.
+    """Have the file in the page cache, also its holes.
 
-    QEMU reads all of a private mapping when it saves the memory, while the guest stands still.
+    Nothing happens if it is gone. Raises OSError. QEMU reads all of a private mapping when it saves
+    the memory, while the guest stands still.
     """
     try:
         with path.open("rb") as file:

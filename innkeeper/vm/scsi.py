@@ -16,9 +16,10 @@ LIMIT = 255
 
 
 class ScsiBus:
-    """The disks on the bus of one VM, by QEMU's control connection, of which it must be the only user.
+    """The disks on the bus of one VM.
 
-    Threads may share it.
+    They are plugged by QEMU's control connection, of which this must be the only user. Threads may
+    share it.
     """
 
     def __init__(self, qmp: Qmp) -> None:
@@ -27,7 +28,10 @@ class ScsiBus:
         self._used: set[int] = set()
 
     def plug(self, disk: Disk) -> str:
-        """Plug a disk. Return its address, `ID:LUN`, which the guest finds it by. Raises InnkeeperError."""
+        """Plug a disk.
+
+        Return its address, `ID:LUN`, which the guest finds it by. Raises InnkeeperError.
+        """
         with self._lock:
             number = next((number for number in range(LIMIT) if number not in self._used), None)
             if number is None:
@@ -43,7 +47,10 @@ class ScsiBus:
         return f"{number}:0"
 
     def unplug(self, address: str) -> None:
-        """Take out a disk that the guest does not use any more, and close its file. Raises InnkeeperError."""
+        """Take out a disk that the guest does not use any more, and close its file.
+
+        Raises InnkeeperError.
+        """
         number = int(address.partition(":")[0])
         with self._lock:
             self._qmp.execute("device_del", {"id": _device(number)})

@@ -104,7 +104,10 @@ class SerialRelay:
         os.close(self._wake_write)
 
     def _unread(self) -> int:
-        """Return how many bytes QEMU has not taken (unix(7), SIOCOUTQ). Raises OSError if it has ended."""
+        """Return how many bytes QEMU has not taken (unix(7), SIOCOUTQ).
+
+        Raises OSError if it has ended.
+        """
         with self._closing:
             if self._ended:
                 raise OSError(errno.EPIPE, "QEMU has closed the virtio-serial port")

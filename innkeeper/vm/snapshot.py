@@ -1,4 +1,4 @@
-"""A VM with a container in it: save it while it stands still, and start another VM from what was saved.
+"""A VM with a container in it: save it, and start other VMs from what was saved.
 
     <folder>/state        memory and devices, as QEMU writes them
     <folder>/scratch.img  the disk that the guest writes to
@@ -47,7 +47,10 @@ def check(vm: VirtualMachine | PooledVm) -> VirtualMachine:
 
 
 def prepare(vm: VirtualMachine | PooledVm) -> VirtualMachine:
-    """Do what takes long while the VM still runs, and return it. Raises InnkeeperError if it cannot be saved."""
+    """Do what takes long while the VM still runs, and return it.
+
+    Raises InnkeeperError if it cannot be saved.
+    """
     vm = check(vm)
     if isinstance(vm, CloneableVm) and vm.template is not None:
         saved_state.read_ahead(vm.template.ram)
@@ -57,7 +60,8 @@ def prepare(vm: VirtualMachine | PooledVm) -> VirtualMachine:
 def save(vm: VirtualMachine, folder: Path) -> None:
     """Save the VM into `folder`. It stands still meanwhile, and goes on whatever happens.
 
-    The container should be frozen: then no system call is cut in two. Raises InnkeeperError and OSError.
+    The container should be frozen: then no system call is cut in two. Raises InnkeeperError and
+    OSError.
     """
     assert isinstance(vm.channel, VirtioSerial) and vm.qmp is not None
     vm.channel.quiesce()

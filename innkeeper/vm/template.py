@@ -116,7 +116,10 @@ def exists(key: str) -> bool:
 
 
 def remove(key: str) -> bool:
-    """Remove a template, unless a clone starts from it at this moment. Return whether it is gone."""
+    """Remove a template, unless a clone starts from it at this moment.
+
+    Return whether it is gone.
+    """
     folder = templates_root() / key
     try:
         lock = files.lock(folder / "lock", flags=os.O_RDONLY, wait=False)
@@ -162,7 +165,10 @@ def publish(key: str, ram: Path, state: Path, kernel: Path) -> None:
 
 
 def _facts(path: Path) -> list[int]:
-    """Return what `_is_whole` compares. A rename keeps it, a copy or a change of the content does not."""
+    """Return what `_is_whole` compares.
+
+    A rename keeps it, a copy or a change of the content does not.
+    """
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
@@ -177,9 +183,10 @@ def _is_whole(template: Template) -> bool:
 
 @contextmanager
 def making(key: str, *, wait: bool = False) -> Iterator[bool]:
-    """Context manager: yield whether this process may make the template, which only one does at a time.
+    """Context manager: yield whether this process may make the template.
 
-    With `wait` it may once the other one has ended. Leftovers of one that was killed are removed.
+    Only one does at a time. With `wait` it may once the other one has ended. Leftovers of one that
+    was killed are removed.
     """
     root = templates_root()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -228,7 +235,7 @@ def prune(limit: int = LIMIT, keep: str = "") -> None:
 
 
 def remove_with_kernel(below: Path) -> list[Path]:
-    """Remove the templates whose guest's kernel is below a folder, and the folder of templates if it is empty then.
+    """Remove the templates of guests whose kernel is below a folder, and their empty folder.
 
     Return those that stay, because a clone starts from them at this moment.
     """
@@ -251,7 +258,10 @@ def remove_with_kernel(below: Path) -> list[Path]:
 
 
 def summary() -> tuple[int, int, str | None]:
-    """Return how many templates there are, their bytes on disk, and why the last one failed, if it did lately."""
+    """Return how many templates there are, their bytes on disk, and why the last one failed.
+
+    The reason is None if none failed lately.
+    """
     known = list(_all())
     failures = (recent_failure(path.name[1:].removesuffix(".failed")) for path in templates_root().glob(".*.failed"))
     return len(known), sum(size for _, _, size in known), next(filter(None, failures), None)

@@ -80,7 +80,8 @@ class VirtualMachine:
     def start(self) -> None:
         """Start QEMU and its helpers.
 
-        Raises InnkeeperError, and `close` must still be called then. May be called again after `end`.
+        Raises InnkeeperError, and `close` must still be called then. May be called again after
+        `end`.
         """
         self._stopping = False
         self._choose()
@@ -167,7 +168,7 @@ class VirtualMachine:
         )
 
     def state_key(self) -> str:
-        """Return the key of what must be equal where the state of this VM is loaded (see `template.key_of`)."""
+        """Return the key of what must be equal to load this VM's state (`template.key_of`)."""
         return template.key_of(self._launch(virtio_serial.VirtioSerial, ()))
 
     def wait_ready(self, timeout: float) -> None:
@@ -196,7 +197,10 @@ class VirtualMachine:
 
     @property
     def processes(self) -> "list[subprocess.Popen[bytes]]":
-        """QEMU, then the helper processes, while the VM runs. The guest cannot go on without any of them."""
+        """QEMU, then the helper processes, while the VM runs.
+
+        The guest cannot go on without any of them.
+        """
         helpers = [self._vsock.process if self._vsock is not None else None, *(share.process for share in self._shares)]
         return [process for process in (self._qemu, *helpers) if process is not None]
 
@@ -221,7 +225,8 @@ class VirtualMachine:
         """Have the guest announce its hardware address, which has changed. Raises InnkeeperError.
 
         QEMU's network sends what comes for a forwarded port to the address that it last heard of.
-        That is the saved VM's, because QEMU asks the guest to announce itself when its state is loaded.
+        That is the saved VM's, because QEMU asks the guest to announce itself when its state is
+        loaded.
         """
         assert self.qmp is not None, "start() comes first"
         self.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})

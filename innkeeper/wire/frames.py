@@ -72,11 +72,12 @@ class Decoder:
         return int(HEADER.size + HEADER.unpack_from(self._buffer)[0] - len(self._buffer))
 
     def decode(self, data: bytes) -> "Iterator[tuple[int, int, int, bytes | None]]":
-        """Yield the frames that `data`, split in any way, completes: (stream, type, flags, payload).
+        """Yield the frames that `data` completes, however split.
 
-        A payload over the limit is yielded as None at once, so that its call can be failed, and its
-        bytes are discarded as they arrive. They are never buffered: the length in a header is the
-        peer's choice, and 4 GiB would otherwise be held in memory.
+        A frame is (stream, type, flags, payload). A payload over the limit is yielded as None at
+        once, so that its call can be failed, and its bytes are discarded as they arrive. They are
+        never buffered: the length in a header is the peer's choice, and 4 GiB would otherwise be
+        held in memory.
         """
         if self._discard:
             skipped = min(self._discard, len(data))

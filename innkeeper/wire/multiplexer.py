@@ -187,7 +187,10 @@ class Multiplexer:
             del self._received[:start]
 
     def _concerns_user(self, event: Event) -> bool:
-        """Keep account of a frame. False if it is of a connection that is over. Raises ProtocolError."""
+        """Keep account of a frame.
+
+        False if it is of a connection that is over. Raises ProtocolError.
+        """
         if event.kind == RESUME and not self._host:
             self._resume(event.data)
             return True

@@ -1,8 +1,11 @@
 """Runs inside the builder: lays the guest's root out and makes the erofs image of it.
 
-    assemble.py VARIANT     with /rootfs (layout, skeleton/, init.c), /agent and /gateway (frozen), /policies, and /out to write to
+    assemble.py VARIANT
 
-Leaves `root.erofs` and `files.json` (path -> size) in /out. Nothing here may depend on time, on the order of a listing or on paths.
+Reads /rootfs (layout, skeleton/, init.c), /agent and /gateway (frozen), and /policies.
+
+Leaves `root.erofs` and `files.json` (path -> size) in /out. Nothing here may depend on time, on the
+order of a listing or on paths.
 """
 
 import json
@@ -21,7 +24,10 @@ UUID = "696e6e6b-6565-7065-7200-000000000001"
 """Of the root file system: fixed, because a random one would change every image."""
 LATE_LIBRARIES = ("cygrpc", "libstdc")
 LARGE_CLUSTER = 65536
-"""Bytes that are compressed as one, for libraries that no boot reads: smaller, and as quick for whoever reads most of them."""
+"""Size of the compressed clusters of libraries that no boot reads, in bytes.
+
+Large ones are smaller, and as fast for programs that read most of them.
+"""
 
 
 def main(variant: str) -> None:
@@ -73,7 +79,10 @@ def lay_out(layout: Path, variant: str) -> None:
 
 
 def add_program(folder: Path) -> None:
-    """Lay another frozen program into the agent's folder. A library that both have must be the same one."""
+    """Lay another frozen program into the agent's folder.
+
+    A library that both have must be the same one.
+    """
     for path in sorted(folder.rglob("*")):
         target = AGENT / path.relative_to(folder)
         if path.is_symlink():
@@ -95,14 +104,17 @@ def copy(source: Path, target: Path, mode: str) -> None:
 
 
 def compile_init() -> None:
-    """Compile /sbin/init: freestanding, static, without anything that names the compiler or its folders."""
+    """Compile /sbin/init: freestanding, static, without a trace of the compiler or its folders."""
     flags = ["-Os", "-static", "-no-pie", "-fno-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-ident"]
     flags += ["-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noseparate-code", "-Wl,-z,noexecstack", "-s"]
     subprocess.run(["gcc", *flags, "-o", ROOT / "usr/sbin/init", "/rootfs/init.c"], check=True)
 
 
 def copy_libraries() -> None:
-    """Copy what programs and libraries of the root are linked with and do not bring along (glibc), as ld.so would find it."""
+    """Copy the shared libraries that programs and libraries of the root lack (glibc).
+
+    They are found as ld.so would find them.
+    """
     internal = AGENT / "_internal"
     files = [path for path in sorted(ROOT.rglob("*")) if path.is_file() and not path.is_symlink()]
     wanted: dict[str, Path] = {}
@@ -135,8 +147,12 @@ def link_applets() -> None:
 
 
 def normalise_modes() -> None:
-    """Give files of the agent and the skeleton modes that depend on what they are, not on a umask here or there."""
-    # The root's own and that of /etc came with the skeleton's folders, which a checkout makes by the user's umask.
+    """Give files of the agent and the skeleton modes by what they are.
+
+    They must not depend on anybody's umask.
+    """
+    # The root's own and that of /etc came with the skeleton's folders, which a checkout makes by
+    # the user's umask.
     for path in [*sorted(AGENT.rglob("*")), AGENT, *sorted((ROOT / "etc").rglob("*")), ROOT / "etc", ROOT]:
         if not path.is_symlink():
             program = path.is_dir() or path.parent == AGENT or ".so" in path.name
@@ -144,7 +160,10 @@ def normalise_modes() -> None:
 
 
 def make_image() -> None:
-    """Write /out/root.erofs: fixed UUID and times, everything root's, lz4 (docs/freezing.md); one worker, so that one order."""
+    """Write /out/root.erofs with fixed UUID and times, owned by root, compressed by lz4.
+
+    docs/freezing.md has the reasons. One worker gives one order.
+    """
     epoch = os.environ["SOURCE_DATE_EPOCH"]
     options = [f"-T{epoch}", "--all-time", f"-U{UUID}", "--all-root", "-x-1", "-zlz4hc", "--workers=1"]
     hints = Path("/tmp/compress-hints")

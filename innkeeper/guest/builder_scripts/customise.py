@@ -1,9 +1,9 @@
-"""Runs inside the builder: adds files and packages to a finished root and makes an image of it again.
+"""Runs inside the builder: adds files and packages to a finished root and makes an image.
 
     customise.py     with /rootfs/root.erofs, /plan (plan.json, files/), and /out to write to
 
-Leaves `root.erofs`, `files.json` and `origins.json` in /out. As in assemble.py, nothing may depend on
-time, on the order of a listing or on paths.
+Leaves `root.erofs`, `files.json` and `origins.json` in /out. As in assemble.py, nothing may depend
+on time, on the order of a listing or on paths.
 """
 
 import json
@@ -58,7 +58,10 @@ def all_files() -> list[str]:
 
 
 def add_packaged(path: Path, package: str) -> str:
-    """Copy a file or link of a package to its place and return that. What the root has there already must be the same."""
+    """Copy a file or link of a package to its place and return that.
+
+    What the root has there already must be the same.
+    """
     target = placed(str(path))
     status = path.lstat()
     if path.is_symlink():
@@ -108,7 +111,10 @@ def remove(target: Path, entry: dict[str, Any]) -> None:
 
 
 def placed(path: str) -> Path:
-    """Return where a path of the guest is, and make the folders on the way. Links in the root may not lead out of it."""
+    """Return where a path of the guest is, and make the folders on the way.
+
+    Links in the root may not lead out of it.
+    """
     target = ROOT / path[1:]
     parent = ROOT
     for part in target.relative_to(ROOT).parts[:-1]:
@@ -124,7 +130,7 @@ def placed(path: str) -> Path:
 
 
 def make_image() -> None:
-    """Write /out/root.erofs as assemble.make_image does, but with the owners that the files have."""
+    """Write /out/root.erofs as assemble.make_image does, with the owners that the files have."""
     epoch = os.environ["SOURCE_DATE_EPOCH"]
     hints = Path("/tmp/compress-hints")
     hints.write_text("".join(f"{assemble.LARGE_CLUSTER} {library}\n" for library in assemble.LATE_LIBRARIES))

@@ -30,7 +30,10 @@ class Packages:
         return self.rows[name][2]
 
     def closure(self, wanted: list[str], base: set[str]) -> list[str]:
-        """Return the packages `wanted` and all that they depend on, without those of `base` that are not wanted themselves."""
+        """Return the packages `wanted` and their dependencies.
+
+        Packages of `base` are left out unless they are themselves wanted.
+        """
         found: dict[str, None] = {}
         waiting = [self._installed(name) or name for name in wanted]
         while waiting:
@@ -41,7 +44,7 @@ class Packages:
         return sorted(found)
 
     def files(self, name: str) -> list[Path]:
-        """Return the files and links of a package, where a merged /usr has them, without documentation."""
+        """Return a package's files and links as in a merged /usr, without documentation."""
         listed = subprocess.run(["dpkg-query", "-L", name], capture_output=True, text=True, check=True).stdout.splitlines()
         paths = [Path(merged(line)) for line in listed if line.startswith("/") and not line.startswith(WITHOUT)]
         return [path for path in paths if path.is_symlink() or path.is_file()]

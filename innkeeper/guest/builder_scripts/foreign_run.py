@@ -1,17 +1,21 @@
-"""Runs on the host: starts a program of another architecture by QEMU's user mode emulation, in a binfmt_misc of its own.
+"""Runs on the host: starts a program of another architecture.
+
+QEMU's user mode emulation runs it, in a binfmt_misc of its own.
 
     foreign_run.py INTERPRETER MAGIC MASK PLAN
 
-A user namespace has a binfmt_misc of its own (Linux 6.7). So the emulator is registered where this program and its children
-are, and nowhere else: the host's list stays as it is, and nothing is left behind. PLAN is JSON:
+A user namespace has a binfmt_misc of its own (Linux 6.7). So the emulator is registered where this
+program and its children are, and nowhere else: the host's list stays as it is, and nothing is left
+behind. PLAN is JSON:
 
 * `argv`, `env`: the program
-* `root`: a command that mounts the folder to run it in and prints its path, or null for the host's root
+* `root`: a command that mounts the folder to run it in and prints its path, or null for the host's
+  root
 * `release`: the command that unmounts that folder
 * `binds`: [path, path in the root, whether it is read-only] each
 
-It uses the standard library only, because it runs with -I -S. It must be root: an ordinary user cannot give a namespace all
-user ids.
+It uses the standard library only, because it runs with -I -S. It must be root: an ordinary user
+cannot give a namespace all user ids.
 """
 
 import ctypes
@@ -54,7 +58,7 @@ def main(interpreter: str, magic: str, mask: str, plan: dict[str, Any]) -> int:
 
 
 def furnish(root: str) -> None:
-    """Mount what programs expect below `root`: /proc, the common devices, and how this host resolves names."""
+    """Mount what programs expect below `root`: /proc, common devices, the host's resolver files."""
     os.makedirs(f"{root}/proc", exist_ok=True)
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.makedirs(f"{root}/dev", exist_ok=True)
@@ -84,7 +88,8 @@ def bind(source: str, target: str, read_only: bool = False) -> None:
 def enter_namespace() -> None:
     """Enter user and mount namespaces in which every user id is the same as outside.
 
-    Another process writes the list of ids, because in the new namespace nobody may name those of others.
+    Another process writes the list of ids, because in the new namespace nobody may name those of
+    others.
     """
     (entered, told), (written, ready) = os.pipe(), os.pipe()
     owner = os.getpid()
@@ -107,9 +112,10 @@ def enter_namespace() -> None:
 
 
 def register(interpreter: str, magic: str, mask: str) -> None:
-    """Have the kernel start files that begin with `magic`, under `mask`, by the interpreter (admin-guide/binfmt-misc).
+    """Register the interpreter for files that begin with `magic`, under `mask`.
 
-    Both are in hexadecimal digits. With F, the interpreter is opened now: a root without it runs its programs.
+    The kernel's admin-guide/binfmt-misc describes the format. Both are in hexadecimal digits. With
+    F, the interpreter is opened now: a root without it runs its programs.
     """
     check(libc.mount(b"binfmt_misc", LIST.encode(), b"binfmt_misc", 0, None), "mount a binfmt_misc of its own (Linux 6.7 and later)")
     escaped = ["".join(f"\\x{byte:02x}" for byte in bytes.fromhex(text)) for text in (magic, mask)]

@@ -1,9 +1,11 @@
-"""Runs inside the builder: tells for each file of a root, and each frozen module, where it comes from.
+"""Runs inside the builder: finds the origin of each file of a root and each frozen module.
 
-    origins.py     with /rootfs.erofs, /data (rootfs/ of the tree), /source (agent/, innkeeper/), /site, /plan/plan.json, and /out
+Reads /rootfs.erofs, /data (rootfs/ of the tree), /source (agent/, innkeeper/), /site and
+/plan/plan.json.
 
-Writes `origins.json`: `files` (path -> what it is and its origin), `modules` (program -> module -> origin), and `packages` (facts about
-each package that is an origin). An origin is null if nothing explains the file: then the bill of materials says so, and a test fails.
+Writes /out/origins.json: `files` (path -> what it is and its origin), `modules` (program -> module
+-> origin), and `packages` (facts about each package that is an origin). An origin is null if
+nothing explains the file: then the bill of materials says so, and a test fails.
 """
 
 import hashlib
@@ -100,7 +102,10 @@ def described(path: Path) -> dict[str, Any]:
 
 
 def origin_of(name: str, path: Path, owners: Owners, added: dict[str, Any], copied: dict[str, str]) -> dict[str, Any] | None:
-    """Return where a file of the root comes from, or None. `copied` maps files of the root to those of the builder."""
+    """Return where a file of the root comes from, or None.
+
+    `copied` maps files of the root to those of the builder.
+    """
     if name in added and added[name]["type"] == "guest.toml":
         return {"type": "guest.toml", "path": f"/{name}"}
     if same(path, Path("/data/skeleton") / name):
@@ -114,7 +119,10 @@ def origin_of(name: str, path: Path, owners: Owners, added: dict[str, Any], copi
 
 
 def origin_of_internal(name: str, owners: Owners) -> dict[str, Any] | None:
-    """Return where a file beside the frozen programs comes from. PyInstaller strips libraries, so that their content differs."""
+    """Return where a file beside the frozen programs comes from.
+
+    PyInstaller strips libraries, so that their content differs.
+    """
     if found := owners.of_wheel(name):
         return found
     if name.startswith("encodings/"):
@@ -166,7 +174,7 @@ def packages(origins: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def debian_licenses(package: str) -> list[str]:
-    """Return the licences that Debian's copyright file lists by their short names (DEP 5), or none."""
+    """Return the short names of the licences in Debian's copyright file (DEP 5), or none."""
     path = Path(f"/usr/share/doc/{package}/copyright")
     if not path.is_file():
         return []

@@ -1,8 +1,10 @@
-"""Classes made of their annotations, as the original makes them, without compiling their methods while the agent is loaded.
+"""Classes made of their annotations, whose methods are not compiled while the agent is loaded.
 
-The original compiles six functions a class, a quarter of what loading costs. Here all but `__init__` serve every class, and `__init__` is
-compiled when the first object is made. What the agent does not use (order, unsafe_hash, a field's kw_only, InitVar, ClassVar) is absent;
-`tests/unit/guest/test_small_dataclasses.py` holds each of the agent's classes against the original.
+The classes are as the original makes them. The original compiles six functions a class, a quarter
+of what loading costs. Here all but `__init__` serve every class, and `__init__` is compiled when
+the first object is made. What the agent does not use (order, unsafe_hash, a field's kw_only,
+InitVar, ClassVar) is absent; `tests/unit/guest/test_small_dataclasses.py` holds each of the agent's
+classes against the original.
 """
 
 MISSING = object()

@@ -1,6 +1,7 @@
-"""Names for annotations, which nobody evaluates in the frozen agent: 0.4 MB less of PID 1 than the original.
+"""Names for annotations, which the frozen agent does not evaluate.
 
-What classes are really made of (NamedTuple) works as in the original; the rest can be subscripted, joined by | and inherited from.
+That saves 0.4 MB of PID 1. What classes are really made of (NamedTuple) works as in the original;
+the rest can be subscripted, joined by | and inherited from.
 """
 
 from collections import namedtuple

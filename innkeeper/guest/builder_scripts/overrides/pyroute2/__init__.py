@@ -1,1 +1,1 @@
-"""Empty on purpose: the agent imports pyroute2's netlink message classes, by their own modules' names."""
+"""Empty on purpose: the agent imports pyroute2's message classes from their own modules."""

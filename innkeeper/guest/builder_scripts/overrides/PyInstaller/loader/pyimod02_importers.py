@@ -1,8 +1,9 @@
 """How the frozen agent imports: one dictionary of all modules, read from the program once.
 
-PyInstaller's importers stand in for a folder of sys.path and answer whatever a program may ask of it (resources, source, iteration).
-The agent asks for none of it, and PID 1 would pay at each boot. The archive stays open, so that a module can still be imported
-when the root file system is another one.
+PyInstaller's importers stand in for a folder of sys.path and answer whatever a program may ask of
+it (resources, source, iteration). The agent asks for none of it, and PID 1 would pay at each boot.
+The archive stays open, so that a module can still be imported when the root file system is another
+one.
 
 PyInstaller's bootloader runs this before anything else: only built-in modules may be imported.
 """
@@ -28,7 +29,10 @@ _MAGIC: bytes = _frozen_importlib._bootstrap_external.MAGIC_NUMBER  # type: igno
 
 
 class Archive:
-    """PyInstaller's PYZ: its magic, the interpreter's magic, the table's offset; the table is marshalled (name, (kind, offset, size))."""
+    """PyInstaller's PYZ: its magic, the interpreter's magic, the table's offset.
+
+    The table is marshalled (name, (kind, offset, size)).
+    """
 
     def __init__(self, place: str) -> None:
         """Open the archive at `place`, which is PATH?OFFSET."""
@@ -49,7 +53,10 @@ class Archive:
 
 
 class Finder:
-    """Finds and loads the modules of an archive by their full names (importlib.abc.MetaPathFinder and Loader)."""
+    """Finds and loads modules of an archive by their full names.
+
+    It is an importlib.abc.MetaPathFinder and Loader.
+    """
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -82,6 +89,9 @@ class Finder:
 
 
 def install() -> None:
-    """Put the program's archive in front of all other ways to import; the bootloader left its place in sys."""
+    """Put the program's archive in front of all other ways to import.
+
+    The bootloader left its place in sys.
+    """
     place: str = sys.__dict__.pop("_pyinstaller_pyz")
     sys.meta_path.insert(0, Finder(Archive(place)))

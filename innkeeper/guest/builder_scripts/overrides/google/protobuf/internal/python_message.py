@@ -1,4 +1,5 @@
-"""Empty on purpose: protobuf imports this slow implementation beside upb's, and uses it only where upb is missing.
+"""Empty on purpose: protobuf's slow implementation, which is used only where upb is missing.
 
-The freeze fails if upb is missing, because then nothing could be encoded at all.
+protobuf imports it beside upb's. The freeze fails if upb is missing, because then nothing could be
+encoded at all.
 """

@@ -1,3 +1,6 @@
-"""No conveniences (Any.Pack, Timestamp.ToDatetime, ...): the agent reads those messages' fields. upb looks the table up by name."""
+"""No conveniences such as Any.Pack: the agent reads the fields of those messages itself.
+
+upb looks the table up by name.
+"""
 
 WKTBASES: dict[str, type] = {}
