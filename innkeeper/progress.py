@@ -101,7 +101,7 @@ def warn(text: str) -> None:
 
 
 def debug(text: str) -> None:
-    """Print one line for whoever looks for a cause or a delay, with `--debug` only."""
+    """Print one line about the cause of a failure or a delay, with `--debug` only."""
     if os.environ.get("INNKEEPER_DEBUG"):
         print(f"innkeeper: {printable(text)}", file=sys.stderr, flush=True)
 

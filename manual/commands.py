@@ -57,7 +57,8 @@ def innkeeper_oci() -> list[Command]:
     """Return every command of `innkeeper-oci`, starting with the program itself."""
     from agent.oci import command_table, main
 
-    listed = [_from_table(main.NAME, "VERB ...", "Run containers as an OCI runtime command, with runc's verbs and options.", main.OPTIONS)]
+    text = "Run containers as an OCI runtime command, with runc's commands and options."
+    listed = [_from_table(main.NAME, "COMMAND ...", text, main.OPTIONS)]
     for name in command_table.MODULES:
         command = command_table.find(name)
         listed.append(_from_table(f"{main.NAME} {name}", command.arguments, _sentence(command.summary), command.options))

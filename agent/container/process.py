@@ -257,8 +257,8 @@ class ContainerProcess:
     async def kill(self) -> None:
         """Kill the process and wait until it is reaped.
 
-        Whoever waits for one that never began is answered too: a failed exec has been in the table
-        of processes. Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
+        Callers that wait for one that never began are answered too: a failed exec has been in the
+        table of processes. Raises StepFailed if the kernel has not let go of it after KILL_SECONDS.
         """
         if self.exit_status is not None:
             return

@@ -76,7 +76,7 @@ class Command:
 def find(name: str) -> Command:
     """Return the subcommand of that name. Raises UsageError."""
     if name not in MODULES:
-        raise UsageError(f"{name}: unknown verb")
+        raise UsageError(f"{name}: unknown command")
     module = importlib.import_module(f"agent.oci.commands.{MODULES[name]}")
     commands: tuple[Command, ...] = module.COMMANDS
     return next(command for command in commands if command.name == name)

@@ -119,7 +119,7 @@ def _print_help(words: Sequence[str]) -> int:
         print(f"{NAME} [OPTIONS] {command.name} [OPTIONS] {command.arguments}\n\n{command.summary}\n")
         options: Sequence[Option] = command.options
     else:
-        print(f"{NAME} [OPTIONS] VERB [OPTIONS] ...\n\nAn OCI container runtime.\n")
+        print(f"{NAME} [OPTIONS] COMMAND [OPTIONS] ...\n\nAn OCI container runtime.\n")
         for name in command_table.MODULES:
             print(f"  {name:<10} {command_table.find(name).summary}")
         print()

@@ -35,7 +35,7 @@ RETRY_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
 """Seconds that the end of all VMs may take."""
 HEAD_START_SECONDS = 0.5
-"""Seconds that whoever has claimed a VM has the processors before the next one is prepared."""
+"""Seconds that a claimed VM has the processors for itself before the next one is prepared."""
 EXPECTED_BYTES = 160 << 20
 """Bytes of the host's memory that a VM is expected to take, until one is known."""
 
@@ -266,7 +266,7 @@ def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
 
 def run(kind: Kind, size: int, memory: int) -> None:
     """Run the pool until this process is interrupted. Raises InnkeeperError and Interrupted."""
-    kind.make_template()  # whoever asks in the meantime finds no pool, and does not wait for this
+    kind.make_template()  # a `run` in the meantime finds no pool, and does not wait for this
     with pooled.listening() as listener:
         pool = Pool(kind, size, memory)
         try:

@@ -106,7 +106,7 @@ class FilePart:
 
 @dataclass(frozen=True)
 class AgentPart:
-    """What the agent in the guest is told."""
+    """Policy and settings of the agent in the guest."""
 
     policy: str = setting("", f"A policy file, which becomes `{POLICY_PATH}` ([Policy](../policy.md)).", is_file=())
     settings: dict[str, Any] = field(

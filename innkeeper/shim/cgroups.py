@@ -2,7 +2,7 @@
 
 It is the group that runc would make for the container that the VM belongs to (`linux.cgroupsPath`).
 For a pod it is below the pod's group, so that kubelet's limits hold for the VM and kubelet's
-figures show it. The shim enters the group before it starts anything, and what it starts is in it
+statistics show it. The shim enters the group before it starts anything, and what it starts is in it
 from the first page on: cgroup v1 does not move memory that is charged already.
 
 Under the systemd driver the path is `SLICE:PREFIX:NAME`. It is resolved to the group that systemd

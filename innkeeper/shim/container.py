@@ -125,5 +125,5 @@ class Container:
         self.machine.bind(self.id, resources)
 
     def stats(self) -> pb.Any:
-        """Return figures. Raises RpcError."""
+        """Return statistics. Raises RpcError."""
         return stats.packed(pb.Metrics())

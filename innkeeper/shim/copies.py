@@ -155,7 +155,7 @@ class Copies:
         self._notices.close()
 
     def _update(self, key: str, copy: Copy) -> None:
-        """Bring one copy up to date. What fails is told once, and tried again."""
+        """Bring one copy up to date. A failure is logged once, and tried again."""
         try:
             copy.update()
             self._late.discard(key)

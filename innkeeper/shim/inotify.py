@@ -34,7 +34,7 @@ class Inotify:
                 os.close(self._wake)
                 raise
         self.misses = self._descriptor < 0
-        """Whether there are changes that are not told."""
+        """Whether there are changes that inotify does not report."""
 
     def watch(self, folder: int) -> int:
         """Watch a folder, which is open, without what is below its folders.

@@ -9,7 +9,7 @@ NANOSECONDS = 1000
 
 
 def metrics(response: agent_pb2.StatsContainerResponse) -> pb.Metrics:
-    """Return the figures for containerd."""
+    """Return the statistics for containerd."""
     group = response.cgroup_stats
     usage, throttling, counts = group.cpu_stats.cpu_usage, group.cpu_stats.throttling_data, group.memory_stats.stats
     names = ("anon", "file", "inactive_file", "active_file", "pgfault", "pgmajfault")
@@ -53,5 +53,5 @@ def oom_kills(response: agent_pb2.StatsContainerResponse) -> int:
 
 
 def packed(message: pb.Metrics) -> pb.Any:
-    """Return the figures as containerd expects them in an answer."""
+    """Return the statistics as containerd expects them in an answer."""
     return pb.Any(type_url=TYPE_URL, value=message.SerializeToString())

@@ -115,7 +115,7 @@ class TaskService:
         return pb.PidsResponse(processes=[pb.ProcessInfo(pid=self._pod.container(request.id).pid)])
 
     def stats(self, request: pb.StatsRequest) -> pb.StatsResponse:
-        """Return a container's figures."""
+        """Return a container's statistics."""
         return pb.StatsResponse(stats=self._pod.container(request.id).stats())
 
     def update(self, request: pb.UpdateTaskRequest) -> empty_pb2.Empty:

@@ -74,7 +74,7 @@ class SerialRelay:
     def quiesce(self) -> None:
         """Send no more, end after a whole frame, and wait until QEMU has taken all of it.
 
-        So the saved guest begins with a frame, whoever sends it. Raises OSError.
+        So the first bytes that a restored guest gets begin a frame. Raises OSError.
         """
         deadline = time.monotonic() + QUIESCE_SECONDS
         with self._closing:

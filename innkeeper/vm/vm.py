@@ -68,8 +68,8 @@ class VirtualMachine:
     def take_ports(self) -> tuple[Forward, ...]:
         """Choose the ports of the host, unless that is done. Return what QEMU forwards, in IPv4.
 
-        `start` does so too. Whoever calls it before learns of a port that is in use before anything
-        is said about a start. Raises PortError, and `close` must still be called then.
+        `start` does so too. Called before, it reports a port that is in use before anything is said
+        about a start. Raises PortError, and `close` must still be called then.
         """
         if self._rules is None:
             resolved = network.resolve_ports(self.config.forwards)

@@ -16,7 +16,7 @@ other: a side may send WINDOW bytes that its peer has not consumed yet, and CRED
 peer's reader has taken. So a side never holds more than WINDOW bytes of a connection. Only the host
 opens connections, and it never uses a number twice.
 
-A guest whose state was saved meets another host when it is loaded, and neither is told by QEMU.
+A guest whose state was saved meets another host when it is loaded, and QEMU says so to neither.
 The new host sends RESUME with a nonce, at a frame's beginning, for the old host was saved between
 two frames (`quiesce` of the relay). The guest forgets its connections and answers RESUMED with the
 nonce and the last number used. What it was sending may end in the middle of anything, so the new

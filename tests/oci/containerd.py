@@ -39,12 +39,12 @@ class Ctr:
         return [*self._argv, *map(str, words)]
 
     def try_(self, *words: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run a verb, whatever comes of it."""
+        """Run a command, whatever comes of it."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "timeout": SECONDS, **options}
         return subprocess.run(self.argv(*words), capture_output=True, text=True, check=False, **settings)
 
     def __call__(self, *words: str | Path, **options: Any) -> str:
-        """Run a verb that succeeds; its output without the newline at its end."""
+        """Run a command that succeeds; its output without the newline at its end."""
         done = self.try_(*words, **options)
         assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout.rstrip("\n")

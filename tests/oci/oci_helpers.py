@@ -43,7 +43,7 @@ class Runtime:
         return [str(self.program), "--root", str(self.root), *map(str, arguments)]
 
     def try_(self, *arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run a verb, whatever comes of it. Its streams are files, so that a container that keeps them open holds nobody."""
+        """Run a command, whatever comes of it. Its streams are files, so that a container that keeps them open holds nobody."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "timeout": SECONDS, **options}
         base = self.root.parent / f"output-{time.monotonic_ns()}"
         with open(f"{base}.out", "w+b") as out, open(f"{base}.err", "w+b") as err:
@@ -52,13 +52,13 @@ class Runtime:
         return subprocess.CompletedProcess(done.args, done.returncode, *texts)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> str:
-        """Run a verb that succeeds; its output."""
+        """Run a command that succeeds; its output."""
         done = self.try_(*arguments, **options)
         assert done.returncode == 0, (arguments, done.returncode, done.stderr)
         return done.stdout
 
     def refuses(self, *arguments: str | Path, status: int = 1, **options: Any) -> str:
-        """Run a verb that fails with `status`; what it says."""
+        """Run a command that fails with `status`; what it says."""
         done = self.try_(*arguments, **options)
         assert done.returncode == status, (arguments, done.returncode, done.stdout, done.stderr)
         return done.stderr

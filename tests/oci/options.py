@@ -9,8 +9,8 @@ from agent.oci.arguments import Option
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs/oci.md"
-HEAD = "| verb | option | runc | crun | ours | why different | test |"
-GLOBAL = "(before the verb)"
+HEAD = "| command | option | runc | crun | ours | why different | test |"
+GLOBAL = "(before the command)"
 OF_THE_PARSERS = frozenset(("help", "usage", "version"))
 """What every option parser adds."""
 
@@ -36,7 +36,7 @@ def rows() -> list[Row]:
 
 
 def ours(verb: str) -> tuple[Option, ...]:
-    """The options of one of our verbs; none of one that is refused as a whole."""
+    """The options of one of our commands; none of one that is refused as a whole."""
     if verb == GLOBAL:
         return main.OPTIONS
     return () if verb in command_table.REFUSED else command_table.find(verb).options

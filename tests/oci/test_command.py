@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.root, needs("root", "cgroup2", "buildah", "mmdebstrap"
         (["--log-format", "xml", "list"], "--log-format"),
         (["checkpoint", "a"], "checkpoint: this runtime cannot save"),
         (["restore", "a"], "restore: this runtime cannot restore"),
-        (["none"], "none: unknown verb"),
+        (["none"], "none: unknown command"),
         (["--none", "list"], "--none: unknown option"),
         (["create", "--none", "a"], "--none: unknown option"),
         (["create"], "create: needs ID"),

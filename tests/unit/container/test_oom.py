@@ -1,4 +1,7 @@
-"""What the kernel ends for want of memory is told once each, however it is noticed: plain files stand for those of the group."""
+"""Each process that the kernel kills because memory ran out is reported once, however it is noticed.
+
+Plain files stand for those of the group.
+"""
 
 from pathlib import Path
 
