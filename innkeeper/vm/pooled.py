@@ -58,7 +58,7 @@ class Claim:
 
     @classmethod
     def decode(cls, line: bytes) -> "Claim":
-        """Raises InnkeeperError for anything but a claim."""
+        """Parse a claim. Raises InnkeeperError for anything else."""
         try:
             known: dict[str, Any] = json.loads(line)
             if known["protocol"] != PROTOCOL:

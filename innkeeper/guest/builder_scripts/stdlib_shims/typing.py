@@ -41,7 +41,7 @@ def cast(kind, value):
 
 
 def get_origin(kind):
-    """functools.singledispatch asks: None, since nothing here is made of something else."""
+    """Return None: functools.singledispatch asks, and nothing here is made of something else."""
 
 
 def get_args(kind):
@@ -53,7 +53,7 @@ def overload(function):
 
 
 class _NamedTupleMeta(type):
-    """Makes a namedtuple of a class's annotations, with its defaults and methods."""
+    """The metaclass of NamedTuple: a class becomes a namedtuple of its annotations."""
 
     def __new__(meta, name, bases, namespace):
         fields = namespace.get("__annotations__", {})

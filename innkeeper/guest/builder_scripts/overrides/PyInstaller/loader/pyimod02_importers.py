@@ -46,7 +46,7 @@ class Archive:
         self.entries: dict[str, tuple[int, int, int]] = dict(marshal.loads(posix.pread(self.descriptor, _TABLE_LIMIT, table)))
 
     def code(self, name: str) -> "CodeType":
-        """The code object of a module."""
+        """Return the code object of a module."""
         _, offset, size = self.entries[name]
         code: CodeType = marshal.loads(zlib.decompress(posix.pread(self.descriptor, size, self.start + offset)))
         return code
