@@ -27,6 +27,7 @@ MODULE = re.compile(r"`((?:agent|innkeeper)\.[a-z_]\w*(?:\.\w+)*)`")
 NOT_MODULES = (
     "agent.config_file",
     "agent.settings",
+    "agent.sock",
     "innkeeper.img",
     "innkeeper.efi",
     "innkeeper.initrd",
