@@ -151,6 +151,19 @@ def test_modules_in_the_documentation_exist() -> None:
     assert found > 50
 
 
+def test_the_notes_on_commands_name_all_of_them() -> None:
+    """docs/cli.md has a row for every command, and for every part of `bench`."""
+    from bench.measure import PARTS
+    from innkeeper.cli.app import COMMANDS
+
+    text = (ROOT / "docs/cli.md").read_text()
+    rows = text.split("## Commands\n")[1].split("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \| ", rows, re.M) for name in re.findall(r"`([a-z]+)", row)}
+    assert sorted(named) == sorted(COMMANDS)
+    parts = re.findall(r"^\| `(\w+)` \|", text.split("| `--only` | what |")[1].split("\n## ")[0], re.M)
+    assert sorted(parts) == sorted((*PARTS, "against"))
+
+
 def test_words_of_the_glossary_are_used() -> None:
     index = (ROOT / "docs/index.md").read_text()
     glossary = re.findall(r"^\| ([\w ]+) \|", index.split("| word | means |")[1], re.M)
