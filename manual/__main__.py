@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from manual import commands, guest_toml, man, pages, parameters, rpcs
+from manual import commands, guest_toml, man, pages, parameters, rpcs, shim_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -21,6 +21,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "boot-parameters.md": parameters.page,
     "guest-toml.md": guest_toml.page,
     "guest.schema.json": guest_toml.schema_text,
+    "shim-toml.md": shim_toml.page,
 }
 """Maps each page below docs/reference to the function that returns its text."""
 

@@ -10,11 +10,13 @@ from manual.pages import HEAD, escape, table
 
 INTRO = """# guest.toml
 
-A guest.toml describes a guest image: `build -f guest.toml` makes it, `run --guest guest.toml` boots it. Without a file, or with an
-empty one, it is the default image. [How to configure a guest](../howto/configure-guest.md) shows examples.
+A guest.toml describes a guest image: `build -f guest.toml` makes it, `run --guest guest.toml` boots
+it. Without a file, or with an empty one, it is the default image. [How to configure a
+guest](../howto/configure-guest.md) shows examples.
 
-* Several files are layered: `-f base.toml -f site.toml`, or `include` in a file. The later file wins. Tables are merged key by key,
-  lists are appended (`outputs` is replaced), other values are replaced.
+* Several files are layered: `-f base.toml -f site.toml`, or `include` in a file. The later file
+  wins. Tables are merged key by key, lists are appended (`outputs` is replaced), other values are
+  replaced.
 * Paths are relative to the file that names them.
 * An unknown key is an error, and so is a value that cannot be applied.
 * [guest.schema.json](guest.schema.json) is the JSON schema, for editors.

@@ -5,8 +5,9 @@ from manual.pages import HEAD, escape, table
 
 INTRO = """# Boot parameters
 
-The agent reads its settings from words on the guest's kernel command line, or from a TOML file that `agent.config_file=PATH`
-names there. A malformed value is logged and the default stays. An environment variable, where there is one, overrides both.
+The agent reads its settings from words on the guest's kernel command line, or from a TOML file that
+`agent.config_file=PATH` names there. A malformed value is logged and the default stays. An
+environment variable, where there is one, overrides both.
 """
 KINDS = {
     "_address": "`vsock://CID:PORT` (CID -1: any) or `unix:///PATH`",

@@ -1,5 +1,6 @@
 """The documentation: generated pages are current, the site builds, blocks are marked, commands parse, and paths exist."""
 
+import json
 import os
 import re
 import shlex
@@ -177,15 +178,55 @@ def test_records_in_the_formats_page_are_those_of_the_code() -> None:
     from agent.policy.parser import RULES
     from innkeeper.engine.records import Facts
 
-    text = (ROOT / "docs/reference/formats.md").read_text()
     wanted: dict[str, tuple[str, ...]] = {
         "Container record": Facts._fields,
         "Record of the runtime command": tuple(field.name for field in fields(Record)),
         "Policy": ("version", "name", *RULES),
     }
     for heading, names in wanted.items():
-        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-        assert sorted(re.findall(r"^\| `(\w+)`", section, re.M)) == sorted(names), heading
+        assert _fields(heading) == sorted(names), heading
+
+
+def _fields(heading: str) -> list[str]:
+    """Return the fields that a section of the formats page lists, sorted."""
+    text = (ROOT / "docs/reference/formats.md").read_text()
+    return sorted(re.findall(r"^\| `(\w+)`", text.split(f"## {heading}\n")[1].split("\n## ")[0], re.M))
+
+
+def test_files_in_the_formats_page_are_those_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each format that is made without a VM, a document is made and compared."""
+    from innkeeper import paths
+    from innkeeper.guest import build_result, pins
+    from innkeeper.guest.store import Store
+    from innkeeper.installation import Installation
+    from innkeeper.node.check import Finding
+    from innkeeper.vm import pooled, template
+
+    monkeypatch.setenv(paths.TEMPLATES_VARIABLE, str(tmp_path / "templates"))
+    (tmp_path / "templates").mkdir()
+    for name in ("ram", "state"):
+        (tmp_path / name).touch()
+    template.publish("key", tmp_path / "ram", tmp_path / "state", tmp_path / "kernel")
+    assert _fields("Template") == sorted(json.loads((tmp_path / "templates/key/template.json").read_text()))
+
+    Installation(tmp_path).save()
+    assert _fields("Lists of installed files") == sorted(json.loads((tmp_path / "installed.json").read_text()))
+
+    (tmp_path / "manifest.json").write_text('{"outputs": {}}')
+    result = build_result.document(tmp_path, tmp_path / "manifest.json", Store(tmp_path / "store"))
+    assert _fields("Result of a build") == sorted(result)
+
+    lock = pins.document(ROOT / pins.NAME)
+    assert _fields("Lock file") == sorted((*lock, *lock["architectures"]["x86_64"]))
+
+    claim = json.loads(pooled.Claim("key", (), ()).encode())
+    assert _fields("Socket of the pool") == sorted((*claim, "state", "busy", "failure"))
+
+    events = re.findall(r"_event\(\"(\w+)\"(?: if failed else \"(\w+)\")?", (ROOT / "innkeeper/progress.py").read_text())
+    assert _fields("Progress events") == sorted(name for pair in events for name in pair if name)
+
+    checked = {field.name for field in fields(Finding)}
+    assert checked <= set(_fields("Report of doctor"))
 
 
 def _hand_written() -> list[str]:
