@@ -134,7 +134,7 @@ def _then(measure: Callable[[], T], wait: Callable[[], None]) -> Callable[[], T]
 
 @contextmanager
 def _pool(ours: "Ours") -> Iterator[Callable[[], None]]:
-    """Context manager: start a pool of one VM, and yield what waits until it has prepared the next one.
+    """Context manager: start a pool of one VM, and yield what waits until the next is ready.
 
     Nothing else that is measured is to pay for the preparation.
     """

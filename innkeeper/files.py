@@ -1,4 +1,7 @@
-"""Locks on files, files that are replaced as a whole, copies with holes, hashes. Uses the standard library only."""
+"""Locks on files, files that are replaced as a whole, copies with holes, hashes.
+
+Uses the standard library only.
+"""
 
 import errno
 import fcntl

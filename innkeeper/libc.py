@@ -8,7 +8,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, call: str = "", path: Path | str | None = None) -> int:
-    """Return the result of a system call. Raises OSError, which names `call` and `path` if they are given."""
+    """Return the result of a system call. Raises OSError with `call` and `path`, if given."""
     if result < 0:
         number = ctypes.get_errno()
         message = os.strerror(number)

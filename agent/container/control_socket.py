@@ -36,7 +36,10 @@ class ControlSocket:
         return cls(ours), other.detach()
 
     def send(self, word: bytes) -> None:
-        """Send the child one word. Does nothing if it has ended: its last record is still to be read."""
+        """Send the child one word.
+
+        Does nothing if it has ended: its last record is still to be read.
+        """
         try:
             self._socket.send(word)
         except (BrokenPipeError, ConnectionResetError):

@@ -90,7 +90,10 @@ class StatusHooks:
             await task.stop()
 
     async def run_last(self, hooks: tuple[Hook, ...]) -> list[str]:
-        """Run the poststop hooks. Return a warning for each that fails: the next one runs all the same."""
+        """Run the poststop hooks.
+
+        Returns a warning for each that fails: the next one runs all the same.
+        """
         warnings = []
         for hook in hooks:
             try:

@@ -7,7 +7,7 @@ from agent.container.stdio import Stdio
 
 @dataclass(frozen=True, slots=True)
 class ProcessIO:
-    """Streams in place of new pipes, descriptors that stay open in the program, and a listening socket.
+    """Streams in place of new pipes, descriptors that stay open, and a listening socket.
 
     On that the process awaits its start, if another process than the creator starts it.
     """

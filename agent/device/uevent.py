@@ -11,7 +11,7 @@ BUFFER_BYTES = 4 * 1024 * 1024
 
 
 def parse(datagram: bytes) -> str | None:
-    """Return the action of a datagram: `action@devpath` and then KEY=value pairs, each ended by a NUL.
+    """Return the action of a datagram: `action@devpath`, then KEY=value pairs, NUL after each.
 
     Returns None for a datagram that has another format or is truncated.
     """

@@ -147,7 +147,7 @@ class Containers:
             self._creation_ended.set()
 
     async def _contain(self, container_id: str, exec_id: str, spec: "Spec", shares_pids: bool, target: str) -> Container:
-        """Create the container with the sandbox's namespaces, or with the pid namespace of the container `target`.
+        """Create the container in the sandbox's namespaces, or in the pid namespace of `target`.
 
         The first of all is made alone.
         """

@@ -62,6 +62,6 @@ def correct(agent: Agent) -> bool:
 
 
 def set_now(agent: Agent, ahead_ns: int = 0) -> None:
-    """Set the guest's clock to the time that this host has in `ahead_ns` nanoseconds. Raises RpcError."""
+    """Set the guest's clock to the host's time in `ahead_ns` nanoseconds. Raises RpcError."""
     seconds, rest = divmod(time.time_ns() + ahead_ns, 1_000_000_000)
     agent.set_guest_date_time(seconds, rest // 1000)

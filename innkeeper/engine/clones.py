@@ -126,12 +126,12 @@ def identify(vm: VirtualMachine, agent: Agent, above: int = 0) -> int:
 
 
 def _correct_clock(agent: Agent) -> None:
-    """Set the clock of a clone until an answer proves that it is right. Raises InnkeeperError and RpcError.
+    """Set the clock of a clone until an answer proves it right. Raises InnkeeperError, RpcError.
 
     The first request to an emulated guest is on its way for some tenths of a second, in which the
-    code of the guest is translated. The later ones are faster, and each is as exact as its round trip
-    is short. On a host that is too busy for that, a clock that seems right after CLOCK_ATTEMPTS has
-    to do.
+    code of the guest is translated. The later ones are faster, and each is as exact as its round
+    trip is short. On a host that is too busy for that, a clock that seems right after
+    CLOCK_ATTEMPTS has to do.
     """
     for _ in range(CLOCK_ATTEMPTS):
         before = time.time_ns()

@@ -1,7 +1,7 @@
 """What the runtime can do, as containerd 2 asks for it.
 
-Of the features (OCI runtime specification, features.md) only what the shim does by itself is listed.
-containerd offers a pod recursive read-only mounts if `rro` is there, and user namespaces if
+Of the features (OCI runtime specification, features.md) only what the shim does by itself is
+listed. containerd offers a pod recursive read-only mounts if `rro` is there, and user namespaces if
 `linux.mountExtensions.idmap` is.
 
 The mounts of a root that containerd is to leave to this shim, which makes disks of them (see

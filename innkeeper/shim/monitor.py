@@ -15,7 +15,7 @@ class Monitor:
         self._lock = threading.Lock()
 
     def plug(self, path: Path, *, read_only: bool) -> str:
-        """Give the VM a disk. Return its SCSI address, which the agent takes. Raises InnkeeperError."""
+        """Give the VM a disk, and return its SCSI address for the agent. Raises InnkeeperError."""
         assert self._vm.scsi is not None
         with self._lock:
             return self._vm.scsi.plug(Disk(path, read_only=read_only))
@@ -27,11 +27,11 @@ class Monitor:
             self._vm.scsi.unplug(address)
 
     def add_thread(self, name: str) -> int:
-        """Start a thread in QEMU that does nothing. Return its id, for which /proc has a folder. Raises InnkeeperError.
+        """Start a thread in QEMU that does nothing, and return its id. Raises InnkeeperError.
 
-        It stands for a container of a pod. Whoever wants to join a namespace of a container names it by
-        a process id alone: CRI asks for the pid namespace of one as /proc/PID/ns/pid. QEMU's own would
-        be that of all. As that, it is in the pod's network namespace, and to kill it is to end the VM.
+        It stands for a container of a pod. A namespace of a container is joined by a process id
+        alone: CRI asks for the pid namespace of one as /proc/PID/ns/pid, and QEMU's own id would be
+        that of all. As that, it is in the pod's network namespace, and to kill it is to end the VM.
         """
         assert self._vm.qmp is not None
         with self._lock:

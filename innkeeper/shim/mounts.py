@@ -86,7 +86,7 @@ def _set_attributes(tree: int, path: Path, *, set: int = 0, propagation: int = 0
 
 
 def attach(tree: int, target: Path) -> None:
-    """Mount a `clone` at `target`, also if it was made in another mount namespace. Raises OSError."""
+    """Mount a `clone` at `target`, though it be of another mount namespace. Raises OSError."""
     check(libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH), path=target)
 
 
@@ -101,7 +101,7 @@ def make_shared(folder: Path) -> None:
 
 
 def source_mode(source: Path, field: str) -> int:
-    """Return the mode of what is to be mounted. Raises InnkeeperError, which names the specification's field."""
+    """Return the mode of what is to be mounted. Raises InnkeeperError that names the field."""
     try:
         return os.stat(source).st_mode
     except OSError as error:
@@ -109,7 +109,7 @@ def source_mode(source: Path, field: str) -> int:
 
 
 class Mount(NamedTuple):
-    """A line of proc_pid_mountinfo(5): which folder of a file system is mounted where, and the flags.
+    """A line of proc_pid_mountinfo(5): a folder of a file system, where it is, and the flags.
 
     `flags` are the mount's, `options` the file system's.
     """

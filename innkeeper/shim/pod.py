@@ -229,7 +229,7 @@ def _undo(machine: Machine, state: State, hooks: Hooks) -> None:
 
 
 def _sandbox_request(id: str, document: spec.Document) -> agent_pb2.CreateSandboxRequest:
-    """Return what the guest is asked for before its containers: host name, and a /dev/shm for a pod to share."""
+    """Return the request for the sandbox: host name, and a /dev/shm for a pod to share."""
     options = ["noexec", "nosuid", "nodev", "mode=1777", f"size={_shm_size(document)}"]
     shm = agent_pb2.Storage(driver="ephemeral", source="shm", fstype="tmpfs", options=options, mount_point=SHM)
     return agent_pb2.CreateSandboxRequest(sandbox_id=agent_id(id), hostname=str(document.get("hostname") or ""), storages=[shm])

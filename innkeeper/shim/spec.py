@@ -27,7 +27,9 @@ CPU_PERIOD = 100_000
 
 @dataclass(frozen=True)
 class ContainerPlan:
-    """A container for the guest: its document, what is bound into the share, mounted by the agent, and what becomes disks of the VM.
+    """A container for the guest.
+
+    Its document, what is bound into the share, what the agent mounts, and the disks of the VM.
 
     It has a document, what is bound into the share, what the agent mounts, and what becomes disks
     of the VM. `pid_namespace`: the path on the host of the one that it joins, or empty for its own.

@@ -14,7 +14,7 @@ def memory_mib(settings: Settings, size: Size) -> int:
 
 
 def configuration(settings: Settings, size: Size) -> VmConfig:
-    """Return the configuration of a VM for containers of this size, without its share and its network.
+    """Return the configuration of a VM of this size, without its share and its network.
 
     It is also that of the template that such a VM starts from.
     """

@@ -20,7 +20,10 @@ def recall(name: str) -> Any:
 
 
 def recall_older(name: str) -> Any:
-    """Return the value remembered under `name` in this boot or an earlier one, or None. It may not hold any more."""
+    """Return the value remembered under `name`, in this boot or an earlier one, or None.
+
+    It may not hold any more.
+    """
     return _read(name)[1]
 
 

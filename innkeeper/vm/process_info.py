@@ -1,4 +1,4 @@
-"""What is asked of a process of this host by its id: its memory, the priority of its session, its end."""
+"""A process of this host by its id: its memory, the priority of its session, its end."""
 
 import os
 import signal

@@ -31,7 +31,7 @@ class Readiness:
         self._called = False
 
     def wait_call(self, deadline: float) -> bool:
-        """Wait for the guest's call, which reports that its agent listens. Return whether it has come.
+        """Wait for the guest's call that its agent listens. Return whether it has come.
 
         Dialling earlier would be unsafe: an unpatched vhost-device-vsock silently exits if the host
         connects before the guest's driver has set up its queues.
@@ -55,7 +55,7 @@ class Readiness:
         return False
 
     def wait_answer(self, deadline: float) -> bool:
-        """Dial the agent until it answers Health.Check. Return whether it does before the deadline."""
+        """Dial the agent until it answers Health.Check, and return whether it did in time."""
         while True:
             self._raise_if_ended()
             try:

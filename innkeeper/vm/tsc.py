@@ -27,8 +27,8 @@ def khz() -> int | None:
     """Return counts per millisecond, or None if they cannot be measured.
 
     That is the case on anything but x86-64, or if executable memory is forbidden. The rate is part
-    of the guest's command line, and so of the key of each template and snapshot. So after a reboot of
-    the host the earlier value stays, unless the counter has another rate now.
+    of the guest's command line, and so of the key of each template and snapshot. So after a reboot
+    of the host the earlier value stays, unless the counter has another rate now.
     """
     if os.uname().machine != "x86_64":
         return None

@@ -151,7 +151,7 @@ def test_standard_streams_that_the_caller_has_closed(runtime: Runtime, bundle: B
     runtime("delete", "-f", "b")
 
 
-def test_verbs_without_standard_streams(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+def test_commands_without_standard_streams(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     """The state's files are what they are otherwise, and an error that nobody can read is a status still."""
     folder = with_folder(bundle)
     bundle.sh(DEVICES).save("a")

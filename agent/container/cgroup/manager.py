@@ -121,7 +121,7 @@ class Cgroup:
     # files
 
     def read(self, name: str) -> str:
-        """Return the content of one of the cgroup's files, or "" as `files.read` does and once the cgroup is closed."""
+        """Return a file of the cgroup, or "" as `files.read` does and once the cgroup is closed."""
         return files.read(self.fd, name) if self.fd >= 0 else ""
 
     # processes

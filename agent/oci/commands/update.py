@@ -67,7 +67,10 @@ def update(context: Context, parsed: Parsed) -> int:
 
 
 def _changes(parsed: Parsed) -> Document:
-    """Return the changes as a document. Memory without a limit has no swap limit either, as in runc."""
+    """Return the changes as a document.
+
+    Memory without a limit has no swap limit either, as in runc.
+    """
     changes = _requested(parsed)
     memory = changes.get("memory")
     if isinstance(memory, dict) and memory.get("limit") == -1 and memory.get("swap") is None:

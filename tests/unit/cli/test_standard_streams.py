@@ -32,7 +32,7 @@ def test_a_closed_stream_is_the_null_device_and_no_file_of_ours(closed: str, tmp
 
 
 @pytest.mark.parametrize("argv", [ARGV, [sys.executable, str(ROOT / "build.py")]], ids=["installed", "clone"])
-def test_verbs_run_without_standard_streams(argv: list[str], tmp_path: Path) -> None:
+def test_commands_run_without_standard_streams(argv: list[str], tmp_path: Path) -> None:
     env = {**environment(), "INNKEEPER_NO_INSTALL": "1"}
     for verb in (["ps"], ["ps", "--json"], ["inspect", "nobody"], ["--version"]):
         done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv, *verb], env=env, timeout=300, check=False)
