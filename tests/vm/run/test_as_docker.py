@@ -28,6 +28,7 @@ echo run $(grep ' /run ' /proc/mounts | tr , ' ' | cut -d' ' -f3-7)
 echo shm $(df -k /dev/shm | tail -n 1 | awk '{print $2}')
 echo dev $(for n in fd stdin stdout stderr ptmx; do readlink /dev/$n; done)
 echo nofile $(ulimit -Sn) $(ulimit -Hn)
+echo limits $(awk '/stack|core|processes|locked/ {print $(NF-2), $(NF-1)}' /proc/self/limits)
 echo ports $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range /proc/sys/net/core/somaxconn)
 timeout 2 nc -l -p 80 </dev/null; echo listen $?
 echo volumes $(cat /m/*/f)
@@ -42,10 +43,11 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image as a distribution's root is made into one: dangling links, an odd Env, an empty layer, attributes of macOS."""
     links = {"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf", "etc/localtime": "/usr/share/zoneinfo/Etc/UTC"}
     odd = {"SCHILY.xattr.com.apple.provenance": "\x01\x02", "SCHILY.xattr.user.kept": "yes"}
+    locks = file("run/lock", type=tarfile.DIRTYPE, mode=0o1775, uid=5, gid=29)
     layers = [
         layer(tar([*busybox_root(), *[file(name, type=tarfile.SYMTYPE, linkname=to) for name, to in links.items()]]), "gzip"),
         layer(b""),
-        layer(tar([file("kept", b"still here", pax_headers=odd)]), "zstd-frames"),
+        layer(tar([file("kept", b"still here", pax_headers=odd), locks]), "zstd-frames"),
     ]
     config: dict[str, Any] = {"Env": ["PATH=/bin", "ALONE", "AFTER=1"], "User": "guest", "WorkingDir": "srv/made"}
     config |= {"Cmd": ["sh"], "Entrypoint": [""], "Volumes": {"/run/own": {}}}
@@ -104,6 +106,8 @@ def test_mounts_and_their_modes(answers: dict[str, str]) -> None:
 
 def test_limits_and_settings(answers: dict[str, str]) -> None:
     assert answers["nofile"] == "1024 524288"
+    # stack, core, processes, locked memory; each soft and hard
+    assert answers["limits"] == "8388608 unlimited 0 unlimited unlimited unlimited 8388608 8388608"
     assert answers["ports"] == "0 0 2147483647 99"
     assert answers["listen"] == "143", "timeout(1) ended it: any user may bind port 80"
 
@@ -128,6 +132,51 @@ def test_our_files_lie_on_a_volume_at_etc(box: str) -> None:
     script = "cat /etc/marker; grep -c ^nameserver /etc/resolv.conf; grep -cw $(hostname) /etc/hosts; echo x >/etc/hosts || echo read-only"
     script += "; touch /run/own/x && echo writable; touch /run/x || echo read-only"
     assert succeed("exec", box, "sh", "-c", f"{script} 2>/dev/null").split() == ["marker", "1", "1", "read-only", "writable", "read-only"]
+
+
+DEFAULT_MOUNTS = {
+    "/proc": "proc rw nosuid nodev noexec",
+    "/dev": "tmpfs rw nosuid size=65536k mode=755",
+    "/dev/pts": "devpts rw nosuid noexec gid=5 mode=620 ptmxmode=666",
+    "/dev/mqueue": "mqueue rw nosuid nodev noexec",
+    "/dev/shm": "tmpfs rw nosuid nodev noexec size=65536k",
+    "/sys": "sysfs ro nosuid nodev noexec",
+    "/sys/fs/cgroup": "cgroup2 ro nosuid nodev noexec",
+}
+"""Place -> type and options, as docker's default specification has them."""
+MODES = {
+    "/proc": "555 0:0",
+    "/dev": "755 0:0",
+    "/dev/pts": "755 0:0",
+    "/dev/mqueue": "1777 0:0",
+    "/dev/shm": "1777 0:0",
+    "/sys": "555 0:0",
+    "/run": "755 0:0",
+    "/run/lock": "1775 5:29",
+    **{f"/dev/{name}": "666 0:0" for name in ("null", "zero", "full", "random", "urandom", "tty")},
+}
+
+
+def test_default_mounts(box: str) -> None:
+    """Their types, options, modes and owners. Nothing is mounted at /run: the image's own folder is there."""
+    mounts = {}
+    for line in succeed("exec", box, "cat", "/proc/mounts").splitlines():
+        _, place, kind, options = line.split()[:4]
+        mounts[place] = {kind, *options.split(",")}
+    assert {place: wanted for place, wanted in DEFAULT_MOUNTS.items() if not set(wanted.split()) <= mounts[place]} == {}, mounts
+    assert not {"/run", "/run/lock", "/tmp"} & mounts.keys()
+    shown = succeed("exec", box, "stat", "-c", "%n %a %u:%g", *MODES).splitlines()
+    assert dict([line.split(" ", 1) for line in shown]) == MODES
+
+
+def test_settings_of_the_whole_machine(box: str) -> None:
+    """They are the guest kernel's own, not the host's, and root can read them only."""
+    names = ("vm/max_map_count", "vm/overcommit_memory", "vm/swappiness", "kernel/pid_max", "fs/inotify/max_user_instances")
+    paths = [f"/proc/sys/{name}" for name in names]
+    assert succeed("exec", box, "cat", *paths).split() == ["65530", "0", "60", "32768", "128"]
+    script = 'for path in "$@"; do (cat "$path" >"$path") 2>&1; done; true'
+    said = succeed("exec", box, "sh", "-c", script, "sh", *paths).splitlines()
+    assert ["Read-only file system" in line for line in said] == [True] * len(paths), said
 
 
 def test_users_of_exec_are_those_of_now(box: str) -> None:
