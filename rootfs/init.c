@@ -1,8 +1,9 @@
 /* The guest's /sbin/init: starts the frozen agent in one exec, in the process that the kernel made.
  *
- * PyInstaller's bootloader executes itself a second time to set LD_LIBRARY_PATH, unless two variables tell it that this was
- * done. Setting them here saves an exec and keeps LD_LIBRARY_PATH out of every container's environment; the libraries are found
- * through /etc/ld.so.cache instead. `INNKEEPER_START=plain` on the kernel's command line starts it the normal way.
+ * PyInstaller's bootloader executes itself a second time to set LD_LIBRARY_PATH, unless two
+ * variables tell it that this was done. Setting them here saves an exec and keeps LD_LIBRARY_PATH
+ * out of every container's environment; the libraries are found through /etc/ld.so.cache instead.
+ * `INNKEEPER_START=plain` on the kernel's command line starts it the normal way.
  *
  * No libc: this is the first page the guest executes. Freestanding, static, x86-64 and aarch64.
  */

@@ -1,9 +1,11 @@
-/* /usr/lib/innkeeper-oci/innkeeper-oci: starts the frozen runtime command from a copy of its program that nobody can write.
+/* /usr/lib/innkeeper-oci/innkeeper-oci: starts the frozen runtime command from a copy of its program
+ * that nobody can write.
  *
- * A container can reach the program file of a process that is about to become its own, through /proc/PID/exe, and could write to it later
- * (CVE-2019-5736): so what is executed is a sealed memfd. PyInstaller's bootloader then finds what belongs to the program by argv[0]; the
- * variables below keep it from executing itself once more, and LD_LIBRARY_PATH names the libraries that came along. The program takes
- * all of them out of its environment at once.
+ * A container can reach the program file of a process that is about to become its own, through
+ * /proc/PID/exe, and could write to it later (CVE-2019-5736): so what is executed is a sealed
+ * memfd. PyInstaller's bootloader then finds what belongs to the program by argv[0]; the variables
+ * below keep it from executing itself once more, and LD_LIBRARY_PATH names the libraries that came
+ * along. The program takes all of them out of its environment at once.
  */
 #define _GNU_SOURCE
 #include <errno.h>
