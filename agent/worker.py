@@ -12,19 +12,15 @@ from typing import Never
 
 from agent import loop
 from agent.errors import AgentError, StepFailed
-from agent.linux.process import close_all_but, pidfd_send_signal
-from agent.linux.reaper import Child, reaper
+from agent.linux.process import close_all_but
+from agent.linux.reaper import reaper
 from agent.loop import Fd
+from agent.loop.children import collect, kill
 
 BUFFER_SIZE = 65536
 """Most bytes of one read."""
 MAX_OUTCOME = 1 << 20
 """Most bytes of an outcome."""
-KILLED_SECONDS = 2.0
-"""Seconds that a cancelled task waits for the end of its worker.
-
-The kernel may hold a process that waits for a device or a share, even after SIGKILL.
-"""
 DONE, FAILED, REFUSED = b"D", b"E", b"R"
 """First byte of an outcome: returned bytes, an exception, or an AgentError."""
 
@@ -60,9 +56,9 @@ async def run_in_worker(work: Callable[[], bytes | None], name: str, keep: Seque
         try:
             outcome = await _read_all(read_end)
         except BaseException:
-            await loop.shield(_kill(child, pidfd, name))
+            await loop.shield(kill(child, pidfd, name))
             raise
-    return _result(outcome, name, await loop.shield(_collect(child, pidfd)))
+    return _result(outcome, name, await loop.shield(collect(child, pidfd)))
 
 
 def _start(work: Callable[[], bytes | None], kept: Sequence[int]) -> tuple[Fd, int, Fd]:
@@ -156,31 +152,6 @@ async def _read_all(fd: Fd) -> bytes:
             break
         data += piece
     return data
-
-
-async def _kill(child: Child, pidfd: Fd, name: str) -> None:
-    """Kill a worker that nothing waits for any more, and wait up to KILLED_SECONDS for its end.
-
-    A task goes on to wait after that, so it is reaped whenever the kernel releases it.
-    """
-    try:
-        pidfd_send_signal(child.pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    collecting = loop.spawn(_collect(child, pidfd), name=f"{name} killed")
-    collecting.shielded = True
-    try:
-        with loop.timeout(KILLED_SECONDS):
-            await collecting.wait()
-    except TimeoutError:
-        pass
-
-
-async def _collect(child: Child, pidfd: Fd) -> int | None:
-    """Wait for the end of a worker, close its pidfd, and return its status."""
-    with pidfd:
-        await loop.exited(pidfd)
-        return reaper.collect(child)
 
 
 def _result(outcome: bytes, name: str, status: int | None) -> bytes:

@@ -1,0 +1,44 @@
+"""The end of a child process: waiting for it, and bringing it about.
+
+Both functions have to reach their end, or the child stays in the reaper's table and its pidfd open.
+So their callers run them by `shield`.
+"""
+
+import signal
+
+from agent.linux.process import pidfd_send_signal
+from agent.linux.reaper import Child, reaper
+from agent.loop.descriptors import Fd
+from agent.loop.task import spawn
+from agent.loop.waits import exited, timeout
+
+KILLED_SECONDS = 2.0
+"""Seconds that `kill` waits for the end of a child.
+
+The kernel may hold a process that waits for a device or a share, even after SIGKILL.
+"""
+
+
+async def collect(child: Child, pidfd: Fd) -> int | None:
+    """Wait for the end of a child, close its pidfd, and return its status."""
+    with pidfd:
+        await exited(pidfd)
+        return reaper.collect(child)
+
+
+async def kill(child: Child, pidfd: Fd, name: str) -> None:
+    """Kill a child that nothing waits for any more, and wait up to KILLED_SECONDS for its end.
+
+    A task goes on to wait after that, so it is reaped whenever the kernel releases it.
+    """
+    try:
+        pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    collecting = spawn(collect(child, pidfd), name=f"{name} killed")
+    collecting.shielded = True
+    try:
+        with timeout(KILLED_SECONDS):
+            await collecting.wait()
+    except TimeoutError:
+        pass
