@@ -24,6 +24,8 @@ from agent.container.state import State
 from agent.errors import StepFailed
 from agent.linux import process as p
 from agent.linux.reaper import Child, reaper
+from agent.loop import Fd
+from agent.loop.children import collect, kill
 
 OUTPUT_MAX = 2048
 """Bytes of a hook's output that an error message quotes."""
@@ -131,30 +133,47 @@ async def run(hooks: tuple[Hook, ...], state: bytes, directory: str) -> None:
 
 async def _run(hook: PreparedHook, state: bytes, cwd: int) -> None:
     with p.SignalsBlocked():
-        pid, pidfd, reading = _spawn(hook, state, cwd, _keep_privileges)
+        pid, number, reading = _spawn(hook, state, cwd, _keep_privileges)
+    child, pidfd = reaper.adopt(pid, number), Fd(number)
     output = bytearray()
-    child = reaper.adopt(pid, pidfd)
-    drain = loop.spawn(_drain(reading, output), name="hook output")
-    try:
+    with Fd(reading) as pipe:
+        drain = loop.spawn(_drain(pipe, output), name="hook output")
         try:
             with loop.timeout(hook.timeout):
                 await loop.exited(pidfd)
-        except TimeoutError:
-            raise hook.failure(f"was not done within {hook.timeout} s", output) from None
-    except BaseException:
-        _kill_process_group(pid)
-        await reap(child)
-        raise
-    finally:
-        await _stop_draining(drain, reading, output)
-        os.close(reading)
-    hook.check_status(await reap(child), bytes(output))
+        except BaseException as error:
+            await loop.shield(_killed(child, pidfd, drain))
+            if isinstance(error, TimeoutError):
+                raise hook.failure(f"was not done within {hook.timeout} s", output) from None
+            raise
+        status = await loop.shield(_ended(child, pidfd, drain))
+        # There may be no end of file: a process that the hook left behind may keep the pipe open.
+        _read(reading, output)
+    assert status is not None
+    hook.check_status(status, bytes(output))
 
 
-async def _drain(fd: int, output: bytearray) -> None:
+async def _killed(child: Child, pidfd: Fd, drain: "loop.Task[None]") -> None:
+    """Kill a hook that has not ended, and stop reading its output.
+
+    A child that is collected already is let alone: its pid may be another process's by now.
+    """
+    if child.status is None:
+        _kill_process_group(child.pid)
+    await kill(child, pidfd, "hook")
+    await drain.stop()
+
+
+async def _ended(child: Child, pidfd: Fd, drain: "loop.Task[None]") -> int | None:
+    """Stop reading the output of a hook that has ended. Return its exit status."""
+    await drain.stop()
+    return await collect(child, pidfd)
+
+
+async def _drain(pipe: Fd, output: bytearray) -> None:
     """Read until end of file or cancelled, so that the hook never blocks on a full pipe."""
-    while not _read(fd, output):
-        await loop.readable(fd)
+    while not _read(pipe.fileno(), output):
+        await loop.readable(pipe)
 
 
 def _read(fd: int, output: bytearray) -> bool:
@@ -174,26 +193,6 @@ def _read(fd: int, output: bytearray) -> bool:
         output += piece
         del output[:-OUTPUT_MAX]
     return False
-
-
-async def _stop_draining(drain: "loop.Task[None]", fd: int, output: bytearray) -> None:
-    """Stop reading, then take what the pipe still holds.
-
-    There may be no end of file: a process that the hook left behind may keep the pipe open.
-    """
-    await drain.stop()
-    _read(fd, output)
-
-
-async def reap(child: Child) -> int:
-    """Wait for the end of a child. Return its exit status, and close its pidfd."""
-    try:
-        await loop.exited(child.pidfd)
-        status = reaper.collect(child)
-    finally:
-        os.close(child.pidfd)
-    assert status is not None
-    return status
 
 
 def run_in_child(hooks: tuple[PreparedHook, ...], state: tuple[bytes, bytes], cwd: int, contain: Callable[[], None]) -> None:
@@ -283,9 +282,9 @@ def _kill_process_group(pid: int) -> None:
     The group has the hook's pid, because the hook called setsid(2). Nobody has reaped it yet, so
     the pid cannot have been reused. `os.kill` covers a hook that has not reached its setsid yet.
     """
-    for kill in (os.killpg, os.kill):
+    for send in (os.killpg, os.kill):
         try:
-            kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from agent import loop
 from agent.container.control_socket import ControlSocket
-from agent.container.hooks import reap
 from agent.container.init import child, child_error
 from agent.container.init.plan import ChildPlan
 from agent.container.process_io import DEFAULT_IO, ProcessIO
@@ -18,6 +17,7 @@ from agent.errors import StepFailed, WrongState
 from agent.linux import process as p
 from agent.linux import procfs
 from agent.linux.reaper import Child, reaper
+from agent.loop.children import kill
 
 KILL_SECONDS = 30.0
 ENDING_SECONDS = 1.0
@@ -119,17 +119,36 @@ class ContainerProcess:
         os.close(plan.control)
         fds.remove(plan.control)
         try:
-            assert self._control is not None
-            record, fds = await self._control.receive(SETUP_SECONDS)
+            record = await self._adopt_forked(SETUP_SECONDS)
+        except BaseException:
+            # The child may be there already. Adopted, it is killed and reaped by the caller.
+            await loop.shield(self._adopt_if_forked())
+            raise
         finally:
-            _kill(pidfd)
-            await reap(intermediate)
-        if not record.startswith(b"forked ") or len(fds) != 1:
-            for fd in fds:
-                os.close(fd)
+            await loop.shield(kill(intermediate, loop.Fd(pidfd), "intermediate"))
+        if not self.pid:
             raise await self._failure(record)
-        self.pid = int(record.split()[1])
-        self._adopt(fds[0])
+
+    async def _adopt_forked(self, seconds: float) -> bytes:
+        """Adopt what the intermediate process has forked. Return its record. Raises StepFailed."""
+        assert self._control is not None
+        record, fds = await self._control.receive(seconds)
+        if record.startswith(b"forked ") and len(fds) == 1:
+            self.pid = int(record.split()[1])
+            self._adopt(fds.pop())
+        for fd in fds:
+            os.close(fd)
+        return record
+
+    async def _adopt_if_forked(self) -> None:
+        """Give the intermediate process the time to end what it has begun, and adopt its child.
+
+        If it were killed at once, nobody might know of a child that it has just forked.
+        """
+        try:
+            await self._adopt_forked(ENDING_SECONDS)
+        except (StepFailed, OSError):
+            pass  # the first error is the caller's
 
     def _prepare(self, plan: ChildPlan, fds: list[int]) -> None:
         plan.stdio = self.stdio.child_fds

@@ -14,19 +14,23 @@ from typing import Any
 import pytest
 
 from agent import loop
+from agent.container import hooks
 from agent.container.cgroup import files
 from agent.container.cgroup.manager import Cgroup
 from agent.container.container import Container
 from agent.container.lifecycle import Status
 from agent.container.spec.document import parse_process, parse_resources
 from agent.container.spec.resources import Resources
-from agent.errors import AgentError
+from agent.errors import AgentError, StepFailed
+from agent.linux.reaper import reaper
 from tests.needs import needs
-from tests.root.container_helpers import PATH, Box, execute
+from tests.root.conftest import _children, _descriptors
+from tests.root.container.kinds import HOOKS, JOINED, KINDS, beside, document
+from tests.root.container_helpers import PATH, Box, Document, execute
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
-AWAITS = 40
+AWAITS = 150
 """More than any of these has."""
 SLEEP = ("sleep", "1000")
 
@@ -71,6 +75,24 @@ def is_frozen(container: Container) -> bool:
 def depth(value: str) -> Resources:
     """A limit of a file that every group of every machine has. No request can name it."""
     return replace(parse_resources({}), unified={"cgroup.max.depth": value})
+
+
+@pytest.fixture
+def kind_box(request: pytest.FixtureRequest, box: Box, kind: str) -> Box:
+    """The place for a container of `kind`, with a root that belongs to its users."""
+    mapped: Box = request.getfixturevalue("mapped") if kind == "users" or kind in JOINED else box
+    return mapped
+
+
+def leaving_children(*names: str) -> Document:
+    """Hooks, each of which leaves a process behind that holds its output for a while."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.3 & echo done"], "env": [PATH], "timeout": 60}
+    return {name: [hook] for name in names}
+
+
+def owned() -> tuple[int, list[str], set[str]]:
+    """What this process has to get rid of: children that it knows, all children, descriptors."""
+    return len(reaper), _children(), _descriptors()
 
 
 async def settled(container: Container) -> None:
@@ -143,43 +165,60 @@ def test_update(box: Box) -> None:
     box.during(box.document(*SLEEP), use)
 
 
-def test_exec(box: Box) -> None:
+@pytest.mark.parametrize("kind", (*KINDS, *JOINED))
+def test_exec(kind_box: Box, tmp_path: Path, kind: str) -> None:
     """What was given up is gone, and its id is free."""
+    box = kind_box
 
-    async def use(container: Container) -> None:
+    async def use(doc: Document) -> None:
+        container = await box.create(doc)
+        await container.start()
+
         async def exec_(number: int) -> bool:
-            process = parse_process({"args": list(SLEEP), "env": [PATH], "cwd": "/"})
+            before = owned()
+            process = parse_process({"args": list(SLEEP), "env": [PATH], "cwd": "/", "terminal": kind == "terminal"})
             cut = await cancelled_at(number, container.exec("e1", process))
             assert ("e1" in container.processes) == (not cut)
             if not cut:
                 await container.process("e1").kill()
                 container.processes.pop("e1").close()
             assert container.pids() == [container.init.pid]
+            assert owned() == before, f"await {number}"
             return cut
 
         await at_each_await(exec_)
+        await container.remove()
 
-    box.during(box.document(*SLEEP), use)
+    doc = document(box, tmp_path, kind)
+    doc["process"]["args"] = list(SLEEP)
+    loop.run(beside(box, doc, kind, use))
 
 
-def test_create(box: Box) -> None:
-    """Nothing is left of it: the fixture looks for that."""
+@pytest.mark.parametrize("kind", (*KINDS, *JOINED))
+def test_create(kind_box: Box, tmp_path: Path, kind: str) -> None:
+    """Nothing is left of it, wherever that is looked for."""
+    box = kind_box
 
-    async def main() -> None:
+    async def use(doc: Document) -> None:
         async def create(number: int) -> bool:
             made: list[Container] = []
 
             async def work() -> None:
-                made.append(await box.create(box.document(*SLEEP)))
+                made.append(await box.create(doc))
 
+            before = owned()
             cut = await cancelled_at(number, work())
             for container in made:
                 await container.remove()
+            assert owned() == before, f"await {number}"
             return cut
 
         await at_each_await(create)
 
-    loop.run(main())
+    doc = document(box, tmp_path, kind)
+    if kind == "hooks":
+        doc["hooks"] = leaving_children(*HOOKS)
+    loop.run(beside(box, doc, kind, use))
 
 
 @pytest.mark.parametrize("hooked", [False, True])
@@ -203,26 +242,64 @@ def test_start(box: Box, hooked: bool) -> None:
     loop.run(main())
 
 
-def test_remove(box: Box, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", (*KINDS, *JOINED))
+def test_remove(kind_box: Box, tmp_path: Path, kind: str) -> None:
     """It can be asked for again, and then ends."""
-    gone = tmp_path / "gone"
+    box, gone = kind_box, tmp_path / "gone"
 
-    async def main() -> None:
+    async def use(doc: Document) -> None:
         async def remove(number: int) -> bool:
-            doc = box.document(*SLEEP)
-            doc["hooks"] = {"poststop": [{"path": "/bin/busybox", "args": ["touch", str(gone)]}]}
+            before = owned()
             container = await box.create(doc)
             await container.start()
             cut = await cancelled_at(number, container.remove())
             if cut:
                 await container.remove()
             assert container.processes == {}
+            assert owned() == before, f"await {number}"
             return cut
 
         await at_each_await(remove)
 
-    loop.run(main())
+    doc = document(box, tmp_path, kind)
+    doc["process"]["args"] = list(SLEEP)
+    doc["hooks"] = {"poststop": [{"path": "/bin/busybox", "args": ["touch", str(gone)]}]}
+    loop.run(beside(box, doc, kind, use))
     assert gone.exists()
+
+
+@pytest.mark.parametrize("name", ["poststart", "poststop"])
+def test_the_task_that_runs_hooks(box: Box, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A removal cancels it. The hook is gone then, and the container can be removed."""
+    run, at, cuts = hooks.run, 0, 0
+
+    async def run_cancelled(*arguments: Any) -> None:
+        nonlocal cuts
+        if await cancelled_at(at, run(*arguments)):
+            cuts += 1
+            raise loop.Cancelled
+
+    monkeypatch.setattr(hooks, "run", run_cancelled)
+
+    async def main() -> None:
+        async def live(number: int) -> bool:
+            nonlocal at
+            before, known, at = owned(), cuts, number
+            doc = box.document(*SLEEP)
+            doc["hooks"] = leaving_children(name)
+            container = await box.create(doc)
+            try:
+                await container.start()
+            except StepFailed as error:
+                assert "removed meanwhile" in str(error)
+            await container.remove()
+            assert owned() == before, f"await {number}"
+            return cuts > known
+
+        await at_each_await(live)
+
+    loop.run(main())
+    assert cuts > 1
 
 
 def test_a_limit_that_the_kernel_takes_its_time_for(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

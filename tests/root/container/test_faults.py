@@ -15,7 +15,8 @@ from agent.container.container import Container
 from agent.errors import AgentError
 from tests.root.conftest import _children, _descriptors
 from tests.root.container.faults import Faults
-from tests.root.container_helpers import Box, Document, execute, with_users
+from tests.root.container.kinds import KINDS, document
+from tests.root.container_helpers import Box, Document, execute
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
@@ -23,27 +24,6 @@ NUMBERS = (errno.EMFILE, errno.ENOMEM, errno.EIO)
 ENOUGH = 3000
 """More calls than a life makes: a sweep that gets here does not end."""
 Part = Callable[[Box, Document, Faults, int, int], Coroutine[Any, Any, None]]
-
-
-KINDS = ("pipes", "terminal", "users", "hooks")
-
-
-def document(box: Box, source: Path, kind: str = "pipes") -> Document:
-    """One in which many steps have something to do."""
-    doc = box.document("sh", "-c", "exit 0")
-    if kind == "users":
-        return with_users(doc)
-    if kind == "hooks":
-        hook = {"path": "/bin/sh", "args": ["sh", "-c", "exit 0"], "timeout": 60}
-        doc["hooks"] = {
-            name: [hook] for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-        }
-    doc["process"]["terminal"] = kind == "terminal"
-    doc["mounts"].append({"destination": "/home", "type": "bind", "source": str(source), "options": ["rbind", "ro"]})
-    doc["linux"]["cgroupsPath"] = "/deep/er"
-    doc["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
-    doc["linux"]["devices"] = [{"path": "/dev/one/more", "type": "c", "major": 1, "minor": 3}]
-    return doc
 
 
 async def create(box: Box, doc: Document, faults: Faults, at: int, number: int) -> None:
