@@ -15,7 +15,7 @@ from agent.errors import AgentError, StepFailed
 from agent.linux.process import close_all_but
 from agent.linux.reaper import reaper
 from agent.loop import Fd
-from agent.loop.children import collect, kill
+from agent.loop.children import collect, kill, open_child
 
 BUFFER_SIZE = 65536
 """Most bytes of one read."""
@@ -81,27 +81,13 @@ def _start(work: Callable[[], bytes | None], kept: Sequence[int]) -> tuple[Fd, i
                 if pid == 0:
                     key.close()
                     _child(work, gate.fileno(), write_end.fileno(), kept)
-                pidfd = _open(pid)
+                pidfd = open_child(pid)
             except BaseException:
                 read_end.close()
                 raise
             os.write(key.fileno(), b"x")
     os.set_blocking(read_end.fileno(), False)
     return read_end, pid, pidfd
-
-
-def _open(pid: int) -> Fd:
-    """Return the pidfd of a child that still waits for its byte.
-
-    If that fails, the child is killed and reaped. Both happen at once, because it has done nothing
-    yet. Raises OSError.
-    """
-    try:
-        return Fd(os.pidfd_open(pid))
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _child(work: Callable[[], bytes | None], gate: int, write_end: int, keep: Sequence[int]) -> Never:

@@ -162,6 +162,11 @@ def set_keepcaps(keep: bool) -> None:
     prctl.set_keepcaps(int(keep))
 
 
+def set_parent_death_signal(signum: int) -> None:
+    """Set PR_SET_PDEATHSIG: the kernel sends the caller the signal when its parent thread ends."""
+    prctl.set_pdeathsig(signum)
+
+
 def set_child_subreaper() -> None:
     """Set PR_SET_CHILD_SUBREAPER: orphaned descendants become children of this process.
 

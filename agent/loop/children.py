@@ -1,9 +1,10 @@
-"""The end of a child process: waiting for it, and bringing it about.
+"""A child process from its pidfd to its end.
 
-Both functions have to reach their end, or the child stays in the reaper's table and its pidfd open.
-So their callers run them by `shield`.
+`collect` and `kill` have to reach their end, or the child stays in the reaper's table and its pidfd
+open. So their callers run them by `shield`.
 """
 
+import os
 import signal
 
 from agent.linux.process import pidfd_send_signal
@@ -17,6 +18,20 @@ KILLED_SECONDS = 2.0
 
 The kernel may hold a process that waits for a device or a share, even after SIGKILL.
 """
+
+
+def open_child(pid: int) -> Fd:
+    """Return the pidfd of a child that has just been started.
+
+    If that fails, the child is killed and reaped, since nothing could wait for its end. Raises
+    OSError.
+    """
+    try:
+        return Fd(os.pidfd_open(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 async def collect(child: Child, pidfd: Fd) -> int | None:

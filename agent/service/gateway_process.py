@@ -9,6 +9,7 @@ from agent import log
 from agent.errors import AgentError
 from agent.linux.reaper import reaper
 from agent.loop import Event, exited, readable, spawn, timeout
+from agent.loop.children import open_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ def _spawn(arguments: "Sequence[str]", write_end: int) -> Process:
         setsigmask=(),
         setsigdef=_DEFAULTS,
     )
-    return Process(reaper.adopt(pid, os.pidfd_open(pid)))
+    return Process(reaper.adopt(pid, open_child(pid).detach()))
 
 
 def _program() -> tuple[list[str], dict[str, str]]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Never
 
 from agent.errors import Refused
+from agent.linux.fd import OwnedFd
+from agent.linux.process import set_parent_death_signal
 from agent.worker import run_in_worker
 
 FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
@@ -30,8 +32,7 @@ async def run_program(name: str, arguments: Sequence[str], stdin: bytes = b"", *
     path = find(name)
     if path is None:
         raise Refused(field, f"this guest's image has no {name}")
-    source, target = os.memfd_create("stdin"), os.memfd_create("stdout")
-    try:
+    with OwnedFd(os.memfd_create("stdin")) as source, OwnedFd(os.memfd_create("stdout")) as target:
         with os.fdopen(os.dup(source), "wb") as file:
             file.write(stdin)
         os.lseek(source, 0, os.SEEK_SET)
@@ -39,17 +40,15 @@ async def run_program(name: str, arguments: Sequence[str], stdin: bytes = b"", *
         if os.fstat(target).st_size > MAX_OUTPUT:
             raise Refused(field, f"{name} wrote more than {MAX_OUTPUT} bytes")
         return os.pread(target, MAX_OUTPUT, 0)
-    finally:
-        os.close(source)
-        os.close(target)
 
 
 def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
     """Run the program, in the worker. Raises OSError with the end of its standard error."""
     read_end, write_end = os.pipe()
+    worker = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _exec(path, arguments, (stdin, stdout, write_end))
+        _exec(path, arguments, (stdin, stdout, write_end), worker)
     os.close(write_end)
     text = b""
     while piece := os.read(read_end, MAX_TEXT):
@@ -59,9 +58,15 @@ def _run(path: str, arguments: list[str], stdin: int, stdout: int) -> None:
         raise OSError(EIO, f"status {status}: {text.decode(errors='replace').strip()}")
 
 
-def _exec(path: str, arguments: list[str], streams: tuple[int, int, int]) -> Never:
-    """Replace this process by the program, with `streams` as its descriptors 0, 1 and 2."""
+def _exec(path: str, arguments: list[str], streams: tuple[int, int, int], worker: int) -> Never:
+    """Replace this process by the program, with `streams` as its descriptors 0, 1 and 2.
+
+    It ends with its parent, the worker: a call that is given up must not go on to format a disk.
+    """
     try:
+        set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != worker:
+            os._exit(127)  # the worker ended before the signal was set
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,5 +1,6 @@
 """CopyFile, dm-verity's layout and programs of the guest, without root."""
 
+import errno
 import os
 import stat
 import struct
@@ -15,6 +16,7 @@ from agent.linux import dm
 from agent.storage import copyfile, guest_program, verity
 from agent.storage.copyfile import MAX_OPEN, FileCopies
 from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
+from tests.eventually import DEADLINE, eventually
 from tests.unit.storage.kernel import Kernel, mode_of, run_here
 
 OWNER: dict[str, Any] = {"uid": os.getuid(), "gid": os.getgid()}
@@ -224,3 +226,47 @@ def test_a_program_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     program(tmp_path, "echo long", monkeypatch)
     with pytest.raises(Refused, match="more than 3 bytes"):
         loop.run(guest_program.run_program("program", [], field="f"))
+
+
+def test_a_program_whose_second_file_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is closed."""
+    program(tmp_path, "cat", monkeypatch)
+    create = os.memfd_create
+
+    def memfd_create(name: str, *flags: int) -> int:
+        if name == "stdout":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return create(name, *flags)
+
+    monkeypatch.setattr(os, "memfd_create", memfd_create)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        loop.run(guest_program.run_program("program", [], field="f"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_program_ends_with_the_call_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would go on to format a disk that the next call formats too."""
+    program(tmp_path, f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 1000", monkeypatch)
+    noted = tmp_path / "pid"
+
+    async def main() -> int:
+        call = loop.spawn(guest_program.run_program("program", [], field="f"), name="call")
+        with loop.timeout(DEADLINE):
+            while not noted.exists():
+                await loop.sleep(0.01)
+        pid = int(noted.read_text())
+        assert os.path.exists(f"/proc/{pid}")
+        await call.stop()
+        return pid
+
+    pid = loop.run(main())
+    eventually(lambda: not running(pid), "the program goes on")
+
+
+def running(pid: int) -> bool:
+    """Whether a process has not ended. Its status may never be fetched, if nobody adopts it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
