@@ -80,7 +80,7 @@ class Logger:
             actions = [(os.POSIX_SPAWN_DUP2, source, number) for source, number in ((out[0], 3), (error[0], 4), (ready[1], 5))]
             environment = {"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace}
             self.pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
-            self._descriptor = os.pidfd_open(self.pid)
+            self._descriptor = _open(self.pid)
             os.close(ready.pop())
             try:
                 self._await(ready[0])
@@ -123,6 +123,16 @@ def finish() -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def _open(pid: int) -> int:
+    """Return the pidfd of a child that has just been started. If that fails, it is killed and reaped. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
 @contextmanager
 def _pipe() -> Iterator[list[int]]:
     """Context manager: the two ends of a pipe, none of them a low number.
@@ -131,9 +141,12 @@ def _pipe() -> Iterator[list[int]]:
     """
     ends: list[int] = []
     try:
-        for low in os.pipe():
-            ends.append(fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
-            os.close(low)
+        lows = os.pipe()
+        try:
+            ends += [fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) for low in lows]
+        finally:
+            for low in lows:
+                os.close(low)
         yield ends
     finally:
         for end in ends:

@@ -229,7 +229,9 @@ class Machine:
 
         Without virtiofsd all that the guest does with its files would hang.
         """
-        qemu, *helpers = (os.pidfd_open(process.pid) for process in processes)
+        with contextlib.ExitStack() as opened:
+            qemu, *helpers = (_open(process.pid, opened) for process in processes)
+            opened.pop_all()  # all are open: they are the thread's now
 
         def watch() -> None:
             ready = select.poll()
@@ -300,3 +302,10 @@ class Machine:
     def failure(self) -> InnkeeperError | None:
         """Return why the VM has ended, or None."""
         return self._vm.failure() if self._vm is not None else None
+
+
+def _open(pid: int, opened: contextlib.ExitStack) -> int:
+    """Return the pidfd of a process, which `opened` closes. Raises OSError."""
+    descriptor = os.pidfd_open(pid)
+    opened.callback(os.close, descriptor)
+    return descriptor

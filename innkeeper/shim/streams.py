@@ -120,8 +120,12 @@ def _open_fifo(path: str) -> list[int]:
             if error.errno != errno.ENXIO or time.monotonic() > deadline:
                 raise
         time.sleep(POLL_SECONDS)
-    os.set_blocking(writing, True)
-    return [writing, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)]
+    try:
+        os.set_blocking(writing, True)
+        return [writing, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)]
+    except OSError:
+        os.close(writing)
+        raise
 
 
 class Input:

@@ -1,5 +1,6 @@
 """Standard streams: fifos whose reader is late or goes away, files, programs that take logs, and what is refused."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -91,6 +92,23 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_fifo_whose_second_descriptor_cannot_be_opened(fifo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is closed: its reader sees the end."""
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    open_ = os.open
+
+    def fails_to_read(path: str, flags: int) -> int:
+        if not flags & os.O_WRONLY:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_(path, flags)
+
+    monkeypatch.setattr(os, "open", fails_to_read)
+    with pytest.raises(OSError, match="Too many open files"):
+        opened(str(fifo))
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_program_takes_both_outputs(tmp_path: Path, program: Path, terminal: bool) -> None:
     before = set(os.listdir("/proc/self/fd"))
@@ -115,6 +133,23 @@ def test_a_program_that_does_not_end_is_killed(tmp_path: Path, program: Path, mo
         os.close(end)
         made.closed()
     eventually(lambda: not Path(f"/proc/{made.pid}").exists())
+
+
+def test_a_program_without_a_pidfd_is_ended(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could wait for its end."""
+    started: list[int] = []
+
+    def pidfd_open(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        logger.Logger(f"binary://{program}", "one", "ours")
+    assert not Path(f"/proc/{started[0]}").exists()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
