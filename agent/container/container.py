@@ -86,7 +86,7 @@ class Container:
         try:
             await container._create(exec_id, io)
         except BaseException:
-            await container._undo()
+            await loop.shield(container._undo())
             raise
         return container
 
@@ -175,11 +175,15 @@ class Container:
             try:
                 await ExecBuilder(self, added, process, cgroup, self.status is Status.PAUSED).run()
             except BaseException:
-                await added.kill()
-                added.close()
-                self.processes.pop(exec_id, None)  # a waiter may have removed it
+                await loop.shield(self._discard(added))
                 raise
             return added
+
+    async def _discard(self, added: ContainerProcess) -> None:
+        """End a process whose creation has failed, and free its id."""
+        await added.kill()
+        added.close()
+        self.processes.pop(added.exec_id, None)  # a waiter may have removed it
 
     def _check(self, verb: str) -> None:
         if self.status not in LEGAL[verb]:

@@ -26,7 +26,7 @@ from agent.linux.reaper import reaper
 from tests.needs import needs
 from tests.root.conftest import _children, _descriptors
 from tests.root.container.kinds import HOOKS, JOINED, KINDS, beside, document
-from tests.root.container_helpers import PATH, Box, Document, execute
+from tests.root.container_helpers import PATH, Box, Document, execute, failing_at
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
@@ -219,6 +219,47 @@ def test_create(kind_box: Box, tmp_path: Path, kind: str) -> None:
     if kind == "hooks":
         doc["hooks"] = leaving_children(*HOOKS)
     loop.run(beside(box, doc, kind, use))
+
+
+@pytest.mark.parametrize("step", ["complete plan", "map ids", "find program"])
+def test_a_creation_that_has_failed(box: Box, step: str) -> None:
+    """The client's time is over while it is undone: it is undone nevertheless."""
+
+    async def main() -> None:
+        async def create(number: int) -> bool:
+            before = owned()
+            try:
+                with failing_at(step):
+                    cut = await cancelled_at(number, box.create(box.document(*SLEEP)))
+            except StepFailed:
+                cut = False
+            assert owned() == before, f"await {number}"
+            assert [path for path in box.host.cgroup_root.iterdir() if path.is_dir()] == [], f"await {number}"
+            return cut
+
+        await at_each_await(create)
+
+    loop.run(main())
+
+
+def test_an_exec_that_has_failed(box: Box) -> None:
+    """Its process is ended and its id free, though the client's time is over meanwhile."""
+
+    async def use(container: Container) -> None:
+        async def exec_(number: int) -> bool:
+            before = owned()
+            process = parse_process({"args": ["nonesuch"], "env": [PATH], "cwd": "/"})
+            try:
+                cut = await cancelled_at(number, container.exec("e1", process))
+            except StepFailed:
+                cut = False
+            assert "e1" not in container.processes
+            assert owned() == before, f"await {number}"
+            return cut
+
+        await at_each_await(exec_)
+
+    box.during(box.document(*SLEEP), use)
 
 
 @pytest.mark.parametrize("hooked", [False, True])
