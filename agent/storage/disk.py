@@ -11,8 +11,9 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent import loop
 from agent.device.lookup import named_block, partition, scsi_block, virtio_block
-from agent.errors import Refused
+from agent.errors import Refused, StepFailed
 from agent.storage.driver import Context, Detach, bind, mount_async, mount_in_worker, options_without, refuse_driver_options
 from agent.storage.guest_program import run_program
 from agent.storage.options import Options
@@ -167,22 +168,35 @@ async def _mount(disk: Disk, node: str, mount_point: str) -> Detach:
 
 
 async def _mount_verified(disk: Disk, verity: "Verity", node: str, mount_point: str) -> Detach:
-    """Mount through a dm-verity device, which the undo function removes after the unmount."""
+    """Mount through a dm-verity device, which the undo function removes after the unmount.
+
+    A worker that is killed may have made the device: it is removed then, too.
+    """
     from agent.linux import dm
     from agent.storage.verity import open_verified
 
     name = f"innkeeper-{os.path.basename(node)}-{os.urandom(4).hex()}"
-    mapped = (await run_in_worker(lambda: open_verified(node, verity, name).encode(), f"verify {node}")).decode()
+
+    async def remove() -> None:
+        await run_in_worker(lambda: dm.remove(name), f"remove {name}")
+
+    async def remove_after_failure() -> None:
+        try:
+            await remove()
+        except StepFailed:
+            pass  # the first failure is the caller's; without it there may be nothing to remove
+
     try:
+        mapped = (await run_in_worker(lambda: open_verified(node, verity, name).encode(), f"verify {node}")).decode()
         unmount = await _mount(disk, mapped, mount_point)
     except BaseException:
-        await run_in_worker(lambda: dm.remove(name), f"remove {name}")
+        await loop.shield(remove_after_failure())
         raise
 
     async def detach() -> None:
         try:
             await unmount()
         finally:
-            await run_in_worker(lambda: dm.remove(name), f"remove {name}")
+            await remove()
 
     return detach

@@ -5,7 +5,8 @@ A driver is a module with a function `attach`, which the table of storage/manage
     async def attach(storage: Storage, context: Context) -> Detach | None
 
 `attach` mounts the storage at its mount point. It returns a function that undoes this, or None if
-there is nothing to undo. A failed `attach` leaves nothing behind.
+there is nothing to undo. A failed `attach` leaves nothing behind. What it undoes itself is run by
+`loop.shield`: the request may be cancelled while it fails, and nobody else knows what is left.
 
 Most mounts are made in a worker (agent/worker.py), because a device or the far side of a share can
 block mount(2) for any length of time, and PID 1 must not block. The worker passes descriptors of
@@ -15,8 +16,8 @@ the new mount back, so the agent later unmounts that mount and not a path (stora
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from agent import loop
 from agent.errors import Refused, StepFailed
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from agent.device.watch import DeviceWatch
     from innkeeper.wire.pb.agent_pb2 import Storage
 
-Detach = Callable[[], Awaitable[None]]
+Detach = Callable[[], Coroutine[Any, Any, None]]
 READ_ONLY_FILESYSTEMS = frozenset(("erofs", "squashfs", "iso9660"))
 
 

@@ -9,6 +9,7 @@ container's own directory, and then an overlay of all of them at the mount point
 import os
 from typing import TYPE_CHECKING
 
+from agent import loop
 from agent.device.lookup import scsi_block, virtio_block
 from agent.errors import AgentError, Refused
 from agent.linux.openat2 import IN_ROOT, make_directory_in_root, open_without_links, openat2
@@ -65,7 +66,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
         lower = [places[index] for index in lowers]
         undo.append(await mount_async(lambda: _overlay(storage.mount_point, f"{base}/upper", lower, made), storage.mount_point))
     except BaseException:
-        await detach()
+        await loop.shield(detach())
         raise
     return detach
 

@@ -152,7 +152,7 @@ class StorageManager:
             await fs_group.apply(storage)
         except BaseException:
             if entry.detach is not None:
-                await entry.detach()
+                await loop.shield(entry.detach())
             raise
 
     def commit(self, mount_points: Sequence[str]) -> None:

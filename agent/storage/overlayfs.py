@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+from agent import loop
 from agent.errors import Refused
 from agent.linux.openat2 import open_without_links
 from agent.storage.driver import Context, Detach, mount_async, mount_filesystem, options_without, refuse_driver_options
@@ -38,19 +39,23 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     options = options._replace(data=tuple(layers(options.data)))
 
     def mount() -> Mounted:
-        try:
-            for path in made:
-                os.close(open_directory(path))
-            return mount_filesystem("overlay", storage.source or "overlay", storage.mount_point, options)
-        except BaseException:
-            remove(own)
-            raise
+        for path in made:
+            os.close(open_directory(path))
+        return mount_filesystem("overlay", storage.source or "overlay", storage.mount_point, options)
 
-    unmount = await mount_async(mount, storage.mount_point)
+    async def remove_own() -> None:
+        await run_in_worker(lambda: remove(own), f"remove {own}")
+
+    try:
+        unmount = await mount_async(mount, storage.mount_point)
+    except BaseException:
+        if own:
+            await loop.shield(remove_own())  # the worker may have been killed
+        raise
 
     async def detach() -> None:
         await unmount()
-        await run_in_worker(lambda: remove(own), f"remove {own}")
+        await remove_own()
 
     return detach if own else unmount
 

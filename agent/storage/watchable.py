@@ -48,7 +48,7 @@ class Watched:
         try:
             await self._sync(first=True)
         except BaseException:
-            await self.end()
+            await loop.shield(self.end())
             raise
         if not self.bound:
             self._task = loop.spawn(self._follow(), name=f"watch {self.target}")

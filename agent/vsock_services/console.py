@@ -76,8 +76,11 @@ class DebugConsole:
             while data := await process.stdio.read_stdout(BUFFER_SIZE):
                 await send_all(client, data)
         finally:
-            await typing.stop()
-            await self._shells.end(process)
+            await loop.shield(self._end(typing, process))
+
+    async def _end(self, typing: "loop.Task[None]", process: "ContainerProcess") -> None:
+        await typing.stop()
+        await self._shells.end(process)
 
     async def _start(self) -> "ContainerProcess":
         """Start a shell on a terminal and return its process. Raises AgentError."""

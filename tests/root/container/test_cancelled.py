@@ -5,8 +5,6 @@ A client's deadline is such a cancellation. What was given up has not happened, 
 
 import os
 import select
-import types
-from collections.abc import Callable, Coroutine, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from agent.container.spec.document import parse_process, parse_resources
 from agent.container.spec.resources import Resources
 from agent.errors import AgentError, StepFailed
 from agent.linux.reaper import reaper
+from tests.cancellation import at_each_await, cancelled_at
 from tests.needs import needs
 from tests.root.conftest import _children, _descriptors
 from tests.root.container.kinds import HOOKS, JOINED, KINDS, beside, document
@@ -30,41 +29,7 @@ from tests.root.container_helpers import PATH, Box, Document, execute, failing_a
 
 pytestmark = [pytest.mark.root, needs("cgroup2", "busybox", "module:prctl", "module:pyseccomp")]
 
-AWAITS = 150
-"""More than any of these has."""
 SLEEP = ("sleep", "1000")
-
-
-@types.coroutine
-def cancelled_at(number: int, work: Coroutine[Any, Any, Any]) -> Generator[None, None, bool]:
-    """Run `work` and throw Cancelled into it at its await `number`, counted from 1; whether there was one."""
-    error: BaseException | None = None
-    parks = 0
-    while True:
-        try:
-            if error is None:
-                work.send(None)
-            else:
-                work.throw(error)
-        except StopIteration:
-            return False
-        except loop.Cancelled:
-            return True
-        parks += 1
-        error = loop.Cancelled() if parks == number else None
-        if error is None:
-            try:
-                yield
-            except BaseException as thrown:  # noqa: BLE001 - it is for `work`, whatever it is
-                error = thrown
-
-
-async def at_each_await(once: Callable[[int], Coroutine[Any, Any, bool]]) -> None:
-    """`once` with 1, 2, ... until it says that there was no such await."""
-    for number in range(1, AWAITS):
-        if not await once(number):
-            return
-    raise AssertionError(f"more than {AWAITS} awaits")
 
 
 def is_frozen(container: Container) -> bool:
