@@ -283,6 +283,11 @@ class Container:
             await self._undo()
 
     async def _undo(self) -> None:
+        """End every process and undo everything.
+
+        The processes stay in the table: their statuses can be asked for as long as the container
+        itself is found.
+        """
         if self.cgroup is not None:
             self.cgroup.kill()
         for process in list(self.processes.values()):
@@ -298,4 +303,3 @@ class Container:
         if self._poststop_due:
             self._poststop_due = False
             self.warnings += await self._hooks.run_last(self.spec.hooks.poststop)
-        self.processes.clear()

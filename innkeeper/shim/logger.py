@@ -124,7 +124,10 @@ def finish() -> None:
 
 
 def _open(pid: int) -> int:
-    """Return the pidfd of a child that has just been started. If that fails, it is killed and reaped. Raises OSError."""
+    """Return the pidfd of a child that has just been started. Raises OSError.
+
+    If that fails, the child is killed and reaped.
+    """
     try:
         return os.pidfd_open(pid)
     except OSError:

@@ -118,6 +118,23 @@ def test_a_removal_ends_those_who_wait(guest: Guest) -> None:
     guest.run(body)
 
 
+def test_a_status_is_told_until_the_container_is_gone(guest: Guest) -> None:
+    """Whoever asks at whichever moment of a removal, once the process has ended."""
+
+    async def body() -> None:
+        await guest.add("box")
+        added = await guest.exec("box", "more")
+        going, statuses = start(guest.sandbox.remove("box")), []
+        while "box" in guest.ids:
+            if added.exit_status is not None:
+                statuses.append(guest.sandbox.process("box", "more").exit_status)
+            await loop.sleep(0)
+        await going.wait()
+        assert statuses and set(statuses) == {KILLED}
+
+    guest.run(body)
+
+
 def test_an_exec_is_answered_also_if_its_status_is_told_first(guest: Guest) -> None:
     """A short program may end before the call that starts it, and a waiter takes it out of the table."""
 
