@@ -36,11 +36,15 @@ KILLED = 137
 
 
 class Steps:
-    """The steps that were `taken`, in order. A step can be held until an event, and can be made to fail once."""
+    """The steps that were `taken`, in order. A step can be held until an event, and can be made to fail once.
+
+    Each parks `parks` times, so that others come in between.
+    """
 
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.fails: dict[str, Exception] = {}
+        self.parks = 0
         self._held: dict[str, loop.Event] = {}
 
     def hold(self, step: str) -> loop.Event:
@@ -49,6 +53,8 @@ class Steps:
 
     async def take(self, step: str) -> None:
         self.taken.append(step)
+        for _ in range(self.parks):
+            await loop.sleep(0)
         if step in self._held:
             await self._held[step].wait()
         if step in self.fails:
