@@ -1,21 +1,27 @@
 """Who is served, on each of the agent's ports: on vsock the host alone."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from agent import log, loop
+from agent import config, log, loop
+from agent.config import OPTIONS, Config
 from agent.loop.sockets import accept, receive
+from agent.loop.task import running_loop
 from agent.pod.shell import Shells
 from agent.pod.streams import Passthrough
 from agent.service.gateway import Gateway
 from agent.service.server import Answer, Peer, serve
+from agent.vsock_services import vsock_ports
 from agent.vsock_services.console import DebugConsole
-from agent.vsock_services.log_port import LogPort
 from innkeeper.wire.connection import CLIENT, Connection
 from innkeeper.wire.envelope import Request, Response
 from tests.unit.service.vsock_listener import GUEST, HOST, LOCAL, VsockListener
+
+if TYPE_CHECKING:
+    from agent.sandbox import Sandbox
 
 ELSEWHERE = (LOCAL, GUEST, 0, 0xFFFFFFFF)
 
@@ -36,55 +42,59 @@ def test_accept_gives_the_host_only(cid: int, capfd: pytest.CaptureFixture[str])
 
 
 def _request() -> bytes:
+    """What each service answers: a call, and the end of a line."""
     connection = Connection(CLIENT)
     connection.send_request(Request("grpc.Health", "Check", b""))
-    return connection.data_to_send()
+    return connection.data_to_send() + b"\n"
 
 
-async def _calls(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
-    await serve(listener, lambda request: Answer(Response()))
+SETTINGS = tuple(option.name for option in OPTIONS if option.parse is config._port)
+"""The settings that are the number of a port."""
 
 
-async def _log(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(log, "_sink", None)
-    port = LogPort(listener)
-    log.error("line")
-    await port.serve()
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The part of a sandbox that services use. What each does with a client is that it sends something."""
 
-
-async def _console(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
     async def talk(self: DebugConsole, client: loop.Socket) -> None:
         client.send(b"shell")
 
-    patch.setattr(DebugConsole, "_talk", talk)
-    await DebugConsole(Shells()).serve(listener)
-
-
-async def _passthrough(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("agent.pod.streams.peer_port", lambda client: client.send(b"x"))
-    await Passthrough().serve(listener)
-
-
-async def _gateway(listener: VsockListener, patch: pytest.MonkeyPatch) -> None:
     async def attend(self: Gateway, client: loop.Socket) -> None:
         client.send(b"grpc")
         client.close()
 
-    patch.setattr(Gateway, "_attend", attend)
-    await Gateway("/nowhere", lambda request: Answer(Response())).serve(listener)
+    monkeypatch.setattr(DebugConsole, "_talk", talk)
+    monkeypatch.setattr("agent.pod.streams.peer_port", lambda client: client.send(b"x"))
+    monkeypatch.setattr(Gateway, "_attend", attend)
+    monkeypatch.setattr(log, "_sink", None)
+    return SimpleNamespace(shells=Shells(), pass_streams=Passthrough)
 
 
-PORTS: dict[str, Callable[[VsockListener, pytest.MonkeyPatch], Coroutine[Any, Any, None]]] = {
-    "calls": _calls,
-    "log": _log,
-    "debug console": _console,
-    "passthrough": _passthrough,
-    "gRPC": _gateway,
-}
+def opened(services: SimpleNamespace, patch: pytest.MonkeyPatch, listen: Callable[[int], VsockListener], *names: str) -> None:
+    """Open the ports of these settings, each of which gets its place in SETTINGS as its number, from 1."""
+    patch.setattr(vsock_ports, "_listen", lambda address, port: listen(port))
+    settings = Config()
+    settings.debug_console = True
+    for name in names:
+        setattr(settings, name, SETTINGS.index(name) + 1)
+    vsock_ports.open_ports(settings, cast("Sandbox", services))
 
 
-@pytest.mark.parametrize("port", PORTS)
-def test_every_port_serves_the_host_only(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_setting_of_a_port_opens_one(services: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And there are no others: so the test below knows them all."""
+    listeners: dict[int, VsockListener] = {}
+
+    async def main() -> None:
+        opened(services, monkeypatch, lambda port: listeners.setdefault(port, VsockListener()), *SETTINGS)
+
+    loop.run(main())
+    for listener in listeners.values():
+        listener.close()
+    assert sorted(listeners) == list(range(1, len(SETTINGS) + 1))
+
+
+@pytest.mark.parametrize("port", ["calls", "gRPC", *SETTINGS])
+def test_every_port_serves_the_host_only(port: str, services: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two callers that are not the host, then the host: it alone hears anything."""
     heard: list[bytes] = []
 
@@ -92,7 +102,14 @@ def test_every_port_serves_the_host_only(port: str, monkeypatch: pytest.MonkeyPa
         listener = VsockListener(LOCAL, GUEST, HOST)
         for client in listener.clients:
             client.sendall(_request())
-        service = loop.spawn(PORTS[port](listener, monkeypatch), name=port)
+        before = set(running_loop().tasks)
+        if port == "calls":
+            loop.spawn(serve(listener, lambda request: Answer(Response())), name=port)
+        elif port == "gRPC":
+            loop.spawn(Gateway("/nowhere", lambda request: Answer(Response())).serve(listener), name=port)
+        else:
+            opened(services, monkeypatch, lambda number: listener, port)
+            log.error("line")  # for the log port, which is the sink of all lines from here on
         with loop.timeout(20):
             await loop.readable(listener.clients[-1].fileno())
         for client in listener.clients:
@@ -100,7 +117,8 @@ def test_every_port_serves_the_host_only(port: str, monkeypatch: pytest.MonkeyPa
                 heard.append(client.recv(1000))
             except ConnectionResetError:
                 heard.append(b"")  # closed before it was read from
-        await service.stop()
+        for task in running_loop().tasks - before:
+            await task.stop()
         listener.close()
         for client in listener.clients:
             client.close()
