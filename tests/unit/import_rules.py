@@ -122,7 +122,7 @@ PACKAGES = (
     Package("agent.linux", "system calls under their kernel names", ("agent.errors",)),
     Package(
         "agent.loop",
-        "coroutines on epoll: the loop, tasks, what tasks wait for; owns descriptors; accepts on sockets",
+        "coroutines on epoll: the loop, tasks, what tasks wait for; owns descriptors; accepts on sockets; ends children",
         ("agent.errors", "agent.linux", "agent.log"),
     ),
     Package("agent.log", "JSON lines on standard error", ("agent.errors", "agent.linux")),
