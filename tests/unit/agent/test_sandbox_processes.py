@@ -124,10 +124,10 @@ def test_a_status_is_told_until_the_container_is_gone(guest: Guest) -> None:
     async def body() -> None:
         await guest.add("box")
         added = await guest.exec("box", "more")
-        going, statuses = start(guest.sandbox.remove("box")), []
+        going, statuses = start(guest.sandbox.containers.remove("box")), []
         while "box" in guest.ids:
             if added.exit_status is not None:
-                statuses.append(guest.sandbox.process("box", "more").exit_status)
+                statuses.append(guest.sandbox.containers.process("box", "more").exit_status)
             await loop.sleep(0)
         await going.wait()
         assert statuses and set(statuses) == {KILLED}

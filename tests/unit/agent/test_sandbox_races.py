@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import events, loop
+from agent import event_log, loop
 from agent.errors import AlreadyExists, NotFound, StepFailed, WrongState
 from innkeeper.wire.pb.agent_pb2 import Storage
 from tests.unit.agent.fake_guest import KILLED, Guest, start
@@ -73,12 +73,12 @@ async def live(guest: Guest, client: Client) -> None:
     except (AlreadyExists, WrongState, StepFailed):
         return
     try:
-        waiting = start(guest.sandbox.wait(client.id, ""))
+        waiting = start(guest.sandbox.containers.wait(client.id, ""))
         await use(guest, client, points)
     finally:
         for _ in range(2):
             with suppress(NotFound, StepFailed):
-                await guest.sandbox.remove(client.id)
+                await guest.sandbox.containers.remove(client.id)
         with suppress(NotFound):
             assert await waiting.wait() == KILLED
     assert init.exit_status == KILLED
@@ -88,14 +88,14 @@ async def use(guest: Guest, client: Client, points: list[str]) -> None:
     """Start it and one more process in it, and see that its volumes are there until the sandbox ends."""
     try:
         if client.starts:
-            await guest.sandbox.start(client.id)
+            await guest.sandbox.containers.start(client.id)
             await guest.exec(client.id, "more")
     except (NotFound, WrongState, StepFailed):
         return  # the sandbox is at its end, or the step was to fail
     for _ in range(client.keep):
         assert guest.sandbox._ending is not None or set(points) <= set(guest.mounts.mounts)
         if client.starts and client.id in guest.ids:
-            assert guest.sandbox.process(client.id, "more").exec_id == "more"
+            assert guest.sandbox.containers.process(client.id, "more").exec_id == "more"
         await loop.sleep(0)
 
 
@@ -103,7 +103,7 @@ async def told(guest: Guest) -> dict[str, list[int]]:
     """What has been published of each container, without its added processes."""
     result: dict[str, list[int]] = {}
     for kind, id, exec_id, _status in await guest.published():
-        if not exec_id and kind != events.STARTED:
+        if not exec_id and kind != event_log.STARTED:
             result.setdefault(id, []).append(kind)
     return result
 
@@ -127,7 +127,7 @@ def test_any_order(
                 await guest.sandbox.destroy()
                 removed = {step for step in guest.steps.taken if step.startswith("remove")}
                 assert {f"remove {id}" for id in guest.ids} <= removed & fails, "only one whose removal has failed may be there"
-                assert (guest.mounts.mounts, guest.sandbox._creating) == ({}, set())
+                assert (guest.mounts.mounts, guest.sandbox.containers._creating) == ({}, set())
 
             for turn in range(TURNS):
                 for client, task in tasks:
@@ -146,8 +146,8 @@ def test_any_order(
             assert {process.exit_status for process in guest.processes} <= {KILLED}
             for id, kinds in (await told(guest)).items():
                 whole, rest = kinds[: len(kinds) // 3 * 3], kinds[len(kinds) // 3 * 3 :]
-                assert whole == [events.CREATED, events.EXITED, events.REMOVED] * (len(whole) // 3)
-                assert rest == ([events.CREATED, events.EXITED] if id in guest.ids else [])
+                assert whole == [event_log.CREATED, event_log.EXITED, event_log.REMOVED] * (len(whole) // 3)
+                assert rest == ([event_log.CREATED, event_log.EXITED] if id in guest.ids else [])
             assert len(os.listdir("/proc/self/fd")) == before
 
         guest.run(body)
