@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -58,13 +57,12 @@ class ContainerProcess:
 
         `pidfd` is -1 if the process has ended.
         """
-        process = cls(exec_id, True, ProcessIO(Stdio(True)))
+        process = cls(exec_id, True, ProcessIO(Stdio(True), detached=True))
         process.pid, process.started = pid, started
         if pidfd < 0:
             process._set_ended(UNKNOWN_STATUS)
         else:
-            process._pidfd = loop.Fd(pidfd)
-            loop.spawn(process._watch(), name=f"watch {pid}")
+            process._adopt(pidfd)
         return process
 
     @property
@@ -282,7 +280,7 @@ class ContainerProcess:
         if self.exit_status is not None:
             return
         if self.pid:
-            _kill(self.pidfd)
+            p.kill(self.pidfd)
             try:
                 with loop.timeout(KILL_SECONDS):
                     await self._ended.wait()
@@ -303,10 +301,3 @@ class ContainerProcess:
         if self._control is not None:
             self._control.close()
             self._control = None
-
-
-def _kill(pidfd: int) -> None:
-    try:
-        p.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -112,6 +112,14 @@ def pidfd_send_signal(pidfd: int, signum: int) -> None:
     call("pidfd_send_signal", s32(pidfd), s32(signum), None, u32(0))
 
 
+def kill(pidfd: int) -> None:
+    """Send SIGKILL to a process. Does nothing if it has ended."""
+    try:
+        pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """Return a close-on-exec copy of another process's descriptor (pidfd_getfd(2))."""
     return call("pidfd_getfd", s32(pidfd), s32(fd), u32(0))

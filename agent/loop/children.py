@@ -7,7 +7,7 @@ open. So their callers run them by `shield`.
 import os
 import signal
 
-from agent.linux.process import pidfd_send_signal
+from agent.linux import process
 from agent.linux.reaper import Child, reaper
 from agent.loop.descriptors import Fd
 from agent.loop.task import spawn
@@ -46,10 +46,7 @@ async def kill(child: Child, pidfd: Fd, name: str) -> None:
 
     A task goes on to wait after that, so it is reaped whenever the kernel releases it.
     """
-    try:
-        pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    process.kill(pidfd.fileno())
     collecting = spawn(collect(child, pidfd), name=f"{name} killed")
     collecting.shielded = True
     try:

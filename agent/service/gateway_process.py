@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent import log
 from agent.errors import AgentError
+from agent.linux.process import kill
 from agent.linux.reaper import reaper
 from agent.loop import Event, exited, readable, spawn, timeout
 from agent.loop.children import open_child
@@ -54,10 +55,7 @@ class Process:
     async def kill(self) -> None:
         """Kill the process and wait until it is reaped."""
         if not self.ended.is_set:
-            try:
-                signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has just ended
+            kill(self._child.pidfd)
         await self.ended.wait()
 
 

@@ -147,7 +147,7 @@ def test_kill_ends_a_process() -> None:
 
 def test_a_process_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "KILL_SECONDS", 0.01)
-    monkeypatch.setattr(process_module, "_kill", lambda pidfd: None)
+    monkeypatch.setattr("agent.linux.process.kill", lambda pidfd: None)
 
     async def body(process: ContainerProcess, child: socket.socket) -> None:
         running = adopt(process, "sleep", "1000")
