@@ -17,15 +17,16 @@ from agent.loop.sockets import connect_locally, receive, send_all
 from innkeeper.wire.multiplexer import DATA, END, OPEN, RESET, RESUME, Event, Multiplexer, ProtocolError
 
 DEV = "/dev"
-DEVICE_SECONDS = 10.0
+DEVICE_SECONDS = 300.0
 """Seconds that the kernel may take to make the device.
 
-The port is added when the host answers the driver, some milliseconds after the driver's start.
+The port is added when the host answers the driver, some milliseconds after the driver's start. A
+busy host may take many seconds for that, and a guest that has given up cannot be reached any more.
 """
 POLL_SECONDS = 0.005
 READ_SIZE = 64 << 10
 MAX_CONNECTIONS = 1024
-LINGER = 5.0
+HALF_CLOSE_SECONDS = 5.0
 """Seconds that a service may take to read what arrived before the host reset the connection."""
 SHUT_WR = 1
 
@@ -174,7 +175,7 @@ class _Connection:
 
         That wakes the task that writes to it.
         """
-        await loop.sleep(LINGER)
+        await loop.sleep(HALF_CLOSE_SECONDS)
         self._sock.close()
 
     async def _run(self) -> None:

@@ -29,17 +29,17 @@ def test_two_shells_with_one_id_at_once() -> None:
     """The second is refused, as a second exec is; the first runs on and is closed."""
 
     async def main() -> None:
-        sandbox: Any = SimpleNamespace(shells=Shells())
+        sandbox: Any = SimpleNamespace(containers=SimpleNamespace(shells=Shells()))
         calls = [loop.spawn(start_shell(sandbox, _request("one", "/bin/cat")), name="start") for _ in range(2)]
         await calls[0].wait()
         with pytest.raises(AlreadyExists, match="'one' exists in the guest"):
             await calls[1].wait()
-        shell: ContainerProcess = sandbox.shells.processes.pop("one")
+        shell: ContainerProcess = sandbox.containers.shells.processes.pop("one")
         await shell.stdio.write_stdin(b"echo")
         assert await shell.stdio.read_stdout(10) == b"echo"
         await shell.kill()
         shell.close()
-        assert sandbox.shells.processes == {}
+        assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
     before = os.listdir("/proc/self/fd"), len(reaper)
@@ -50,14 +50,14 @@ def test_two_shells_with_one_id_at_once() -> None:
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_shell_that_does_not_start_leaves_its_id(cancelled: bool) -> None:
     async def main() -> None:
-        sandbox: Any = SimpleNamespace(shells=Shells())
+        sandbox: Any = SimpleNamespace(containers=SimpleNamespace(shells=Shells()))
         starting = loop.spawn(start_shell(sandbox, _request("one", "/no/such/program")), name="start")
         if cancelled:
             await loop.sleep(0)
             await starting.stop()
         with pytest.raises(loop.TaskCancelled if cancelled else StepFailed):
             await starting.wait()
-        assert sandbox.shells.processes == {}
+        assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
     before = os.listdir("/proc/self/fd"), len(reaper)

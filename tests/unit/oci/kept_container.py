@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.container.cgroup.manager import Cgroup
+from agent.container.cgroup import files
 from agent.oci import command_table
 from agent.oci.arguments import parse
 from agent.oci.command_table import Context
@@ -108,10 +108,10 @@ class KeptContainer:
 def kept_container(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptContainer]:
     """Context manager: a running container."""
     with subprocess.Popen(["sleep", "1000"]) as first:
-        container = KeptContainer(folder, first)
-        container.fill()
-        monkeypatch.setattr(Cgroup, "_write_file", lambda cgroup, name, value: container.write(name, value))
         try:
+            container = KeptContainer(folder, first)
+            container.fill()
+            monkeypatch.setattr(files, "write", lambda _cgroup, name, value: container.write(name, value))
             yield container
         finally:
             first.kill()
