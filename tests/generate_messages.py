@@ -31,9 +31,9 @@ def _module(file: descriptor_pb2.FileDescriptorProto) -> str:
     lines = [f'"""Messages of {file.name}; generated, do not edit."""', "", "from innkeeper.wire.messages import load"]
     if needs:
         lines.append(f"from innkeeper.wire.pb import {', '.join(needs)}")
-    lines += ["", "globals().update(", "    load("]
-    lines += [f"        {data[at : at + 48]!r}" for at in range(0, len(data), 48)]
-    lines += ["    )", ")", ""]
+    lines += ["", "__getattr__ = load(", "    globals(),"]
+    lines += [f"    {data[at : at + 48]!r}" for at in range(0, len(data), 48)]
+    lines += [")", ""]
     return "\n".join(lines)
 
 

@@ -12,9 +12,8 @@ from google.protobuf.message import DecodeError
 from agent import log
 from agent.errors import AgentError
 from agent.service import containers, guest, guest_service, network, release, sandboxes, streams
-from innkeeper.wire import error_info, status
+from innkeeper.wire import error_info, messages, status
 from innkeeper.wire.envelope import Request, Response
-from innkeeper.wire.pb import agent_pb2, guest_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,14 +54,15 @@ class Methods:
     def __init__(self, sandbox: "Sandbox") -> None:
         self._sandbox = sandbox
         self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
-        self._add("grpc.AgentService", AGENT_SERVICE, agent_pb2.SERVICES)
-        self._add("grpc.AgentService", _late_handlers(LATE), agent_pb2.SERVICES)
+        """Handler and request class. The class is None until the first call, because it takes a while to be made."""
+        self._add("grpc.AgentService", AGENT_SERVICE)
+        self._add("grpc.AgentService", _late_handlers(LATE))
         own = {**_late_handlers(LATE_OWN), **guest_service.METHODS, **release.METHODS, **guest.OWN_METHODS, **sandboxes.OWN_METHODS}
-        self._add("innkeeper.v1.Guest", own, guest_pb2.SERVICES)
+        self._add("innkeeper.v1.Guest", own)
 
-    def _add(self, service: str, handlers: "Handlers", services: Any) -> None:
+    def _add(self, service: str, handlers: "Handlers") -> None:
         for method, handler in handlers.items():
-            self._table[service, method] = handler, services[service][method][0]
+            self._table[service, method] = handler, None
 
     def why_absent(self, service: str, method: str) -> str:
         """Return the reason why a method is not served, or "" if there is no special one."""
@@ -78,6 +78,9 @@ class Methods:
         An exception of any kind becomes a status: PID 1 outlives every handler.
         """
         handler, request_class = self._table[request.service, request.method]
+        if request_class is None:
+            request_class = messages.request_class(request.service, request.method)
+            self._table[request.service, request.method] = handler, request_class
         try:
             message = request_class.FromString(request.payload)
         except DecodeError as error:

@@ -18,19 +18,35 @@ _POOL = _message.DescriptorPool()
 _CLASSES: dict[str, Any] = {}
 
 
-def load(serialized: bytes) -> dict[str, Any]:
+def load(namespace: dict[str, Any], serialized: bytes) -> Any:
     """Add a serialized FileDescriptorProto to the pool. Its dependencies must be added first.
 
-    Returns a dictionary by name: the top-level message classes, the enum values as integers, and
-    `SERVICES` as {service: {method: (request class, response class)}}. Raises TypeError if a
-    dependency is missing or the bytes are not a descriptor.
+    Returns the `__getattr__` of a module, which puts into `namespace` what is asked for: a top-level
+    message class, an enum value as an integer, or `SERVICES` as {service: {method: (request class,
+    response class)}}. Making a class takes longer than reading its descriptor, and PID 1 uses few
+    of them, so none is made before it is used. Raises TypeError if a dependency is missing or the
+    bytes are not a descriptor.
     """
     file = _POOL.AddSerializedFile(serialized)
-    names: dict[str, Any] = {name: _class(descriptor) for name, descriptor in file.message_types_by_name.items()}
-    for enum in file.enum_types_by_name.values():
-        names.update({value.name: value.number for value in enum.values})
-    names["SERVICES"] = {service.full_name: _methods(service) for service in file.services_by_name.values()}
-    return names
+
+    def find(name: str) -> Any:
+        if (descriptor := file.message_types_by_name.get(name)) is not None:
+            value = _class(descriptor)
+        elif name == "SERVICES":
+            value = {service.full_name: _methods(service) for service in file.services_by_name.values()}
+        else:
+            value = _enum_value(file, name)
+        if value is None:
+            raise AttributeError(f"{file.name} has no {name!r}")
+        namespace[name] = value
+        return value
+
+    return find
+
+
+def request_class(service: str, method: str) -> Any:
+    """Return the class of the requests of a method. Raises KeyError if no loaded file has the method."""
+    return _class(_POOL.FindServiceByName(service).methods_by_name[method].input_type)
 
 
 def pool() -> Any:
@@ -44,6 +60,14 @@ def _class(descriptor: Any) -> Any:
         known = _message.MessageMeta(descriptor.name, (Message,), {"DESCRIPTOR": descriptor, "__module__": __name__})
         _CLASSES[descriptor.full_name] = known
     return known
+
+
+def _enum_value(file: Any, name: str) -> int | None:
+    for enum in file.enum_types_by_name.values():
+        if (value := enum.values_by_name.get(name)) is not None:
+            number: int = value.number
+            return number
+    return None
 
 
 def _methods(service: Any) -> Mapping[str, tuple[Any, Any]]:

@@ -23,7 +23,7 @@ def methods(**handlers: Any) -> Methods:
     """The table with these handlers in place of the real ones."""
     made = Methods(cast("Any", SANDBOX))
     made._table.clear()
-    made._add(AGENT, handlers, agent_pb2.SERVICES)
+    made._add(AGENT, handlers)
     return made
 
 
