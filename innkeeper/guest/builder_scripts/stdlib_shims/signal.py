@@ -1,0 +1,5 @@
+"""Signals as plain integers: the original makes enumerations of them, and wraps each function to return these."""
+
+from _signal import *  # noqa: F403
+
+Signals = Handlers = Sigmasks = int
