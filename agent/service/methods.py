@@ -54,7 +54,7 @@ class Methods:
     def __init__(self, sandbox: "Sandbox") -> None:
         self._sandbox = sandbox
         self._table: dict[tuple[str, str], tuple[Handler, Any]] = {}
-        """Handler and request class. The class is None until the first call, because it takes a while to be made."""
+        """Handler and request class. The class is made at the first call, and is None before."""
         self._add("grpc.AgentService", AGENT_SERVICE)
         self._add("grpc.AgentService", _late_handlers(LATE))
         own = {**_late_handlers(LATE_OWN), **guest_service.METHODS, **release.METHODS, **guest.OWN_METHODS, **sandboxes.OWN_METHODS}

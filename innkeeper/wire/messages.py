@@ -21,11 +21,11 @@ _CLASSES: dict[str, Any] = {}
 def load(namespace: dict[str, Any], serialized: bytes) -> Any:
     """Add a serialized FileDescriptorProto to the pool. Its dependencies must be added first.
 
-    Returns the `__getattr__` of a module, which puts into `namespace` what is asked for: a top-level
-    message class, an enum value as an integer, or `SERVICES` as {service: {method: (request class,
-    response class)}}. Making a class takes longer than reading its descriptor, and PID 1 uses few
-    of them, so none is made before it is used. Raises TypeError if a dependency is missing or the
-    bytes are not a descriptor.
+    Returns the `__getattr__` of a module, which puts into `namespace` what is asked for: a
+    top-level message class, an enum value as an integer, or `SERVICES` as {service: {method:
+    (request class, response class)}}. Making a class takes longer than reading its descriptor, and
+    PID 1 uses few of them, so none is made before it is used. Raises TypeError if a dependency is
+    missing or the bytes are not a descriptor.
     """
     file = _POOL.AddSerializedFile(serialized)
 
@@ -45,7 +45,7 @@ def load(namespace: dict[str, Any], serialized: bytes) -> Any:
 
 
 def request_class(service: str, method: str) -> Any:
-    """Return the class of the requests of a method. Raises KeyError if no loaded file has the method."""
+    """Return the class of the requests of a method. Raises KeyError if no file has it."""
     return _class(_POOL.FindServiceByName(service).methods_by_name[method].input_type)
 
 

@@ -1,4 +1,7 @@
-"""Signals as plain integers: the original makes enumerations of them, and wraps each function to return these."""
+"""Signals as plain integers.
+
+The original makes enumerations of them, and wraps each function to return these.
+"""
 
 from _signal import *  # noqa: F403
 

@@ -1,6 +1,8 @@
-"""Sockets without the enumerations of the original, which make a class of each group of constants: a twentieth of what PID 1 loads.
+"""Sockets without the enumerations of the original.
 
-The constants are plain integers here. What PID 1 and pyroute2's messages do not use (files on a socket, names of hosts, servers) is absent.
+Those make a class of each group of constants: a twentieth of what PID 1 loads. The constants are
+plain integers here. What PID 1 and pyroute2's messages do not use (files on a socket, names of
+hosts, servers) is absent.
 """
 
 import _socket
