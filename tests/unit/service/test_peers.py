@@ -67,7 +67,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr("agent.pod.streams.peer_port", lambda client: client.send(b"x"))
     monkeypatch.setattr(Gateway, "_attend", attend)
     monkeypatch.setattr(log, "_sink", None)
-    return SimpleNamespace(shells=Shells(), pass_streams=Passthrough)
+    return SimpleNamespace(containers=SimpleNamespace(shells=Shells()), pass_streams=Passthrough)
 
 
 def opened(services: SimpleNamespace, patch: pytest.MonkeyPatch, listen: Callable[[int], VsockListener], *names: str) -> None:
