@@ -5,12 +5,15 @@ The forms are `--name value`, `--name=value` and `-n value`. A switch takes no v
 An unknown option is an error. `--` ends the options.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 from agent.errors import AgentError, Refused
 
 TRUE, FALSE = ("true", "1"), ("false", "0")
+UNITS = ("", "K", "M", "G", "T", "P")
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTP]?)I?B?", re.IGNORECASE | re.ASCII)
 
 
 class UsageError(AgentError):
@@ -76,6 +79,18 @@ class Parsed:
             return int(value)
         except ValueError:
             raise UsageError(f"--{name}: {value!r} is not a whole number") from None
+
+    def size(self, name: str) -> int:
+        """Return the value of an option as bytes, -1 for no limit. Raises UsageError.
+
+        Takes what runc takes: a number, with a fraction or not, and K, M, G, T or P (times 1024).
+        """
+        value = self.text(name)
+        if value.startswith("-"):
+            return self.number(name)
+        if (found := SIZE.fullmatch(value)) is None:
+            raise UsageError(f"--{name}: {value!r} is not a number of bytes such as 1048576, 64M or 1.5G")
+        return int(float(found[1]) * 1024 ** UNITS.index(found[2].upper()))
 
 
 def parse(words: Sequence[str], options: Sequence[Option], *, interleaved: bool = True) -> Parsed:

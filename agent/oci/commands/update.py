@@ -85,7 +85,8 @@ def _requested(parsed: Parsed) -> Document:
     changes: dict[str, dict[str, Any]] = {}
     for option, (section, key) in NUMBERS.items():
         if parsed.has(option):
-            changes.setdefault(section, {})[key] = parsed.number(option)
+            read = parsed.size if section == "memory" else parsed.number
+            changes.setdefault(section, {})[key] = read(option)
     for option, (section, key) in TEXTS.items():
         if parsed.has(option):
             changes.setdefault(section, {})[key] = parsed.text(option)

@@ -66,6 +66,20 @@ def test_numbers() -> None:
         parse(["--bundle", "1.5"], OPTIONS).number("bundle")
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1048576", 1 << 20), ("64M", 64 << 20), ("1.5g", 3 << 29), ("2 GiB", 2 << 30), ("10b", 10), ("1T", 1 << 40), ("-1", -1)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse(["--bundle", text], OPTIONS).size("bundle") == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "1X", "1.G", "--1", "1e3", "\u0661M"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match="not a"):
+        parse([f"--bundle={text}"], OPTIONS).size("bundle")
+
+
 @pytest.mark.parametrize(("word", "value"), [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("term", 15), ("0", 0), ("64", 64), ("RTMIN+1", 35)])
 def test_signals(word: str, value: int) -> None:
     assert number(word) == value

@@ -46,6 +46,8 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptContain
         (("--cpuset-cpus", "0-1,3"), ["cpuset.cpus = 0-1,3"]),
         (("--cpuset-mems", "0"), ["cpuset.mems = 0"]),
         (("--memory", "1000000"), ["memory.max = 1000000"]),
+        (("--memory", "1.5G"), ["memory.max = 1610612736"]),
+        (("--memory", "64 kib"), ["memory.max = 65536"]),
         (("--memory=-1",), ["memory.swap.max = max", "memory.max = max"]),
         (("--memory", "1000000", "--memory-swap", "3000000"), ["memory.swap.max = 2000000", "memory.max = 1000000"]),
         (("--memory-swap", "-1"), ["memory.swap.max = max"]),
