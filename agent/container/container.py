@@ -24,6 +24,12 @@ from agent.container.step_times import mark
 from agent.errors import AlreadyExists, NotFound, Refused, StepFailed, WrongState
 from agent.run_to_completion import run_to_completion
 
+FAILED_HOOKS_SECONDS = 30.0
+"""Seconds that the poststop hooks of a failed creation may take in all.
+
+Nobody can remove a container that does not exist, so nothing else would end them.
+"""
+
 
 class Container:
     """One container. `create` makes it. Concurrent calls are serialised.
@@ -86,7 +92,7 @@ class Container:
         try:
             await container._create(exec_id, io)
         except BaseException:
-            await loop.shield(container._undo())
+            await loop.shield(container._undo(FAILED_HOOKS_SECONDS))
             raise
         return container
 
@@ -198,16 +204,6 @@ class Container:
         except KeyError:
             raise NotFound(f"process {exec_id!r} not found in container {self.id!r}") from None
 
-    def signal(self, exec_id: str, signum: int) -> None:
-        """Send a signal to one process. Raises WrongState, NotFound.
-
-        Takes no lock: the signal may be what ends the call that holds it.
-        """
-        process = self.process(exec_id)
-        if process is self._init:
-            self._check("signal")
-        process.signal(signum)
-
     def signal_all(self, signum: int) -> None:
         """Send a signal to every process of the cgroup. Raises WrongState."""
         self._live_cgroup().signal(signum)
@@ -282,8 +278,8 @@ class Container:
             mark("caller, until remove")
             await self._undo()
 
-    async def _undo(self) -> None:
-        """End every process and undo everything.
+    async def _undo(self, hooks_seconds: float | None = None) -> None:
+        """End every process and undo everything. The poststop hooks may take `hooks_seconds`.
 
         The processes stay in the table: their statuses can be asked for as long as the container
         itself is found.
@@ -302,4 +298,8 @@ class Container:
         mark("agent: remove cgroup")
         if self._poststop_due:
             self._poststop_due = False
-            self.warnings += await self._hooks.run_last(self.spec.hooks.poststop)
+            try:
+                with loop.timeout(hooks_seconds):
+                    self.warnings += await self._hooks.run_last(self.spec.hooks.poststop)
+            except TimeoutError:
+                self.warnings.append(f"poststop hooks: not done within {hooks_seconds} s")

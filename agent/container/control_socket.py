@@ -50,17 +50,21 @@ class ControlSocket:
 
         Raises StepFailed after `seconds`. None: no timeout.
         """
-        while True:
+        while self._socket.fileno() >= 0:
             try:
                 return passed_fds.receive_fds(self._socket, child_error.RECORD_MAX, 1)
             except BlockingIOError:
-                try:
-                    with loop.timeout(seconds):
-                        await loop.readable(self._socket)
-                except TimeoutError as error:
-                    raise StepFailed("contain", f"the child is not done within {seconds} s", errno.ETIMEDOUT) from error
-            except (ConnectionResetError, loop.DescriptorClosed):
-                return b"", []
+                pass
+            except ConnectionResetError:
+                break
+            try:
+                with loop.timeout(seconds):
+                    await loop.readable(self._socket)
+            except loop.DescriptorClosed:
+                break
+            except TimeoutError as error:
+                raise StepFailed("contain", f"the child is not done within {seconds} s", errno.ETIMEDOUT) from error
+        return b"", []
 
     def close(self) -> None:
         """Close the socket. Whoever receives gets the end of file."""

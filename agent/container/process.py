@@ -205,14 +205,15 @@ class ContainerProcess:
 
         Returns b"" when the child has executed its program, or died.
         """
-        assert self._control is not None
+        control = self._control
+        assert control is not None
         while True:
-            record, fds = await self._control.receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
+            record, fds = await control.receive(None if hooks_timeout is None else SETUP_SECONDS + hooks_timeout)
             for fd in fds:
                 self.stdio.set_pty_master(fd)
             handler = self.request_handlers.get(record.partition(b" ")[0])
             if handler is not None:
-                self.send(await handler(record))
+                control.send(await handler(record))
             elif record != b"terminal":
                 return record
 

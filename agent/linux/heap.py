@@ -2,7 +2,8 @@
 
 A freed block keeps its content until it is handed out again. Two allocators have such blocks: the
 interpreter's (pymalloc), with a pool of blocks for each size up to 512 bytes, and the C library's.
-Neither can be asked to clear them, so everything that is free is allocated, cleared and freed again.
+Neither can be asked to clear them, so everything that is free is allocated, cleared and freed
+again.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ BYTES_HEADER = 33
 PARTLY_USED = 1 << 20
 """More bytes than are free in those pools of one size that are in use."""
 CACHED = 8
-"""One more than the number of blocks of each size that the C library caches for a thread (tcache_count)."""
+"""One more than the blocks of each size that the C library caches for a thread (tcache_count)."""
 CACHED_MAX = 1040
 """Its largest such block."""
 AT_ONCE = 256

@@ -77,19 +77,18 @@ class Methods:
 
         An exception of any kind becomes a status: PID 1 outlives every handler.
         """
-        handler, request_class = self._table[request.service, request.method]
-        if request_class is None:
-            request_class = messages.request_class(request.service, request.method)
-            self._table[request.service, request.method] = handler, request_class
         try:
+            handler, request_class = self._table[request.service, request.method]
+            if request_class is None:
+                request_class = messages.request_class(request.service, request.method)
+                self._table[request.service, request.method] = handler, request_class
             message = request_class.FromString(request.payload)
-        except DecodeError as error:
-            return Response(status.INVALID_ARGUMENT, f"{request.method}: undecodable request: {error}")
-        request.payload = b""  # free the bytes: the message has the data, and the call may last
-        try:
+            request.payload = b""  # free the bytes: the message has the data, and the call may last
             self._sandbox.check_policy(request.service, request.method, message)
             response = await handler(self._sandbox, message)
             return Response(payload=response.SerializeToString())
+        except DecodeError as error:
+            return Response(status.INVALID_ARGUMENT, f"{request.method}: undecodable request: {error}")
         except AgentError as error:
             log.debug(f"{request.method}: {error}", "rpc")
             return Response(error.code, str(error), details=_details(error))

@@ -58,6 +58,12 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
         if failure is not None:
             raise failure
 
+    async def undo_after_failure() -> None:
+        try:
+            await detach()
+        except AgentError:
+            pass  # the first failure is the caller's
+
     try:
         places = {uppers[0]: f"{base}/upper", **{index: f"{base}/lower-{number}" for number, index in enumerate(lowers)}}
         for index in (*uppers, *lowers):
@@ -66,7 +72,7 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
         lower = [places[index] for index in lowers]
         undo.append(await mount_async(lambda: _overlay(storage.mount_point, f"{base}/upper", lower, made), storage.mount_point))
     except BaseException:
-        await loop.shield(detach())
+        await loop.shield(undo_after_failure())
         raise
     return detach
 

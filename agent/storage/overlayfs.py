@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent import loop
-from agent.errors import Refused
+from agent.errors import Refused, StepFailed
 from agent.linux.openat2 import open_without_links
 from agent.storage.driver import Context, Detach, mount_async, mount_filesystem, options_without, refuse_driver_options
 from agent.storage.mounted import Mounted
@@ -46,11 +46,17 @@ async def attach(storage: "Storage", context: Context) -> Detach | None:
     async def remove_own() -> None:
         await run_in_worker(lambda: remove(own), f"remove {own}")
 
+    async def remove_after_failure() -> None:
+        try:
+            await remove_own()
+        except StepFailed:
+            pass  # the first failure is the caller's
+
     try:
         unmount = await mount_async(mount, storage.mount_point)
     except BaseException:
         if own:
-            await loop.shield(remove_own())  # the worker may have been killed
+            await loop.shield(remove_after_failure())  # the worker may have been killed
         raise
 
     async def detach() -> None:

@@ -57,8 +57,6 @@ class GuestContainer(Container):
     def create(self, plan: spec.ContainerPlan, rootfs: Sequence[pb.Mount], root: Path | DiskRoot | None, *, hold_stdin: bool) -> None:
         """Mount its root, bind its volumes, create it in the guest.
 
-        `remove` must be called if it fails.
-
         `remove` must be called if it fails. `root` is a folder of the host, or disks, in place of a
         snapshot's mounts. Raises OSError, CallError, InnkeeperError and RpcError.
         """

@@ -146,7 +146,8 @@ def _pipe() -> Iterator[list[int]]:
     try:
         lows = os.pipe()
         try:
-            ends += [fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) for low in lows]
+            for low in lows:  # one by one: what is made is closed if the next fails
+                ends.append(fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
         finally:
             for low in lows:
                 os.close(low)

@@ -29,8 +29,6 @@ CPU_PERIOD = 100_000
 class ContainerPlan:
     """A container for the guest.
 
-    Its document, what is bound into the share, what the agent mounts, and the disks of the VM.
-
     It has a document, what is bound into the share, what the agent mounts, and what becomes disks
     of the VM. `pid_namespace`: the path on the host of the one that it joins, or empty for its own.
     Without a share, `copies` are what of the host is copied, and `log` the file for the container's

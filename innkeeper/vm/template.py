@@ -28,10 +28,12 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.paths import templates_root
 from innkeeper.vm import qemu
 
-FORMAT = 1
+FORMAT = 2
 """Part of the key: to be raised when the making of templates changes."""
 LIMIT = 2 << 30
 """Bytes on disk that all templates together may take."""
+REMOVED = ".removed"
+"""The end of the name of a template's folder while it is removed."""
 RETRY_SECONDS = 3600.0
 """Seconds after a failure until a template of the same key is tried again."""
 
@@ -104,7 +106,8 @@ def found(key: str) -> Iterator[Template | None]:
     finally:
         if lock is not None:
             os.close(lock)
-    if template.folder.is_dir() and not being_removed:
+    made_meanwhile = lock is None and (template.folder / "lock").exists()
+    if template.folder.is_dir() and not being_removed and not made_meanwhile:
         remove(key)
         raise InnkeeperError("the template is damaged: its files are not those that were saved")
     yield None
@@ -128,7 +131,7 @@ def remove(key: str) -> bool:
         return True
     except BlockingIOError:
         return False
-    hidden = folder.with_name(f".{key}.{os.urandom(4).hex()}")
+    hidden = folder.with_name(f".{key}.{os.urandom(4).hex()}{REMOVED}")
     try:
         folder.rename(hidden)  # at once: what is half removed looks like a damaged one
     except OSError:
@@ -225,6 +228,7 @@ def prune(limit: int = LIMIT, keep: str = "") -> None:
 
     That with the key `keep` stays.
     """
+    _sweep()
     known = sorted(_all(), key=lambda entry: entry[1], reverse=True)
     total = sum(size for key, _, size in known if key == keep)
     for key, _, size in known:
@@ -239,6 +243,7 @@ def remove_with_kernel(below: Path) -> list[Path]:
 
     Return those that stay, because a clone starts from them at this moment.
     """
+    _sweep()
     root, stay = templates_root(), []
     for key, _, _ in list(_all()):
         try:
@@ -255,6 +260,12 @@ def remove_with_kernel(below: Path) -> list[Path]:
     with contextlib.suppress(OSError):  # it is not there, or not empty
         root.rmdir()
     return stay
+
+
+def _sweep() -> None:
+    """Remove what is left of templates whose removal was killed."""
+    for folder in templates_root().glob(f".*{REMOVED}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def summary() -> tuple[int, int, str | None]:

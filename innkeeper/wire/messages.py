@@ -8,6 +8,7 @@ The descriptor pool is our own, not protobuf's default one, so that both can exi
 as they do in tests.
 """
 
+from _thread import RLock
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from google.protobuf.message import Message
 
 _POOL = _message.DescriptorPool()
 _CLASSES: dict[str, Any] = {}
+_LOCK = RLock()
+"""Held while a class is made: upb lets other threads run meanwhile, which would make another."""
 
 
 def load(namespace: dict[str, Any], serialized: bytes) -> Any:
@@ -55,11 +58,13 @@ def pool() -> Any:
 
 
 def _class(descriptor: Any) -> Any:
-    known = _CLASSES.get(descriptor.full_name)
-    if known is None:
-        known = _message.MessageMeta(descriptor.name, (Message,), {"DESCRIPTOR": descriptor, "__module__": __name__})
-        _CLASSES[descriptor.full_name] = known
-    return known
+    """Return the one class of a descriptor, whichever thread asks for it first."""
+    with _LOCK:
+        known = _CLASSES.get(descriptor.full_name)
+        if known is None:
+            known = _message.MessageMeta(descriptor.name, (Message,), {"DESCRIPTOR": descriptor, "__module__": __name__})
+            _CLASSES[descriptor.full_name] = known
+        return known
 
 
 def _enum_value(file: Any, name: str) -> int | None:

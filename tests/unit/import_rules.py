@@ -41,7 +41,15 @@ PACKAGES = (
     Package(
         "innkeeper.vm",
         "QEMU: accelerator, vsock or virtio-serial, disks, shares, network, console, lifetime",
-        ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.progress", "innkeeper.dial", "innkeeper.wire"),
+        (
+            "innkeeper.errors",
+            "innkeeper.files",
+            "innkeeper.libc",
+            "innkeeper.paths",
+            "innkeeper.progress",
+            "innkeeper.dial",
+            "innkeeper.wire",
+        ),
     ),
     Package("innkeeper.skopeo", "skopeo with its errors as one line each", ("innkeeper.errors", "innkeeper.programs")),
     Package(

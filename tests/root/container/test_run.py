@@ -27,7 +27,7 @@ def test_is_pid_1_alone_in_its_namespace(box: Box) -> None:
 
 def test_a_signal_gives_128_and_its_number(box: Box) -> None:
     async def use(container: Container) -> int:
-        container.signal("", signal.SIGKILL)
+        container.init.signal(signal.SIGKILL)
         return await container.init.wait()
 
     assert box.during(box.document("sleep", "100"), use) == 137
@@ -38,7 +38,7 @@ def test_terminate_reaches_a_handler(box: Box) -> None:
 
     async def use(container: Container) -> tuple[bytes, bytes, int]:
         ready = await container.init.stdio.read_stdout(100)
-        container.signal("", signal.SIGTERM)
+        container.init.signal(signal.SIGTERM)
         return ready, await container.init.stdio.read_stdout(100), await container.init.wait()
 
     assert box.during(doc, use) == (b"ready\n", b"got it\n", 3)
@@ -142,7 +142,7 @@ def test_lifecycle(box: Box) -> None:
         with pytest.raises(WrongState, match="stopped: cannot exec"):
             await execute(container, "true")
         with pytest.raises(WrongState, match="stopped: cannot signal"):
-            container.signal("", signal.SIGTERM)
+            container.init.signal(signal.SIGTERM)
         await container.remove()
 
     loop.run(main())
