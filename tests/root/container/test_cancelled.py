@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent import loop
+from agent.container import container as container_module
 from agent.container import hooks
 from agent.container.cgroup import files
 from agent.container.cgroup.manager import Cgroup
@@ -203,6 +204,22 @@ def test_a_creation_that_has_failed(box: Box, step: str) -> None:
             return cut
 
         await at_each_await(create)
+
+    loop.run(main())
+
+
+def test_a_hook_cannot_hold_a_creation_that_has_failed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could remove the container, and with it end a poststop hook without a timeout."""
+    monkeypatch.setattr(container_module, "FAILED_HOOKS_SECONDS", 0.5)
+    doc = box.document(*SLEEP)
+    wait = {"path": "/bin/busybox", "args": ["sleep", "1000"]}
+    doc["hooks"] = {"prestart": [{"path": "/bin/busybox", "args": ["false"]}], "poststop": [wait]}
+
+    async def main() -> None:
+        before = owned()
+        with loop.timeout(20), pytest.raises(StepFailed, match="ended with status 1"):
+            await box.create(doc)
+        assert owned() == before
 
     loop.run(main())
 

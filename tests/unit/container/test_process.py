@@ -14,6 +14,7 @@ import pytest
 from agent import loop
 from agent.container import exec_
 from agent.container import process as process_module
+from agent.container.control_socket import ControlSocket
 from agent.container.init import child_error
 from agent.container.process import UNKNOWN_STATUS, ContainerProcess
 from agent.container.process_io import ProcessIO
@@ -90,6 +91,23 @@ def test_a_child_that_dies_is_reported_with_its_status(hooks: bool, step: str, m
             await (process.start(hooks=True) if hooks else process.wait_created())
 
     with_process(body)
+
+
+def test_a_receiver_whose_socket_is_closed_gets_the_end_of_file() -> None:
+    """Whether it waits then or asks later: the process was removed meanwhile."""
+
+    async def main() -> None:
+        control, other = ControlSocket.pair()
+        try:
+            waiting = loop.spawn(control.receive(10), name="receive")
+            await loop.sleep(0)
+            control.close()
+            assert await waiting.wait() == (b"", [])
+            assert await control.receive(10) == (b"", [])
+        finally:
+            os.close(other)
+
+    loop.run(main())
 
 
 def test_a_child_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

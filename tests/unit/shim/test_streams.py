@@ -1,6 +1,7 @@
 """Standard streams: fifos whose reader is late or goes away, files, programs that take logs, and what is refused."""
 
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,24 @@ def test_a_program_that_does_not_end_is_killed(tmp_path: Path, program: Path, mo
         os.close(end)
         made.closed()
     eventually(lambda: not Path(f"/proc/{made.pid}").exists())
+
+
+def test_a_pipe_of_which_one_end_cannot_be_moved_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+
+    def move(fd: int, command: int, argument: int) -> int:
+        if moved:
+            raise OSError(errno.EMFILE, "too many open files")
+        moved.append(real(fd, command, argument))
+        return moved[0]
+
+    real = fcntl.fcntl
+    monkeypatch.setattr(fcntl, "fcntl", move)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="too many open files"), logger._pipe():
+        raise AssertionError("not reached")
+    assert os.listdir("/proc/self/fd") == before
+    assert moved
 
 
 def test_a_program_without_a_pidfd_is_ended(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

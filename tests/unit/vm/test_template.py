@@ -168,6 +168,14 @@ def test_a_copy_of_the_folder_is_not_a_template(root: Path) -> None:
         raise AssertionError("not reached")
 
 
+def test_what_a_killed_removal_left_is_swept(root: Path) -> None:
+    left = root / f".key.0123abcd{template.REMOVED}"
+    left.mkdir(parents=True)
+    (left / "ram").write_bytes(b"x")
+    template.prune()
+    assert not left.exists()
+
+
 def test_one_that_is_being_removed_is_not_there_and_not_damaged(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(root, "key")
     lock = files.lock(root / "key" / "lock", flags=os.O_RDONLY)

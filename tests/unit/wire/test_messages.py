@@ -64,3 +64,24 @@ def test_names_of_a_module() -> None:
         request_class("grpc.AgentService", "Absent")
     with pytest.raises(AttributeError, match="Absent"):
         _ = agent_pb2.Absent  # type: ignore[attr-defined]
+
+
+def test_threads_that_ask_at_once_get_one_class() -> None:
+    """In an interpreter of its own: the first class of a process takes the longest, and lets other threads run."""
+    program = """
+from threading import Barrier, Thread
+from innkeeper.wire.pb import agent_pb2
+barrier, found = Barrier(8), []
+def ask():
+    barrier.wait()
+    found.append(agent_pb2.CreateContainerRequest)
+threads = [Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(found), len(set(map(id, found))))
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout == "8 1\n"
