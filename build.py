@@ -56,7 +56,8 @@ def main() -> int:
         return error.exit_status
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     if extra or not sys.flags.no_site:
-        return os.execv(python, [str(python), "-m", "innkeeper.cli", *sys.argv[1:]])
+        # -P: not the innkeeper of a folder that a user happens to be in.
+        return os.execv(python, [str(python), "-P", "-m", "innkeeper.cli", *sys.argv[1:]])
     sys.path.append(str(python.parents[1] / "lib" / Path(os.__file__).parent.name / "site-packages"))
     sys.executable = str(python)  # what we start, as a container's monitor, has the same packages
     from innkeeper import cli

@@ -29,7 +29,7 @@ def start(resolved: ResolvedRun | Fork) -> str:
 
     Raises InnkeeperError with the monitor's error, or if the monitor ends without a reply.
     """
-    argv = [sys.executable, "-m", "innkeeper.engine.monitor", *([QUIET] if progress.is_quiet() else [])]
+    argv = [sys.executable, "-P", "-m", "innkeeper.engine.monitor", *([QUIET] if progress.is_quiet() else [])]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin is not None and process.stdout is not None
     line = b""

@@ -144,7 +144,7 @@ def make_now(host: HostPrograms, clone: VmConfig, key: str) -> None:
 
 def _maker(*arguments: str) -> "subprocess.Popen[bytes]":
     """Start the process that makes templates. It waits for its order on standard input."""
-    argv = [sys.executable, "-m", "innkeeper.engine.template_maker", *arguments]
+    argv = [sys.executable, "-P", "-m", "innkeeper.engine.template_maker", *arguments]
     null = subprocess.DEVNULL
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
 

@@ -118,7 +118,7 @@ def test_what_needs_more_packages_is_run_by_the_python_of_the_environment(argv: 
     python.write_text('#!/bin/sh\necho "$PYTHONPATH: $*"\n')
     python.chmod(0o755)
     done = subprocess.run(argv, env={**environment, "PYTHONPATH": "/mine"}, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == f"{ROOT}:/mine: -m innkeeper.cli {' '.join(argv[argv.index(str(ROOT / 'build.py')) + 1 :])}\n", done.stderr
+    assert done.stdout == f"{ROOT}:/mine: -P -m innkeeper.cli {' '.join(argv[argv.index(str(ROOT / 'build.py')) + 1 :])}\n", done.stderr
 
 
 def test_a_run_of_what_is_built_and_fetched_imports_nothing_of_the_build() -> None:

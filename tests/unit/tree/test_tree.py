@@ -1,5 +1,6 @@
 """A clone is enough: nothing in the tree is looked for outside of it."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,3 +31,16 @@ def test_nothing_beside_the_tree_is_named(folder: str) -> None:
 
 def test_no_file_is_large() -> None:
     assert [str(path) for path in files() if path.stat().st_size > LARGEST] == []
+
+
+def test_our_modules_are_run_with_safe_path() -> None:
+    """`python -m` takes a package of the current folder first, which may be anybody's: -P leaves it out."""
+    product = [ROOT / "build.py", *(ROOT / "innkeeper").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    found = []
+    for path in product:
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = [part.value for part in node.elts if isinstance(part, ast.Constant)] if isinstance(node, ast.List) else []
+            if "-m" in words and any(isinstance(word, str) and word.startswith("innkeeper.") for word in words):
+                found.append((path.name, "-P" in words))
+    assert len(found) >= 3
+    assert [name for name, safe in found if not safe] == []
