@@ -80,7 +80,7 @@ def _run(node: "Node", *options: str) -> None:
 
 def _make_template(node: "Node") -> None:
     """Make the template of the node's second configuration. Raises InnkeeperError."""
-    argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(node.folder / "template.toml")]
+    argv = [sys.executable, "-P", "-m", "innkeeper.cli", "shim", "template", "--config", str(node.folder / "template.toml")]
     done = subprocess.run(argv, cwd=paths.project_root(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise InnkeeperError(done.stderr.strip().removeprefix("error: "))
