@@ -17,14 +17,6 @@ from innkeeper.vm.vsock import Backend
 
 SAVE_SECONDS = 30.0
 """Seconds that QEMU may take to end once its state is saved."""
-UNPLUG_SECONDS = 60.0
-"""Seconds that a guest may take to let a device go. The slot alone waits five."""
-CLEAR_PAGES = "init_on_alloc=1"
-"""The kernel parameter by which a page that is used again holds nothing of its earlier use.
-
-A page of the kernel's objects keeps its old content where no object was made yet, and it is never
-free. Debian's kernel has this by default.
-"""
 RAM = "ram"
 """The file of the guest's memory, in the folder of a VM that is going to be saved."""
 
@@ -48,8 +40,7 @@ class CloneableVm(VirtualMachine):
         return VirtioSerial(self.folder, resume=self.template is not None)
 
     def _launch(self, backend: Backend | type[Backend], forwards: tuple[Forward, ...]) -> qemu.Launch:
-        launch = super()._launch(backend, forwards)
-        return replace(launch, cmdline=f"{launch.cmdline} {CLEAR_PAGES}", ram=RAM, generation=qemu.new_generation())
+        return replace(super()._launch(backend, forwards), ram=RAM, generation=qemu.new_generation())
 
     def _start_qemu(self, launch: qemu.Launch, fds: tuple[int, ...] = ()) -> list[str]:
         assert self.qmp is not None
@@ -130,22 +121,6 @@ class CloneableVm(VirtualMachine):
                 raise QmpError(f"QEMU forwards no port: {complaint.strip()}")
         self.config = replace(self.config, disks=disks)
 
-    def take_free_pages(self) -> None:
-        """Plug in a device by which the guest reports free pages. QEMU makes holes of them.
-
-        No clone may have it: the file is that of all clones. Raises QmpError.
-        """
-        assert self.qmp is not None, "start() comes first"
-        self.qmp.execute("device_add", qemu.reporting_device())
-
-    def leave_free_pages(self) -> None:
-        """Unplug that device. Raises QmpError if the guest does not let it go."""
-        assert self.qmp is not None, "start() comes first"
-        name = qemu.reporting_device()["id"]
-        self.qmp.execute("device_del", {"id": name})
-        while self.qmp.event("DEVICE_DELETED", seconds=UNPLUG_SECONDS)["data"].get("device") != name:
-            pass  # a part of it
-
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM.
 
@@ -158,7 +133,6 @@ class CloneableVm(VirtualMachine):
         self._stopping = True
         self.qmp.execute("quit")
         self.wait(SAVE_SECONDS)
-        with open(self.folder / RAM, "r+b") as ram:
-            saved_state.punch_zeros(ram.fileno())
+        with open(self.folder / RAM, "rb") as ram:
             os.fsync(ram.fileno())
         template.publish(key, self.folder / RAM, state, self.config.kernel)

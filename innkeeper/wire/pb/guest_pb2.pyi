@@ -136,14 +136,6 @@ class ClockResponse(_message.Message):
     realtime_ns: int
     def __init__(self, realtime_ns: _Optional[int] = ...) -> None: ...
 
-class PrepareTemplateRequest(_message.Message):
-    __slots__ = ("report_free_pages", "padding")
-    REPORT_FREE_PAGES_FIELD_NUMBER: _ClassVar[int]
-    PADDING_FIELD_NUMBER: _ClassVar[int]
-    report_free_pages: bool
-    padding: bytes
-    def __init__(self, report_free_pages: _Optional[bool] = ..., padding: _Optional[bytes] = ...) -> None: ...
-
 class ResumeCloneRequest(_message.Message):
     __slots__ = ("entropy", "realtime_ns", "generation", "hardware_addresses")
     class HardwareAddress(_message.Message):
