@@ -22,6 +22,15 @@ class Package:
 
 _KERNEL = ("agent.errors", "agent.linux", "agent.loop")
 _GUEST_STATE = (*_KERNEL, "agent.worker", "agent.device", "innkeeper.wire")
+_CONTAINERS = (
+    *_GUEST_STATE,
+    "agent.run_to_completion",
+    "agent.config",
+    "agent.event_log",
+    "agent.container_events",
+    "agent.log",
+    "agent.container",
+)
 _HOST = ("innkeeper.errors", "innkeeper.files", "innkeeper.paths", "innkeeper.progress", "innkeeper.programs")
 
 PACKAGES = (
@@ -156,37 +165,12 @@ PACKAGES = (
     Package(
         "agent.pod",
         "containers by id; from the host's request to the guest's specification; shared namespaces",
-        (
-            *_GUEST_STATE,
-            *(
-                "agent.run_to_completion",
-                "agent.config",
-                "agent.event_log",
-                "agent.container_events",
-                "agent.log",
-                "agent.container",
-                "agent.storage",
-            ),
-        ),
+        (*_CONTAINERS, "agent.storage"),
     ),
     Package(
         "agent.sandbox",
         "the guest's state: what its containers share, shutdown",
-        (
-            *_GUEST_STATE,
-            *(
-                "agent.run_to_completion",
-                "agent.config",
-                "agent.event_log",
-                "agent.container_events",
-                "agent.log",
-                "agent.container",
-                "agent.pod",
-                "agent.policy",
-                "agent.storage",
-                "agent.network",
-            ),
-        ),
+        (*_CONTAINERS, "agent.pod", "agent.policy", "agent.storage", "agent.network"),
     ),
     Package("agent.service", "listener, dispatch, one small handler for each RPC", ("agent", "innkeeper.wire")),
     Package("agent.vsock_services", "services on further vsock ports: log, console, streams", ("agent", "innkeeper.wire")),
