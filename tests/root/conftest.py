@@ -8,6 +8,7 @@ import pytest
 
 from agent.container.cgroup import device_program
 from agent.container.host_context import HostContext
+from tests.descriptors import open_descriptors
 from tests.mounts import mounts
 from tests.root.container_helpers import FIRST, Box, busybox_root, cgroup2, open_parents
 
@@ -47,7 +48,7 @@ def _descriptors() -> set[str]:
     while device_program._programs:
         os.close(device_program._programs.popitem()[1])
     result = set()
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in open_descriptors():
         try:
             result.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
         except FileNotFoundError:

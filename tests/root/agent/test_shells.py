@@ -1,6 +1,5 @@
 """Processes of the guest itself, and ids that two calls give at once."""
 
-import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ from agent.linux.reaper import reaper
 from agent.pod.shell import Shells
 from agent.service.guest_service import start_shell
 from innkeeper.wire.pb.guest_pb2 import StartShellRequest
+from tests.descriptors import open_descriptors
 from tests.needs import needs
 from tests.root.container_helpers import PATH, Box
 
@@ -42,9 +42,9 @@ def test_two_shells_with_one_id_at_once() -> None:
         assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
-    before = os.listdir("/proc/self/fd"), len(reaper)
+    before = open_descriptors(), len(reaper)
     loop.run(main())
-    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+    assert (open_descriptors(), len(reaper)) == before
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -60,9 +60,9 @@ def test_a_shell_that_does_not_start_leaves_its_id(cancelled: bool) -> None:
         assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
-    before = os.listdir("/proc/self/fd"), len(reaper)
+    before = open_descriptors(), len(reaper)
     loop.run(main())
-    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+    assert (open_descriptors(), len(reaper)) == before
 
 
 def test_an_exec_that_fails_while_somebody_waits_for_it(box: Box) -> None:

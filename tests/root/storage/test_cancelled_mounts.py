@@ -14,6 +14,7 @@ from agent.linux.reaper import reaper
 from agent.storage.driver import mount_async, mount_filesystem, mount_in_worker
 from agent.storage.mounted import Mounted, mount_ids
 from agent.storage.options import parse
+from tests.descriptors import open_descriptors
 from tests.needs import needs
 
 pytestmark = [pytest.mark.root, needs("module:prctl")]
@@ -54,10 +55,10 @@ def point(tmp_path: Path) -> str:
     return str(tmp_path / "point")
 
 
-def _state() -> tuple[list[str], list[str], int]:
+def _state() -> tuple[list[int], list[str], int]:
     """Descriptors, mounts of tests in this process, children."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return os.listdir("/proc/self/fd"), [line for line in mounts if "/point " in line], len(reaper)
+    return open_descriptors(), [line for line in mounts if "/point " in line], len(reaper)
 
 
 async def _mounted(point: str) -> None:

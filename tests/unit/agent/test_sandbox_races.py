@@ -1,6 +1,5 @@
 """The sandbox while many create, use and remove containers at once, and its end at any moment: what is there works, and nothing is left."""
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from agent import event_log, loop
 from agent.errors import AlreadyExists, NotFound, StepFailed, WrongState
 from innkeeper.wire.pb.agent_pb2 import Storage
+from tests.descriptors import open_descriptors
 from tests.unit.agent.fake_guest import KILLED, Guest, start
 from tests.unit.storage import kernel
 
@@ -118,7 +118,7 @@ def test_any_order(
         guest = new_guest(patch, tmp_path_factory, parks, fails)
 
         async def body() -> None:
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(open_descriptors())
             await guest.create(storages=[Storage(driver="9p", source="tag", mount_point=str(guest.folder / "shared"))])
             tasks = [(client, start(live(guest, client))) for client in clients]
             ending: list[loop.Task[None]] = []
@@ -142,7 +142,10 @@ def test_any_order(
             while guest.sandbox.containers._removing:  # goes on though its caller was cancelled
                 await loop.sleep(0)
             if not ending:
-                assert (guest.ids, list(guest.mounts.mounts)) == ([], [str(guest.folder / "shared")])
+                # A removal that fails is tried again by its client, unless that was cancelled meanwhile.
+                may_stay = {client.id for client in clients if client.cancelled_after is not None and f"remove {client.id}" in fails}
+                assert set(guest.ids) <= may_stay
+                assert guest.ids or list(guest.mounts.mounts) == [str(guest.folder / "shared")]
                 ending.append(start(destroy()))
             await ending[0].wait()
             assert {process.exit_status for process in guest.processes} <= {KILLED}
@@ -150,6 +153,6 @@ def test_any_order(
                 whole, rest = kinds[: len(kinds) // 3 * 3], kinds[len(kinds) // 3 * 3 :]
                 assert whole == [event_log.CREATED, event_log.EXITED, event_log.REMOVED] * (len(whole) // 3)
                 assert rest == ([event_log.CREATED, event_log.EXITED] if id in guest.ids else [])
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(open_descriptors()) == before
 
         guest.run(body)

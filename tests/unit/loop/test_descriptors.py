@@ -10,6 +10,7 @@ import pytest
 
 from agent.loop import Event, TaskCancelled, on_signal, readable, run, sleep, spawn, timeout, writable
 from agent.loop.task import running_loop
+from tests.descriptors import open_descriptors
 
 
 @contextmanager
@@ -252,11 +253,11 @@ def test_a_hook_can_be_replaced() -> None:
 
 
 def test_no_descriptor_of_the_loop_outlives_it() -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
 
     async def main() -> None:
         on_signal(signal.SIGUSR1, lambda: None)
         await sleep(0.001)
 
     run(main())
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

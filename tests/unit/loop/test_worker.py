@@ -13,6 +13,7 @@ from agent.errors import Refused, StepFailed
 from agent.linux.reaper import reaper
 from agent.worker import MAX_OUTCOME, NotStarted, run_in_worker
 from innkeeper.wire import status
+from tests.descriptors import open_descriptors
 from tests.eventually import DEADLINE
 from tests.needs import needs
 
@@ -108,10 +109,10 @@ def test_a_cancelled_wait_kills_the_worker() -> None:
         await loop.sleep(0.2)
 
     began = len(reaper)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(open_descriptors())
     loop.run(main())
     assert len(reaper) == began
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(open_descriptors()) == descriptors
 
 
 def _write(fd: int) -> None:
@@ -132,7 +133,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(call: str, at: int, monk
         return real(*arguments)
 
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
-    before = os.listdir("/proc/self/fd"), len(reaper)
+    before = open_descriptors(), len(reaper)
     monkeypatch.setattr(os, call, fails)
 
     async def main() -> None:
@@ -151,7 +152,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(call: str, at: int, monk
     assert calls >= at
     with pytest.raises(BlockingIOError):
         os.read(read_end, 1)
-    assert (os.listdir("/proc/self/fd"), len(reaper)) == before
+    assert (open_descriptors(), len(reaper)) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     os.close(read_end)

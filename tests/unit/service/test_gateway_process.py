@@ -8,6 +8,7 @@ import pytest
 from agent import loop
 from agent.linux.reaper import reaper
 from agent.service import gateway_process
+from tests.descriptors import open_descriptors
 from tests.needs import needs
 
 pytestmark = needs("module:prctl")
@@ -17,7 +18,7 @@ pytestmark = needs("module:prctl")
 def descriptors(monkeypatch: pytest.MonkeyPatch) -> int:
     """How many descriptors are open before a program that never listens is the gateway."""
     monkeypatch.setattr(gateway_process, "_program", lambda: (["/bin/sh", "-c", "exec sleep 1000"], dict(os.environ)))
-    return len(os.listdir("/proc/self/fd"))
+    return len(open_descriptors())
 
 
 def test_a_gateway_without_a_pidfd_is_ended(descriptors: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +34,7 @@ def test_a_gateway_without_a_pidfd_is_ended(descriptors: int, monkeypatch: pytes
         loop.run(gateway_process.start([]))
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
-    assert (len(reaper), len(os.listdir("/proc/self/fd"))) == (0, descriptors)
+    assert (len(reaper), len(open_descriptors())) == (0, descriptors)
 
 
 def test_a_start_that_is_given_up_ends_the_gateway(descriptors: int) -> None:
@@ -42,4 +43,4 @@ def test_a_start_that_is_given_up_ends_the_gateway(descriptors: int) -> None:
             await gateway_process.start([])
 
     loop.run(main())
-    assert (len(reaper), len(os.listdir("/proc/self/fd"))) == (0, descriptors)
+    assert (len(reaper), len(open_descriptors())) == (0, descriptors)

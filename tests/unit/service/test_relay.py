@@ -9,6 +9,7 @@ import pytest
 
 from agent import loop
 from agent.service import relay
+from tests.descriptors import open_descriptors
 
 Ends = tuple[loop.Socket, loop.Socket]
 Body = Callable[[loop.Socket, loop.Socket, "loop.Task[None]"], Coroutine[Any, Any, None]]
@@ -16,7 +17,7 @@ Body = Callable[[loop.Socket, loop.Socket, "loop.Task[None]"], Coroutine[Any, An
 
 def relayed(body: Body) -> None:
     """Run `body` with the far ends of a relay's two connections: the client's, the server's, and the relay's task."""
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
 
     async def main() -> None:
         client, client_near = loop.socket_pair()
@@ -32,7 +33,7 @@ def relayed(body: Body) -> None:
                 sock.close()
 
     loop.run(main())
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 async def send(sock: loop.Socket, data: bytes) -> None:

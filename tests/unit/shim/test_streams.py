@@ -13,6 +13,7 @@ from innkeeper.shim import logger, streams
 from innkeeper.shim.errors import CallError
 from innkeeper.shim.process import Stdio
 from innkeeper.shim.streams import Input, Output
+from tests.descriptors import open_descriptors
 from tests.eventually import eventually, poll
 
 
@@ -112,7 +113,7 @@ def test_a_fifo_whose_second_descriptor_cannot_be_opened(fifo: Path, monkeypatch
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_program_takes_both_outputs(tmp_path: Path, program: Path, terminal: bool) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     target = f"binary://{tmp_path}/log%20ger?to={tmp_path}/x&a=b+c&a=second&empty="
     ends = streams.outputs(Stdio(stdout=target, stderr="" if terminal else target, terminal=terminal, id="one", namespace="ours"))
     for end, data in zip(ends, (b"to stdout", b"to stderr"), strict=False):
@@ -122,7 +123,7 @@ def test_a_program_takes_both_outputs(tmp_path: Path, program: Path, terminal: b
     logger.finish()
     written = [(tmp_path / f"x.{name}").read_text() for name in ("about", "out", "err")]
     assert written == [f"to {tmp_path}/x a b c empty  one ours \n", "to stdout", "" if terminal else "to stderr"]
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_a_program_that_does_not_end_is_killed(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +148,10 @@ def test_a_pipe_of_which_one_end_cannot_be_moved_leaves_none_open(monkeypatch: p
 
     real = fcntl.fcntl
     monkeypatch.setattr(fcntl, "fcntl", move)
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with pytest.raises(OSError, match="too many open files"), logger._pipe():
         raise AssertionError("not reached")
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
     assert moved
 
 
@@ -164,11 +165,11 @@ def test_a_program_without_a_pidfd_is_ended(program: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "pidfd_open", pidfd_open)
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(OSError, match="Too many open files"):
         logger.Logger(f"binary://{program}", "one", "ours")
     assert not Path(f"/proc/{started[0]}").exists()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,11 @@ def test_a_program_without_a_pidfd_is_ended(program: Path, monkeypatch: pytest.M
 )
 def test_a_program_that_does_not_begin(program: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, message: str) -> None:
     monkeypatch.setattr(logger, "READY_SECONDS", 1 if script == "exec sleep 100" else 10)
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     program.write_text(f"#!/bin/sh\n{script}\n") if script else program.unlink()
     with pytest.raises(CallError, match=message):
         opened(f"binary://{program}")
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(

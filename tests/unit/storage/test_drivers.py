@@ -15,6 +15,7 @@ from agent.storage import disk, ephemeral, erofs_layers, overlayfs, tree, watcha
 from agent.storage.manager import StorageManager, driver_of, grouped, mount_storages
 from agent.storage.options import OVERLAY_RW
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
+from tests.descriptors import open_descriptors
 from tests.unit.storage.kernel import Kernel, mode_of
 
 GROUP = os.getgid()
@@ -79,10 +80,10 @@ def test_a_bind_of_a_file_with_attributes(mounts: Kernel, tmp_path: Path) -> Non
 def test_a_bind_that_fails_leaves_nothing(call: str, mounts: Kernel, tmp_path: Path) -> None:
     mounts.fails = {call}
     (tmp_path / "source").mkdir()
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with pytest.raises(StepFailed, match=f"{call} fails"):
         attach(storage("bind", tmp_path / "point", "ro", "private", source=str(tmp_path / "source")))
-    assert (mounts.mounts, os.listdir("/proc/self/fd")) == ({}, before)
+    assert (mounts.mounts, open_descriptors()) == ({}, before)
 
 
 def test_an_unmount_that_fails_is_reported(mounts: Kernel, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from agent.linux import dm
 from agent.storage import copyfile, guest_program, verity
 from agent.storage.copyfile import MAX_OPEN, FileCopies
 from innkeeper.wire.pb.agent_pb2 import CopyFileRequest
+from tests.descriptors import open_descriptors
 from tests.eventually import DEADLINE, eventually
 from tests.unit.storage.kernel import Kernel, mode_of, run_here
 
@@ -239,10 +240,10 @@ def test_a_program_whose_second_file_cannot_be_made(tmp_path: Path, monkeypatch:
         return create(name, *flags)
 
     monkeypatch.setattr(os, "memfd_create", memfd_create)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     with pytest.raises(OSError, match="Too many open files"):
         loop.run(guest_program.run_program("program", [], field="f"))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_program_ends_with_the_call_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from agent.storage.manager import StorageManager
 from agent.storage.options import OVERLAY_RW
 from innkeeper.wire.pb.agent_pb2 import FSGroup, Storage
 from tests.cancellation import at_each_await, cancelled_at
+from tests.descriptors import open_descriptors
 from tests.unit.storage import kernel
 from tests.unit.storage.kernel import Kernel
 
@@ -122,7 +123,7 @@ def test_nothing_is_left(
             async def work() -> None:
                 got.append(await table.acquire(storages[0], "box", storages if len(storages) > 1 else ()))
 
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(open_descriptors())
             try:
                 cut = await cancelled_at(number, work())
             except AgentError as error:
@@ -132,7 +133,7 @@ def test_nothing_is_left(
             assert [table.users(storage.mount_point) for storage in storages] == [0] * len(storages)
             assert (mounts.mounts, devices) == ({}, set()), f"await {number}"
             assert list(tmp_path.glob("run/box/*")) == [], f"await {number}"
-            assert len(os.listdir("/proc/self/fd")) == before, f"await {number}"
+            assert len(open_descriptors()) == before, f"await {number}"
             return cut
 
         await at_each_await(mount)

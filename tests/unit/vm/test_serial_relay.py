@@ -16,6 +16,7 @@ from agent.virtio_serial import SerialPort
 from innkeeper.vm import serial_relay
 from innkeeper.vm.serial_relay import SerialRelay
 from innkeeper.wire.multiplexer import WINDOW
+from tests.descriptors import open_descriptors
 from tests.eventually import eventually
 
 PORT = 1024
@@ -82,7 +83,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     monkeypatch.setattr(sockets, "VIRTIO_SERIAL", True)
     connectors: dict[int, Socket] = {}
     monkeypatch.setattr(sockets, "_connectors", connectors)
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     near, far = socket.socketpair()
     far.setblocking(False)
     waiting, ready = socket.socketpair()
@@ -103,7 +104,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     guest.relay.close()
     for sock in (far, waiting, *connectors.values()):
         sock.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.fixture
