@@ -69,7 +69,9 @@ def test_a_paused_container_stands_still(counter: str) -> None:
 
 @pytest.mark.parametrize("command", [("stop",), ("kill",), ("rm", "-f")])
 def test_a_paused_container_ends(command: tuple[str, ...]) -> None:
-    with detached(busybox_image(), "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done", options=("--name", "ends")):
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    with detached(busybox_image(), "sh", "-c", script, options=("--name", "ends")):
+        eventually(lambda: succeed("logs", "ends") == "ready\n", "a signal before the trap would be ignored")
         succeed("pause", "ends")
         succeed(*command, "ends")
         if command == ("stop",):

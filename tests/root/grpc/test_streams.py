@@ -182,7 +182,7 @@ def test_a_terminal_is_resized_and_has_no_stderr(agent: GrpcAgent) -> None:
 
 def test_refused_input_is_told_and_ends_nothing(agent: GrpcAgent) -> None:
     with agent.channel() as channel:
-        process = attached(channel, "refusing", "/bin/sh", "-c", "exec <&-; echo closed; trap 'exit 5' USR1; while :; do sleep 0.05; done")
+        process = attached(channel, "refusing", "/bin/sh", "-c", "exec <&-; trap 'exit 5' USR1; echo closed; while :; do sleep 0.05; done")
         process.until(b"closed")
         process.send(stdin=b"unread")
         process.send(resize=AttachRequest.Size(rows=1, columns=1))
