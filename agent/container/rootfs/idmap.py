@@ -30,7 +30,7 @@ def mapped_namespace(uid_mappings: Mappings, gid_mappings: Mappings) -> int:
         procfs.write(f"{pid}/uid_map", mapping_lines(uid_mappings))
         return procfs.open_link(f"{pid}/ns/user")
     finally:
-        p.pidfd_send_signal(pidfd, signal.SIGKILL)
+        p.kill(pidfd)
         # The child sleeps, and holds nothing: reaping it takes only as long as freeing its memory.
         reaper.collect(child, block=True)
         os.close(pidfd)
