@@ -4,11 +4,17 @@ import gc
 import os
 
 
-def open_descriptors() -> list[int]:
-    """Return the numbers of this process' open descriptors, in order.
+def open_descriptors() -> frozenset[str]:
+    """Return this process' open descriptors, each with what it is open for.
 
-    Objects that only wait for the garbage collector are collected first: they may be an earlier test's, and would be
-    closed between two calls.
+    A test asserts that there are none afterwards that were not there before (`<=`). Fewer may be: a thread of an earlier test
+    ends meanwhile. Objects that only wait for the garbage collector are collected first.
     """
     gc.collect()
-    return [number for number in sorted(map(int, os.listdir("/proc/self/fd"))) if os.path.lexists(f"/proc/self/fd/{number}")]
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:  # that of listdir
+            continue
+    return frozenset(found)

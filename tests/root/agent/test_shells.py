@@ -42,9 +42,10 @@ def test_two_shells_with_one_id_at_once() -> None:
         assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
-    before = open_descriptors(), len(reaper)
+    before, children = open_descriptors(), len(reaper)
     loop.run(main())
-    assert (open_descriptors(), len(reaper)) == before
+    assert open_descriptors() <= before
+    assert len(reaper) == children
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -60,9 +61,10 @@ def test_a_shell_that_does_not_start_leaves_its_id(cancelled: bool) -> None:
         assert sandbox.containers.shells.processes == {}
 
     procfs.handle()  # kept by design
-    before = open_descriptors(), len(reaper)
+    before, children = open_descriptors(), len(reaper)
     loop.run(main())
-    assert (open_descriptors(), len(reaper)) == before
+    assert open_descriptors() <= before
+    assert len(reaper) == children
 
 
 def test_an_exec_that_fails_while_somebody_waits_for_it(box: Box) -> None:

@@ -55,7 +55,7 @@ def point(tmp_path: Path) -> str:
     return str(tmp_path / "point")
 
 
-def _state() -> tuple[list[int], list[str], int]:
+def _state() -> tuple[frozenset[str], list[str], int]:
     """Descriptors, mounts of tests in this process, children."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return open_descriptors(), [line for line in mounts if "/point " in line], len(reaper)

@@ -109,10 +109,10 @@ def test_a_cancelled_wait_kills_the_worker() -> None:
         await loop.sleep(0.2)
 
     began = len(reaper)
-    descriptors = len(open_descriptors())
+    descriptors = open_descriptors()
     loop.run(main())
     assert len(reaper) == began
-    assert len(open_descriptors()) == descriptors
+    assert open_descriptors() <= descriptors
 
 
 def _write(fd: int) -> None:
@@ -133,7 +133,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(call: str, at: int, monk
         return real(*arguments)
 
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
-    before = open_descriptors(), len(reaper)
+    before, children = open_descriptors(), len(reaper)
     monkeypatch.setattr(os, call, fails)
 
     async def main() -> None:
@@ -152,7 +152,8 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(call: str, at: int, monk
     assert calls >= at
     with pytest.raises(BlockingIOError):
         os.read(read_end, 1)
-    assert (open_descriptors(), len(reaper)) == before
+    assert open_descriptors() <= before
+    assert len(reaper) == children
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     os.close(read_end)

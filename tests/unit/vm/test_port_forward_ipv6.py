@@ -73,13 +73,13 @@ def test_an_address_is_taken_in_its_family_alone() -> None:
 
 
 def test_nothing_stays_open_of_what_cannot_be_had() -> None:
-    before = len(open_descriptors())
+    before = open_descriptors()
     with bound(socket.SOCK_STREAM) as taken:
         taken.listen()
         with pytest.raises(InnkeeperError, match="in use"):
             last = Forward("tcp", "127.0.0.1", taken.getsockname()[1], 80)
             network.resolve_ports([Forward("tcp", "", 0, 80), Forward("tcp", "::1", 0, 80), last])
-    assert len(open_descriptors()) == before
+    assert open_descriptors() <= before
 
 
 def test_a_host_without_ipv6_publishes_in_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_a_server_that_is_gone_ends_the_connection() -> None:
 
 def test_closing_ends_connections_also_where_none_more_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_forward_ipv6, "MAX_CONNECTIONS", 1)
-    before = len(open_descriptors())
+    before = open_descriptors()
     with contextlib.ExitStack() as stack:
         with relayed(socket.SOCK_STREAM) as (server, port):
             clients = [stack.enter_context(socket.create_connection(("::1", port), timeout=30)) for _ in range(3)]
@@ -127,7 +127,7 @@ def test_closing_ends_connections_also_where_none_more_is_accepted(monkeypatch: 
     for thread in threading.enumerate():
         if thread.name.startswith("relay"):
             thread.join(30)
-    assert len(open_descriptors()) == before
+    assert open_descriptors() <= before
 
 
 def test_each_client_gets_its_own_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
