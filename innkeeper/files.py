@@ -132,21 +132,27 @@ def copy_sparse(source: int, target: int) -> None:
     """
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # only a hole is left
-            raise
-        end = os.lseek(source, start, os.SEEK_HOLE)
+    for start, end in data_ranges(source):
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
             copied = os.sendfile(target, source, start, min(COPY_SIZE, end - start))
             if not copied:
                 raise OSError(errno.EIO, "the file became shorter")
             start += copied
+
+
+def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of a file that are not holes (lseek(2), SEEK_DATA). Raises OSError."""
+    size, end = os.fstat(fd).st_size, 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # only a hole is left
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def sha256(data: bytes) -> str:

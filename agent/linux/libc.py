@@ -26,6 +26,7 @@ OLDER = {
     "capset": (126, 91),
     "prctl": (157, 167),
     "personality": (135, 92),
+    "add_key": (248, 217),
     "keyctl": (250, 219),
     "ioprio_set": (251, 30),
     "sched_setattr": (314, 274),

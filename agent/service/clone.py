@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING
 from agent import log
 from agent.errors import Refused, WrongState
 from agent.event_log import RESUMED
-from agent.linux.libc import trim_heap
+from agent.linux.heap import wipe_free_blocks
+from agent.loop import current_task, spawn
 from agent.network.link import check_hardware_address, check_name
 from agent.service.guest import add_entropy
+from agent.service.wipe import wipe_guest
 from innkeeper.wire.pb.empty_pb2 import Empty
 from innkeeper.wire.pb.guest_pb2 import ResumeCloneResponse
 
 if TYPE_CHECKING:
+    from agent.loop import Task
     from agent.sandbox import Sandbox
     from agent.service.dispatcher import Handlers
     from innkeeper.wire.pb import guest_pb2
@@ -52,7 +55,6 @@ LATE_MODULES = (
     "agent.storage.overlayfs",
     "agent.storage.share",
     "json",
-    "pyseccomp",
 )
 """Modules that the calls of an ordinary container import when they need them."""
 SIOCSIFHWADDR = 0x8924
@@ -65,20 +67,34 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 """Read in a clone only: the kernel makes the id when it is read for the first time."""
 
 
-async def prepare_template(sandbox: "Sandbox", request: Empty) -> Empty:
-    """Import what is imported late, free what is not in use, and write cached data to disk.
+async def prepare_template(sandbox: "Sandbox", request: "guest_pb2.PrepareTemplateRequest") -> Empty:
+    """Import what is imported late, write cached data to disk, and wipe memory that is not in use.
 
-    Raises WrongState if there is a sandbox or a container.
+    Raises WrongState if there is a sandbox or a container, and StepFailed.
     """
     if sandbox.id or sandbox.containers.by_id:
         raise WrongState("a guest with a sandbox or a container is no template")
+    wipe_free_blocks()  # first: what lasts may not fill the block that it gets
     for name in LATE_MODULES:
         __import__(name)
-    gc.collect()
-    trim_heap()
-    gc.freeze()
+    from agent.container.seccomp import library  # late, too
+
+    library()
     os.sync()
+    if request.used_blocks:
+        await wipe_guest(request.used_blocks)
+        spawn(_wipe_after(current_task()), name="wipe")
+    gc.freeze()
     return Empty()
+
+
+async def _wipe_after(call: "Task[object]") -> None:
+    """Wipe this process once more when the call is over.
+
+    Its request is in a block that held another one before, and does not fill it.
+    """
+    await call.wait()
+    wipe_free_blocks()
 
 
 async def resume_clone(sandbox: "Sandbox", request: "guest_pb2.ResumeCloneRequest") -> ResumeCloneResponse:

@@ -7,6 +7,8 @@ from innkeeper.wire.pb import agent_pb2, empty_pb2, guest_pb2, health_pb2, oci_p
 
 SHORT = 60.0
 """Timeout in seconds for calls that do not wait for a process. Emulated guests are slow."""
+PADDING = 3 << 20
+"""Bytes that overwrite the buffers of a virtio-serial port several times."""
 _AGENT = "grpc.AgentService"
 _GUEST = "innkeeper.v1.Guest"
 
@@ -200,9 +202,14 @@ class Agent:
         """Return the guest's time, in nanoseconds since the epoch."""
         return self.client.call(_GUEST, "GetClock", empty_pb2.Empty(), guest_pb2.ClockResponse, self.timeout).realtime_ns
 
-    def prepare_template(self) -> None:
-        """Have the agent load everything, before the guest is saved."""
-        self.client.call(_GUEST, "PrepareTemplate", empty_pb2.Empty(), empty_pb2.Empty, self.timeout)
+    def prepare_template(self, used_blocks: int = 0) -> None:
+        """Have the agent load everything and wipe free memory, before the guest is saved.
+
+        `used_blocks` of the guest's memory have been used (`CloneableVm.used_blocks`). Without them
+        the agent wipes its own memory only, and the VM needs no device for free pages.
+        """
+        request = guest_pb2.PrepareTemplateRequest(used_blocks=used_blocks, padding=bytes(PADDING))
+        self.client.call(_GUEST, "PrepareTemplate", request, empty_pb2.Empty, self.timeout)
 
     def resume_clone(self, request: guest_pb2.ResumeCloneRequest) -> guest_pb2.ResumeCloneResponse:
         """Make a guest that was loaded from a template differ from its other clones."""

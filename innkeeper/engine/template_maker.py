@@ -7,7 +7,7 @@ input. One key is made by one process at a time.
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from innkeeper import progress
@@ -57,7 +57,7 @@ def _make(vm: CloneableVm, key: str) -> None:
     try:
         with vm:
             try:
-                _boot_and_publish(vm, key)
+                boot_and_publish(vm, key)
             except (RpcError, OSError) as error:
                 raise guest_agent.cause(vm, error) from error
     except (InnkeeperError, OSError) as error:
@@ -68,15 +68,30 @@ def _make(vm: CloneableVm, key: str) -> None:
     template.prune(keep=key)
 
 
-def _boot_and_publish(vm: CloneableVm, key: str) -> None:
+def boot_and_publish(vm: CloneableVm, key: str, use: Callable[[Agent], None] = warm_up.use_everything) -> None:
+    """Boot the VM, let `use` do something in it, and save it as the template `key`.
+
+    Nothing that `use` leaves behind without using it any more is in the template. Raises
+    InnkeeperError, RpcError and OSError.
+    """
     boot(vm, BOOT_SECONDS)
     with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
         agent = Agent(client, BOOT_SECONDS)
         agent.reseed_random(os.urandom(64))
         if vm.config.network:
             guest_setup.configure_network(agent)
-        warm_up.use_everything(agent)
+        # What lasts does not fill the memory that it gets: the agent loads it before and after it
+        # has used memory, and not in between.
         agent.prepare_template()
+        use(agent)
+        agent.prepare_template()
+    vm.take_free_pages()
+    # A new connection: nothing that the agent keeps for an older one is left.
+    with connect(vm.address(AGENT_PORT), timeout=guest_agent.CONNECT_SECONDS) as client:
+        agent = Agent(client, BOOT_SECONDS)
+        agent.prepare_template(vm.used_blocks())
+        vm.leave_free_pages()
+        agent.get_clock()  # answered when the agent has also wiped what it had for the call before
     vm.publish(key)
 
 

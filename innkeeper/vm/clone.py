@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from innkeeper.files import data_ranges
 from innkeeper.vm import failures, network, qemu, saved_state, template
 from innkeeper.vm.config import Forward, HostPrograms, VmConfig
 from innkeeper.vm.qmp import Qmp, QmpError
@@ -17,6 +18,10 @@ from innkeeper.vm.vsock import Backend
 
 SAVE_SECONDS = 30.0
 """Seconds that QEMU may take to end once its state is saved."""
+UNPLUG_SECONDS = 60.0
+"""Seconds that a guest may take to let a device go. The slot alone waits five."""
+BLOCK = 4 << 20
+"""The largest free block of the guest's kernel, in bytes (agent/service/wipe.py, USED)."""
 RAM = "ram"
 """The file of the guest's memory, in the folder of a VM that is going to be saved."""
 
@@ -121,6 +126,30 @@ class CloneableVm(VirtualMachine):
                 raise QmpError(f"QEMU forwards no port: {complaint.strip()}")
         self.config = replace(self.config, disks=disks)
 
+    def take_free_pages(self) -> None:
+        """Plug in a device by which the guest reports free pages. QEMU makes holes of them.
+
+        No clone may have it: the file is that of all clones. Raises QmpError.
+        """
+        assert self.qmp is not None, "start() comes first"
+        self.qmp.execute("device_add", qemu.reporting_device())
+
+    def used_blocks(self) -> int:
+        """Return in how many blocks the guest has used memory: what it never used is a hole.
+
+        Raises OSError.
+        """
+        with open(self.folder / RAM, "rb") as ram:
+            return len({block for start, end in data_ranges(ram.fileno()) for block in range(start // BLOCK, -(-end // BLOCK))})
+
+    def leave_free_pages(self) -> None:
+        """Unplug that device. Raises QmpError if the guest does not let it go."""
+        assert self.qmp is not None, "start() comes first"
+        name = qemu.reporting_device()["id"]
+        self.qmp.execute("device_del", {"id": name})
+        while self.qmp.event("DEVICE_DELETED", seconds=UNPLUG_SECONDS)["data"].get("device") != name:
+            pass  # a part of it
+
     def publish(self, key: str) -> None:
         """Save the state as the template `key`, which ends the VM.
 
@@ -133,6 +162,7 @@ class CloneableVm(VirtualMachine):
         self._stopping = True
         self.qmp.execute("quit")
         self.wait(SAVE_SECONDS)
-        with open(self.folder / RAM, "rb") as ram:
+        with open(self.folder / RAM, "r+b") as ram:
+            saved_state.punch_zeros(ram.fileno())
             os.fsync(ram.fileno())
         template.publish(key, self.folder / RAM, state, self.config.kernel)

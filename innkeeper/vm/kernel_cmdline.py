@@ -35,6 +35,12 @@ Not looking for it saves an error line on the console.
 """
 EMULATED = ("noreplace-smp",)
 """Parameters for TCG. Patching code is slow if each patched page has to be translated again."""
+CLEAR_PAGES = ("init_on_alloc=1",)
+"""The parameter of a cloneable VM: a page that is used again has nothing of its earlier use.
+
+A page of the kernel's objects keeps its old content where no object was made yet, and it is never
+free. Debian's kernel has this by default.
+"""
 HZ = 250
 """The guest's CONFIG_HZ, from which `lpj` (loops per jiffy) is computed.
 
@@ -87,22 +93,24 @@ def build(
     ready_port: int | None = None,
     channel: str | None = None,
     tsc_khz: int | None = None,
-    bridges: bool = False,
+    cloneable: bool = False,
     extra: Iterable[str] = (),
 ) -> str:
     """Return the command line of a guest.
 
     `ready_port` is the port of the host that the guest calls, `channel` what carries the guest's
-    ports if that is not vsock. For `tsc_khz` see `tsc`. `bridges`: a q35 has other PCI buses than
-    the root's.
+    ports if that is not vsock. For `tsc_khz` see `tsc`. `cloneable`: the guest's state can be
+    saved, and its q35 has other PCI buses than the root's.
     """
     words = [*(AARCH64 if machine_type == VIRT else X86), *ALWAYS, f"root={root_device}", f"rootfstype={root_type}", "ro"]
     if machine_type == "microvm":
         words.extend(BARE)
     elif machine_type != VIRT:
         words.extend(LEGACY_HARDWARE)
-        if not bridges:
+        if not cloneable:
             words.extend(NO_PCI_BRIDGES)
+    if cloneable:
+        words.extend(CLEAR_PAGES)
     if quiet:
         words.append("quiet")
     if tsc_khz is not None:

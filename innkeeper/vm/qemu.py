@@ -175,6 +175,14 @@ def share_device(index: int, tag: str) -> dict[str, object]:
     return {"driver": "vhost-user-fs-pci", "chardev": f"share{index}", "tag": tag, **place}
 
 
+def reporting_device() -> dict[str, object]:
+    """Return the arguments of QMP's device_add for a device that takes reports of free pages.
+
+    It is in the slot of a share for a while, see `CloneableVm.take_free_pages`.
+    """
+    return {"driver": "virtio-balloon-pci", "free-page-reporting": True, "bus": "share-port0", "id": "free-pages"}
+
+
 def card_device(tap: Tap) -> dict[str, object]:
     """Return the arguments of QMP's device_add that plug a card into a cloneable VM."""
     return {"driver": "virtio-net-pci", "netdev": "net", "mac": tap.mac, "romfile": "", "bus": "card-port", "id": "card"}

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from innkeeper.files import copy_sparse
+from innkeeper.files import copy_sparse, data_ranges
 from innkeeper.vm.qmp import Qmp, QmpError
 
 SECONDS = 60.0
@@ -22,6 +22,9 @@ SECONDS_WITH_MEMORY = 600.0
 UNLIMITED = 1 << 40
 """Bytes per second. QEMU writes 128 MiB per second by itself, for the sake of a network."""
 FICLONE = 0x40049409
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+PAGE = 4096
+READ_SIZE = 2 << 20
 READ_AHEAD = 128 << 10
 """Bytes that one call reads ahead at most (mm/readahead.c)."""
 
@@ -151,3 +154,31 @@ def copy_disk(path: Path, target: Path) -> None:
                 copy_sparse(source.fileno(), into)
     finally:
         os.close(into)
+
+
+def punch_zeros(fd: int) -> None:
+    """Make holes of the pages of a file that contain only zeros (fallocate(2)). Raises OSError."""
+    zeros = bytes(PAGE)
+    for start, end in data_ranges(fd):
+        for offset in range(start, end, READ_SIZE):
+            piece = os.pread(fd, min(READ_SIZE, end - offset), offset)
+            hole = None
+            for at in range(0, len(piece) + PAGE, PAGE):
+                if piece[at : at + PAGE] == zeros:
+                    hole = at if hole is None else hole
+                elif hole is not None:
+                    _punch_hole(fd, offset + hole, at - hole)
+                    hole = None
+
+
+def _punch_hole(fd: int, offset: int, length: int) -> None:
+    import ctypes  # only for who makes a template
+
+    from innkeeper.libc import check, libc
+
+    mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    try:
+        check(libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)), "fallocate")
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a file system without holes
+            raise

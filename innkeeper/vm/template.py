@@ -28,7 +28,7 @@ from innkeeper.errors import InnkeeperError
 from innkeeper.paths import templates_root
 from innkeeper.vm import qemu
 
-FORMAT = 1
+FORMAT = 2
 """Part of the key: to be raised when the making of templates changes."""
 LIMIT = 2 << 30
 """Bytes on disk that all templates together may take."""

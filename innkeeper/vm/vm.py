@@ -149,7 +149,7 @@ class VirtualMachine:
             tsc_khz=self._tsc_khz,
             ready_port=backend.ready_port if config.calls_out else None,
             channel=backend.channel,
-            bridges=config.cloneable,
+            cloneable=config.cloneable,
             # Disks are scanned for when they are used, not at boot: the bus has 256 addresses.
             extra=(*(("scsi_mod.scan=manual",) if config.plugs_disks else ()), *config.cmdline),
         )

@@ -1,20 +1,31 @@
 """Starting from a template: the same container as from a boot, its own identity, and a boot when anything is wrong."""
 
 import json
+import mmap
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from innkeeper import guest
+from innkeeper.client import Agent
+from innkeeper.engine import host, resolve, template_maker, templates, warm_up
 from innkeeper.engine.clones import CLOCK_TOLERANCE_NS
+from innkeeper.engine.resolve import RunRequest
+from innkeeper.image import Image, RunOptions, to_proto
+from innkeeper.image import resolve as resolve_image
+from innkeeper.image.run_plan import plan_run
 from innkeeper.paths import cache_root, templates_root
-from innkeeper.vm import registry, template
+from innkeeper.vm import CloneableVm, Disk, registry, template
+from innkeeper.wire.pb import agent_pb2
 from tests import go_helpers
 from tests.eventually import eventually
 from tests.images import busybox_image, java_image, python_image
@@ -25,6 +36,8 @@ pytestmark = pytest.mark.vm
 CLONE = ("run", "--rm", "--start", "template")
 """Without a template, this makes one first."""
 CLONES_AT_ONCE = 8
+MAKER_SECONDS = 300.0
+"""Seconds that a maker may take: it has the lowest priority."""
 CLONES = Path(__file__).parent / "clones"
 """Programs that print random numbers."""
 
@@ -183,6 +196,90 @@ def test_the_clock_is_right(key: str) -> None:
     assert before - CLOCK_TOLERANCE_NS <= there <= after + CLOCK_TOLERANCE_NS, f"off by {(there - before) / 1e6:.1f} ms"
 
 
+SECRET = b"rEaD-FrOm-ThE-vAuLt-2718281"
+"""What a container makes of its two halves. In no argument, so that it is in the guest's memory only."""
+SENT = {kind: f"sEnT-aS-{kind}-3141592".encode() for kind in ("variable", "input", "file")}
+"""What the host sends: it passes through the channel and the agent."""
+OTHERS = {kind: b"nOt-A-sEcReT-but-as-long"[: len(secret)] for kind, secret in SENT.items()}
+HOLD_SECRETS = """
+secret=%s
+secret=$secret%s
+yes $secret | head -c 8000000 > /dev/shm/secrets
+cp /dev/shm/secrets /secrets
+held=$(cat /secrets)
+read line
+echo ${#held}
+cat
+"""
+
+
+def test_what_was_freed_before_the_save_is_in_no_template() -> None:
+    """Secrets of a container, and of the calls that made it: in its memory, in files, in what was sent and answered."""
+    request, key = RunRequest(reference="", vm_memory=512 << 20), os.urandom(16).hex()
+    boot_files = guest.boot_files("release", "auto", None)
+    programs = host.prepare(boot_files.kernel, accelerator=None, shares=False)
+    config = templates.configuration(request, resolve.vm_config(request, RunOptions(), boot_files))
+    assert config is not None
+    image = resolve_image(busybox_image(), guest.architecture_of(None))
+    entry = registry.create()
+    try:
+        disk = entry.folder / "secrets.erofs"
+        shutil.copy(image.erofs, disk)
+        os.truncate(disk, warm_up.PLACEHOLDER)
+        _, writable = warm_up.disks(entry.folder)
+        with CloneableVm(replace(config, disks=(Disk(disk, read_only=True), writable)), programs, entry) as vm:
+            template_maker.boot_and_publish(vm, key, lambda agent: hold_twice(agent, image))
+        folder = templates_root() / key
+        kept = [(name, secret) for name in ("ram", "state") for secret in (SECRET, *SENT.values()) if contains(folder / name, secret)]
+        assert kept == []
+        assert contains(folder / "ram", b"agent.service.wipe"), "the memory is not there at all"
+    finally:
+        entry.release()
+        template.remove(key)
+
+
+def hold_twice(agent: Agent, image: Image) -> None:
+    """Run such a container twice, the second time with secrets: so the agent has used everything before, as in each template.
+
+    What it loads lasts, and does not fill the memory that it gets.
+    """
+    hold(agent, image, bytes(reversed(SECRET)), OTHERS)
+    hold(agent, image, SECRET, SENT)
+
+
+def hold(agent: Agent, image: Image, secret: bytes, sent: Mapping[str, bytes]) -> None:
+    """Run a container that holds secrets in all places, and remove it."""
+    script = HOLD_SECRETS % (secret[:13].decode(), secret[13:].decode())
+    options = RunOptions(args=["sh", "-c", script], env=[f"SECRET={sent['variable'].decode() * 4}"], interactive=True)
+    run = plan_run(image, options, "secrets")
+    for path in run.copied_files.values():
+        data = sent["file"] * 1000
+        agent.copy_file(agent_pb2.CopyFileRequest(path=path, file_size=len(data), file_mode=0o100644, dir_mode=0o755, data=data))
+    agent.create_container(
+        agent_pb2.CreateContainerRequest(container_id="secrets", exec_id="secrets", storages=run.storages, OCI=to_proto(run.document))
+    )
+    agent.start_container("secrets")
+    assert agent.write_stdin("secrets", "secrets", sent["input"] + b"\n")
+    assert agent.read_stdout("secrets", "secrets", 100) == b"8000000\n"
+    for size in (1, 10, 50, 100, 1000, 10_000):
+        data = sent["input"] * size
+        while data:
+            accepted = agent.write_stdin("secrets", "secrets", data)
+            data = data[accepted:]
+            while accepted:
+                accepted -= len(agent.read_stdout("secrets", "secrets", accepted))
+    agent.signal_process("secrets", "secrets", signal.SIGKILL)
+    agent.wait_process("secrets", "secrets")
+    agent.remove_container("secrets")
+    for path in run.copied_files.values():
+        agent.remove_file(path)
+
+
+def contains(path: Path, secret: bytes) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        return content.find(secret) >= 0
+
+
 def damaged(folder: Path) -> None:
     with (folder / "state").open("r+b") as file:
         file.seek(1000)
@@ -210,7 +307,7 @@ def test_a_template_that_cannot_be_used_is_replaced_and_one_line_says_so(damage:
     damage(templates_root() / key)
     assert use().count("the guest's template cannot be used, booting instead: ") == 1
     assert "cannot be used" not in use(), "it is said once"
-    eventually(lambda: key in keys(), "no template was made anew")
+    eventually(lambda: key in keys(), "no template was made anew", MAKER_SECONDS)
     succeed(*CLONE, busybox_image(), "true")
 
 
@@ -241,7 +338,7 @@ def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_on_a_full_disk_a_run_boots_and_nothing_stays(full_disk: Path) -> None:
     """A template is tried once there, and not again at each run."""
     assert "cannot be used" not in use()
-    eventually(lambda: list(full_disk.glob("templates/.*.failed")), "the maker has noted nothing")
+    eventually(lambda: list(full_disk.glob("templates/.*.failed")), "the maker has noted nothing", MAKER_SECONDS)
     (note,) = full_disk.glob("templates/.*.failed")
     noted = note.stat().st_mtime_ns
     assert "no space is left for the guest's memory" in note.read_text()

@@ -136,6 +136,14 @@ class ClockResponse(_message.Message):
     realtime_ns: int
     def __init__(self, realtime_ns: _Optional[int] = ...) -> None: ...
 
+class PrepareTemplateRequest(_message.Message):
+    __slots__ = ("used_blocks", "padding")
+    USED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    used_blocks: int
+    padding: bytes
+    def __init__(self, used_blocks: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
+
 class ResumeCloneRequest(_message.Message):
     __slots__ = ("entropy", "realtime_ns", "generation", "hardware_addresses")
     class HardwareAddress(_message.Message):

@@ -240,3 +240,14 @@ def test_memory_is_copied_with_its_holes(tmp_path: Path) -> None:
         assert os.fstat(memory).st_blocks * 512 < 1 << 20
     finally:
         os.close(memory)
+
+
+def test_pages_of_zeros_become_holes(tmp_path: Path) -> None:
+    path, page = tmp_path / "ram", saved_state.PAGE
+    used = b"x" * page
+    content = used + bytes(2 * page) + used * 600 + bytes(page - 1) + b"x" + bytes(3 * page)
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        saved_state.punch_zeros(file.fileno())
+        assert path.read_bytes() == content
+        assert list(files.data_ranges(file.fileno())) == [(0, page), (3 * page, 604 * page)]
