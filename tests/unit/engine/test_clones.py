@@ -268,6 +268,7 @@ def identify(guest: SlowGuest) -> None:
         pytest.param([(300, 10), (40, 40), (40, 40), (30, 30)], 1, id="all are slow"),
         pytest.param([(300, 10), (5, 5), (200, 5), (5, 5)], 2, id="setting it is slow once"),
         pytest.param([(300, 10), (100, 100), (100, 100), (100, 100), (90, 90)], 1, id="nothing is proven for a while"),
+        pytest.param([(300, 10), *[(5, 5), (200, 5)] * 9, (5, 5), (20, 20)], 10, id="setting it is slow nine times"),
     ],
 )
 def test_the_clock_is_set_until_it_is_right(monkeypatch: pytest.MonkeyPatch, delays: list[tuple[int, int]], sets: int) -> None:
