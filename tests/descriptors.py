@@ -7,8 +7,8 @@ import os
 def open_descriptors() -> frozenset[str]:
     """Return this process' open descriptors, each with what it is open for.
 
-    A test asserts that there are none afterwards that were not there before (`<=`). Fewer may be: a thread of an earlier test
-    ends meanwhile. Objects that only wait for the garbage collector are collected first.
+    Objects that only wait for the garbage collector are collected first: they may be an earlier test's, and would be closed
+    between two calls.
     """
     gc.collect()
     found = set()

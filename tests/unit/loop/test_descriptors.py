@@ -260,4 +260,4 @@ def test_no_descriptor_of_the_loop_outlives_it() -> None:
         await sleep(0.001)
 
     run(main())
-    assert open_descriptors() <= before
+    assert open_descriptors() == before

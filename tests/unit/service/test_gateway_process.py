@@ -34,7 +34,7 @@ def test_a_gateway_without_a_pidfd_is_ended(descriptors: frozenset[str], monkeyp
         loop.run(gateway_process.start([]))
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
-    assert open_descriptors() <= descriptors
+    assert open_descriptors() == descriptors
     assert len(reaper) == 0
 
 
@@ -44,5 +44,5 @@ def test_a_start_that_is_given_up_ends_the_gateway(descriptors: frozenset[str]) 
             await gateway_process.start([])
 
     loop.run(main())
-    assert open_descriptors() <= descriptors
+    assert open_descriptors() == descriptors
     assert len(reaper) == 0

@@ -33,7 +33,7 @@ def relayed(body: Body) -> None:
                 sock.close()
 
     loop.run(main())
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 async def send(sock: loop.Socket, data: bytes) -> None:

@@ -123,7 +123,7 @@ def test_a_program_takes_both_outputs(tmp_path: Path, program: Path, terminal: b
     logger.finish()
     written = [(tmp_path / f"x.{name}").read_text() for name in ("about", "out", "err")]
     assert written == [f"to {tmp_path}/x a b c empty  one ours \n", "to stdout", "" if terminal else "to stderr"]
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 def test_a_program_that_does_not_end_is_killed(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_pipe_of_which_one_end_cannot_be_moved_leaves_none_open(monkeypatch: p
     before = open_descriptors()
     with pytest.raises(OSError, match="too many open files"), logger._pipe():
         raise AssertionError("not reached")
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
     assert moved
 
 
@@ -169,7 +169,7 @@ def test_a_program_without_a_pidfd_is_ended(program: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="Too many open files"):
         logger.Logger(f"binary://{program}", "one", "ours")
     assert not Path(f"/proc/{started[0]}").exists()
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_program_that_does_not_begin(program: Path, monkeypatch: pytest.Monkey
     program.write_text(f"#!/bin/sh\n{script}\n") if script else program.unlink()
     with pytest.raises(CallError, match=message):
         opened(f"binary://{program}")
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(

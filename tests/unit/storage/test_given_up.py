@@ -133,7 +133,7 @@ def test_nothing_is_left(
             assert [table.users(storage.mount_point) for storage in storages] == [0] * len(storages)
             assert (mounts.mounts, devices) == ({}, set()), f"await {number}"
             assert list(tmp_path.glob("run/box/*")) == [], f"await {number}"
-            assert open_descriptors() <= before, f"await {number}"
+            assert open_descriptors() == before, f"await {number}"
             return cut
 
         await at_each_await(mount)

@@ -104,7 +104,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     guest.relay.close()
     for sock in (far, waiting, *connectors.values()):
         sock.close()
-    assert open_descriptors() <= before
+    assert open_descriptors() <= before, "threads of earlier tests may have ended in these seconds"
 
 
 @pytest.fixture
