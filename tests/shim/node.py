@@ -105,6 +105,7 @@ class Node:
         self._programs = tuple(programs)
         self._more = configuration.replace("@DIR@", str(folder))
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._template: Path | None = None
         self.values: dict[str, Any] = {}
         """The shim's configuration, but for the folder of templates."""
         self.groups: set[tuple[str, str]] = set()
@@ -153,11 +154,14 @@ class Node:
         return path
 
     def make_template(self) -> Path:
-        """Make the template that VMs of the handler `template` start from. Return its folder."""
+        """Make the template that VMs of the handler `template` start from, if there is none. Return its folder."""
+        if self._template is not None and self._template.is_dir():
+            return self._template
         argv = [sys.executable, "-m", "innkeeper.cli", "shim", "template", "--config", str(self.folder / "template.toml")]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return self.folder / "templates" / done.stdout.strip()
+        self._template = self.folder / "templates" / done.stdout.strip()
+        return self._template
 
     def start(self, *, sandboxes: bool = False) -> None:
         """Start the daemon, or start it again. With `sandboxes` it may use the sandbox service."""
