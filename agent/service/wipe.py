@@ -54,8 +54,6 @@ PASS_SECONDS = 2.0
 
 mm/page_reporting.c, PAGE_REPORTING_DELAY.
 """
-USED = 4 << 20
-"""Bytes of the largest free block. The host counts those in which it has given the guest memory."""
 AT_ONCE = 32
 """Blocks that are reported together (PAGE_REPORTING_CAPACITY)."""
 PASSES = 16
@@ -63,10 +61,12 @@ PASSES = 16
 
 
 async def wipe_guest(used_blocks: int) -> None:
-    """Wipe what is not in use in the guest, in which `used_blocks` were ever used (see USED).
+    """Wipe what is not in use in the guest.
 
-    The free blocks of PID 1 itself are wiped before and afterwards (agent/linux/heap.py). Raises
-    StepFailed, if no device takes reports of free pages, too.
+    `used_blocks` is the number of 4 MiB blocks, the largest that the kernel keeps free, in which
+    the host has given the guest memory. The free blocks of PID 1 itself are wiped before and
+    afterwards (agent/linux/heap.py). Raises StepFailed, if no device takes reports of free pages,
+    too.
     """
     await run_in_worker(_fill_objects, "wipe free objects")
     await run_in_worker(partial(_wipe_memory, used_blocks), "wipe free memory")

@@ -21,7 +21,7 @@ SAVE_SECONDS = 30.0
 UNPLUG_SECONDS = 60.0
 """Seconds that a guest may take to let a device go. The slot alone waits five."""
 BLOCK = 4 << 20
-"""The largest free block of the guest's kernel, in bytes (agent/service/wipe.py, USED)."""
+"""The largest free block of the guest's kernel, in bytes (agent/service/wipe.py counts in them)."""
 RAM = "ram"
 """The file of the guest's memory, in the folder of a VM that is going to be saved."""
 
