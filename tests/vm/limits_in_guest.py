@@ -139,8 +139,9 @@ def test_a_fork_bomb_is_held(box: Box) -> None:
     doc = limited(box, {"pids": {"limit": 20}}, "sh", "-c", "(while :; do sleep 100 & done); exec sleep 100")
 
     async def use(container: Container) -> int:
-        while len(container.pids()) < 19:
-            await loop.sleep(0.05)
+        with loop.timeout(60):
+            while len(container.pids()) < 19:
+                await loop.sleep(0.05)
         await loop.sleep(0.5)
         return container.stats().pids_current
 

@@ -73,8 +73,9 @@ def test_an_exec_that_fails_while_somebody_waits_for_it(box: Box) -> None:
     async def use(container: Any) -> None:
         process = parse_process({"args": ["/no/such/program"], "env": [PATH], "cwd": "/"})
         starting = loop.spawn(container.exec("e", process), name="exec")
-        while "e" not in container.processes:
-            await loop.sleep(0)
+        with loop.timeout(20):
+            while "e" not in container.processes:
+                await loop.sleep(0)
         container.processes.pop("e")  # as Sandbox.wait does
         with pytest.raises(AgentError, match="not found"):
             await starting.wait()

@@ -266,8 +266,9 @@ def test_removing_ends_a_hook_that_hangs(bundled: Box) -> None:
     async def main() -> None:
         container = await bundled.create(doc)
         starting = loop.spawn(container.start(), name="start")
-        while container.status is not Status.RUNNING:
-            await loop.sleep(0.01)
+        with loop.timeout(20):
+            while container.status is not Status.RUNNING:
+                await loop.sleep(0.01)
         await loop.sleep(0.05)
         await container.remove()
         with pytest.raises(StepFailed, match="removed"):

@@ -131,13 +131,16 @@ def test_removing_ends_a_start_that_hangs(box: Box) -> None:
 
 
 def test_removing_outruns_who_forks_for_ever(box: Box) -> None:
-    doc = box.document("sh", "-c", "f() { while :; do sleep 0.01 & done; }; f & f & f & wait")
+    """Thirty shells, each of which starts the next one and ends. Process 1 waits for one child, and so reaps all."""
+    another = 'sh -c "$0" "$0" &'
+    doc = box.document("sh", "-c", f"for number in $(seq 30); do {another} done; sleep 1000; :", another)
     doc["process"]["user"] = {"uid": 54321, "gid": 54321}
-    doc["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 60, "hard": 60}]
+    doc["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 500, "hard": 500}]
 
     async def use(container: Container) -> None:
-        while len(container.pids()) < 20:
-            await loop.sleep(0.01)
+        with loop.timeout(20):
+            while len(container.pids()) < 20:
+                await loop.sleep(0.01)
 
     box.during(doc, use)
     assert not subprocess.run(["ps", "-U", "54321"], check=False, capture_output=True).stdout.splitlines()[1:]

@@ -172,8 +172,9 @@ def test_by_signals_in_the_loop() -> None:
 
         await loop.gather(*[own(number) for number in range(40)])
         assert told == {number: number for number in range(40)}
-        while reaper.orphans < 80:
-            await loop.sleep(0.001)
+        with loop.timeout(20):
+            while reaper.orphans < 80:
+                await loop.sleep(0.001)
         assert (reaper.orphans, len(reaper), has_children()) == (80, 0, False)
 
     forked_loop(body)
