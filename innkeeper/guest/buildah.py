@@ -29,6 +29,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL = 12
 """Lines of output to show when a command fails."""
 
+_END = "innkeeper: end of output"
+_ATTEMPTS = 10
+
 
 class BuildahError(InnkeeperError):
     """A failed buildah command, with its command line, exit status and last lines of output."""
@@ -90,7 +93,8 @@ class Buildah:
     ) -> str:
         """Run a program in a container and return its standard output.
 
-        With `log`, append all output to that file instead and return "". `mounts` maps host paths
+        Now and then that takes more than one run (see `_whole_output`). With `log`, append all
+        output to that file instead and return "". `mounts` maps host paths
         to paths in the container. They are writable unless the path in the container ends in `:ro`.
         `emulator` runs the program, for a container of another architecture.
         """
@@ -105,7 +109,24 @@ class Buildah:
         options = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
         for here, there in (mounts or {}).items():
             options += ["--volume", f"{here}:{there}"]
-        return self._run("run", "--isolation", "chroot", *options, container, "--", *argv, log=log)
+        options = ["run", "--isolation", "chroot", *options, container, "--"]
+        if log is None:
+            return self._whole_output(options, argv)
+        return self._run(*options, *argv, log=log)
+
+    def _whole_output(self, options: Sequence[str], argv: Sequence[str]) -> str:
+        """Return the standard output of `buildah run`, which a last line proves to be whole.
+
+        buildah copies the output of a container, and does not wait for the copy when the program
+        has ended (chroot/run_common.go): on a busy machine its end is lost, or all of it, with
+        status 0. Then the program is run again.
+        """
+        for _ in range(_ATTEMPTS):
+            command = self._command(self.driver, [*options, "sh", "-c", f'"$@" && echo && echo "{_END}"', "sh", *argv])
+            output = self._execute(command, [*options, *argv], None)
+            if output.endswith(f"\n{_END}\n"):
+                return output.removesuffix(f"\n{_END}\n")
+        raise BuildahError(f"buildah {shlex.join([*options, *argv])} lost its output {_ATTEMPTS} times")
 
     def commit(self, container: str, image: str) -> None:
         """Save a container's file system as a local image, uncompressed."""

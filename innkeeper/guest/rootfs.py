@@ -46,7 +46,7 @@ def make_rootfs(store: Store, builder: Builder, project: Path, programs: Mapping
         with progress.step(f"assembling the root file system ({variant})"), builder:
             frozen = {step / name: f"/{name}:ro" for name, step in programs.items()}
             if "gateway" not in programs:
-                builder.run(["mkdir", "/gateway"])  # the script looks for files there, and finds none
+                builder.run(["mkdir", "-p", "/gateway"])  # the script looks for files there, and finds none
             mounts = {data: "/rootfs:ro", **frozen, policies: "/policies:ro", BUILDER_SCRIPTS: "/inside:ro", out: "/out"}
             builder.run(["python3", "-I", "/inside/assemble.py", variant], mounts=mounts, log=store.log_of(out))
 
