@@ -15,6 +15,8 @@ from tests.escape.documents import Document
 from tests.escape.target import Target
 from tests.escape.test_pressure import CHECK_SECONDS
 
+BUSY_SECONDS = 60.0
+"""Seconds that a guest on a busy machine may need to answer that a deadline has passed. The client itself waits for 0.2."""
 pytestmark = [pytest.mark.root, pytest.mark.needs("root", "cgroup2")]
 
 
@@ -40,10 +42,13 @@ def while_it_lasts(target: Target, call: Callable[[], object]) -> RpcError | Non
 
 
 def create(target: Target, doc: Document, seconds: float) -> None:
-    """CreateContainer with a deadline, as a shim's."""
+    """CreateContainer with a deadline, as a shim's. The agent's answer to it is waited for."""
     id = target.new_id()
     request = agent_pb2.CreateContainerRequest(container_id=id, exec_id=id, OCI=to_proto(doc))
-    target.agent.client.call("grpc.AgentService", "CreateContainer", request, empty_pb2.Empty, seconds)
+    call = target.agent.client.start("grpc.AgentService", "CreateContainer", request, empty_pb2.Empty, seconds)
+    assert call.deadline is not None
+    call.deadline += BUSY_SECONDS
+    call.result()
 
 
 def hook(target: Target, kind: str, *args: str, **fields: Any) -> Document:
@@ -51,11 +56,6 @@ def hook(target: Target, kind: str, *args: str, **fields: Any) -> Document:
     doc = target.document("hold")
     doc["hooks"] = {kind: [{"path": target.inner(target.hook), "args": ["hook", *args], **fields}]}
     return doc
-
-
-def signalled(target: Target, number: signal.Signals) -> Document:
-    """A container whose first process gets a signal while it is set up: from a hook outside, which has its number from the state."""
-    return hook(target, "createRuntime", "signal-state", str(number.value), "+", "sleep-a-little")
 
 
 @pytest.mark.escape("E47")
@@ -73,15 +73,12 @@ def test_a_hook_that_hangs_ends_with_the_callers_patience(target: Target, kind: 
 
 
 @pytest.mark.escape("E47")
-def test_a_child_that_stops_in_set_up_ends_with_the_callers_patience(target: Target) -> None:
-    failure = while_it_lasts(target, lambda: create(target, signalled(target, signal.SIGSTOP), 3))
-    assert failure is not None and failure.code == status.DEADLINE_EXCEEDED
-
-
-@pytest.mark.escape("E47")
-def test_a_child_that_dies_in_set_up_is_reported(target: Target) -> None:
-    failure = while_it_lasts(target, lambda: create(target, signalled(target, signal.SIGKILL), 60))
-    assert failure is not None and "ended in set-up" in failure.message
+@pytest.mark.parametrize(("number", "seconds", "word"), [(signal.SIGSTOP, 3, "timeout"), (signal.SIGKILL, 60, "ended in set-up")])
+def test_a_child_that_stops_or_dies_in_set_up_is_given_up(target: Target, number: signal.Signals, seconds: float, word: str) -> None:
+    """A hook outside, which has its number from the state, sends it the signal."""
+    doc = hook(target, "createRuntime", "signal-state", str(number.value), "+", "sleep-a-little")
+    failure = while_it_lasts(target, lambda: create(target, doc, seconds))
+    assert failure is not None and word in failure.message
 
 
 @pytest.mark.escape("E47")
