@@ -94,9 +94,9 @@ class Buildah:
         """Run a program in a container and return its standard output.
 
         Now and then that takes more than one run (see `_whole_output`). With `log`, append all
-        output to that file instead and return "". `mounts` maps host paths
-        to paths in the container. They are writable unless the path in the container ends in `:ro`.
-        `emulator` runs the program, for a container of another architecture.
+        output to that file instead and return "". `mounts` maps host paths to paths in the
+        container. They are writable unless the path in the container ends in `:ro`. `emulator` runs
+        the program, for a container of another architecture.
         """
         if emulator is not None:
             binds = [(here, there.removesuffix(":ro"), there.endswith(":ro")) for here, there in (mounts or {}).items()]

@@ -85,7 +85,8 @@ def end_shims_of_runc(node: Node) -> None:
     """End the shims that are left of runc's run. Seen once in some twenty runs: the pod is gone, and its shim is not."""
     poll(lambda: not shims_of_runc(node), 20)
     for pid in shims_of_runc(node):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def shims_of_runc(node: Node) -> list[int]:
