@@ -24,6 +24,8 @@ CAUSE_SECONDS = 3.0
 """Seconds to wait for the cause of a lost connection: a kernel panic, or the end of QEMU."""
 CONNECT_SECONDS = 15.0
 """Seconds until an agent that has answered before counts as gone."""
+END_SECONDS = 10.0
+"""Seconds that a guest gets to end its sandbox, and to power off if its answer is lost."""
 NOT_FOUND, CANNOT_INVOKE = 127, 126
 """The exit statuses that a shell, and docker, use for these failures."""
 
@@ -145,6 +147,19 @@ class Process:
         Read its output to the end first.
         """
         return self._agent.wait_process(*self._ids)
+
+
+def destroy_sandbox(agent: Agent) -> float:
+    """Have the guest unmount the host's folders, and so write what it still has of their files.
+
+    Return the seconds that QEMU may take to end by itself. With the answer nothing is left to wait
+    for. Without one the guest is gone, or powers off already.
+    """
+    try:
+        agent.destroy_sandbox()
+    except RpcError as error:
+        return END_SECONDS if error.lost else 0
+    return 0
 
 
 def list_processes(agent: Agent, container_id: str) -> list[dict[str, Any]]:

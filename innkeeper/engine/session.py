@@ -19,9 +19,6 @@ from innkeeper.image.run_plan import RunPlan, plan_run
 from innkeeper.vm import AGENT_PORT, CloneableVm, Disk, Forward, Share, SharedPath, VirtualMachine, VmConfig, console, registry
 from innkeeper.vm.pooled import PooledVm
 
-POWER_OFF = 10.0
-"""Seconds that a guest gets for an orderly power-off if it has folders of the host mounted."""
-
 
 class Session:
     """The container `id` in its VM, created but not started.
@@ -60,19 +57,15 @@ class Session:
     def finish(self, exit_status: int) -> None:
         """Record that the container has ended, with its exit status.
 
-        With volumes, also remove the container, destroy the sandbox and wait for the guest to power
-        off: it may still hold unwritten data of the host's folders.
+        With volumes, also remove the container, and have the guest unmount the host's folders: it
+        may still have unwritten data of files that a program had mapped.
         """
         # With --rm the record goes at once, and nobody could read it.
         oom_killed = self._entry.keep and guest_agent.oom_killed(self.agent, self.guest_id)
         self.note(status=records.EXITED, finished=time.time(), exit_status=exit_status, oom_killed=oom_killed, paused=False)
         if self.vm.config.shares:
             self.agent.remove_container(self.guest_id)
-            try:
-                self.agent.destroy_sandbox()
-            except (RpcError, InnkeeperError, OSError):
-                pass  # the guest may power off before its answer arrives
-            self.vm.stop(POWER_OFF)
+            self.vm.stop(guest_agent.destroy_sandbox(self.agent))
 
     def note(self, **changed: Any) -> None:
         """Change facts of the container in its record, which other processes read.

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from innkeeper.client import Agent, Client, RpcError, connect
-from innkeeper.engine import clock
+from innkeeper.engine import clock, guest_agent
 from innkeeper.errors import InnkeeperError
 from innkeeper.shim import clone, log, mounts, port_forward, spec
 from innkeeper.shim.cgroups import Cgroup
@@ -34,8 +34,6 @@ from innkeeper.wire.pb import agent_pb2
 
 TAG = "shared"
 CONNECT_SECONDS = 15.0
-END_SECONDS = 10.0
-"""Seconds for the guest to remove its containers, or to power off."""
 OOM_SCORE_MIN = -998
 """The lowest score of a VM, which is killed before kubelet and containerd. These have -999."""
 
@@ -271,7 +269,8 @@ class Machine:
             self._copies.close()
         if self._vm is not None:
             if self._client is not None:
-                self._vm.stop(self._destroy_sandbox(self._client))
+                # containerd waits for us.
+                self._vm.stop(guest_agent.destroy_sandbox(Agent(self._client, guest_agent.END_SECONDS)))
                 self._client.close()
             self._vm.close()
         if self._network is not None:
@@ -286,18 +285,6 @@ class Machine:
                 log.error(f"{self.folder}: {error}")  # the action `delete` tries again
                 clean = False
         return clean
-
-    def _destroy_sandbox(self, client: Client) -> float:
-        """Have the guest unmount the share, and so write all.
-
-        Return the seconds that QEMU may take to end by itself. With the answer nothing is left to
-        wait for, and containerd waits for us. Without one the guest is gone, or powers off already.
-        """
-        try:
-            Agent(client, END_SECONDS).destroy_sandbox()
-        except RpcError as error:
-            return END_SECONDS if error.lost else 0
-        return 0
 
     def failure(self) -> InnkeeperError | None:
         """Return why the VM has ended, or None."""

@@ -1,11 +1,11 @@
-"""Signals to a process in the guest: what the agent answers decides, whatever its message says."""
+"""Signals to a process in the guest, and the end of the sandbox: what the agent answers decides."""
 
 from typing import Any
 
 import pytest
 
 from innkeeper.client import RpcError
-from innkeeper.engine.guest_agent import Process
+from innkeeper.engine.guest_agent import END_SECONDS, Process, destroy_sandbox
 from innkeeper.wire import status
 
 
@@ -38,3 +38,22 @@ def test_a_process_that_has_ended_is_no_error(error: RpcError | None) -> None:
 def test_any_other_answer_is_an_error(code: int) -> None:
     with pytest.raises(RpcError):
         signalled(RpcError(code, "signal: ESRCH: No such process"))
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (None, 0),
+        (RpcError(status.UNAVAILABLE, "DestroySandbox: connection lost", lost=True), END_SECONDS),
+        (RpcError(status.PERMISSION_DENIED, "DestroySandbox is blocked by policy"), 0),
+    ],
+    ids=["answered", "lost", "refused"],
+)
+def test_a_guest_that_does_not_say_that_it_has_unmounted_all_may_power_off_by_itself(error: RpcError | None, seconds: float) -> None:
+    class Ending:
+        def destroy_sandbox(self) -> None:
+            if error is not None:
+                raise error
+
+    agent: Any = Ending()
+    assert destroy_sandbox(agent) == seconds

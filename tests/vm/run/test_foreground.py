@@ -105,6 +105,33 @@ def test_flags_of_the_file_system(tmp_path: Path) -> None:
     assert (tmp_path / "shared/answer").read_text() == "from the guest\n"
 
 
+MAPPED = """
+import mmap, os, time
+def fill(name):
+    with open(f"/data/{name}", "w+b") as file:
+        file.truncate(SIZE)
+        mapped = mmap.mmap(file.fileno(), SIZE)
+    mapped.write(b"m" * SIZE)
+    return mapped
+reader, writer = os.pipe()
+if not os.fork():
+    held = fill("killed")
+    os.write(writer, b"1")
+    time.sleep(1000)
+held = fill("ended")
+os.read(reader, 1)
+os._exit(0)
+"""
+
+
+def test_what_programs_had_mapped_of_a_folder_is_written(tmp_path: Path) -> None:
+    """By the one that ends, and by the one that is killed with the container."""
+    size = 24 << 20
+    succeed("run", "--rm", "-v", f"{tmp_path}:/data", debian_image(), "python3", "-c", MAPPED.replace("SIZE", str(size)))
+    for name in ("ended", "killed"):
+        assert (tmp_path / name).read_bytes() == b"m" * size
+
+
 def test_limits_hold() -> None:
     script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max; tail -c 300000000 /dev/zero >/dev/null; exit $?"
     limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "50"]
