@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,13 +142,23 @@ def holding(
         address = vm.address(AGENT_PORT)
         with connect(address, 30) as client:
             agent = Agent(client)
-            holder = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), HOLDER)
-            containers = Containers(agent, holder.document)
             agent.create_sandbox(agent_pb2.CreateSandboxRequest(hostname="bench", sandbox_id=HOLDER))
-            _copy_files(agent, holder)
-            containers.create(HOLDER, holder.document, holder.storages)
+            containers = start(agent, image, HOLDER)
             yield Guest(agent, address, containers, int(vm.entry.get("pid")))
         vm.kill()
+
+
+def start(
+    agent: Agent, image: Image, container_id: str, storages: Sequence[agent_pb2.Storage] = (), mounts: Sequence[object] = ()
+) -> Containers:
+    """Start a container of `image` that stays, with further storages and mounts of its document."""
+    run = plan_run(image, RunOptions(args=["/bin/sleep", "100000"], mac="apparmor"), container_id)
+    document: dict[str, Any] = run.document
+    document["mounts"] = [*document["mounts"], *mounts]
+    containers = Containers(agent, document)
+    _copy_files(agent, run)
+    containers.create(container_id, document, [*run.storages, *storages])
+    return containers
 
 
 def warm(artifacts: Artifacts, image: Image, folder: Path, rounds: int, megabytes: int, accel: str | None) -> list[Section]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import against_kata, channels, commands, forks, guest, idle, kubernetes, memory, native, shim
+from bench import against_kata, channels, commands, forks, guest, idle, kubernetes, memory, native, shares, shim
 from bench.figures import Section
 from bench.image import make_layout, make_root
 from innkeeper import guest as build
 from innkeeper import progress
 from innkeeper.image import RunOptions, build_spec, resolve
 
-PARTS = ("guest", "channels", "memory", "idle", "commands", "forks", "shim", "kubernetes", "native")
+PARTS = ("guest", "channels", "shares", "memory", "idle", "commands", "forks", "shim", "kubernetes", "native")
 """What can be measured by itself."""
 
 
@@ -58,6 +58,10 @@ def measure(request: BenchRequest) -> tuple[dict[str, str], list[Section]]:
         if "channels" in request.parts:
             with progress.step("measuring virtio-serial and vsock"):
                 sections.append(channels.section(build.build(), image, folder, request.megabytes, request.accel))
+        if "shares" in request.parts:
+            with progress.step("measuring a folder of the host"):
+                sections.append(shares.section(build.build(), image, folder, request.megabytes, request.runs, request.accel))
+                sections.append(shares.runs(reference, folder, request.runs, request.accel))
         if "memory" in request.parts:
             with progress.step("measuring a burst of memory"):
                 sections.append(memory.section(build.build(), image, folder, request.accel))

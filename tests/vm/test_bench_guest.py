@@ -62,6 +62,16 @@ def test_both_channels_are_measured(tmp_path: Path) -> None:
     assert {row["samples"] for name, row in rows.items() if "round trip" in name} == {200}
 
 
+def test_shared_folders_are_measured(tmp_path: Path) -> None:
+    sections = measured(tmp_path / "figures.json", "shares")
+    rows = sections["a folder of the host"]
+    titles = ("writing", "reading", "reading it again", "making, listing and removing small files")
+    assert list(rows) == [f"{name}: {title}" for title in titles for name in ("virtio-fs", "9p")]
+    assert all(row["median"] > 0 for row in rows.values())
+    without, beside, ratio = (row["median"] for row in sections["a container with a folder of the host, end to end"].values())
+    assert ratio == pytest.approx(beside / without)
+
+
 def test_commands_are_measured(tmp_path: Path) -> None:
     sections = measured(tmp_path / "figures.json", "commands")
     ends = sections["a container by the command line, end to end"]
