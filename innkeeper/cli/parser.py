@@ -1,8 +1,8 @@
 """Parse the words of a command by its table, and print its help.
 
 getopt does the parsing, as docker's pflag does it: `-it`, `-p80`, `-p 80`, `--name=web`, a value
-that begins with a dash, and for `run` and `exec` no flag after the first argument. argparse takes
-three times as long to import and differs in the last two.
+that begins with a dash, and for `run` and `exec` no flag after the first argument. argparse differs
+in the last two, and click and cyclopts take much longer to start (docs/cli.md).
 """
 
 import getopt
