@@ -200,18 +200,19 @@ def test_lock_is_fair_and_survives_cancel() -> None:
     order: list[str] = []
 
     async def main() -> None:
-        lock = Lock()
+        lock, cancelled = Lock(), Event()
 
         async def hold(name: str) -> None:
             async with lock:
                 order.append(name)
-                await sleep(0.001)
+                await cancelled.wait()
 
         first = spawn(hold("a"), name="a")
         second = spawn(hold("b"), name="b")
         third = spawn(hold("c"), name="c")
         await sleep(0)
         second.cancel()
+        cancelled.set()
         await first.wait()
         await third.wait()
         assert lock.owner is None
