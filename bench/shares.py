@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from bench.calls import Containers
-from bench.commands import Ours
+from bench.commands import CLONED, Ours
 from bench.figures import Section, figure, ratio, throughput
 from bench.guest import holding, start
 from bench.interleave import shuffled, timed
@@ -61,17 +61,17 @@ def runs(reference: str, folder: Path, rounds: int, accel: str | None) -> Sectio
     """Return the section of `run` from a template without a folder and with one."""
     ours = Ours(accel)
     command = ("--rm", "--start", "template")
-    without, beside = "run --rm, from a template", "run --rm -v, from a template"
+    beside = "run --rm -v, from a template"
     times = shuffled(
         {
-            without: timed(lambda: ours.run(*command, reference, "true")),
+            CLONED: timed(lambda: ours.run(*command, reference, "true")),
             beside: timed(lambda: ours.run(*command, "-v", f"{folder}:/mnt", reference, "true")),
         },
         rounds,
     )
     rows = [
-        *(figure(name, "s", times[name]) for name in (without, beside)),
-        ratio("with a folder / without", times[beside], times[without], None),
+        *(figure(name, "s", times[name]) for name in (CLONED, beside)),
+        ratio("with a folder / without", times[beside], times[CLONED], None),
     ]
     return Section("a container with a folder of the host, end to end", rows, note="by turns")
 

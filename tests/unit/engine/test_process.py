@@ -49,7 +49,7 @@ def test_any_other_answer_is_an_error(code: int) -> None:
     ],
     ids=["answered", "lost", "refused"],
 )
-def test_a_guest_that_does_not_say_that_it_has_unmounted_all_may_power_off_by_itself(error: RpcError | None, seconds: float) -> None:
+def test_only_a_guest_whose_answer_is_lost_may_power_off_by_itself(error: RpcError | None, seconds: float) -> None:
     class Ending:
         def destroy_sandbox(self) -> None:
             if error is not None:
